@@ -1,0 +1,1 @@
+"""The suite around the trainer: benchmarks, matrices of ablations, statistics and reports."""

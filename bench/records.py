@@ -1,0 +1,58 @@
+"""Records on the way from a benchmark to a table: Problem, Response, Verdict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+State = Literal["right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error"]
+STATES: tuple[State, ...] = ("right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error")
+AnswerKind = Literal["choice", "choices", "integer", "float", "list", "free"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One benchmark item.
+
+    ``question`` may hold ``<image k>`` marks (k from 1): picture k stands there; a picture without a mark
+    goes before the question. ``cluster`` groups items that are not independent of each other.
+    ``unscorable`` gives the reason why no answer can ever be right, or is empty.
+    """
+
+    benchmark: str
+    id: str
+    question: str
+    images: tuple[Path, ...]
+    options: tuple[str, ...]
+    answer: str
+    kind: AnswerKind
+    cluster: str
+    category: str = ""
+    precision: int | None = None
+    unscorable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a model said to one problem; ``sample`` counts from 0; ``tokens`` is the completion's length."""
+
+    id: str
+    sample: int
+    text: str
+    tokens: int
+    finish_reason: Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a response was judged; ``method`` names the rule that decided."""
+
+    id: str
+    sample: int
+    state: State
+    extracted: str
+    normalised: str
+    method: str
+
+    @property
+    def correct(self) -> bool:
+        return self.state == "right"
