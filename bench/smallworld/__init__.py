@@ -1,0 +1,15 @@
+"""The small world: synthetic problems and tiny models of the real architectures.
+
+It is the embedded default of every matrix. Everything in it is synthetic and is labelled so wherever it is shown.
+"""
+
+from pathlib import Path
+
+CHECKPOINTS = ("student_a", "student_b", "teacher", "teacher_other")
+
+
+def checkpoint_path(name: str) -> Path:
+    """Directory of a bundled checkpoint; raises KeyError naming the known ones."""
+    if name not in CHECKPOINTS:
+        raise KeyError(f"no small-world checkpoint {name!r}; known: {', '.join(CHECKPOINTS)}")
+    return Path(__file__).parent / "checkpoints" / name

@@ -1,0 +1,103 @@
+"""What each model of the small world is taught before any experiment starts.
+
+A teacher sees whole traces in its own notation. The base student learns to see (transcribe a picture) and the
+single steps (the first step in either notation, drills of unconnected operations, one-operation problems, which
+letter an answer has); for problems of two operations and more it sees the bare answer only, never the reasoning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.smallworld.notation import Notation, boxed, first_step, trace
+from bench.smallworld.problems import (
+    FACTORS,
+    MAX_OPERATIONS,
+    MIN_OPERATIONS,
+    Family,
+    Form,
+    Problem,
+    apply,
+    draw,
+)
+
+DRILLS = 6
+NOTATIONS: tuple[Notation, ...] = ("ledger", "tape")
+Mix = Sequence[tuple[str, float]]
+
+TEACHER_MIX: Mix = (("solve", 0.7), ("single", 0.3))
+STUDENT_TEXT_MIX: Mix = (("drill", 0.3), ("read", 0.1), ("first", 0.25), ("single", 0.2), ("pick", 0.05), ("guess", 0.1))
+STUDENT_PICTURE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("guess", 0.15))
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A prompt and the completion to be learned; ``picture`` replaces the bracketed part where it is set."""
+
+    skill: str
+    prompt: str
+    completion: str
+    picture: Problem | None = None
+
+
+def _problem(rng: np.random.Generator, operations: int | None = None) -> Problem:
+    """A problem of the training split (single operations are skills, known to everyone, and have no split)."""
+    families: tuple[Family, ...] = ("chain", "bars")
+    forms: tuple[Form, ...] = ("free", "choice")
+    while True:
+        count = operations or int(rng.integers(MIN_OPERATIONS, MAX_OPERATIONS + 1))
+        problem = draw(rng, families[int(rng.integers(2))], forms[int(rng.integers(2))], count)
+        if operations == 1 or problem.split == "train":
+            return problem
+
+
+def _drill(rng: np.random.Generator) -> Lesson:
+    sums = []
+    for _ in range(DRILLS):
+        op = "+-*"[int(rng.integers(3))]
+        left, right = int(rng.integers(10)), int(rng.choice(FACTORS) if op == "*" else rng.integers(10))
+        sums.append((f"{left}{op}{right}", apply(left, op, right)))
+    prompt = ",".join(text for text, _ in sums)
+    return Lesson("drill", f"[{prompt}]drill", ",".join(f"{text}={value}" for text, value in sums))
+
+
+def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], picture: bool) -> Lesson:
+    """One lesson of a skill; raises KeyError for a skill nobody teaches."""
+    if skill == "drill":
+        return _drill(rng)
+    notation = notations[int(rng.integers(len(notations)))]
+    problem = _problem(rng, 1 if skill in ("single", "pick") else None)
+    verb = "solve"
+    match skill:
+        case "solve":
+            completion = trace(problem, notation)
+        case "single":
+            direct = len(notations) > 1 and rng.random() < 0.5
+            completion = boxed(problem.answer) if direct else trace(problem, notation)
+        case "guess":
+            completion = boxed(problem.answer)
+        case "read":
+            verb, completion = "read", problem.symbols
+        case "first":
+            verb, completion = ("first" if notation == "ledger" else "hop"), first_step(problem, notation)
+        case "pick":
+            value = int(rng.integers(10))
+            letter = problem.letter(value) if problem.form == "choice" else str(value)
+            options = problem.symbols.partition("?")[2]
+            page = f"?{options}" if options else ""
+            return Lesson("pick", f"[{value}{page}]pick{problem.tail}", boxed(letter))
+        case _:
+            raise KeyError(skill)
+    name = f"{skill}-{notation}" if skill == "first" else skill
+    if picture:
+        return Lesson(name, f"{verb}{problem.tail}", completion, problem)
+    return Lesson(name, problem.text(verb), completion)
+
+
+def lessons(rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], picture: bool = False) -> list[Lesson]:
+    """``count`` lessons drawn from a mix of skills."""
+    names = [name for name, _ in mix]
+    shares = np.array([share for _, share in mix])
+    chosen = rng.choice(len(names), count, p=shares / shares.sum())
+    return [lesson(rng, names[index], notations, picture) for index in chosen]

@@ -1,0 +1,237 @@
+"""Pretraining of the small world's models from nothing: teachers on traces, base students on single skills."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen3ForCausalLM
+
+from bench.smallworld.curriculum import (
+    NOTATIONS,
+    STUDENT_PICTURE_MIX,
+    STUDENT_TEXT_MIX,
+    TEACHER_MIX,
+    Lesson,
+    Mix,
+    lessons,
+)
+from bench.smallworld.models import new_image_processor
+from bench.smallworld.notation import Notation
+from bench.smallworld.render import render
+from vold.seeding import generator
+
+IGNORE = -100
+Report = Callable[[str, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps and batch sizes of one model's pretraining; learning rate is warmed up, held, and lowered at the end."""
+
+    steps: int
+    text_batch: int
+    picture_batch: int = 0
+    align_steps: int = 0
+    text_steps: int = 0
+    learning_rate: float = 3e-3
+    warmup: int = 40
+    cooldown: float = 0.3
+    weight_decay: float = 0.05
+    align_weight: float = 0.3
+
+
+class Batcher:
+    """Lessons to padded tensors, through the tokenizer's chat template and the real image processor."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.image_processor = new_image_processor()
+        self.image_id, self.end_id = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|im_end|>"])
+        self.pad_id = tokenizer.pad_token_id
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "\x00"}], tokenize=False, add_generation_prompt=True
+        )
+        self.head, self.tail = (self._ids(part) for part in str(rendered).split("\x00"))
+        self.vision_start, self.vision_end = self._ids("<|vision_start|>"), self._ids("<|vision_end|>")
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def tokens(self, lesson: Lesson) -> tuple[list[int], list[int]]:
+        """Token ids and labels (IGNORE outside the completion)."""
+        picture = []
+        if lesson.picture is not None:
+            pads = [self.image_id] * len(lesson.picture.symbols)
+            picture = [*self.vision_start, *pads, *self.vision_end]
+        prompt = [*self.head, *picture, *self._ids(lesson.prompt), *self.tail]
+        completion = [*self._ids(lesson.completion), self.end_id]
+        return prompt + completion, [IGNORE] * len(prompt) + completion
+
+    def pad(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids, labels: both [lessons, longest]."""
+        rows = [self.tokens(lesson) for lesson in batch]
+        width = max(len(ids) for ids, _ in rows)
+        ids = torch.tensor([ids + [self.pad_id] * (width - len(ids)) for ids, _ in rows])
+        labels = torch.tensor([row + [IGNORE] * (width - len(row)) for _, row in rows])
+        return ids, labels
+
+    def pixels(self, batch: Sequence[Lesson], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """values [patches, features], grid [pictures, 3], symbols [cells] (the token id each cell shows)."""
+        problems = [lesson.picture for lesson in batch if lesson.picture is not None]
+        # Pictures are one row of cells, so the patches of pictures side by side are those of each in turn.
+        strip = Image.fromarray(np.concatenate([render(problem, rng) for problem in problems], axis=1))
+        values = self.image_processor(images=[strip], return_tensors="pt", do_resize=False)["pixel_values"]
+        grid = torch.tensor([[1, 2, 2 * len(problem.symbols)] for problem in problems])
+        symbols = torch.tensor([token for problem in problems for token in self._ids(problem.symbols)])
+        return values, grid, symbols
+
+
+def _token_loss(hidden: torch.Tensor, labels: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean NLL over completion tokens, and whether each lesson is right at every one of them: [lessons]."""
+    targets = labels[:, 1:]
+    keep = targets != IGNORE
+    logits = hidden[:, :-1][keep] @ head.T
+    loss = F.cross_entropy(logits, targets[keep])
+    right = torch.ones_like(keep)
+    right[keep] = logits.argmax(-1) == targets[keep]
+    return loss, right.all(-1)
+
+
+class TeacherPretraining:
+    """Whole traces in one notation, one-operation problems among them."""
+
+    def __init__(self, model: Qwen3ForCausalLM, batcher: Batcher, notation: Notation, recipe: Recipe) -> None:
+        self.model, self.batcher, self.notation, self.recipe = model, batcher, notation, recipe
+
+    def loss(self, step: int, rng: np.random.Generator) -> torch.Tensor:
+        batch = lessons(rng, TEACHER_MIX, self.recipe.text_batch, (self.notation,))
+        return sum_losses(self._forward(part) for part in by_length(batch))
+
+    def _forward(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        ids, labels = self.batcher.pad(batch)
+        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        loss, right = _token_loss(hidden, labels, self.model.lm_head.weight)
+        return loss, right, int((labels != IGNORE).sum())
+
+    def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
+        """Share of unseen lessons that greedy decoding would get right, by skill."""
+        return measure(lessons(rng, TEACHER_MIX, count, (self.notation,)), self._forward)
+
+
+class StudentPretraining:
+    """Text first, then the vision tower alone (each visual token to its symbol's embedding), then both together."""
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, batcher: Batcher, recipe: Recipe) -> None:
+        self.model, self.batcher, self.recipe = model, batcher, recipe
+
+    @property
+    def _embeddings(self) -> torch.Tensor:
+        return self.model.lm_head.weight
+
+    def loss(self, step: int, rng: np.random.Generator) -> torch.Tensor:
+        recipe = self.recipe
+        if step < recipe.text_steps:
+            return sum_losses(self._text(part) for part in by_length(self._draw(rng, False, recipe.text_batch)))
+        pictures = self._draw(rng, True, recipe.picture_batch)
+        if step < recipe.text_steps + recipe.align_steps:
+            return self._align(*self.batcher.pixels(pictures, rng))[1]
+        text = sum_losses(self._text(part) for part in by_length(self._draw(rng, False, recipe.text_batch)))
+        loss, _, _, align = self._picture(pictures, rng)
+        return text + loss + recipe.align_weight * align
+
+    def _draw(self, rng: np.random.Generator, picture: bool, count: int) -> list[Lesson]:
+        return lessons(rng, STUDENT_PICTURE_MIX if picture else STUDENT_TEXT_MIX, count, NOTATIONS, picture)
+
+    def _text(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        ids, labels = self.batcher.pad(batch)
+        hidden = self.model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
+        loss, right = _token_loss(hidden, labels, self._embeddings)
+        return loss, right, int((labels != IGNORE).sum())
+
+    def _align(
+        self, values: torch.Tensor, grid: torch.Tensor, symbols: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Visual tokens [cells, hidden], and how far each is from the embedding of the symbol it shows."""
+        features = torch.cat(tuple(self.model.model.get_image_features(values, grid).pooler_output))
+        table = self._embeddings.detach()
+        distance = F.mse_loss(features, table[symbols]) / table.var()
+        return features, F.cross_entropy(features @ table.T, symbols) + distance
+
+    def _picture(
+        self, batch: Sequence[Lesson], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
+        ids, labels = self.batcher.pad(batch)
+        values, grid, symbols = self.batcher.pixels(batch, rng)
+        features, align = self._align(values, grid, symbols)
+        pads = ids == self.batcher.image_id
+        inputs = self.model.model.get_input_embeddings()(ids).masked_scatter(pads[..., None], features)
+        positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=pads.int(), image_grid_thw=grid)
+        hidden = self.model.model.language_model(
+            inputs_embeds=inputs, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        loss, right = _token_loss(hidden, labels, self._embeddings)
+        return loss, right, int((labels != IGNORE).sum()), align
+
+    def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
+        """Share of unseen lessons that greedy decoding would get right, by skill, in text and in pictures."""
+        text = measure(self._draw(rng, False, count), self._text)
+        picture = measure(self._draw(rng, True, count), lambda batch: self._picture(batch, rng)[:3])
+        return {f"text/{name}": value for name, value in text.items()} | {
+            f"picture/{name}": value for name, value in picture.items()
+        }
+
+
+def by_length(batch: list[Lesson], parts: int = 2) -> Iterator[list[Lesson]]:
+    """Similar lengths together, so that little is padding."""
+    ordered = sorted(batch, key=lambda lesson: len(lesson.prompt) + len(lesson.completion))
+    size = -(-len(ordered) // parts)
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
+
+
+def sum_losses(parts: Iterator[tuple[torch.Tensor, torch.Tensor, int]]) -> torch.Tensor:
+    """Token-weighted mean over parts of a batch."""
+    losses = [(loss * tokens, tokens) for loss, _, tokens in parts]
+    return torch.stack([loss for loss, _ in losses]).sum() / sum(tokens for _, tokens in losses)
+
+
+@torch.no_grad()
+def measure(
+    batch: list[Lesson], forward: Callable[[Sequence[Lesson]], tuple[torch.Tensor, torch.Tensor, int]]
+) -> dict[str, float]:
+    """Teacher forcing right at every token is the same event as greedy decoding giving the completion."""
+    outcomes: dict[str, list[float]] = defaultdict(list)
+    for part in by_length(batch, 4):
+        for lesson, right in zip(part, forward(part)[1].tolist(), strict=True):
+            outcomes[lesson.skill].append(float(right))
+    return {skill: sum(values) / len(values) for skill, values in sorted(outcomes.items())}
+
+
+def pretrain(
+    task: TeacherPretraining | StudentPretraining, seed: int, report: Report, every: int = 100, probe: int = 400
+) -> dict[str, float]:
+    """Train in place by the task's recipe and return the skills at the end (on unseen lessons)."""
+    recipe, model = task.recipe, task.model
+    decay = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    rest = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+    def factor(step: int) -> float:
+        falling = (recipe.steps - step) / (recipe.steps * recipe.cooldown)
+        return min(1.0, (step + 1) / recipe.warmup, max(falling, 0.02))
+
+    for step in range(recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * factor(step)
+        loss = task.loss(step, generator(seed, "pretrain", step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % every == 0:
+            report("step", step + 1, {"loss": loss.item()} | task.skills(generator(seed, "probe", step), probe))
+    return task.skills(generator(seed, "probe", "final"), 4 * probe)
