@@ -1,0 +1,24 @@
+"""Opening pictures that come from anywhere."""
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 64_000_000
+
+
+def open_image(path: Path) -> Image.Image:
+    """An RGB copy of the picture at ``path``.
+
+    Raises ValueError naming the file when it is missing, no picture, damaged, or larger than ``MAX_PIXELS``
+    (checked from the header, before anything is decoded).
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{path}: a picture of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels")
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such picture") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: unreadable picture ({error}); replace the file") from error

@@ -1,0 +1,87 @@
+"""A causal language model with its tokenizer, used as trunk (ids to hidden states) and head (hidden states to logits)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Any decoder-only model of transformers; ``path`` is the directory it came from."""
+
+    path: Path
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def trunk(self) -> torch.nn.Module:
+        """The decoder up to and including its final norm."""
+        trunk = self.model.get_decoder()
+        if set(getattr(trunk.config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+            raise ValueError(
+                f"{self.path}: layers with sliding-window or linear attention are not supported; "
+                "use a model whose layer_types are all full_attention"
+            )
+        return trunk
+
+    @property
+    def head(self) -> Tensor:
+        """The output embedding: [vocabulary rows, hidden]."""
+        return self.model.get_output_embeddings().weight
+
+    @cached_property
+    def end_of_turn_id(self) -> int:
+        """The id that closes an assistant's turn: ``<|im_end|>``, else the tokenizer's EOS."""
+        vocabulary = self.tokenizer.get_vocab()
+        if "<|im_end|>" in vocabulary:
+            return vocabulary["<|im_end|>"]
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError(f"{self.path}: the tokenizer has neither <|im_end|> nor an EOS token")
+        return self.tokenizer.eos_token_id
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a completion: the end of turn, the tokenizer's EOS and those of generation_config.json."""
+        listed = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = set(listed if isinstance(listed, list) else [listed])
+        return tuple(sorted((ids | {self.tokenizer.eos_token_id, self.end_of_turn_id}) - {None}))
+
+    @cached_property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Ids that must never be drawn: placeholders of pictures and videos, and rows of padding without a token."""
+        vocabulary = self.tokenizer.get_vocab()
+        placeholders = {vocabulary[name] for name in ("<|image_pad|>", "<|video_pad|>") if name in vocabulary}
+        without_token = set(range(self.head.shape[0])) - set(vocabulary.values())
+        return tuple(sorted(placeholders | without_token))
+
+    def encode_text(self, messages: str | Sequence[Message]) -> tuple[int, ...]:
+        """Ids of a chat up to the place where the assistant speaks; a string is one turn of the user."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion, without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def hidden_states(self, input_ids: Tensor) -> Tensor:
+        """Final hidden states [batch, length, hidden] of right-padded ids [batch, length].
+
+        Padding at the right lies in the future of every real token, so the plain causal mask suffices.
+        """
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None].expand_as(input_ids)
+        return self.trunk(
+            input_ids=input_ids, attention_mask={"full_attention": None}, position_ids=positions, use_cache=False
+        ).last_hidden_state

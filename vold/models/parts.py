@@ -1,0 +1,23 @@
+"""Which parts of a student are trained."""
+
+from collections.abc import Sequence
+
+from vold.config import FreezablePart
+from vold.models.student import Student
+
+
+def freeze(student: Student, parts: Sequence[FreezablePart]) -> None:
+    """Switch the gradients of ``parts`` off and those of everything else on.
+
+    ``vision`` is the tower without its merger; ``embeddings`` are input and output embeddings, tied or not.
+    """
+    base = student.model.model
+    student.model.requires_grad_(True)
+    if "vision" in parts:
+        base.visual.requires_grad_(False)
+        base.visual.merger.requires_grad_(True)
+    if "merger" in parts:
+        base.visual.merger.requires_grad_(False)
+    if "embeddings" in parts:
+        student.model.get_input_embeddings().requires_grad_(False)
+        student.model.get_output_embeddings().requires_grad_(False)

@@ -1,0 +1,73 @@
+"""The vision-language student: chats with pictures to ids and pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vold.models.images import open_image
+from vold.models.language_model import LanguageModel, Message
+from vold.rollout.base import Pixels, RolloutRequest
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the model reads it; ids hold one placeholder for each visual token."""
+
+    ids: tuple[int, ...]
+    pixels: Pixels | None = None
+
+    def request(self, seeds: Sequence[int]) -> RolloutRequest:
+        """Ask for one completion per seed."""
+        return RolloutRequest(self.ids, tuple(seeds), self.pixels)
+
+
+@dataclass(frozen=True)
+class Student(LanguageModel):
+    """``pixel_limits`` (min, max pixels of one picture after resizing) override the checkpoint's when given."""
+
+    image_processor: Any
+    pixel_limits: tuple[int, int] | None = None
+
+    @cached_property
+    def image_token_id(self) -> int:
+        return self.model.config.image_token_id
+
+    def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
+        """Render the chat and expand each picture's placeholder to the number of its visual tokens.
+
+        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``; pictures are taken in order.
+        Raises ValueError where the number of pictures differs from the number of placeholders (also when a
+        problem's text smuggles a placeholder in), or where a picture cannot be read.
+        """
+        ids = self.encode_text(messages)
+        placeholders = ids.count(self.image_token_id)
+        if placeholders != len(images):
+            raise ValueError(f"the prompt has {placeholders} picture placeholders for {len(images)} pictures")
+        if not images:
+            return EncodedPrompt(ids)
+        pixels = self._pixels(images)
+        merged = self.image_processor.merge_size**2
+        counts = iter((pixels.grid_thw.prod(dim=1) // merged).tolist())
+        expanded: list[int] = []
+        for token in ids:
+            expanded.extend([token] * next(counts) if token == self.image_token_id else [token])
+        return EncodedPrompt(tuple(expanded), pixels)
+
+    def _pixels(self, images: Sequence[Path | Image.Image]) -> Pixels:
+        pictures = [open_image(image) if isinstance(image, Path) else image.convert("RGB") for image in images]
+        size = {}
+        if self.pixel_limits is not None:
+            size = {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}
+        features = self.image_processor(images=pictures, return_tensors="pt", **size)
+        return Pixels(features["pixel_values"], features["image_grid_thw"])
+
+    def visual_embeddings(self, pixels: Pixels) -> Tensor:
+        """What the vision tower makes of the pictures: [visual tokens, hidden]."""
+        values = pixels.values.to(self.device)
+        return torch.cat(self.model.model.get_image_features(values, pixels.grid_thw.to(self.device)).pooler_output)

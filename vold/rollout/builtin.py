@@ -1,0 +1,189 @@
+"""The builtin engine: batched decoding with a KV cache on the trainer's own weights.
+
+It shares the live model with the trainer, so there is nothing to synchronise. A prompt is prefilled once and
+its cache is shared out over the samples of its group; finished rows leave the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from vold.models.language_model import LanguageModel
+from vold.models.student import Student
+from vold.rollout.base import Completion, RolloutRequest, Sampling
+from vold.rollout.sampling import Uniforms, draw
+
+Slot = tuple[int, int]  # request, sample within it
+
+
+class BuiltinEngine:
+    """Implements ``RolloutEngine``; ``max_batch`` bounds the sequences that are decoded together."""
+
+    def __init__(self, model: LanguageModel, max_batch: int = 256) -> None:
+        self.model = model
+        self.max_batch = max_batch
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
+        """One completion per seed of each request; raises ValueError for an empty prompt."""
+        if any(not request.prompt_ids for request in requests):
+            raise ValueError("a rollout request without a prompt")
+        done: dict[Slot, Completion] = {}
+        for slots in self._batches(requests):
+            done.update(zip(slots, self._decode(requests, slots, sampling), strict=True))
+        return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
+
+    def _batches(self, requests: Sequence[RolloutRequest]) -> Iterator[list[Slot]]:
+        """Slots in batches of prompts of similar length, groups kept together."""
+        by_length = sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt_ids), index))
+        slots = [(index, sample) for index in by_length for sample in range(len(requests[index].seeds))]
+        for start in range(0, len(slots), self.max_batch):
+            yield slots[start : start + self.max_batch]
+
+    def _decode(self, requests: Sequence[RolloutRequest], slots: list[Slot], sampling: Sampling) -> list[Completion]:
+        used = sorted({index for index, _ in slots})
+        owner = torch.tensor([used.index(index) for index, _ in slots], device=self.model.device)
+        prompts = [requests[index] for index in used]
+        prefill = _Prefill(self.model, prompts, sampling.max_new_tokens)
+        uniforms = Uniforms([requests[index].seeds[sample] for index, sample in slots]) if sampling.temperature else None
+        bias = self._bias(sampling.banned_ids)
+        stops = torch.tensor(sampling.stop_ids, device=self.model.device)
+
+        rows = torch.arange(len(slots), device=self.model.device)
+        state = prefill.shared_out(owner)
+        shape = (len(slots), sampling.max_new_tokens)
+        tokens = torch.zeros(shape, dtype=torch.long, device=rows.device)
+        logprobs = torch.zeros(shape, device=rows.device)
+        lengths = torch.full((len(slots),), sampling.max_new_tokens, device=rows.device)
+        stopped = torch.zeros(len(slots), dtype=torch.bool, device=rows.device)
+        for step in range(sampling.max_new_tokens):
+            drawn = uniforms.at(step, rows.cpu().numpy()) if uniforms else None
+            ids, chosen = draw(state.logits, drawn, sampling.temperature, bias)
+            tokens[rows, step], logprobs[rows, step] = ids, chosen
+            ended = torch.isin(ids, stops)
+            if ended.any():
+                lengths[rows[ended]], stopped[rows[ended]] = step + 1, True
+                keep = (~ended).nonzero()[:, 0]
+                rows, ids = rows[keep], ids[keep]
+                state.select(keep)
+            if len(rows) == 0 or step + 1 == sampling.max_new_tokens:
+                break
+            state.advance(ids)
+        return _completions(tokens, logprobs, lengths, stopped)
+
+    def _bias(self, banned: Sequence[int]) -> Tensor | None:
+        if not banned:
+            return None
+        bias = torch.zeros(self.model.head.shape[0], device=self.model.device)
+        bias[list(banned)] = -torch.inf
+        return bias
+
+
+def _completions(tokens: Tensor, logprobs: Tensor, lengths: Tensor, stopped: Tensor) -> list[Completion]:
+    rows = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
+    return [
+        Completion(tuple(ids[:length]), tuple(values[:length]), "stop" if stop else "length")
+        for ids, values, length, stop in rows
+    ]
+
+
+class _Prefill:
+    """The prompts of a batch, run once each with left padding."""
+
+    def __init__(self, model: LanguageModel, prompts: Sequence[RolloutRequest], room: int) -> None:
+        self.model, self.room = model, room
+        device, width = model.device, max(len(prompt.prompt_ids) for prompt in prompts)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
+        self.valid = torch.zeros(len(prompts), width, dtype=torch.bool, device=device)
+        self.next_position = torch.zeros(len(prompts), dtype=torch.long, device=device)
+        positions = torch.zeros(3, len(prompts), width, dtype=torch.long, device=device)
+        for row, prompt in enumerate(prompts):
+            start = width - len(prompt.prompt_ids)
+            ids[row, start:] = torch.tensor(prompt.prompt_ids, device=device)
+            self.valid[row, start:] = True
+            positions[:, row, start:] = rope_positions(model, prompt)
+            self.next_position[row] = positions[:, row].max() + 1
+        # A text model knows one axis of positions; without pictures all three agree.
+        has_pictures = any(prompt.pixels is not None for prompt in prompts)
+        embeds = model.model.get_input_embeddings()(ids)
+        if has_pictures:
+            embeds = _with_pictures(model, ids, embeds, prompts)
+        self.cache = DynamicCache()
+        hidden = model.trunk(
+            inputs_embeds=embeds,
+            attention_mask={"full_attention": self._mask()},
+            position_ids=positions if has_pictures else positions[0],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.logits = torch.nn.functional.linear(hidden[:, -1], model.head)
+
+    def _mask(self) -> Tensor | None:
+        """Causal and not padding [rows, 1, width, width]; a padding query sees itself, or its softmax would be NaN."""
+        if bool(self.valid.all()):
+            return None
+        width = self.valid.shape[1]
+        causal = torch.ones(width, width, dtype=torch.bool, device=self.valid.device).tril()
+        own = torch.eye(width, dtype=torch.bool, device=self.valid.device)
+        return ((causal & self.valid[:, None, :]) | own)[:, None]
+
+    def shared_out(self, owner: Tensor) -> "_State":
+        """One row per sample: row i continues prompt ``owner[i]``."""
+        return _State(self, owner)
+
+
+class _State:
+    """The rows still decoding: their cache, mask, next positions and next-token logits."""
+
+    def __init__(self, prefill: _Prefill, owner: Tensor) -> None:
+        self.model, self.cache = prefill.model, prefill.cache
+        self.cache.batch_select_indices(owner)
+        self.logits = prefill.logits[owner]
+        self.position = prefill.next_position[owner][:, None]
+        self.width = prefill.valid.shape[1]
+        self.mask = None
+        if not bool(prefill.valid.all()):
+            generated = torch.ones(len(owner), prefill.room, dtype=torch.bool, device=owner.device)
+            self.mask = torch.cat([prefill.valid[owner], generated], dim=1)[:, None, None]
+
+    def select(self, keep: Tensor) -> None:
+        self.cache.batch_select_indices(keep)
+        self.position = self.position[keep]
+        if self.mask is not None:
+            self.mask = self.mask[keep]
+
+    def advance(self, ids: Tensor) -> None:
+        self.width += 1
+        mask = None if self.mask is None else self.mask[..., : self.width]
+        hidden = self.model.trunk(
+            input_ids=ids[:, None],
+            attention_mask={"full_attention": mask},
+            position_ids=self.position,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.logits = torch.nn.functional.linear(hidden[:, -1], self.model.head)
+        self.position = self.position + 1
+
+
+def rope_positions(model: LanguageModel, prompt: RolloutRequest) -> Tensor:
+    """Rotary positions [3, length] of one prompt: the model's own for pictures, counting for text."""
+    if prompt.pixels is None:
+        return torch.arange(len(prompt.prompt_ids), device=model.device).expand(3, -1)
+    assert isinstance(model, Student), "pictures need a vision-language model"
+    ids = torch.tensor([prompt.prompt_ids], device=model.device)
+    kinds = (ids == model.image_token_id).int()
+    grid = prompt.pixels.grid_thw.to(model.device)
+    return model.model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
+
+
+def _with_pictures(model: LanguageModel, ids: Tensor, embeds: Tensor, prompts: Sequence[RolloutRequest]) -> Tensor:
+    """Put the vision tower's output where the placeholders stand; raises ValueError when their numbers differ."""
+    assert isinstance(model, Student), "pictures need a vision-language model"
+    visual = torch.cat([model.visual_embeddings(prompt.pixels) for prompt in prompts if prompt.pixels is not None])
+    places = ids == model.image_token_id
+    if int(places.sum()) != len(visual):
+        raise ValueError(f"{int(places.sum())} picture placeholders in the prompts for {len(visual)} visual tokens")
+    return embeds.masked_scatter(places[..., None], visual.to(embeds.dtype))
