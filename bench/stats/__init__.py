@@ -1,0 +1,29 @@
+"""Intervals, paired tests, power and verdicts."""
+
+from bench.stats.cells import Aggregate, Cells, Pairing, pair, to_cells
+from bench.stats.decisions import ALPHA, Outcome, holm, items_needed, outcome, seeds_needed
+from bench.stats.estimates import LEVEL, POWER, Accuracy, Difference, accuracy, compare, mcnemar
+from bench.stats.variance import Spread, mean_and_spread
+
+__all__ = [
+    "ALPHA",
+    "LEVEL",
+    "POWER",
+    "Accuracy",
+    "Aggregate",
+    "Cells",
+    "Difference",
+    "Outcome",
+    "Pairing",
+    "Spread",
+    "accuracy",
+    "compare",
+    "holm",
+    "items_needed",
+    "mcnemar",
+    "mean_and_spread",
+    "outcome",
+    "pair",
+    "seeds_needed",
+    "to_cells",
+]

@@ -1,0 +1,112 @@
+"""Accuracies and paired differences against hand counts and other libraries."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+
+from bench.stats import accuracy, compare, mcnemar
+from bench.stats.cells import to_cells
+
+
+def arm(correct, benchmark="b", seed=1, cluster=None) -> pd.DataFrame:
+    n = len(correct)
+    return pd.DataFrame(
+        {
+            "benchmark": benchmark,
+            "id": [f"q{i}" for i in range(n)],
+            "cluster": cluster if cluster is not None else [f"q{i}" for i in range(n)],
+            "seed": seed,
+            "sample": 0,
+            "correct": np.asarray(correct, bool),
+        }
+    )
+
+
+def test_one_seed_of_independent_items_is_wilsons_interval():
+    got = accuracy(arm([1] * 30 + [0] * 70))
+    expected = stats.binomtest(30, 100).proportion_ci(method="wilson")
+    assert (got.value, got.n) == (pytest.approx(0.3), 100)
+    assert (got.low, got.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_an_accuracy_at_the_edge_keeps_an_interval(right):
+    got = accuracy(pd.concat([arm([right] * 50, seed=s) for s in (1, 2, 3)]))
+    assert -1e-12 < got.low <= got.value <= got.high < 1 + 1e-12
+    assert got.value == pytest.approx(right)
+    assert 0.02 < got.high - got.low < 0.12
+
+
+def test_repeating_each_item_in_a_cluster_does_not_narrow_the_interval():
+    base = np.random.default_rng(0).integers(0, 2, 60)
+    single = accuracy(arm(base))
+    double = accuracy(arm(np.repeat(base, 2), cluster=[f"c{i // 2}" for i in range(120)]))
+    assert double.n == 120
+    assert double.high - double.low == pytest.approx(single.high - single.low, rel=0.05)
+
+
+def test_seed_spread_widens_the_accuracy_interval():
+    rng = np.random.default_rng(1)
+    steady = pd.concat([arm(rng.random(200) < 0.5, seed=s) for s in range(3)])
+    shaky = pd.concat([arm(rng.random(200) < p, seed=s) for s, p in enumerate((0.3, 0.5, 0.7))])
+    a, b = accuracy(steady), accuracy(shaky)
+    assert b.high - b.low > 2 * (a.high - a.low)
+
+
+def test_difference_of_one_seed_uses_the_exact_mcnemar_test():
+    first, second = arm([1] * 12 + [0] * 3 + [1] * 35), arm([0] * 12 + [1] * 3 + [1] * 35)
+    got = compare(first, second)
+    assert got.value == pytest.approx(9 / 50)
+    assert got.p == pytest.approx(reference_mcnemar([[35, 12], [3, 0]], exact=True).pvalue)
+    assert got.method == "exact McNemar"
+    assert mcnemar([0, 0]) == 1.0
+
+
+def test_missing_responses_are_counted_and_neither_wrong_nor_dropped_in_silence():
+    first, second = arm([1, 1, 0, 0, 1]), arm([1, 0, 0, 0, 1]).iloc[:4]
+    got = compare(first, second)
+    assert (got.n, got.missing_test, got.missing_against) == (4, 0, 1)
+    assert got.value == pytest.approx(0.25)
+
+
+def test_the_same_answers_differ_by_nothing_and_resolve_nothing():
+    rows = pd.concat([arm([1, 0] * 40, seed=s) for s in (1, 2, 3)])
+    got = compare(rows, rows)
+    assert (got.value, got.p) == (0, 1)
+    assert got.low < 0 < got.high
+    assert got.within(0.05)
+
+
+def test_arms_without_common_responses_are_refused():
+    with pytest.raises(ValueError, match="in common"):
+        compare(arm([1, 0], seed=1), arm([1, 0], seed=2))
+
+
+def test_a_repeated_response_is_refused():
+    rows = arm([1, 0, 1])
+    with pytest.raises(pd.errors.MergeError):
+        compare(pd.concat([rows, rows]), rows)
+
+
+def test_samples_of_one_item_are_averaged_before_anything_else():
+    rows = pd.concat([arm([1, 0]).assign(sample=0), arm([0, 0]).assign(sample=1)])
+    cells = to_cells(rows.assign(score=rows["correct"].astype(float)))
+    assert list(cells.score) == [0.5, 0.0]
+    assert (cells.items, cells.samples) == (2, 4)
+
+
+def test_the_stated_effect_is_detected_with_about_eighty_percent_power():
+    rng = np.random.default_rng(5)
+    found, mdes = 0, []
+    for _ in range(80):
+        gain = rng.random(300) < 0.10
+        lose = ~gain & (rng.random(300) < 0.02)
+        got = compare(arm(~lose), arm(~gain))
+        mdes.append(got.mde)
+        found += got.p < 0.05
+    mde = float(np.mean(mdes))
+    # A true difference of 0.08 lies well above the average detectable effect, so power must exceed 80 %.
+    assert mde < 0.08
+    assert found / 80 > 0.85
