@@ -1,0 +1,58 @@
+"""Cleaning of answers: LaTeX, Unicode and Markdown spellings of the same thing become one."""
+
+import re
+import unicodedata
+
+LONGEST = 2_000
+"""Characters of an answer that are looked at; a longer one is no answer."""
+
+_BROKEN_ESCAPES = str.maketrans({"\x0c": r"\f", "\x08": r"\b"})
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "√": r"\sqrt", "°": r"^\circ ", "∞": r"\infty ",
+    "⁄": "/", "∶": ":", "≈": r"\approx ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge ",
+}  # fmt: skip
+_MULTIPLY = re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])")
+_SPACES = re.compile(r"\\(?:[,;:! ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|displaystyle(?![a-zA-Z])|left(?![a-zA-Z])|right(?![a-zA-Z]))|~")
+_DELIMITERS = re.compile(r"\$+|\\\(|\\\)|\\\[|\\\]")
+_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt)|operatorname|mbox|boxed|fbox|bf|rm)\s*\{([^{}]*)\}")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])")
+_MARKDOWN = re.compile(r"\*\*|__|`")
+_BLANK = re.compile(r"\s+")
+
+
+def unwrap(text: str) -> str:
+    r"""Replace ``\text{x}`` and its kin by ``x``, innermost first; the depth is capped."""
+    for _ in range(6):
+        text, found = _WRAPPER.subn(r" \1 ", text)
+        if not found:
+            break
+    return text
+
+
+def clean(text: str) -> str:
+    """One spelling: ASCII operators, no math delimiters, no Markdown, no sizing, single blanks.
+
+    Golds carry a form feed where ``\\f`` was meant (MathVision 2830): it is mended here.
+    """
+    text = text[:LONGEST].translate(_BROKEN_ESCAPES)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found.group().translate(_SUPERSCRIPTS) + "}", text)
+    for symbol, plain in _SYMBOLS.items():
+        text = text.replace(symbol, plain)
+    text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
+    text = _MARKDOWN.sub("", text)
+    text = _DELIMITERS.sub(" ", text)
+    text = _SPACES.sub(" ", text)
+    text = _DEGREES.sub(r"\\circ ", text)
+    text = unwrap(text)
+    text = _MULTIPLY.sub("*", text).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\%", "%")
+    text = text.replace(r"\div", "/").replace(r"\colon", ":")
+    return _BLANK.sub(" ", text).strip()
+
+
+def plain(text: str) -> str:
+    """For the comparison of option texts: cleaned, lower case, without blanks, outer brackets or closing punctuation."""
+    text = _BLANK.sub("", clean(text)).casefold().rstrip(".,;:!")
+    while len(text) > 1 and text[0] == "{" and text[-1] == "}" and "{" not in text[1:-1]:
+        text = text[1:-1]
+    return text
