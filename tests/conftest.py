@@ -21,7 +21,7 @@ def benchmark_data() -> Path:
     value = os.environ.get("VOLD_BENCH_DATA", "")
     path = Path(value)
     if not value or not path.is_dir():
-        missing(f"VOLD_BENCH_DATA={value!r} names no directory; point it at one that holds mathvision/, mathvista/, ...")
+        missing(f"VOLD_BENCH_DATA={value!r} names no directory; it must hold mathvision/, mathvista/, ...")
     return path
 
 

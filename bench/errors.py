@@ -1,0 +1,116 @@
+"""Error classes of a stage and exit codes of the command line: one place for both."""
+
+import errno
+import traceback
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import ClassVar
+
+_OWN_CODE = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "vold"))
+
+
+class ExitCode(IntEnum):
+    """What the process returns; listed by ``vold-bench --help``."""
+
+    OK = 0
+    REGRESSION = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    CONFIGURATION = 4
+    FAILED = 5
+    INFRASTRUCTURE = 6
+    OUT_OF_MEMORY = 7
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+EXIT_CODES: dict[ExitCode, str] = {
+    ExitCode.OK: "done",
+    ExitCode.REGRESSION: "check: a guarded value got worse; run-matrix: a stage failed, the others are kept",
+    ExitCode.USAGE: "wrong usage of the command line",
+    ExitCode.INCOMPLETE: "check: inconclusive; report: stages are missing",
+    ExitCode.CONFIGURATION: "a file, setting, model or data set is not what it must be; running again changes nothing",
+    ExitCode.FAILED: "a stage run on its own failed",
+    ExitCode.INFRASTRUCTURE: "the machine failed (disk full, store in use, process killed); run again to continue",
+    ExitCode.OUT_OF_MEMORY: "out of memory, smaller batches included; run again to continue",
+    ExitCode.INTERNAL: "an error nobody foresaw: a defect of vold-bench",
+    ExitCode.INTERRUPTED: "stopped by the user; run again to continue",
+}
+
+
+class ErrorClass(StrEnum):
+    """Why a stage failed, which decides whether it is tried again."""
+
+    CONFIGURATION = "configuration"
+    INFRASTRUCTURE = "infrastructure"
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode[self.name]
+
+    @property
+    def retried(self) -> bool:
+        """Tried once more in the same run: the cause may be gone, or smaller batches may fit."""
+        return self in (ErrorClass.INFRASTRUCTURE, ErrorClass.OUT_OF_MEMORY)
+
+
+class VoldBenchError(Exception):
+    """An error with a class; its text names the place and the mend."""
+
+    error_class: ClassVar[ErrorClass] = ErrorClass.FAILED
+
+
+class ConfigurationError(VoldBenchError, ValueError):
+    """The input is wrong; running again changes nothing."""
+
+    error_class = ErrorClass.CONFIGURATION
+
+
+class InfrastructureError(VoldBenchError):
+    """The machine is at fault; finished work is kept and running again continues."""
+
+    error_class = ErrorClass.INFRASTRUCTURE
+
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the error, or one that it was raised from, says that no space is left.
+
+    Libraries written in Rust (safetensors) report it as text, not as an errno.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in _DISK_FULL:
+            return True
+        if "No space left on device" in str(chain) or "os error 28" in str(chain):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def classify(error: BaseException) -> ErrorClass:
+    """The class of any exception that ended a stage."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, VoldBenchError):
+        return error.error_class
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in str(error):
+        return ErrorClass.OUT_OF_MEMORY
+    if is_disk_full(error) or isinstance(error, ConnectionError | TimeoutError):
+        return ErrorClass.INFRASTRUCTURE
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+        return ErrorClass.CONFIGURATION
+    if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}:
+        return ErrorClass.INFRASTRUCTURE
+    if isinstance(error, ValueError) and _raised_here(error):
+        return ErrorClass.CONFIGURATION
+    return ErrorClass.FAILED
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether our own code raised it: there a ValueError is a refusal of input, elsewhere it may be a defect."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(_OWN_CODE)

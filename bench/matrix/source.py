@@ -1,0 +1,151 @@
+"""YAML read with positions: every complaint names file, line and column, and the nearest valid name."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import ConfigurationError
+
+Loc = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+# Words that YAML 1.1 readers take for booleans: as names they would mean different things to different tools.
+_YAML11_BOOLEANS = {"y", "n", "yes", "no", "on", "off", "true", "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in a file (line and column from 1), or an option of the command line (line 0)."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint such as ``did you mean 'rl.steps'?``, or the valid names where none is near."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"valid names: {shown}" if names else "no name is valid here"
+
+
+class Source:
+    """One YAML file: its plain data and the position of each of its keys."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigurationError when the file is missing, not UTF-8 or not YAML."""
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+        self.path = path
+        try:
+            self._root = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigurationError(f"{path}: no such file; {_siblings(path)}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path}: cannot be read ({error})") from error
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = Where(str(path), mark.line + 1, mark.column + 1) if mark else Where(str(path))
+            raise ConfigurationError(f"{place}: not YAML: {error.problem or error.context}") from error
+        except YAMLError as error:
+            raise ConfigurationError(f"{path}: not YAML: {error}") from error
+        self.data = _plain(self._root)
+        if not isinstance(self.data, dict):
+            raise ConfigurationError(f"{path}:1:1: expected a mapping with keys, found {type(self.data).__name__}")
+
+    def where(self, loc: Sequence[str | int]) -> Where:
+        """The position of the deepest part of ``loc`` that the file has."""
+        node, position = self._root, (0, 0)
+        for part in loc:
+            try:
+                position = node.lc.key(part) if isinstance(node, Mapping) else node.lc.item(part)
+                node = node[part]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                break
+        return Where(str(self.path), position[0] + 1, position[1] + 1)
+
+    def fail(self, loc: Sequence[str | int], message: str) -> NoReturn:
+        """Raise ConfigurationError at a place of this file."""
+        raise ConfigurationError(f"{self.where(loc)}: {message}")
+
+    def validate(self, model: type[Model]) -> Model:
+        """The whole file as ``model``; raises ConfigurationError naming every wrong place."""
+        try:
+            return model.model_validate(self.data)
+        except ValidationError as error:
+            raise ConfigurationError(
+                "\n".join(f"{self.where(e['loc'])}: {explain(e, model)}" for e in error.errors())
+            ) from error
+
+    def check_name(self, name: object, loc: Sequence[str | int]) -> None:
+        """Refuse a name that another YAML reader would take for a boolean, or that is not a plain word."""
+        if isinstance(name, bool) or (isinstance(name, str) and name.lower() in _YAML11_BOOLEANS):
+            self.fail(loc, f"{name!r} is a boolean in YAML 1.1 and cannot be a name; use another word")
+        if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_-." for c in name):
+            self.fail(loc, f"{name!r} is no valid name: letters, digits, '_', '-' and '.' only")
+
+
+def explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """One sentence for an error of pydantic: what was found, what was expected."""
+    loc: Loc = error["loc"]
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {str(loc[-1])!r}; {nearest(str(loc[-1]), _keys_at(model, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"key {str(loc[-1])!r} is missing"
+    key = ".".join(map(str, loc)) or "the file"
+    found = f", found {error['input']!r}" if not isinstance(error.get("input"), dict | list) else ""
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
+    """Names valid at ``loc`` inside ``model``."""
+    annotation: Any = model
+    for part in loc:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            fields = annotation.model_fields
+            by_alias = {field.alias or name: field for name, field in fields.items()}
+            annotation = by_alias[str(part)].annotation if str(part) in by_alias else None
+        else:
+            arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
+            annotation = arguments[-1] if arguments else None
+        annotation = _without_none(annotation)
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return []
+    return [field.alias or name for name, field in annotation.model_fields.items()]
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((a for a in typing.get_args(annotation) if a is not type(None)), None)
+    return annotation
+
+
+def _plain(node: Any) -> Any:
+    """Ordinary dicts, lists and scalars; the YAML reader's own classes carry formatting along."""
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for scalar in (bool, int, float, str):
+        if isinstance(node, scalar):
+            return scalar(node)
+    return node
+
+
+def _siblings(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"{path.parent} is no directory either"
+    return nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])

@@ -1,0 +1,270 @@
+"""A matrix file: the question, its arms and the pre-registered analysis.
+
+A file speaks of the method only; a profile (``bench.matrix.profile``) says models, data, steps and hardware.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from bench.errors import ConfigurationError
+from bench.matrix.source import Source, Where, nearest
+from bench.matrix.stages import KINDS, settings
+from vold.config import Strict
+
+SKIPPABLE = ("sft", "rl")
+BENCHMARKS = ("mmmu_pro", "mathvision", "mathvista", "logicvista")
+
+
+def _points(value: object) -> object:
+    """``2.0pp`` (percentage points) as a share, 0.02."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*pp\s*", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("expected percentage points such as 2.0pp")
+    return float(match[1]) / 100
+
+
+Points = Annotated[float, BeforeValidator(_points)]
+
+
+class Primary(Strict):
+    """The number that the contrasts compare."""
+
+    metric: Literal["accuracy"] = "accuracy"
+    over: tuple[str, ...] = BENCHMARKS
+    aggregate: Literal["macro", "micro"] = "macro"
+
+
+class Contrast(Strict):
+    """A pre-registered comparison of two arms; ``min_effect`` is a share (0.02: two points).
+
+    ``claim`` quotes what the paper says about it and ``expect`` the direction of that claim.
+    """
+
+    id: str
+    test: str
+    against: str
+    min_effect: Points = 0.0
+    claim: str = ""
+    expect: Literal["better", "worse", "not_better", "not_worse"] = "better"
+
+
+class Analysis(Strict):
+    primary: Primary = Primary()
+    contrasts: tuple[Contrast, ...] = ()
+    correction: Literal["holm", "none"] = "holm"
+
+
+class _Include(Strict):
+    name: str
+    extends: dict[str, str] = Field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    set: dict[str, Any] = Field(default_factory=dict)
+    because: str = ""
+
+
+class _Product(Strict):
+    product: tuple[str, ...] = ()
+    exclude: tuple[dict[str, str], ...] = ()
+    include: tuple[_Include, ...] = ()
+
+
+class _File(Strict):
+    schema_: Literal["vold-bench/matrix@1"] = Field(alias="schema")
+    name: str
+    question: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    axes: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    matrix: _Product
+    analysis: Analysis = Analysis()
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One setting of a stage that an arm changes; ``key`` is dotted (``rl.distill.weight``)."""
+
+    key: str
+    value: Any
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One recipe. ``levels`` says the axis levels it comes from, empty for an arm that stands alone."""
+
+    name: str
+    skip: frozenset[str] = frozenset()
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    levels: Mapping[str, str] = field(default_factory=dict)
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixSpec:
+    """A checked matrix file. ``axes`` maps each axis to its levels, in the file's order."""
+
+    name: str
+    question: str
+    seeds: tuple[int, ...]
+    axes: Mapping[str, tuple[str, ...]]
+    arms: tuple[Arm, ...]
+    excluded: Mapping[str, str]
+    analysis: Analysis
+    path: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(arm.name for arm in self.arms)
+
+
+def load_spec(path: Path) -> MatrixSpec:
+    """Read and check a matrix file; raises ConfigurationError naming file, line and column."""
+    source = Source(path)
+    _check_axes(source)
+    file = source.validate(_File)
+    source.check_name(file.name, ("name",))
+    if len(set(file.seeds)) != len(file.seeds) or min(file.seeds) < 0:
+        source.fail(("seeds",), "seeds must be different numbers from 0")
+    levels = _levels(source, file)
+    arms, excluded = _product(source, file, levels)
+    arms += [_included(source, file, levels, index) for index in range(len(file.matrix.include))]
+    _check_arms(source, file, arms)
+    return MatrixSpec(
+        name=file.name, question=file.question, seeds=file.seeds, arms=tuple(arms), excluded=excluded,
+        axes={axis: tuple(names) for axis, names in file.axes.items()}, analysis=file.analysis, path=path,
+    )  # fmt: skip
+
+
+def check_override(key: str) -> str | None:
+    """None where ``key`` names a setting of a stage, else what is wrong with it."""
+    if key == "traces.writer":
+        return "the writer of traces follows from 'sft.traces'; set that"
+    valid = [name for kind in KINDS for name in settings(kind)]
+    return None if key in valid else f"unknown setting {key!r}; {nearest(key, valid)}"
+
+
+def _check_axes(source: Source) -> None:
+    """Names first: a boolean where a name belongs would otherwise surface as a confusing type error."""
+    axes = source.data.get("axes")
+    for axis, levels in axes.items() if isinstance(axes, dict) else ():
+        source.check_name(axis, ("axes", axis))
+        for level in levels if isinstance(levels, dict) else ():
+            source.check_name(level, ("axes", axis, level))
+
+
+def _overrides(source: Source, values: Mapping[str, Any], loc: tuple[str | int, ...]) -> dict[str, Override]:
+    for key in values:
+        wrong = check_override(str(key))
+        if wrong:
+            source.fail((*loc, key), wrong)
+    return {key: Override(key, value, source.where((*loc, key))) for key, value in values.items()}
+
+
+def _skips(source: Source, names: object, loc: tuple[str | int, ...]) -> frozenset[str]:
+    if not isinstance(names, list | tuple):
+        source.fail(loc, f"skip: expected a list of stages such as [sft], found {names!r}")
+    for index, name in enumerate(names):
+        if name not in SKIPPABLE:
+            source.fail((*loc, index), f"skip: {name!r} cannot be skipped; {nearest(str(name), SKIPPABLE)}")
+    return frozenset(names)
+
+
+def _levels(source: Source, file: _File) -> dict[tuple[str, str], Arm]:
+    """Every level of every axis as a partial arm."""
+    parts = {}
+    for axis, names in file.axes.items():
+        for name, body in names.items():
+            loc = ("axes", axis, name)
+            skip = _skips(source, body["skip"], (*loc, "skip")) if "skip" in body else frozenset()
+            values = {key: value for key, value in body.items() if key != "skip"}
+            parts[axis, name] = Arm(name, skip, _overrides(source, values, loc), {axis: name})
+    return parts
+
+
+def _join(source: Source, name: str, parts: list[Arm], loc: tuple[str | int, ...]) -> Arm:
+    """One arm out of levels of several axes; two of them may not set the same thing."""
+    merged: dict[str, Override] = {}
+    for part in parts:
+        for key, override in part.overrides.items():
+            if key in merged:
+                source.fail(loc, f"{name}: {key!r} is set twice, at {merged[key].where} and {override.where}")
+            merged[key] = override
+    skip = frozenset().union(*(part.skip for part in parts))
+    return Arm(name, skip, merged, {axis: level for part in parts for axis, level in part.levels.items()})
+
+
+def _pick(source: Source, file: _File, chosen: Mapping[str, str], loc: tuple[str | int, ...]) -> None:
+    """Refuse an axis or level that the file does not define."""
+    for axis, level in chosen.items():
+        if axis not in file.axes:
+            source.fail((*loc, axis), f"unknown axis {axis!r}; {nearest(axis, file.axes)}")
+        if level not in file.axes[axis]:
+            source.fail((*loc, axis), f"unknown level {level!r} of {axis}; {nearest(level, file.axes[axis])}")
+
+
+def _product(
+    source: Source, file: _File, levels: Mapping[tuple[str, str], Arm]
+) -> tuple[list[Arm], dict[str, str]]:
+    """The product of the named axes without the excluded cells, and the reason of each exclusion."""
+    for index, axis in enumerate(file.matrix.product):
+        if axis not in file.axes:
+            source.fail(("matrix", "product", index), f"unknown axis {axis!r}; {nearest(axis, file.axes)}")
+    rules = []
+    for index, rule in enumerate(file.matrix.exclude):
+        cell = {axis: level for axis, level in rule.items() if axis != "because"}
+        _pick(source, file, cell, ("matrix", "exclude", index))
+        rules.append((cell, rule.get("because", "")))
+    arms, excluded, used = [], {}, set()
+    axes = file.matrix.product
+    for combination in itertools.product(*(file.axes[axis] for axis in axes)) if axes else ():
+        cell, name = dict(zip(axes, combination, strict=True)), "+".join(combination)
+        hit = next((i for i, (rule, _) in enumerate(rules) if rule.items() <= cell.items()), None)
+        if hit is None:
+            arms.append(_join(source, name, [levels[pair] for pair in cell.items()], ("matrix", "product")))
+        else:
+            used.add(hit)
+            excluded[name] = rules[hit][1]
+    for index in set(range(len(rules))) - used:
+        source.fail(("matrix", "exclude", index), "this excludes no cell of the product")
+    return arms, excluded
+
+
+def _included(source: Source, file: _File, levels: Mapping[tuple[str, str], Arm], index: int) -> Arm:
+    entry, loc = file.matrix.include[index], ("matrix", "include", index)
+    source.check_name(entry.name, (*loc, "name"))
+    _pick(source, file, entry.extends, (*loc, "extends"))
+    base = _join(source, entry.name, [levels[pair] for pair in entry.extends.items()], (*loc, "extends"))
+    skip = base.skip | _skips(source, entry.skip, (*loc, "skip"))
+    changed = {**base.overrides, **_overrides(source, entry.set, (*loc, "set"))}
+    return Arm(entry.name, skip, changed, {}, entry.because)
+
+
+def _check_arms(source: Source, file: _File, arms: list[Arm]) -> None:
+    names = [arm.name for arm in arms]
+    if not names:
+        source.fail(("matrix",), "no arm: give matrix.product or matrix.include")
+    for index, entry in enumerate(file.matrix.include):
+        if names.count(entry.name) > 1:
+            source.fail(("matrix", "include", index, "name"), f"there are two arms of the name {entry.name!r}")
+    for arm in arms:
+        for key, override in arm.overrides.items():
+            kind = key.split(".")[0]
+            if kind in arm.skip:
+                raise ConfigurationError(f"{override.where}: arm {arm.name!r} sets {key!r} but skips {kind!r}")
+    for index, contrast in enumerate(file.analysis.contrasts):
+        loc = ("analysis", "contrasts", index)
+        for side in ("test", "against"):
+            name = getattr(contrast, side)
+            if name not in names:
+                source.fail((*loc, side), f"unknown arm {name!r}; {nearest(name, names)}")
+        if [c.id for c in file.analysis.contrasts].count(contrast.id) > 1:
+            source.fail((*loc, "id"), f"there are two contrasts of the id {contrast.id!r}")
+    for index, name in enumerate(file.analysis.primary.over):
+        if name not in BENCHMARKS:
+            loc = ("analysis", "primary", "over", index)
+            source.fail(loc, f"unknown benchmark {name!r}; {nearest(name, BENCHMARKS)}")

@@ -1,0 +1,167 @@
+"""The kinds of stage: their configuration, what they read, and the function that does the work.
+
+A stage is a directory: ``spec.json`` goes in, ``out/`` comes out. Nothing heavy is imported here; the
+functions import what they need when they run, in a process of their own.
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bench.errors import ConfigurationError, InfrastructureError
+
+Progress = Callable[[int, int, dict[str, float]], None]
+_TRAINING = ("torch", "transformers", "vold.training.sft", "vold.training.rl", "vold.data.tracing", "bench.evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the matrix must know of a kind of stage.
+
+    ``version`` counts changes of the code that change results. ``config`` and ``run`` are ``module:name``.
+    ``roles`` are the settings that name a model's role: the model's content enters the identity, not the word.
+    ``preload`` are modules that take long to import: they are imported once and every stage is forked from there.
+    """
+
+    version: int
+    config: str
+    run: str
+    roles: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _TRAINING),
+    "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _TRAINING),
+    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _TRAINING),
+    "eval": Kind(1, "bench.evaluate:EvalConfig", "bench.matrix.stages:run_eval", (), _TRAINING),
+}
+
+
+def locate(reference: str) -> Any:
+    """The object behind ``module:name``."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def config_class(kind: str) -> type[BaseModel]:
+    """The configuration model of a kind."""
+    return locate(KINDS[kind].config)
+
+
+def settings(kind: str) -> tuple[str, ...]:
+    """Every setting of a kind as a dotted name that begins with the kind (``rl.distill.weight``)."""
+    return tuple(f"{kind}.{name}" for name in _leaves(KINDS[kind].config))
+
+
+@cache
+def _leaves(reference: str) -> tuple[str, ...]:
+    return tuple(_walk(locate(reference)))
+
+
+def _walk(model: type[BaseModel]) -> list[str]:
+    names = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += [f"{name}.{leaf}" for leaf in _walk(inner)]
+        else:
+            names.append(name)
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """What ``spec.json`` holds.
+
+    ``identity`` is all that decides the result; its hash is in ``id``. ``locations`` says where each input lies:
+    relative to the store, absolute, or ``hub:ID@REVISION``. ``execution`` is outside the identity.
+    """
+
+    id: str
+    kind: str
+    identity: Mapping[str, Any]
+    config: Mapping[str, Any]
+    locations: Mapping[str, str]
+    seed: int
+    run: str
+    execution: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def read(directory: Path) -> "StageSpec":
+        return StageSpec(**json.loads((directory / "spec.json").read_text(encoding="utf-8")))
+
+    def path(self, name: str, store: Path) -> Path:
+        """Where the input ``name`` lies on this machine; fetches it when it lives on the hub."""
+        location = self.locations[name]
+        if location.startswith("hub:"):
+            return _from_hub(location)
+        path = store / location
+        if not path.exists():
+            raise ConfigurationError(f"{self.id}: its input {name!r} is not at {path}")
+        return path
+
+
+def _from_hub(location: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name, _, revision = location.removeprefix("hub:").partition("@")
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ConfigurationError(f"{name}: no such model or revision on the hub ({error})") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InfrastructureError(f"{name}: cannot be fetched from the hub ({error}); run again to continue") from error
+
+
+def run_traces(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+    from vold.config import Execution, TracesConfig
+    from vold.data.tracing import write_traces
+
+    write_traces(
+        TracesConfig.model_validate(spec.config), writer=spec.path("writer", store),
+        prompts=spec.path("prompts", store), run=work, seed=spec.seed,
+        execution=Execution.model_validate(spec.execution), progress=progress,
+    )  # fmt: skip
+
+
+def run_sft(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+    from vold.config import Execution, SFTConfig
+    from vold.training.sft import train_sft
+
+    train_sft(
+        SFTConfig.model_validate(spec.config), student=spec.path("student", store),
+        traces=spec.path("traces", store), run=work, seed=spec.seed,
+        execution=Execution.model_validate(spec.execution), progress=progress,
+    )  # fmt: skip
+
+
+def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+    from vold.config import Execution, RLConfig
+    from vold.training.rl import train_rl
+
+    train_rl(
+        RLConfig.model_validate(spec.config), student=spec.path("student", store),
+        teacher=spec.path("teacher", store) if "teacher" in spec.locations else None,
+        prompts=spec.path("prompts", store), run=work, seed=spec.seed,
+        execution=Execution.model_validate(spec.execution), progress=progress,
+    )  # fmt: skip
+
+
+def run_eval(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+    from bench.evaluate import EvalConfig, evaluate
+    from vold.config import Execution
+
+    data = {name.removeprefix("data."): spec.path(name, store) for name in spec.locations if name.startswith("data.")}
+    evaluate(
+        EvalConfig.model_validate(spec.config), model=spec.path("model", store), data=data, run=work,
+        seed=spec.seed, execution=Execution.model_validate(spec.execution), progress=progress,
+    )  # fmt: skip
