@@ -27,7 +27,14 @@ NOTATIONS: tuple[Notation, ...] = ("ledger", "tape")
 Mix = Sequence[tuple[str, float]]
 
 TEACHER_MIX: Mix = (("solve", 0.7), ("single", 0.3))
-STUDENT_TEXT_MIX: Mix = (("drill", 0.3), ("read", 0.1), ("first", 0.25), ("single", 0.2), ("pick", 0.05), ("guess", 0.1))
+STUDENT_TEXT_MIX: Mix = (
+    ("drill", 0.3),
+    ("read", 0.1),
+    ("first", 0.25),
+    ("single", 0.2),
+    ("pick", 0.05),
+    ("guess", 0.1),
+)
 STUDENT_PICTURE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("guess", 0.15))
 
 
@@ -95,7 +102,9 @@ def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], 
     return Lesson(name, problem.text(verb), completion)
 
 
-def lessons(rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], picture: bool = False) -> list[Lesson]:
+def lessons(
+    rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], picture: bool = False
+) -> list[Lesson]:
     """``count`` lessons drawn from a mix of skills."""
     names = [name for name, _ in mix]
     shares = np.array([share for _, share in mix])

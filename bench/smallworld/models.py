@@ -34,7 +34,12 @@ def _shared(tokenizer: PreTrainedTokenizerFast) -> dict:
 def new_teacher(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
     """A text-only teacher of about 1.0 M parameters."""
     config = Qwen3Config(
-        hidden_size=144, intermediate_size=448, num_hidden_layers=4, head_dim=32, rope_theta=10000.0, **_shared(tokenizer)
+        hidden_size=144,
+        intermediate_size=448,
+        num_hidden_layers=4,
+        head_dim=32,
+        rope_theta=10000.0,
+        **_shared(tokenizer),
     )
     torch.manual_seed(seed)
     return Qwen3ForCausalLM(config)

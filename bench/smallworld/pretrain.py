@@ -16,7 +16,6 @@ from bench.smallworld.curriculum import (
     STUDENT_TEXT_MIX,
     TEACHER_MIX,
     Lesson,
-    Mix,
     lessons,
 )
 from bench.smallworld.models import new_image_processor
@@ -25,7 +24,7 @@ from bench.smallworld.render import render
 from vold.seeding import generator
 
 IGNORE = -100
-Report = Callable[[str, int, dict[str, float]], None]
+Report = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,9 @@ class Batcher:
         labels = torch.tensor([row + [IGNORE] * (width - len(row)) for _, row in rows])
         return ids, labels
 
-    def pixels(self, batch: Sequence[Lesson], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def pixels(
+        self, batch: Sequence[Lesson], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """values [patches, features], grid [pictures, 3], symbols [cells] (the token id each cell shows)."""
         problems = [lesson.picture for lesson in batch if lesson.picture is not None]
         # Pictures are one row of cells, so the patches of pictures side by side are those of each in turn.
@@ -233,5 +234,5 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % every == 0:
-            report("step", step + 1, {"loss": loss.item()} | task.skills(generator(seed, "probe", step), probe))
+            report(step + 1, {"loss": loss.item()} | task.skills(generator(seed, "probe", step), probe))
     return task.skills(generator(seed, "probe", "final"), 4 * probe)

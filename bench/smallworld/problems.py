@@ -117,7 +117,9 @@ def draw(rng: np.random.Generator, family: Family, form: Form, operations: int) 
     return Problem(family, tuple(digits), signs, form)
 
 
-def stream(seed: int, name: str, split: Split, family: Family | None = None, form: Form | None = None) -> Iterator[Problem]:
+def stream(
+    seed: int, name: str, split: Split, family: Family | None = None, form: Form | None = None
+) -> Iterator[Problem]:
     """Endless distinct problems of one split; number of operations uniform from 2 to 8."""
     rng = generator(derive(seed, "smallworld"), name, split, family or "any", form or "any")
     seen: set[tuple[str, str]] = set()

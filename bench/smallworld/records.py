@@ -1,0 +1,175 @@
+"""The small world's picture problems as records in the schemas of the four benchmarks.
+
+Their loaders, prompts and scorers are the real ones; the data sets carry names of their own, and a descriptor
+``smallworld.json`` marks them as synthetic.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from bench.smallworld.problems import HELD_OUT, PAGE_OPTIONS, Family, Form, Problem, Split, stream
+from bench.smallworld.render import CELL, render
+from vold.seeding import generator
+
+GENERATOR = "smallworld-1"
+DATA_SEED = 2
+Rows = Sequence[tuple[str, str, Problem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One family and form of problems, written as records of one benchmark."""
+
+    benchmark: str
+    family: Family
+    form: Form
+    answers: str
+    write: Callable[[Path, Rows], None]
+
+    @property
+    def name(self) -> str:
+        return f"smallworld-{self.family}-{self.answers}"
+
+
+def _jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+
+
+def _mmmu_pro(root: Path, rows: Rows) -> None:
+    options = str(list(PAGE_OPTIONS[1::2]))
+    _jsonl(
+        root / "records.jsonl",
+        [
+            {"id": key, "image": image, "options": options, "answer": problem.answer, "subject": problem.family}
+            for key, image, problem in rows
+        ],
+    )
+
+
+def _mathvision(root: Path, rows: Rows) -> None:
+    _jsonl(
+        root / "test.jsonl",
+        [
+            {
+                "id": key,
+                "question": f"<image1>{question(problem)}",
+                "options": [],
+                "image": image,
+                "answer": problem.answer,
+                "solution": None,
+                "level": len(problem.operations),
+                "subject": problem.family,
+            }
+            for key, image, problem in rows
+        ],
+    )
+
+
+def _mathvista(root: Path, rows: Rows) -> None:
+    records = {
+        key: {
+            "pid": key,
+            "question": question(problem),
+            "image": image,
+            "choices": None,
+            "unit": None,
+            "precision": None,
+            "answer": problem.answer,
+            "question_type": "free_form",
+            "answer_type": "integer",
+            "metadata": {
+                "split": "testmini",
+                "language": "english",
+                "img_width": CELL * len(problem.symbols),
+                "img_height": CELL,
+                "source": GENERATOR,
+                "category": "smallworld",
+                "task": problem.mode,
+                "context": "bar chart",
+                "grade": "none",
+                "skills": ["arithmetic reasoning"],
+            },
+        }
+        for key, image, problem in rows
+    }
+    (root / "testmini.json").write_text(json.dumps(records, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _logicvista(root: Path, rows: Rows) -> None:
+    records = {
+        key: {
+            "imagename": Path(image).name,
+            "question": question(problem),
+            "answer": problem.answer,
+            "reasoning": "",
+            "skill": ["numerical"],
+            "broad_capability": ["diagram"],
+            "specific_capability": [problem.mode],
+            "imagesource": GENERATOR,
+            "sourcelink": "",
+            "liscenced": "true",
+        }
+        for key, image, problem in rows
+    }
+    (root / "dataset.json").write_text(json.dumps(records, indent=1, sort_keys=True), encoding="utf-8")
+
+
+DATASETS: tuple[Dataset, ...] = (
+    Dataset("mmmu_pro", "chain", "choice", "choice", _mmmu_pro),
+    Dataset("mathvision", "chain", "free", "free", _mathvision),
+    Dataset("mathvista", "bars", "free", "integer", _mathvista),
+    Dataset("logicvista", "bars", "choice", "choice", _logicvista),
+)
+
+
+def question(problem: Problem) -> str:
+    """What is asked beside the picture."""
+    return f"solve{problem.tail}"
+
+
+def materialise(split: str, n: int, root: Path) -> dict[str, Path]:
+    """Write ``n`` problems of each family under ``root`` and return each benchmark's directory.
+
+    Deterministic in (split, n); a directory that is already complete is left as it is.
+    Raises KeyError for a split that is not held out from every training stage.
+    """
+    if split not in HELD_OUT.values():
+        raise KeyError(f"no small-world evaluation split {split!r}; known: {', '.join(HELD_OUT.values())}")
+    return {dataset.benchmark: _write(dataset, cast(Split, split), n, root) for dataset in DATASETS}
+
+
+def _write(dataset: Dataset, split: Split, n: int, root: Path) -> Path:
+    descriptor = {
+        "schema": "vold-bench/dataset@1",
+        "name": dataset.name,
+        "benchmark": dataset.benchmark,
+        "split": split,
+        "synthetic": True,
+        "generator": GENERATOR,
+        "n": n,
+    }
+    target = root / f"{dataset.name}-{split}-{n}"
+    marker = target / "smallworld.json"
+    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == descriptor:
+        return target
+    work = root / f".{target.name}.{os.getpid()}"
+    (work / "images").mkdir(parents=True)
+    rows = []
+    for index, problem in enumerate(islice(stream(DATA_SEED, dataset.name, split, dataset.family, dataset.form), n)):
+        key = f"sw_{index}"
+        image = f"images/{key}.png"
+        Image.fromarray(render(problem, generator(DATA_SEED, dataset.name, split, index))).save(work / image)
+        rows.append((key, image, problem))
+    dataset.write(work, rows)
+    (work / marker.name).write_text(json.dumps(descriptor, indent=1), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    work.rename(target)
+    return target
