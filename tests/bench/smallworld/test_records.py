@@ -1,0 +1,57 @@
+"""The small world's data sets pass through the loaders of the real benchmarks."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.benchmarks import load
+from bench.smallworld import records
+from bench.smallworld.problems import stream
+from bench.smallworld.render import CELL, render
+from vold.seeding import generator
+
+
+def digest(root: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        total.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def test_two_materialisations_are_the_same_bytes(tmp_path: Path) -> None:
+    records.materialise("test", 6, tmp_path / "a")
+    records.materialise("test", 6, tmp_path / "b")
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+def test_a_training_split_cannot_be_evaluated(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="test, tune, check"):
+        records.materialise("train", 4, tmp_path)
+
+
+@pytest.mark.parametrize("dataset", records.DATASETS, ids=lambda dataset: dataset.benchmark)
+def test_the_real_loader_reads_every_record_with_its_answer_and_picture(dataset: records.Dataset, tmp_path: Path) -> None:
+    root = records.materialise("test", 12, tmp_path)[dataset.benchmark]
+    problems = load(dataset.benchmark, root)
+    expected = stream(records.DATA_SEED, dataset.name, "test", dataset.family, dataset.form)
+    assert len(problems) == 12
+    for problem, source in zip(problems, expected, strict=False):
+        assert problem.answer == source.answer
+        assert not problem.unscorable
+        with Image.open(problem.images[0]) as picture:
+            assert picture.size == (CELL * len(source.symbols), CELL)
+
+
+def test_a_picture_shows_a_taller_bar_for_a_larger_digit() -> None:
+    problem = next(stream(1, "bars", "train", "bars", "free"))
+    picture = render(problem, generator(0, "picture")).astype(float).mean(-1)
+    paper = np.median(picture[0])
+    heights = [
+        int((np.abs(picture[:, index * CELL : (index + 1) * CELL] - paper) > 60).any(axis=1).sum())
+        for index in range(len(problem.digits))
+    ]
+    order = np.argsort(problem.digits, kind="stable")
+    assert all(heights[a] <= heights[b] for a, b in zip(order, order[1:], strict=False))
