@@ -8,7 +8,9 @@ import re
 from fractions import Fraction
 from math import isqrt
 
-_TOKEN = re.compile(r"\s*(?:(\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![\d.]))?|\.\d+)|(\\frac|\\sqrt)|([-+*/^(){}\[\]!]))")
+_TOKEN = re.compile(
+    r"\s*(?:(\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![\d.]))?|\.\d+)|(\\frac|\\sqrt)|([-+*/^(){}\[\]!]))"
+)
 _MAX_TOKENS = 400
 _MAX_DEPTH = 40
 _MAX_BITS = 1 << 15

@@ -18,12 +18,14 @@ Method = Literal["boxed", "declared", "lone"]
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _MARKER = re.compile(
-    r"\b(?:(?:correct|right|best|final)\s+(?:answer|option|choice|result)|answers?)\b[*_\"']{0,4}"
-    r"\s{0,4}(?:(?:to|for)\b[^\n.:]{0,60}?)?\s{0,4}(?:is|are|:|=|would be|should be|must be)(?![a-z])[*_\"']{0,4}\s{0,4}:?",
+    r"\b(?:(?:correct|right|best|final)\s+(?:answer|option|choice|result)|answers?)\b[*_\"']{0,4}\s{0,4}"
+    r"(?:(?:to|for)\b[^\n.:]{0,60}?)?\s{0,4}"
+    r"(?:is|are|:|=|would be|should be|must be)(?![a-z])[*_\"']{0,4} {0,4}:?",
     re.IGNORECASE,
 )
 _NAMED = re.compile(
-    r"(?<![\w'])(?:option|choice)?\s{0,2}\(?([A-J])\)?[*_]{0,4}\s{1,2}is\s{1,2}(?:thus\s|therefore\s)?(?:the\s{1,2})?(?:correct|right|best)\b(?! to)"
+    r"(?<![\w'])\(?([A-Z])\)?[*_]{0,4}\s{1,2}is\s{1,2}(?:thus\s|therefore\s)?(?:the\s{1,2})?"
+    r"(?:correct|right|best)\b(?! to)"
 )
 
 
@@ -42,7 +44,7 @@ def claims(response: str) -> Iterator[Claim]:
     found += [(match.end(), Claim(_line(response, match.end()), "declared")) for match in _MARKER.finditer(response)]
     found += [(match.end(), Claim(match[1], "declared")) for match in _NAMED.finditer(response)]
     yield from (claim for _, claim in sorted(found, key=lambda pair: pair[0], reverse=True) if claim.text.strip())
-    whole = response.strip()
+    whole = response.strip(" \t\r\n")
     if whole and len(whole) <= LONGEST:
         yield Claim(whole, "lone")
     last = whole.rpartition("\n")[2].strip()
@@ -56,7 +58,7 @@ def _boxed(response: str) -> list[tuple[int, str]]:
     stack: list[tuple[int, bool]] = []
     for match in _BRACES.finditer(response):
         token = match.group()
-        if token == "{" or token[-1] == "{" and len(token) > 2:
+        if token == "{" or token.startswith((r"\boxed", r"\fbox")):
             stack.append((match.end(), token != "{"))
         elif token == "}" and stack:
             start, boxed = stack.pop()

@@ -10,7 +10,10 @@ DEFAULT_LABELS = tuple("ABCDEFGHI")
 """What counts as a label where an item has letters for answers and no list of options."""
 
 _SEPARATORS = re.compile(r"\s*(?:,|;|&|/|\band\b|\s)\s*")
-_PREFIX = re.compile(r"^(?:(?:the|correct|option|options|choice|choices|answer|answers|is|are|figure|image|picture|box)\b[\s:]*)+", re.IGNORECASE)
+_PREFIX = re.compile(
+    r"^(?:(?:the|correct|option|options|choice|choices|answer|answers|is|are|figure|image|picture|box)\b[\s:]*)+",
+    re.IGNORECASE,
+)
 _BARE = re.compile(r"^[\s(\[{]*([A-Za-z1-9])[\s)\]}.:,]*$")
 _LED = re.compile(r"^(?:\(([A-Za-z])\)|([A-Z])(?=[.):,]))[.):,]*\s*(.*)$", re.DOTALL)
 _SPACED = re.compile(r"^([A-Z])\s+(.+)$", re.DOTALL)
@@ -37,7 +40,8 @@ def read(text: str, labels: Sequence[str], options: Sequence[str] = ()) -> froze
 def by_text(text: str, options: Sequence[str]) -> frozenset[str]:
     """The labels of all options that read like ``text``."""
     wanted = plain(text)
-    return frozenset(label for label, option in zip(of(options), options, strict=True) if wanted and plain(option) == wanted)
+    pairs = zip(of(options), options, strict=True)
+    return frozenset(label for label, option in pairs if wanted and plain(option) == wanted)
 
 
 def _named(text: str, labels: Sequence[str], options: Sequence[str]) -> frozenset[str]:
@@ -59,10 +63,11 @@ def _single(text: str, labels: Sequence[str], options: Sequence[str]) -> str:
     letter = found[1]
     if letter in labels:
         return letter
-    return letter.upper() if letter.upper() in labels and letter not in options else ""
+    in_options = any(plain(option).strip("()[].") == letter for option in options)
+    return letter.upper() if letter.upper() in labels and not in_options else ""
 
 
 def _listed(text: str, labels: Sequence[str]) -> frozenset[str]:
-    parts = [part.strip("()[]{}. ") for part in _SEPARATORS.split(text.strip("()[]{}. "))]
-    parts = [part for part in parts if part]
-    return frozenset(parts) if parts and len(parts) <= len(labels) and all(part in labels for part in parts) else frozenset()
+    """The labels of a list such as "A, C" or "(A) and (C)"; empty where anything else stands in it."""
+    parts = [part for piece in _SEPARATORS.split(text) if (part := piece.strip("()[]{}. "))]
+    return frozenset(parts) if 0 < len(parts) <= len(labels) and all(part in labels for part in parts) else frozenset()

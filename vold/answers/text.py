@@ -9,13 +9,18 @@ LONGEST = 2_000
 _BROKEN_ESCAPES = str.maketrans({"\x0c": r"\f", "\x08": r"\b"})
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SYMBOLS = {
-    "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "√": r"\sqrt", "°": r"^\circ ", "∞": r"\infty ",
-    "⁄": "/", "∶": ":", "≈": r"\approx ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge ",
+    "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "⁄": "/", "∶": ":",
+    "π": r"\pi ", "√": r"\sqrt", "°": r"^\circ ", "∞": r"\infty ", "≈": r"\approx ", "∪": r"\cup ",
+    "≤": r"\le ", "≥": r"\ge ",
 }  # fmt: skip
 _MULTIPLY = re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])")
-_SPACES = re.compile(r"\\(?:[,;:! ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|displaystyle(?![a-zA-Z])|left(?![a-zA-Z])|right(?![a-zA-Z]))|~")
+_SPACES = re.compile(
+    r"\\(?:[,;:! ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|displaystyle(?![a-zA-Z])|left(?![a-zA-Z])|right(?![a-zA-Z]))|~"
+)
 _DELIMITERS = re.compile(r"\$+|\\\(|\\\)|\\\[|\\\]")
-_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt)|operatorname|mbox|boxed|fbox|bf|rm)\s*\{([^{}]*)\}")
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt)|operatorname|mbox|boxed|fbox|bf|rm)\s*\{([^{}]*)\}"
+)
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])")
 _MARKDOWN = re.compile(r"\*\*|__|`")
 _BLANK = re.compile(r"\s+")
@@ -41,7 +46,7 @@ def clean(text: str) -> str:
         text = text.replace(symbol, plain)
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
     text = _MARKDOWN.sub("", text)
-    text = _DELIMITERS.sub(" ", text)
+    text = _DELIMITERS.sub(" ", text.replace(r"\$", " "))
     text = _SPACES.sub(" ", text)
     text = _DEGREES.sub(r"\\circ ", text)
     text = unwrap(text)
@@ -51,7 +56,7 @@ def clean(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """For the comparison of option texts: cleaned, lower case, without blanks, outer brackets or closing punctuation."""
+    """The spelling in which option texts compare: cleaned, lower case, no blanks, no closing punctuation."""
     text = _BLANK.sub("", clean(text)).casefold().rstrip(".,;:!")
     while len(text) > 1 and text[0] == "{" and text[-1] == "}" and "{" not in text[1:-1]:
         text = text[1:-1]

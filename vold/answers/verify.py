@@ -13,20 +13,22 @@ from vold.answers.values import Value, equal, parse
 
 State = Literal["right", "wrong", "unparsed", "ambiguous"]
 
-_SENTENCE = re.compile(r"(?<=[^\s])[.!?](?:\s|$)|\s(?:because|since|so|which|where|as|therefore|thus|but|with)\s|,\s(?:because|since|so|which|as)\s")
+_SENTENCE = re.compile(
+    r"(?<=[^\s])[.!?](?:\s|$)|\s(?:because|since|so|which|where|as|therefore|thus|but|with)\s|,\s(?:because|since|so|which|as)\s"
+)
 _LEADING_LABEL = re.compile(r"^\(?([A-Z])\)?(?=$|[\s.,:;)\]])(?!\s*['’])")
 _ARTICLES = ("A", "I")
 _FORMULA = re.compile(r"\\[A-Za-z]+")
 _PROSE = re.compile(r"[a-z]{3,}")
 _KNOWN_WORDS = re.compile(r"sin|cos|tan|cot|sec|csc|log|exp|arc|deg|pi|sqrt|frac|mod|infty|max|min")
 _ONE_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?")
-_ONE_LABEL = re.compile(r"(?<![\w'’])(?:\(([A-J])\)|([A-J]))(?![\w'’])(?!\s*['’])")
+_ONE_LABEL = re.compile(r"(?<![\w'’])(?:\(([A-Z])\)|([A-Z]))(?![\w'’])(?!\s*['’])")
 _SHORT = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``extracted`` is what the response declares, ``normalised`` its one spelling, ``method`` the rule that decided."""
+    """``extracted`` is what the response declares, ``normalised`` its one spelling, ``method`` the deciding rule."""
 
     state: State
     extracted: str = ""
@@ -117,7 +119,7 @@ class _Labels:
 
     def _only(self, text: str) -> frozenset[str]:
         """The one label that a short sentence names; "A" and "I" may be words."""
-        if len(text) > _SHORT:
+        if len(text) > _SHORT or "\n" in text:
             return frozenset()
         named = set()
         for found in _ONE_LABEL.finditer(text):
@@ -156,7 +158,7 @@ class _Quantity:
             value = parse(text)
             if value is not None and self._plausible(value, claim):
                 return value
-        if claim.method == "lone" and len(claim.text) <= _SHORT:
+        if claim.method == "lone" and len(claim.text) <= _SHORT and "\n" not in claim.text:
             numbers = set(_ONE_NUMBER.findall(claim.text))
             return parse(numbers.pop()) if len(numbers) == 1 else None
         return None
