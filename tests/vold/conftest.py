@@ -62,6 +62,8 @@ def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, in
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "max_position_embeddings": 512,
+            "bos_token_id": None,
+            "eos_token_id": ids["<|im_end|>"],
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(mrope_section)},
             "tie_word_embeddings": True,
         },

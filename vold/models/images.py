@@ -16,7 +16,9 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path}: a picture of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels")
+                raise ValueError(
+                    f"{path}: a picture of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels"
+                )
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such picture") from error

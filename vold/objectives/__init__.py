@@ -1,0 +1,1 @@
+"""Losses as pure functions of per-token arrays; one reducer, one fused head."""

@@ -47,7 +47,9 @@ class BuiltinEngine:
         owner = torch.tensor([used.index(index) for index, _ in slots], device=self.model.device)
         prompts = [requests[index] for index in used]
         prefill = _Prefill(self.model, prompts, sampling.max_new_tokens)
-        uniforms = Uniforms([requests[index].seeds[sample] for index, sample in slots]) if sampling.temperature else None
+        uniforms = (
+            Uniforms([requests[index].seeds[sample] for index, sample in slots]) if sampling.temperature else None
+        )
         bias = self._bias(sampling.banned_ids)
         stops = torch.tensor(sampling.stop_ids, device=self.model.device)
 

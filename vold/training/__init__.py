@@ -1,0 +1,1 @@
+"""The SFT and RL loops with their checkpoints, metrics and guards."""

@@ -1,0 +1,113 @@
+"""Reasoning traces: a teacher answers text prompts in its own words."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vold.config import Execution, TracesConfig
+from vold.data.prompts import Prompt, Trace, read_prompts, write_jsonl
+from vold.files import disk_full_named, publish_directory
+from vold.models import LanguageModel, load_teacher
+from vold.rewards import reward
+from vold.rollout.base import Completion, RolloutRequest, Sampling
+from vold.rollout.builtin import BuiltinEngine
+from vold.seeding import derive
+from vold.training.progress import Progress, silent
+from vold.training.runtime import prepare
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One prompt's trace as the partial file keeps it."""
+
+    completion: str
+    tokens: int
+    stopped: bool
+    correct: bool
+
+
+def write_traces(
+    config: TracesConfig,
+    *,
+    writer: Path,
+    prompts: Path,
+    run: Path,
+    seed: int,
+    execution: Execution,
+    progress: Progress = silent,
+) -> None:
+    """Answer the first ``n`` prompts; writes ``run/out/traces.jsonl`` and ``run/out/summary.json``.
+
+    Answers are appended to ``run/answers.jsonl`` while it works, and a later call continues there. Completions
+    that hit ``max_new_tokens`` are dropped and counted, wrong ones where ``keep`` is ``correct``.
+    """
+    out = run / "out"
+    if out.exists():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    asked = read_prompts(prompts)[: config.n]
+    if not asked:
+        raise ValueError(f"{prompts}: no prompts to answer")
+    partial = run / "answers.jsonl"
+    answers = list(_read_partial(partial))
+    if len(answers) < len(asked):
+        device = prepare(execution)
+        model = load_teacher(writer, device=device)
+        with disk_full_named(partial), partial.open("w", encoding="utf-8") as file:
+            for answer in answers:
+                file.write(json.dumps(asdict(answer)) + "\n")
+            while len(answers) < len(asked):
+                chunk = asked[len(answers) : len(answers) + execution.rollout_batch]
+                fresh = _answer(model, chunk, config, seed, len(answers), execution)
+                file.writelines(json.dumps(asdict(answer)) + "\n" for answer in fresh)
+                file.flush()
+                answers += fresh
+                progress(len(answers), len(asked), {"correct": sum(a.correct for a in answers) / len(answers)})
+    with publish_directory(out) as directory:
+        _publish(directory, asked, answers, config)
+    partial.unlink()
+
+
+def _answer(
+    model: LanguageModel, prompts: Sequence[Prompt], config: TracesConfig, seed: int, start: int, execution: Execution
+) -> list[_Answer]:
+    engine = BuiltinEngine(model, execution.rollout_batch)
+    sampling = Sampling(config.max_new_tokens, config.temperature, model.stop_ids, model.banned_ids)
+    requests = [
+        RolloutRequest(model.encode_text(prompt.text), (derive(seed, "trace", start + place),))
+        for place, prompt in enumerate(prompts)
+    ]
+    completions = [group[0] for group in engine.generate(requests, sampling)]
+    return [_judged(model, c, prompt) for c, prompt in zip(completions, prompts, strict=True)]
+
+
+def _judged(model: LanguageModel, completion: Completion, prompt: Prompt) -> _Answer:
+    text = model.decode(completion.token_ids)
+    return _Answer(text, len(completion.token_ids), completion.finish_reason == "stop", reward(text, prompt) == 1.0)
+
+
+def _read_partial(path: Path) -> Iterator[_Answer]:
+    """What an interrupted run left, up to the first damaged line."""
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    yield _Answer(**json.loads(line))
+                except (ValueError, TypeError):
+                    return
+
+
+def _publish(directory: Path, prompts: Sequence[Prompt], answers: Sequence[_Answer], config: TracesConfig) -> None:
+    whole = [(p, a) for p, a in zip(prompts, answers, strict=True) if a.stopped]
+    kept = [(p, a) for p, a in whole if a.correct or config.keep == "all"]
+    write_jsonl(directory / "traces.jsonl", (Trace(p.id, p.text, a.completion, a.correct) for p, a in kept))
+    summary = {
+        "prompts": len(prompts),
+        "written": len(kept),
+        "dropped_long": len(prompts) - len(whole),
+        "dropped_wrong": len(whole) - len(kept),
+        "correct_share": sum(a.correct for a in answers) / len(answers),
+        "mean_tokens": sum(a.tokens for a in answers) / len(answers),
+    }
+    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

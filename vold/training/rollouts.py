@@ -1,0 +1,82 @@
+"""One step's rollouts: prompts drawn, answered by the live student, rewarded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vold.config import RLConfig
+from vold.data.prompts import Prompt
+from vold.data.samplers import draw
+from vold.data.sequences import TokenSequence
+from vold.models import Student
+from vold.objectives.grpo import group_advantages
+from vold.rewards import rewards
+from vold.rollout.base import RolloutEngine, Sampling
+from vold.seeding import derive
+from vold.training.journal import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """N = prompts x group_size completions, a group's side by side.
+
+    logprobs [T]: under the policy that sampled; rewards, advantages [N]; truncated: how many hit the length limit.
+    """
+
+    texts: list[str]
+    sequences: list[TokenSequence]
+    logprobs: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    group_size: int
+    truncated: int
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(sequence.completion_ids) for sequence in self.sequences]
+
+    @property
+    def zero_variance_share(self) -> float:
+        """The share of groups whose rewards are all equal."""
+        groups = self.rewards.view(-1, self.group_size)
+        return float((groups == groups[:, :1]).all(dim=1).float().mean())
+
+
+class Collector:
+    """Draws prompts and lets ``engine`` answer them with the student's present weights."""
+
+    def __init__(
+        self, student: Student, engine: RolloutEngine, prompts: Sequence[Prompt], config: RLConfig, seed: int
+    ) -> None:
+        self.student, self.engine, self.prompts, self.config, self.seed = student, engine, prompts, config, seed
+        self.sampling = Sampling(config.max_new_tokens, config.temperature, student.stop_ids, student.banned_ids)
+
+    def collect(self, step: int, watch: Stopwatch) -> Rollouts:
+        """The rollouts of ``step``; every sample's seed is a function of (seed, step, place)."""
+        config, size = self.config, self.config.group_size
+        chosen = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
+        prompts = [self.prompts[index] for index in chosen]
+        encoded = [self.student.encode(prompt.text) for prompt in prompts]
+        with watch.part("rollout"):
+            requests = [
+                prompt.request([derive(self.seed, "rollout", step, place, sample) for sample in range(size)])
+                for place, prompt in enumerate(encoded)
+            ]
+            groups = self.engine.generate(requests, self.sampling)
+        flat = [completion for group in groups for completion in group]
+        asked = [prompt for prompt in prompts for _ in range(size)]
+        with watch.part("reward"):
+            scores = torch.tensor(rewards([self.student.decode(c.token_ids) for c in flat], asked))
+        ids = [prompt.ids for prompt in encoded for _ in range(size)]
+        device = self.student.device
+        return Rollouts(
+            texts=[prompt.text for prompt in asked],
+            sequences=[TokenSequence(i, c.token_ids) for i, c in zip(ids, flat, strict=True)],
+            logprobs=torch.tensor([value for c in flat for value in c.logprobs], device=device),
+            rewards=scores.to(device),
+            advantages=group_advantages(scores.view(-1, size), config.advantage_epsilon).flatten().to(device),
+            group_size=size,
+            truncated=sum(c.finish_reason == "length" for c in flat),
+        )
