@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import ClassVar
 
+from vold.files import DiskFullError
+
 _OWN_CODE = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "vold"))
 
 
@@ -74,7 +76,7 @@ class InfrastructureError(VoldBenchError):
     error_class = ErrorClass.INFRASTRUCTURE
 
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -84,7 +86,7 @@ def is_disk_full(error: BaseException) -> bool:
     """
     chain: BaseException | None = error
     while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in _DISK_FULL:
+        if isinstance(chain, DiskFullError) or (isinstance(chain, OSError) and chain.errno in _DISK_FULL):
             return True
         if "No space left on device" in str(chain) or "os error 28" in str(chain):
             return True

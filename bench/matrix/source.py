@@ -81,14 +81,29 @@ class Source:
         """Raise ConfigurationError at a place of this file."""
         raise ConfigurationError(f"{self.where(loc)}: {message}")
 
-    def validate(self, model: type[Model]) -> Model:
-        """The whole file as ``model``; raises ConfigurationError naming every wrong place."""
+    def has(self, loc: Sequence[str | int]) -> bool:
+        """Whether the file itself has something at ``loc``."""
+        node = self.data
+        for part in loc:
+            try:
+                node = node[part]
+            except (KeyError, IndexError, TypeError):
+                return False
+        return True
+
+    def validate(self, model: type[Model], data: object = None, below: "Sequence[Source]" = ()) -> Model:
+        """The file, or ``data`` merged from it and the files ``below`` it, as ``model``.
+
+        Raises ConfigurationError naming every wrong place.
+        """
         try:
-            return model.model_validate(self.data)
+            return model.model_validate(self.data if data is None else data)
         except ValidationError as error:
-            raise ConfigurationError(
-                "\n".join(f"{self.where(e['loc'])}: {explain(e, model)}" for e in error.errors())
-            ) from error
+            lines = []
+            for wrong in error.errors():
+                source = next((s for s in (self, *below) if s.has(wrong["loc"])), self)
+                lines.append(f"{source.where(wrong['loc'])}: {explain(wrong, model)}")
+            raise ConfigurationError("\n".join(lines)) from error
 
     def check_name(self, name: object, loc: Sequence[str | int]) -> None:
         """Refuse a name that another YAML reader would take for a boolean, or that is not a plain word."""

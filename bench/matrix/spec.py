@@ -207,9 +207,7 @@ def _pick(source: Source, file: _File, chosen: Mapping[str, str], loc: tuple[str
             source.fail((*loc, axis), f"unknown level {level!r} of {axis}; {nearest(level, file.axes[axis])}")
 
 
-def _product(
-    source: Source, file: _File, levels: Mapping[tuple[str, str], Arm]
-) -> tuple[list[Arm], dict[str, str]]:
+def _product(source: Source, file: _File, levels: Mapping[tuple[str, str], Arm]) -> tuple[list[Arm], dict[str, str]]:
     """The product of the named axes without the excluded cells, and the reason of each exclusion."""
     for index, axis in enumerate(file.matrix.product):
         if axis not in file.axes:

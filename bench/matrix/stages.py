@@ -81,7 +81,8 @@ class StageSpec:
     """What ``spec.json`` holds.
 
     ``identity`` is all that decides the result; its hash is in ``id``. ``locations`` says where each input lies:
-    relative to the store, absolute, or ``hub:ID@REVISION``. ``execution`` is outside the identity.
+    relative to the store, absolute, or ``hub:ID@REVISION``. ``execution`` is outside the identity; ``degraded`` are
+    those of its values that were made smaller after the machine ran out of memory.
     """
 
     id: str
@@ -92,6 +93,7 @@ class StageSpec:
     seed: int
     run: str
     execution: Mapping[str, Any] = field(default_factory=dict)
+    degraded: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def read(directory: Path) -> "StageSpec":

@@ -1,0 +1,82 @@
+"""One stage in this process: lock, run, account for it, publish."""
+
+import dataclasses
+import resource
+import time
+import traceback
+from contextlib import suppress
+
+from bench.errors import classify
+from bench.matrix.stages import Progress, StageSpec, locate
+from bench.matrix.store import Status, Store
+
+# An orphan of a killed run needs a moment to notice and let go of the stage.
+_LOCK_WAIT = 30.0
+_STATUS_EVERY = 5.0
+
+
+def execute(spec: StageSpec, store: Store, progress: Progress) -> None:
+    """Run a stage, or go on with it, and publish it; does nothing when it is finished.
+
+    Raises whatever ended the stage, after ``status.json`` in its work directory says so.
+    """
+    with store.lock(spec.id, wait=_LOCK_WAIT):
+        if store.done(spec.id):
+            return
+        work = store.prepare(spec)
+        account = _Account(Status.read(work) or Status(), spec)
+        account.status.write(work)
+        last = time.monotonic()
+
+        def watched(done: int, total: int, metrics: dict[str, float]) -> None:
+            nonlocal last
+            if time.monotonic() - last > _STATUS_EVERY:
+                last = time.monotonic()
+                account.now().write(work)
+            progress(done, total, metrics)
+
+        try:
+            locate(spec.run)(spec, store.root, work, watched)
+        except BaseException as error:
+            traceback.print_exc()
+            failed = account.now(state="failed", error_class=classify(error).value, message=describe(error))
+            with suppress(OSError):
+                failed.write(work)
+            raise
+        account.now(state="done").write(work)
+        store.publish(spec.id)
+
+
+def describe(error: BaseException) -> str:
+    """The error's text, with its type where the text alone says too little."""
+    text = str(error).strip()
+    return text if classify(error) == "configuration" and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+class _Account:
+    """Time spent on a stage, added to what earlier attempts spent."""
+
+    def __init__(self, earlier: Status, spec: StageSpec) -> None:
+        self.cpu, self.wall = _cpu_seconds(), time.monotonic()
+        self.status = Status(
+            started=earlier.started or time.time(),
+            cpu_seconds=earlier.cpu_seconds,
+            wall_seconds=earlier.wall_seconds,
+            attempts=earlier.attempts + 1,
+            degraded=dict(spec.degraded),
+        )
+
+    def now(self, **changes: str) -> Status:
+        return dataclasses.replace(
+            self.status,
+            cpu_seconds=round(self.status.cpu_seconds + _cpu_seconds() - self.cpu, 3),
+            wall_seconds=round(self.status.wall_seconds + time.monotonic() - self.wall, 3),
+            finished=time.time() if changes else 0.0,
+            **changes,  # type: ignore[arg-type]
+        )
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the workers that it has waited for."""
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

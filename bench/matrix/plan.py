@@ -1,0 +1,253 @@
+"""From a matrix file and a profile to the unique stages that answer it.
+
+The identity of a stage is the hash of its kind, its code's version, its resolved settings, the content of its
+inputs and its seed. Arms and seeds that agree on all of that share the stage: a cold start is trained once for
+all the objectives that follow it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import ConfigurationError
+from bench.matrix.materials import Input, Materials
+from bench.matrix.profile import LoadedProfile, find_profile, load_profile
+from bench.matrix.source import Where, nearest
+from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, load_spec
+from bench.matrix.stages import KINDS, StageSpec, config_class
+from bench.matrix.store import Store, digest
+
+# The traces are one data set of the question, not a draw of each training seed.
+TRACES_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One unit of work. ``needs`` are the ids of the stages whose artefacts it reads; ``steps`` scales its cost."""
+
+    spec: StageSpec
+    needs: tuple[str, ...]
+    steps: int
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def kind(self) -> str:
+        return self.spec.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One arm under one seed: its stages by kind, in the order they run."""
+
+    arm: str
+    seed: int
+    stages: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Plan:
+    """``stages`` are in an order in which every stage follows those it needs. ``absent`` lists missing inputs."""
+
+    spec: MatrixSpec
+    profile: LoadedProfile
+    seeds: tuple[int, ...]
+    cells: list[Cell] = field(default_factory=list)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+
+    def arms_of(self, stage: str) -> list[str]:
+        """Names of the arms that use a stage."""
+        return list(dict.fromkeys(cell.arm for cell in self.cells if stage in cell.stages.values()))
+
+
+def make_plan(
+    path: Path,
+    store: Store,
+    *,
+    profile: str = "small",
+    seeds: Sequence[int] | None = None,
+    overrides: Iterable[Override] = (),
+    only: Sequence[str] = (),
+) -> Plan:
+    """Plan a matrix file; ``only`` keeps the named arms. Raises ConfigurationError naming the place and the mend."""
+    spec = load_spec(path)
+    loaded = load_profile(find_profile(profile, path))
+    for name in only:
+        if name not in spec.names:
+            raise ConfigurationError(f"--only {name}: no such arm in {path}; {nearest(name, spec.names)}")
+    order = tuple(loaded.settings.seeds or spec.seeds)
+    chosen = tuple(seeds or order)
+    order += tuple(seed for seed in chosen if seed not in order)
+    plan = Plan(spec, loaded, chosen)
+    builder = _Builder(plan, store, {o.key: o for o in overrides})
+    for arm in spec.arms:
+        if not only or arm.name in only:
+            for seed in chosen:
+                plan.cells.append(builder.cell(arm, seed, order.index(seed)))
+    return plan
+
+
+def parse_setting(text: str) -> Override:
+    """``rl.steps=10`` from the command line; raises ConfigurationError for an unknown setting."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    key, equals, value = text.partition("=")
+    wrong = check_override(key) if equals else "expected the form STAGE.SETTING=VALUE"
+    if wrong:
+        raise ConfigurationError(f"--set {text}: {wrong}")
+    try:
+        return Override(key, YAML(typ="safe", pure=True).load(value), Where(f"--set {text}"))
+    except YAMLError as error:
+        raise ConfigurationError(f"--set {text}: the value is not YAML") from error
+
+
+def resolve(kind: str, layers: Iterable[Mapping[str, Override]], arm: str) -> BaseModel:
+    """The configuration of one stage: the class's defaults, then each layer of overrides in turn.
+
+    A value such as ``50%`` scales the number of the layer below. Raises ConfigurationError at the override
+    that pydantic refuses.
+    """
+    data = config_class(kind)().model_dump()
+    used: dict[str, Override] = {}
+    for layer in layers:
+        for key, override in layer.items():
+            if key.split(".")[0] == kind:
+                _put(data, key.split(".")[1:], override)
+                used[key] = override
+    try:
+        return config_class(kind).model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_refusal(kind, arm, used, wrong) for wrong in error.errors())) from error
+
+
+def _refusal(kind: str, arm: str, used: Mapping[str, Override], wrong: Mapping[str, Any]) -> str:
+    key = ".".join([kind, *map(str, wrong["loc"])])
+    override = next((used[name] for name in used if key == name or key.startswith(name + ".")), None)
+    message = wrong["msg"].removeprefix("Value error, ")
+    if override is not None:
+        return f"{override.where}: {override.key}: {message}, found {override.value!r}"
+    places = ", ".join(f"{o.key} at {o.where}" for o in used.values())
+    return f"{kind} of arm {arm!r}: {message} (set here: {places or 'nothing'})"
+
+
+def _put(data: dict[str, Any], parts: Sequence[str], override: Override) -> None:
+    """Set one dotted key in nested data."""
+    for part in parts[:-1]:
+        data = data[part]
+    value, below = override.value, data[parts[-1]]
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", value) if isinstance(value, str) else None
+    if percent is None:
+        data[parts[-1]] = value
+        return
+    if isinstance(below, bool) or not isinstance(below, int | float):
+        raise ConfigurationError(f"{override.where}: {override.key}: {value} of {below!r} is no number")
+    scaled = below * float(percent[1]) / 100
+    data[parts[-1]] = max(1, round(scaled)) if isinstance(below, int) else scaled
+
+
+class _Builder:
+    """Adds the stages of one arm under one seed to a plan."""
+
+    def __init__(self, plan: Plan, store: Store, overrides: Mapping[str, Override]) -> None:
+        self.plan = plan
+        self.overrides = overrides
+        self.settings = plan.profile.settings
+        self.materials = Materials(store, plan.profile.path.parent)
+        self.inputs: dict[tuple[str, ...], Input] = {}
+
+    def cell(self, arm: Arm, seed: int, index: int) -> Cell:
+        """The stages of ``arm``: the cold start and what it reads, RL, evaluation, as far as they are not skipped."""
+        for key in self.overrides.keys() & arm.overrides.keys():
+            raise ConfigurationError(f"{self.overrides[key].where}: arm {arm.name!r} sets {key!r} itself")
+        stages: dict[str, str] = {}
+        model = self._model("student", index)
+        if "sft" not in arm.skip:
+            sft = self._config("sft", arm)
+            stages["traces"] = self._traces(arm, sft.traces).id  # type: ignore[attr-defined]
+            traces = Input(stages["traces"], f"{stages['traces']}/out/traces.jsonl")
+            stages["sft"] = self._add("sft", sft, {"student": model, "traces": traces}, seed).id
+            model = Input(stages["sft"], f"{stages['sft']}/out")
+        if "rl" not in arm.skip:
+            stages["rl"] = self._rl(arm, model, seed).id
+            model = Input(stages["rl"], f"{stages['rl']}/out")
+        stages["eval"] = self._eval(arm, model, seed).id
+        return Cell(arm.name, seed, stages)
+
+    def _config(self, kind: str, arm: Arm, role: Mapping[str, Override] | None = None) -> Any:
+        return resolve(kind, (self.plan.profile.overrides, self.overrides, arm.overrides, role or {}), arm.name)
+
+    def _traces(self, arm: Arm, writer: str) -> Stage:
+        origin = arm.overrides.get("sft.traces") or self.overrides.get("sft.traces")
+        where = origin.where if origin else self.plan.profile.where("models")
+        config = self._config("traces", arm, {"traces.writer": Override("traces.writer", writer, where)})
+        inputs = {"writer": self._model(writer, 0, where), "prompts": self._prompts("traces")}
+        return self._add("traces", config, inputs, TRACES_SEED)
+
+    def _rl(self, arm: Arm, student: Input, seed: int) -> Stage:
+        config = self._config("rl", arm)
+        inputs = {"student": student, "prompts": self._prompts("rl")}
+        if config.distill.weight or config.distill.monitor_every:
+            override = arm.overrides.get("rl.teacher") or self.overrides.get("rl.teacher")
+            inputs["teacher"] = self._model(config.teacher, 0, override.where if override else None)
+        return self._add("rl", config, inputs, seed)
+
+    def _eval(self, arm: Arm, model: Input, seed: int) -> Stage:
+        config = self._config("eval", arm)
+        inputs = {"model": model}
+        for benchmark, source in self.settings.data.eval.items():
+            where = self.plan.profile.where("data", "eval", benchmark)
+            make = partial(self.materials.problems, benchmark, source, where)
+            inputs[f"data.{benchmark}"] = self._once(("problems", benchmark), make)
+        # Greedy answers do not depend on the seed, so arms that share a model share its evaluation.
+        return self._add("eval", config, inputs, seed if config.temperature > 0 else 0)
+
+    def _model(self, role: str, index: int, where: Where | None = None) -> Input:
+        if role not in self.settings.models:
+            place = where or self.plan.profile.where("models")
+            raise ConfigurationError(f"{place}: no model role {role!r}; {nearest(role, self.settings.models)}")
+        source, place = self.settings.model(role, index), self.plan.profile.where("models", role)
+        return self._once(("model", source), partial(self.materials.model, source, place))
+
+    def _prompts(self, use: str) -> Input:
+        source, place = getattr(self.settings.data, use), self.plan.profile.where("data", use)
+        return self._once(("prompts", source), partial(self.materials.prompts, source, place))
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], Input]) -> Input:
+        if key not in self.inputs:
+            self.inputs[key] = make()
+            if self.inputs[key].absent:
+                self.plan.absent.append(self.inputs[key].absent)
+        return self.inputs[key]
+
+    def _add(self, kind: str, config: BaseModel, inputs: Mapping[str, Input], seed: int) -> Stage:
+        stage = make_stage(kind, config, inputs, seed, self.settings.execution.model_dump(mode="json"))
+        return self.plan.stages.setdefault(stage.id, stage)
+
+
+def make_stage(
+    kind: str, config: BaseModel, inputs: Mapping[str, Input], seed: int, execution: Mapping[str, Any]
+) -> Stage:
+    """One stage with its identity and id."""
+    full = config.model_dump(mode="json")
+    identity = {
+        "kind": kind,
+        "version": KINDS[kind].version,
+        # A role is a word of the profile; the content behind it is among the inputs.
+        "config": {name: value for name, value in full.items() if name not in KINDS[kind].roles},
+        "inputs": {name: value.identity for name, value in inputs.items()},
+        "seed": seed,
+    }
+    locations = {name: value.location for name, value in inputs.items()}
+    name = f"{kind}-{digest(identity)[:12]}"
+    spec = StageSpec(name, kind, identity, full, locations, seed, KINDS[kind].run, dict(execution))
+    needs = tuple(v.identity for v in inputs.values() if v.identity.partition("-")[0] in KINDS)
+    return Stage(spec, needs, full.get("steps", 1))

@@ -1,0 +1,156 @@
+"""A profile: which models, data, budgets and hardware a matrix runs with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bench.errors import ConfigurationError
+from bench.matrix.source import Source, Where, nearest
+from bench.matrix.spec import Override, check_override
+from bench.matrix.stages import KINDS
+from vold.config import Execution, Strict
+
+SUFFIX = ".yaml"
+
+
+class Data(Strict):
+    """Where prompts and problems come from.
+
+    ``traces`` and ``rl`` are prompts: ``smallworld/SET?n=N``, ``file:PATH`` (JSONL) or ``hub:ID``. ``eval`` maps a
+    benchmark to ``smallworld/SPLIT?n=N`` or to a directory with the benchmark's own files.
+    """
+
+    traces: str
+    rl: str
+    eval: dict[str, str] = Field(min_length=1)
+
+
+class Hardware(Strict):
+    """``slots``: stages that run side by side on one machine; None: one a CPU, or one a machine with GPUs."""
+
+    device: str = "CPU"
+    gpus: int = Field(default=0, ge=0)
+    slots: int | None = Field(default=None, ge=1)
+
+
+class Cost(Strict):
+    """Expected cost: seconds of ``unit`` a stage (traces, eval) or a training step (sft, rl)."""
+
+    unit: Literal["CPU", "GPU"] = "CPU"
+    source: str
+    traces: float = Field(ge=0)
+    sft: float = Field(ge=0)
+    rl: float = Field(ge=0)
+    eval: float = Field(ge=0)
+
+
+class Profile(Strict):
+    """The checked file. ``models`` maps a role to one source or, for ``student``, to one for each seed in turn.
+
+    A model's source is ``smallworld/NAME``, a path that begins with ``.``, ``/`` or ``~``, or a hub id
+    ``OWNER/NAME[@REVISION]``.
+    """
+
+    schema_: Literal["vold-bench/profile@1"] = Field(alias="schema")
+    about: str
+    seeds: tuple[int, ...] | None = None
+    models: dict[str, str | tuple[str, ...]]
+    data: Data
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    execution: Execution = Execution()
+    hardware: Hardware = Hardware()
+    cost: Cost
+
+    @model_validator(mode="after")
+    def _has_both_sides(self) -> "Profile":
+        for role in ("student", "teacher"):
+            if role not in self.models:
+                raise ValueError(f"models: the role {role!r} is missing")
+        for role, sources in self.models.items():
+            if role != "student" and not isinstance(sources, str):
+                raise ValueError(f"models.{role}: one model is expected; only the student may differ between seeds")
+        return self
+
+    def model(self, role: str, index: int = 0) -> str:
+        """The source of ``role`` for the seed at position ``index``; raises KeyError for an unknown role."""
+        sources = self.models[role]
+        return sources if isinstance(sources, str) else sources[index % len(sources)]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProfile:
+    """A profile with its name, its place and its stage settings as overrides with positions."""
+
+    name: str
+    path: Path
+    settings: Profile
+    overrides: Mapping[str, Override]
+    sources: tuple[Source, ...]
+
+    def where(self, *loc: str | int) -> Where:
+        """The position of a key, in the profile itself or in the one it extends."""
+        found = next((source for source in self.sources if source.has(loc)), self.sources[0])
+        return found.where(loc)
+
+
+def find_profile(name: str, matrix: Path) -> Path:
+    """A path as it is; a bare name in ``profiles/`` beside the matrix file."""
+    if name.endswith(SUFFIX) or "/" in name:
+        return Path(name)
+    folder = matrix.parent / "profiles"
+    path = folder / f"{name}{SUFFIX}"
+    if not path.is_file():
+        known = [p.stem for p in folder.glob(f"*{SUFFIX}")]
+        raise ConfigurationError(f"{folder}: no profile {name!r}; {nearest(name, known)}")
+    return path
+
+
+def load_profile(path: Path) -> LoadedProfile:
+    """Read and check a profile and what it extends; raises ConfigurationError naming file, line and column."""
+    sources, data = _chain(path, ())
+    settings = sources[0].validate(Profile, data, sources[1:])
+    loaded = LoadedProfile(path.stem, path, settings, {}, sources)
+    overrides = {}
+    for kind, values in settings.stages.items():
+        if kind not in KINDS:
+            raise ConfigurationError(f"{loaded.where('stages', kind)}: unknown stage {kind!r}; {nearest(kind, KINDS)}")
+        for parts, value in _flatten(values):
+            key, where = ".".join((kind, *parts)), loaded.where("stages", kind, *parts)
+            wrong = check_override(key)
+            if wrong:
+                raise ConfigurationError(f"{where}: {wrong}")
+            overrides[key] = Override(key, value, where)
+    return LoadedProfile(path.stem, path, settings, overrides, sources)
+
+
+def _chain(path: Path, seen: tuple[Path, ...]) -> tuple[tuple[Source, ...], dict[str, Any]]:
+    """The profile's source, then those it extends, and the data of all of them merged."""
+    source = Source(path)
+    if path.resolve() in seen:
+        source.fail(("extends",), "this profile extends itself")
+    data = {key: value for key, value in source.data.items() if key != "extends"}
+    if "extends" not in source.data:
+        return (source,), data
+    parent = path.parent / f"{source.data['extends']}{SUFFIX}"
+    if not parent.is_file():
+        known = nearest(parent.stem, [p.stem for p in path.parent.glob(f"*{SUFFIX}")])
+        source.fail(("extends",), f"no profile {parent.stem!r}; {known}")
+    sources, inherited = _chain(parent, (*seen, path.resolve()))
+    return (source, *sources), _merge(inherited, data)
+
+
+def _merge(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+
+
+def _flatten(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    rows: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        rows += _flatten(value, (*prefix, key)) if nested else [((*prefix, key), value)]
+    return rows

@@ -1,0 +1,123 @@
+"""Run a matrix: plan it, do what is not done, read the results, write the report.
+
+``run_matrix`` is what ``vold-bench run-matrix`` calls; everything the command line can do goes through here.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import ConfigurationError, ErrorClass, ExitCode
+from bench.matrix.costs import estimate, pending
+from bench.matrix.launchers.local import Outcome, launch
+from bench.matrix.plan import Plan, Stage, make_plan
+from bench.matrix.progress import LiveMonitor, Monitor
+from bench.matrix.spec import Override
+from bench.matrix.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STORE = Path(os.environ.get("VOLD_BENCH_STORE", "results/store"))
+REPORTS = Path("reports")
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRun:
+    """What a run did. ``outcomes`` holds the stages that were not finished before; ``report`` the page's path."""
+
+    plan: Plan
+    outcomes: dict[str, Outcome]
+    report: Path | None
+
+    @property
+    def failures(self) -> dict[str, Outcome]:
+        return {name: outcome for name, outcome in self.outcomes.items() if outcome.state == "failed"}
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """OK, or REGRESSION when a stage failed; INFRASTRUCTURE when the disk was full and stages never started."""
+        if all(outcome.state == "done" for outcome in self.outcomes.values()):
+            return ExitCode.OK
+        stopped = any(outcome.state == "stopped" for outcome in self.outcomes.values())
+        return ErrorClass.INFRASTRUCTURE.exit_code if stopped else ExitCode.REGRESSION
+
+
+def run_matrix(
+    path: Path,
+    *,
+    profile: str = "small",
+    seeds: Sequence[int] | None = None,
+    overrides: Iterable[Override] = (),
+    only: Sequence[str] = (),
+    jobs: int | None = None,
+    store: Path = STORE,
+    reports: Path | None = REPORTS,
+    console: "Console | None" = None,
+) -> MatrixRun:
+    """Run every stage of a matrix file that is not finished and build its report under ``reports``.
+
+    Finished stages are never done again and interrupted ones go on where they stood. ``reports=None`` leaves
+    the report out. Raises ConfigurationError for wrong input and InfrastructureError when the store is in use.
+    """
+    from rich.console import Console
+
+    home = Store(store)
+    plan = make_plan(path, home, profile=profile, seeds=seeds, overrides=overrides, only=only)
+    outcomes = run_plan(plan, home, jobs=jobs, console=console or Console(stderr=True))
+    report = write_report(plan, home, reports) if reports is not None else None
+    return MatrixRun(plan, outcomes, report)
+
+
+def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") -> dict[str, Outcome]:
+    """Do the unfinished stages of a plan; raises ConfigurationError when inputs are not on this machine."""
+    todo = pending(plan, store)
+    if not todo:
+        return {}
+    if plan.absent:
+        raise ConfigurationError("inputs are missing:\n" + "\n".join(plan.absent))
+    slots = jobs or plan.profile.settings.hardware.slots or (1 if plan.profile.settings.hardware.gpus else _cpus())
+    cost = estimate(plan, store)
+    watch = LiveMonitor if console.is_terminal else Monitor
+    with store.lock("run"):
+        stages = {name: _with_threads(stage, slots) for name, stage in todo.items()}
+        labels = {name: label(plan, name) for name in todo}
+        with watch(console, labels, cost.seconds, slots) as monitor:
+            return launch(stages, store, slots=slots, seconds=cost.seconds, monitor=monitor)
+
+
+def write_report(plan: Plan, store: Store, reports: Path) -> Path:
+    """Build the report of what is in the store and return the page's path."""
+    from bench.matrix.results import load
+    from bench.report import build
+
+    out = reports / report_name(plan)
+    build(plan.spec, load(plan, store), out)
+    return out / "index.html"
+
+
+def report_name(plan: Plan) -> str:
+    """The matrix's name; another profile than the embedded one is part of it."""
+    return plan.spec.name if plan.profile.name == "small" else f"{plan.spec.name}-{plan.profile.name}"
+
+
+def label(plan: Plan, stage: str) -> str:
+    """Which arms and seeds a stage serves, in few words."""
+    cells = [cell for cell in plan.cells if stage in cell.stages.values()]
+    arms, seeds = list(dict.fromkeys(c.arm for c in cells)), list(dict.fromkeys(c.seed for c in cells))
+    more = f" and {len(arms) - 1} more" if len(arms) > 1 else ""
+    return f"{arms[0]}{more}, seed {' '.join(map(str, seeds))}"
+
+
+def _with_threads(stage: Stage, slots: int) -> Stage:
+    """Share the CPUs out where the profile leaves the number of threads open."""
+    execution = dict(stage.spec.execution)
+    if execution.get("threads") is None:
+        execution["threads"] = max(1, _cpus() // slots)
+    return replace(stage, spec=replace(stage.spec, execution=execution))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
