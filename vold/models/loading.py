@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from vold.models import attention
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
 
@@ -43,7 +44,7 @@ def _checked_config(path: Path) -> Any:
 
 def _load(loader: Any, path: Path, dtype: torch.dtype, device: torch.device | str) -> Any:
     model = loader.from_pretrained(
-        path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+        path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=attention.register()
     )
     # Evaluation mode throughout: these models are trained without dropout.
     return model.to(device).eval()

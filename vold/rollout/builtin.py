@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
 from vold.rollout.base import Completion, RolloutRequest, Sampling
+from vold.rollout.cache import GrowingLayer
 from vold.rollout.sampling import Uniforms, draw
 
 Slot = tuple[int, int]  # request, sample within it
@@ -112,7 +113,7 @@ class _Prefill:
         embeds = model.model.get_input_embeddings()(ids)
         if has_pictures:
             embeds = _with_pictures(model, ids, embeds, prompts)
-        self.cache = DynamicCache()
+        self.cache = Cache(layer_class_to_replicate=GrowingLayer)
         hidden = model.trunk(
             inputs_embeds=embeds,
             attention_mask={"full_attention": self._mask()},
@@ -147,8 +148,10 @@ class _State:
         self.width = prefill.valid.shape[1]
         self.mask = None
         if not bool(prefill.valid.all()):
-            generated = torch.ones(len(owner), prefill.room, dtype=torch.bool, device=owner.device)
-            self.mask = torch.cat([prefill.valid[owner], generated], dim=1)[:, None, None]
+            # Additive: a boolean mask would be converted anew in every layer of every step.
+            padding = torch.zeros(prefill.valid.shape, dtype=prefill.logits.dtype, device=owner.device)
+            padding = padding.masked_fill(~prefill.valid, -torch.inf)
+            self.mask = torch.nn.functional.pad(padding, (0, prefill.room))[owner][:, None, None]
 
     def select(self, keep: Tensor) -> None:
         self.cache.batch_select_indices(keep)
