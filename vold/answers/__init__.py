@@ -1,5 +1,5 @@
 """Answers: extraction, normalisation, equality. Knows kinds of answers and no benchmark."""
 
-from vold.answers.verify import Outcome, verify
+from vold.answers.verify import Outcome, labels_of_gold, verify
 
-__all__ = ["Outcome", "verify"]
+__all__ = ["Outcome", "labels_of_gold", "verify"]

@@ -63,9 +63,14 @@ def verify(response: str, answer: str, options: Sequence[str] = (), *, precision
     return Outcome("unparsed")
 
 
+def labels_of_gold(answer: str, options: Sequence[str]) -> frozenset[str]:
+    """The labels of the options that are right: the one that ``answer`` names, or all that read like it."""
+    return option_labels.read(answer, option_labels.of(options), options) or option_labels.by_text(answer, options)
+
+
 def _gold(answer: str, options: Sequence[str], precision: int | None) -> _Gold:
     if options:
-        right = option_labels.read(answer, option_labels.of(options), options) or option_labels.by_text(answer, options)
+        right = labels_of_gold(answer, options)
         if right:
             by_text = answer.strip() not in option_labels.of(options)
             return _Labels(right, option_labels.of(options), tuple(options), any_of=by_text)

@@ -1,0 +1,5 @@
+"""Engines that answer prompts with text and pictures."""
+
+from bench.engines.base import Engine, Prompt, Reply, Settings
+
+__all__ = ["Engine", "Prompt", "Reply", "Settings"]
