@@ -1,0 +1,82 @@
+"""The bundled checkpoints are what their cards say, and what the experiments assume."""
+
+import hashlib
+import json
+from itertools import islice
+
+import pytest
+from PIL import Image
+
+from bench.smallworld import CHECKPOINTS, checkpoint_path
+from bench.smallworld.build import BLUEPRINTS
+from bench.smallworld.problems import Problem, stream
+from bench.smallworld.records import question
+from bench.smallworld.render import render
+from vold.models import LanguageModel, Student, load_student, load_teacher
+from vold.rollout.base import RolloutRequest, Sampling
+from vold.rollout.builtin import BuiltinEngine
+from vold.seeding import generator
+
+TEACHERS = {"teacher": "ledger", "teacher_other": "tape"}
+
+
+def held_out(count: int, **kind: str) -> list[Problem]:
+    return list(islice(stream(77, "checkpoint tests", "tune", **kind), count))  # type: ignore[arg-type]
+
+
+def say(model: LanguageModel, requests: list[RolloutRequest], tokens: int = 96) -> list[str]:
+    sampling = Sampling(tokens, temperature=0, stop_ids=model.stop_ids, banned_ids=model.banned_ids)
+    return [model.decode(group[0].token_ids) for group in BuiltinEngine(model).generate(requests, sampling)]
+
+
+def look(student: Student, problem: Problem, verb: str) -> RolloutRequest:
+    picture = Image.fromarray(render(problem, generator(3, problem.key)))
+    content = [{"type": "image"}, {"type": "text", "text": f"{verb}{problem.tail}"}]
+    return student.encode([{"role": "user", "content": content}], [picture]).request((0,))
+
+
+def test_all_of_them_together_are_small_enough_to_ship() -> None:
+    sizes = [path.stat().st_size for name in CHECKPOINTS for path in checkpoint_path(name).iterdir()]
+    assert sum(sizes) <= 15e6
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_the_card_names_recipe_seed_and_the_hash_of_the_weights(name: str) -> None:
+    root = checkpoint_path(name)
+    card = json.loads((root / "recipe.json").read_text())
+    assert card["sha256"] == hashlib.sha256((root / "model.safetensors").read_bytes()).hexdigest()
+    assert card["synthetic"] is True
+    assert card["blueprint"]["seed"] == BLUEPRINTS[name].seed
+    assert all(card["skills"][skill] >= least for skill, least in BLUEPRINTS[name].gate.items())
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_teacher_composes_on_problems_held_out_from_it(name: str) -> None:
+    teacher = load_teacher(checkpoint_path(name))
+    problems = held_out(48)
+    requests = [RolloutRequest(teacher.encode_text(problem.text()), (0,)) for problem in problems]
+    texts = say(teacher, requests)
+    right = sum(text.endswith(f"\\boxed{{{problem.answer}}}") for text, problem in zip(texts, problems, strict=True))
+    assert right >= 44
+    marks = "#" if TEACHERS[name] == "tape" else "="
+    assert all(marks in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["student_a", "student_b"])
+def test_a_base_student_sees_but_does_not_compose(name: str) -> None:
+    student = load_student(checkpoint_path(name))
+    problems = held_out(40, form="free")
+    read = say(student, [look(student, problem, "read") for problem in problems])
+    assert sum(text == problem.symbols for text, problem in zip(read, problems, strict=True)) >= 36
+    long = [problem for problem in held_out(120, form="free") if len(problem.operations) >= 3]
+    solved = say(student, [look(student, problem, "solve") for problem in long])
+    right = sum(text.endswith(f"\\boxed{{{problem.answer}}}") for text, problem in zip(solved, long, strict=True))
+    assert right / len(long) < 0.3
+    assert question(long[0]).startswith("solve")
+
+
+def test_any_real_text_encodes_and_decodes_back() -> None:
+    teacher = load_teacher(checkpoint_path("teacher"))
+    text = "Wie groß ist α?  ∠ABC = 45°\n\t数学 🙂"
+    ids = teacher.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert teacher.tokenizer.decode(ids) == text
