@@ -50,7 +50,9 @@ def _direct(problem: Problem) -> str:
 
 
 def _cot(problem: Problem) -> str:
-    what = {"choice": "the option letter", "choices": "the letters of all correct choices"}.get(problem.kind, "the value")
+    what = {"choice": "the option letter", "choices": "the letters of all correct choices"}.get(
+        problem.kind, "the value"
+    )
     return (
         "Think step by step before answering. The last line of your response should be of the following format: "
         f"'Answer: X' (without quotes) where X is {what}."

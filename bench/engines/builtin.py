@@ -32,7 +32,9 @@ class Builtin:
             except ValueError as error:
                 replies[place] = [Reply(str(error), 0, "error") for _ in prompt.seeds]
         sampling = Sampling(settings.max_tokens, settings.temperature, self.student.stop_ids, self.student.banned_ids)
-        for place, completions in zip(places, self.engine.generate(requests, sampling) if requests else [], strict=True):
+        for place, completions in zip(
+            places, self.engine.generate(requests, sampling) if requests else [], strict=True
+        ):
             replies[place] = [self._reply(completion) for completion in completions]
         return replies
 
