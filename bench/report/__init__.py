@@ -1,0 +1,32 @@
+"""Reports: ``build`` turns a matrix and its results into a page, Markdown, JSON, CSV tables and figures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.report.model import Results, Spec
+
+
+def build(spec: "Spec", results: "Results", out_dir: Path) -> Path:
+    """Write the report of ``results`` into ``out_dir`` and return the path of its page.
+
+    Same results, same bytes. Figures of an earlier build that this one does not have are removed.
+
+    Raises:
+        ConfigurationError: the results hold no response to any benchmark of the primary analysis.
+        OSError: the directory cannot be written.
+    """
+    from bench.report.analysis import analyse
+    from bench.report.claims import PAPER, load_paper
+    from bench.report.render import files
+
+    paper = load_paper() if PAPER.is_file() else {}
+    content = files(analyse(spec, results, paper), paper)
+    figures = out_dir / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for path in figures.iterdir():
+        if path.suffix in (".svg", ".png") and f"figures/{path.name}" not in content:
+            path.unlink()
+    for name, data in content.items():
+        (out_dir / name).write_bytes(data)
+    return out_dir / "index.html"

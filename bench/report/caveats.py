@@ -1,0 +1,94 @@
+"""What a reader must know before trusting the page, written from the data."""
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+
+import pandas as pd
+
+from bench.report.contrasts import Compared
+from bench.report.model import Results, Spec
+from bench.report.numbers import percent, points
+from bench.report.tables import Measured
+from bench.stats import seeds_needed
+
+HIGH_RATE = 0.05
+
+
+def write(
+    spec: Spec, results: Results, rows: pd.DataFrame, measured: Measured, contrasts: Sequence[Compared], seeds: int
+) -> tuple[str, ...]:
+    """Caveats in order of weight."""
+    return (
+        *_world(rows),
+        *_coverage(spec, results, rows, measured, seeds),
+        *_power(contrasts),
+        *_states(rows),
+        "Figures and tables by benchmark are exploratory: only the pooled pre-registered contrasts are corrected "
+        "for their number.",
+        "No blind (no image) baseline and no majority baseline were run.",
+    )
+
+
+def _world(rows: pd.DataFrame) -> Iterator[str]:
+    synthetic = rows[rows["synthetic"].astype(bool)]
+    if synthetic.empty:
+        return
+    pairs = synthetic[["dataset", "benchmark"]].drop_duplicates().sort_values(["benchmark", "dataset"])
+    names = ", ".join(f"{d} (in the record format of {b})" for d, b in pairs.itertuples(index=False))
+    yield (
+        f"Small world: {names} are generated problems for models of a few million parameters. They test whether "
+        "the training method behaves as claimed; they say nothing about the accuracy of real models on the real "
+        "benchmarks whose record format they borrow."
+    )
+    if len(synthetic) < len(rows):
+        yield "Real and synthetic data sets stand in one table here; a mean over both has no meaning of its own."
+
+
+def _coverage(spec: Spec, results: Results, rows: pd.DataFrame, measured: Measured, seeds: int) -> Iterator[str]:
+    if seeds == 1:
+        yield "One training seed: intervals cover other problems, not other training runs."
+    for arm in spec.arms:
+        have = measured.total[arm.name].n if arm.name in measured.total else 0
+        lacking = measured.expected[""] - have
+        if lacking:
+            yield (
+                f"{arm.name}: {lacking} of {measured.expected['']} responses are missing. They count neither as "
+                "right nor as wrong, and paired differences use what both arms have."
+            )
+    absent = [name for name in spec.analysis.primary.over if name not in set(rows["benchmark"])]
+    if absent:
+        yield f"Part of the planned average, but without results: {', '.join(absent)}."
+    stages = results.stages
+    if not stages.empty:
+        failed = stages[stages["status"] != "done"]
+        if len(failed):
+            names = ", ".join(sorted({f"{r.arm} seed {r.seed} {r.kind}: {r.status}" for r in failed.itertuples()}))
+            yield f"Stages that did not finish: {names}."
+
+
+def _power(contrasts: Sequence[Compared]) -> Iterator[str]:
+    for c in contrasts:
+        d = c.difference
+        if d is None or not c.margin or d.mde <= c.margin or c.verdict != "not resolved":
+            continue
+        text = (
+            f"{c.id} was to find {points(c.margin, signed=False)} points, but finds only effects of "
+            f"{points(d.mde, signed=False)} points or more with 80 % power"
+        )
+        if d.seeds > 1:
+            needed = seeds_needed(c.margin, sqrt(d.spread.seed * d.seeds), sqrt(d.spread.item))
+            text += f"; it would need about {needed} seeds" if needed else "; more seeds alone do not mend that"
+        yield text + "."
+
+
+def _states(rows: pd.DataFrame) -> Iterator[str]:
+    for state, what in (
+        ("unparsed", "without an answer that can be read"),
+        ("truncated", "cut at the token limit"),
+        ("error", "ended by an error"),
+    ):
+        share = (rows["state"] == state).groupby(rows["arm"]).mean()
+        high = share[share > HIGH_RATE].sort_values(ascending=False)
+        if len(high):
+            names = ", ".join(f"{arm} {percent(float(value))} %" for arm, value in high.items())
+            yield f"Responses {what}, where more than {percent(HIGH_RATE)} %: {names}. They are scored as wrong."

@@ -1,0 +1,159 @@
+"""What a report is made from (protocols) and made of (tables, figures, sentences): every output renders the same."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+
+Expect = Literal["better", "worse", "not_better", "not_worse"]
+Tone = Literal["better", "worse", "unresolved"]
+SMALL_WORLD = "small world: synthetic problems, tiny models"
+
+
+Settings = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+class Arm(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def skip(self) -> Collection[str]: ...
+    @property
+    def overrides(self) -> Mapping[str, Any]: ...
+    @property
+    def levels(self) -> Mapping[str, str]: ...
+    @property
+    def because(self) -> str: ...
+
+
+class Contrast(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def test(self) -> str: ...
+    @property
+    def against(self) -> str: ...
+    @property
+    def min_effect(self) -> float: ...
+    @property
+    def claim(self) -> str: ...
+    @property
+    def expect(self) -> Expect: ...
+
+
+class Primary(Protocol):
+    @property
+    def over(self) -> Sequence[str]: ...
+    @property
+    def aggregate(self) -> Literal["macro", "micro"]: ...
+
+
+class Analysis(Protocol):
+    @property
+    def primary(self) -> Primary: ...
+    @property
+    def contrasts(self) -> Sequence[Contrast]: ...
+    @property
+    def correction(self) -> Literal["holm", "none"]: ...
+
+
+class Spec(Protocol):
+    """``bench.matrix.spec.MatrixSpec``, as far as a report reads it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def seeds(self) -> Sequence[int]: ...
+    @property
+    def axes(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def arms(self) -> Sequence[Arm]: ...
+    @property
+    def analysis(self) -> Analysis: ...
+
+
+class Results(Protocol):
+    """``bench.matrix.results.MatrixResults``.
+
+    ``verdicts``: arm, seed, benchmark, dataset, synthetic, id, cluster, sample, state, correct, tokens;
+    ``curves``: arm, seed, stage, step, metric, value; ``stages``: arm, seed, kind, status, cpu_seconds;
+    ``summaries``: the evaluation's summary by (arm, seed); ``settings``: resolved configuration by (arm, kind).
+    """
+
+    @property
+    def verdicts(self) -> pd.DataFrame: ...
+    @property
+    def curves(self) -> pd.DataFrame: ...
+    @property
+    def stages(self) -> pd.DataFrame: ...
+    @property
+    def summaries(self) -> Mapping[tuple[str, int], Mapping[str, Any]]: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """``text`` columns sort by letter, ``number`` columns by value; the first column heads its row."""
+
+    key: str
+    label: str
+    kind: Literal["text", "number"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of formatted text; ``id`` names its CSV file and its place on the page."""
+
+    id: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawn figure: both formats as bytes, a caption, and ``alt`` for those who do not see it."""
+
+    id: str
+    caption: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One verdict sentence, with the tone that picks its shape and colour."""
+
+    id: str
+    text: str
+    verdict: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything a page shows, ready to be rendered; holds no number that is not yet text."""
+
+    name: str
+    question: str
+    synthetic: bool
+    lead: str
+    statements: tuple[Statement, ...]
+    tables: Mapping[str, Table]
+    figures: Mapping[str, Figure]
+    methods: tuple[str, ...]
+    caveats: tuple[str, ...]
+    provenance: tuple[tuple[str, str], ...] = ()
+    bars: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def world(self) -> str:
+        """The warning that stands in every header and caption; empty for real benchmarks."""
+        return SMALL_WORLD if self.synthetic else ""

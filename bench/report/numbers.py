@@ -1,0 +1,40 @@
+"""The only place where a number becomes text: page, Markdown, CSV and JSON agree to the last digit."""
+
+from math import isfinite
+
+NONE = "–"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as per cent, one decimal: 0.5234 -> 52.3."""
+    return _fixed(100 * share, 1)
+
+
+def points(difference: float, signed: bool = True) -> str:
+    """A difference of shares in percentage points, one decimal, with its sign: 0.023 -> +2.3."""
+    text = _fixed(100 * difference, 1)
+    return f"+{text}" if signed and isfinite(difference) and float(text) > 0 else text
+
+
+def interval(low: float, high: float, signed: bool = False) -> str:
+    """Both ends of an interval of shares: [0.4, 4.2]."""
+    if signed:
+        return f"[{points(low)}, {points(high)}]"
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, and never 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def decimal(value: float, places: int = 3) -> str:
+    """A number that is no share, such as a KL in nats."""
+    return _fixed(value, places)
+
+
+def _fixed(value: float, places: int) -> str:
+    if not isfinite(value):
+        return NONE
+    text = f"{value:.{places}f}"
+    return text.removeprefix("-") if float(text) == 0 else text

@@ -1,0 +1,117 @@
+"""A report's content as files: one self-contained page, Markdown, JSON, CSV and figures."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.report.model import ReportData, Table
+
+TEMPLATES = Path(__file__).parent / "templates"
+CSV_TABLES = ("leaderboard", "contrasts", "families", "claims", "training", "arms")
+SCHEMA = "vold-bench/report@1"
+
+
+def files(report: ReportData, paper: Mapping[str, Any]) -> dict[str, bytes]:
+    """Every file of the report by its path below the report's directory."""
+    texts = {"index.html": page(report, paper), "report.md": markdown(report, paper), "report.json": as_json(report)}
+    texts |= {f"{name}.csv": as_csv(report.tables[name]) for name in CSV_TABLES}
+    found = {path: text.encode() for path, text in texts.items()}
+    for figure in report.figures.values():
+        found[f"figures/{figure.id}.svg"] = figure.svg
+        found[f"figures/{figure.id}.png"] = figure.png
+    return found
+
+
+def page(report: ReportData, paper: Mapping[str, Any]) -> str:
+    """The page. Its policy allows this one style sheet and this one script, by hash, and nothing from outside."""
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = _environment(autoescape=True)
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    return environment.get_template("page.html.j2").render(
+        **_context(report, paper),
+        style=Markup(style),  # our own files, not data
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def markdown(report: ReportData, paper: Mapping[str, Any]) -> str:
+    """The page's text and tables as GitHub-flavoured Markdown; figures by relative link."""
+    environment = _environment(autoescape=False)
+    environment.filters["md"] = escape_markdown
+    text = environment.get_template("report.md.j2").render(**_context(report, paper))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def as_json(report: ReportData) -> str:
+    """All tables and sentences as JSON; cells are the text of the page, digit for digit."""
+    tables = {
+        table.id: {"caption": table.caption, "columns": [c.key for c in table.columns], "rows": list(table.rows)}
+        for table in report.tables.values()
+        if table.id in CSV_TABLES
+    }
+    content = {
+        "schema": SCHEMA,
+        "name": report.name,
+        "question": report.question,
+        "synthetic": report.synthetic,
+        "world": report.world,
+        "verdicts": [{"id": s.id, "text": s.text, "verdict": s.verdict} for s in report.statements],
+        "tables": tables,
+        "figures": {f.id: {"caption": f.caption, "alt": f.alt} for f in report.figures.values()},
+        "methods": list(report.methods),
+        "caveats": list(report.caveats),
+        "provenance": dict(report.provenance),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """RFC 4180 with a header; text that a spreadsheet would run as a formula is disarmed with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([column.key for column in table.columns])
+    for row in table.rows:
+        writer.writerow([_disarm(row[c.key]) if c.kind == "text" else row[c.key] for c in table.columns])
+    return out.getvalue()
+
+
+def escape_markdown(text: str) -> str:
+    """Text that renders as itself inside a table cell: no markup, no HTML, one line."""
+    text = " ".join(str(text).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
+
+
+def _disarm(text: str) -> str:
+    return f"'{text}" if re.match(r"[=+\-@\t\r](?!\d)", text) else text
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _environment(autoescape: bool) -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=autoescape, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+
+
+def _context(report: ReportData, paper: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "report": report,
+        "paper": paper.get("paper"),
+        "doses": [figure for figure in report.figures.values() if figure.id.startswith("dose_")],
+        "curves": report.figures.get("curves"),
+        "training": report.tables["training"],
+    }

@@ -1,0 +1,223 @@
+"""Leaderboard, accuracy per benchmark, and how training ended: verdict rows in, formatted text out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import ConfigurationError
+from bench.report.model import Column, Results, Spec, Table
+from bench.report.numbers import NONE, decimal, percent
+from bench.stats import Accuracy, accuracy
+
+RATES = ("unparsed", "ambiguous", "truncated", "refused", "error")
+LEADERBOARD = (
+    Column("arm", "arm"),
+    Column("rank", "rank", "number"),
+    Column("accuracy", "accuracy, %", "number"),
+    Column("low", "low", "number"),
+    Column("high", "high", "number"),
+    Column("n", "n", "number"),
+    Column("expected", "expected n", "number"),
+    *(Column(rate, f"{rate}, %", "number") for rate in RATES),
+    Column("tokens", "tokens", "number"),
+    Column("seeds", "seeds", "number"),
+    Column("train_minutes", "training, CPU-min a seed", "number"),
+)
+FAMILIES = (
+    Column("arm", "arm"),
+    Column("family", "benchmark"),
+    Column("accuracy", "accuracy, %", "number"),
+    Column("low", "low", "number"),
+    Column("high", "high", "number"),
+    Column("n", "n", "number"),
+    Column("expected", "expected n", "number"),
+    Column("items", "problems", "number"),
+    Column("seeds", "seeds", "number"),
+)
+TRAINING_METRICS = {
+    "reward_mean": ("final reward", 3),
+    "kl": ("final teacher KL, nats a token", 3),
+    "entropy": ("final entropy, nats", 3),
+    "completion_tokens": ("final length, tokens", 1),
+    "truncated_share": ("final truncated share", 3),
+}
+LAST_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Accuracies of all arms: ``total`` by arm (primary aggregate), ``family`` by (arm, family).
+
+    ``expected`` counts the responses a complete arm has, by family and, under "", in all.
+    """
+
+    total: dict[str, Accuracy]
+    family: dict[tuple[str, str], Accuracy]
+    expected: dict[str, int]
+    by_seed: dict[str, list[float]]
+
+    @property
+    def ranked(self) -> list[str]:
+        """Arms with a result, best first; ties by name."""
+        return sorted(self.total, key=lambda arm: (-self.total[arm].value, arm))
+
+    @property
+    def families(self) -> list[str]:
+        return [family for family in self.expected if family]
+
+
+def primary_rows(spec: Spec, results: Results) -> pd.DataFrame:
+    """Verdicts of the primary benchmarks with ``family``: a synthetic data set goes by its own name.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    over = list(spec.analysis.primary.over)
+    verdicts = results.verdicts
+    if "benchmark" not in verdicts or not verdicts["benchmark"].isin(over).any():
+        raise ConfigurationError(f"{spec.name}: no responses to {', '.join(over)}; run the matrix first")
+    rows = verdicts[verdicts["benchmark"].isin(over)]
+    return rows.assign(family=rows["benchmark"].where(~rows["synthetic"].astype(bool), rows["dataset"]))
+
+
+def planned_seeds(spec: Spec, results: Results) -> list[int]:
+    """The seeds that the run was to have: of its stages, else of the matrix file."""
+    planned = results.stages.get("seed", ())
+    return sorted({int(seed) for seed in planned} or set(spec.seeds))
+
+
+def measure(spec: Spec, results: Results, rows: pd.DataFrame, seeds: int) -> Measured:
+    """Accuracy of each arm, pooled and by family."""
+    aggregate = spec.analysis.primary.aggregate
+    arms: Any = rows.groupby("arm", sort=False, observed=True)
+    cells: Any = rows.groupby(["arm", "family"], sort=False, observed=True)
+    expected = {family: count * seeds for family, count in _expected(results, rows).items()}
+    return Measured(
+        total={str(arm): accuracy(group, aggregate) for arm, group in arms},
+        family={(str(arm), str(family)): accuracy(group) for (arm, family), group in cells},
+        expected={**expected, "": sum(expected.values())},
+        by_seed={
+            str(arm): [accuracy(part, aggregate).value for _, part in group.groupby("seed", sort=True)]
+            for arm, group in arms
+        },
+    )
+
+
+def _expected(results: Results, rows: pd.DataFrame) -> dict[str, int]:
+    """Responses that one complete evaluation has, by family: what its summary says, else all that any arm has."""
+    seen: Any = rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
+    stated = [summary.get("expected", {}) for summary in results.summaries.values()]
+    return {
+        str(family): max([int(count), *(int(each.get(benchmark, 0)) for each in stated)])
+        for (family, benchmark), count in seen.items()
+    }
+
+
+def leaderboard(spec: Spec, results: Results, rows: pd.DataFrame, measured: Measured, caption: str) -> Table:
+    """Best arm first; arms without any response come last and say so."""
+    minutes = training_minutes(results)
+    table = []
+    for rank, arm in enumerate(measured.ranked, 1):
+        found, own = measured.total[arm], rows[rows["arm"] == arm]
+        table.append(
+            {
+                "arm": arm,
+                "rank": str(rank),
+                "accuracy": percent(found.value),
+                "low": percent(found.low),
+                "high": percent(found.high),
+                "n": str(found.n),
+                "expected": str(measured.expected[""]),
+                **{rate: percent(float((own["state"] == rate).mean())) for rate in RATES},
+                "tokens": decimal(float(own["tokens"].mean()), 1),
+                "seeds": str(found.seeds),
+                "train_minutes": decimal(minutes[arm], 1) if arm in minutes else NONE,
+            }
+        )
+    blank = {column.key: NONE for column in LEADERBOARD}
+    absent = [arm.name for arm in spec.arms if arm.name not in measured.total]
+    table += [blank | {"arm": arm, "n": "0", "expected": str(measured.expected[""])} for arm in absent]
+    return Table("leaderboard", caption, LEADERBOARD, tuple(table))
+
+
+def families(measured: Measured, caption: str) -> Table:
+    """One row for each arm and benchmark, arms in the leaderboard's order."""
+    table = []
+    for arm in measured.ranked:
+        for family in measured.families:
+            found = measured.family.get((arm, family))
+            row = {"arm": arm, "family": family, "expected": str(measured.expected[family])}
+            if found is None:
+                table.append({column.key: NONE for column in FAMILIES} | row | {"n": "0"})
+                continue
+            table.append(
+                row
+                | {
+                    "accuracy": percent(found.value),
+                    "low": percent(found.low),
+                    "high": percent(found.high),
+                    "n": str(found.n),
+                    "items": str(found.items),
+                    "seeds": str(found.seeds),
+                }
+            )
+    return Table("families", caption, FAMILIES, tuple(table))
+
+
+def families_wide(long: Table, caption: str) -> Table:
+    """The same cells as a grid for reading: an arm a row, a benchmark a column."""
+    names = list(dict.fromkeys(row["family"] for row in long.rows))
+    grid: dict[str, dict[str, str]] = {}
+    for row in long.rows:
+        cell = NONE if row["accuracy"] == NONE else f"{row['accuracy']} [{row['low']}, {row['high']}]"
+        grid.setdefault(row["arm"], {"arm": row["arm"]})[row["family"]] = cell
+    columns = (Column("arm", "arm"), *(Column(name, name, "number") for name in names))
+    return Table("families_wide", caption, columns, tuple(grid.values()))
+
+
+def training_minutes(results: Results) -> dict[str, float]:
+    """Mean CPU minutes of SFT and RL a seed, by arm; a stage that arms share counts for each of them."""
+    stages = results.stages
+    if stages.empty:
+        return {}
+    trained = stages[stages["kind"].isin(["sft", "rl"])]
+    totals: Any = trained.groupby(["arm", "seed"])["cpu_seconds"].sum().groupby("arm").mean() / 60
+    return {str(arm): float(value) for arm, value in totals.items()}
+
+
+def rl_curves(results: Results) -> pd.DataFrame:
+    """Curves of the RL stages; ``kl`` is the exact KL where it was computed, else the sampled one."""
+    curves = results.curves
+    if curves.empty:
+        return curves
+    rl = curves[curves["stage"].astype(str).str.startswith("rl")]
+    exact = set(rl.loc[rl["metric"] == "kl_exact", "arm"])
+    sampled = (rl["metric"] == "kl_sampled") & ~rl["arm"].isin(exact)
+    renamed = rl["metric"].mask((rl["metric"] == "kl_exact") | sampled, "kl")
+    return rl.assign(metric=renamed).dropna(subset=["value"])
+
+
+def training(results: Results, order: list[str], caption: str) -> Table:
+    """Mean over the last measured steps of each metric, with the range over seeds."""
+    curves = rl_curves(results)
+    columns = (Column("arm", "arm"), *(Column(k, label, "number") for k, (label, _) in TRAINING_METRICS.items()))
+    table = []
+    for arm in order if not curves.empty else ():
+        own = curves[curves["arm"] == arm]
+        if own.empty:
+            continue
+        row = {"arm": arm}
+        for metric, (_, places) in TRAINING_METRICS.items():
+            ends = final_values(own[own["metric"] == metric])
+            row[metric] = NONE if not ends else decimal(sum(ends) / len(ends), places)
+            if len(ends) > 1:
+                row[metric] += f" [{decimal(min(ends), places)}, {decimal(max(ends), places)}]"
+        table.append(row)
+    return Table("training", caption, columns, tuple(table))
+
+
+def final_values(curves: pd.DataFrame) -> list[float]:
+    """For each seed the mean of one metric over its last ``LAST_STEPS`` measured steps."""
+    ordered: Any = curves.sort_values("step").groupby("seed", sort=True)["value"]
+    return [float(values.tail(LAST_STEPS).mean()) for _, values in ordered]

@@ -1,0 +1,46 @@
+"""Arms in plain words, from what each skips and from its resolved settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.report.model import Arm, Settings
+
+OBJECTIVES = {"k2": "k2 estimate", "k1_advantage": "k1 as an advantage", "reverse_kl": "exact reverse KL"}
+MASKS = {"wrong": "on wrong attempts", "all": "on all attempts", "correct": "on right attempts"}
+
+
+def explain(arm: Arm, settings: Settings) -> str:
+    """One sentence without its full stop: cold start, then objective, then the matrix file's own remark."""
+    if {"sft", "rl"} <= set(arm.skip):
+        said = "the base model as it is"
+    else:
+        said = f"{_cold_start(arm, settings)}, {_objective(arm, settings)}"
+    return f"{said}; {arm.because}" if arm.because else said
+
+
+def _cold_start(arm: Arm, settings: Settings) -> str:
+    if "sft" in arm.skip:
+        return "no cold start"
+    sft = settings.get((arm.name, "sft"), {})
+    writer = sft.get("traces", "teacher")
+    whose = "the teacher's own traces" if writer == "teacher" else f"traces of {writer}, not of the teacher"
+    return f"cold start on {whose}" + (f" ({sft['steps']} steps)" if "steps" in sft else "")
+
+
+def _objective(arm: Arm, settings: Settings) -> str:
+    if "rl" in arm.skip:
+        return "no RL"
+    rl = settings.get((arm.name, "rl"), {})
+    distill: Mapping[str, Any] = rl.get("distill", {})
+    weight = distill.get("weight", 0)
+    if not weight:
+        return "then GRPO (reward alone)"
+    name = "OPD alone (no reward)" if rl.get("reward_weight") == 0 else "GRPO + OPD"
+    details = [f"weight {weight:g}"]
+    if "estimator" in distill:
+        details.append(OBJECTIVES.get(distill["estimator"], str(distill["estimator"])))
+    if "mask" in distill:
+        details.append(MASKS.get(distill["mask"], str(distill["mask"])))
+    if rl.get("teacher", "teacher") != "teacher":
+        details.append(f"RL teacher {rl['teacher']}")
+    return f"then {name} ({', '.join(details)})"
