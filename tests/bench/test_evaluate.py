@@ -1,0 +1,183 @@
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.errors import ConfigurationError
+from bench.evaluate import EvalConfig, evaluate
+from vold.config import Execution
+
+EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)
+PIXELS = {"min_pixels": 28 * 28, "max_pixels": 28 * 28 * 16}
+
+
+def _picture(path: Path, size: tuple[int, int] = (56, 28)) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 30, 30)).save(path)
+
+
+@pytest.fixture
+def mathvision(tmp_path: Path) -> Path:
+    """Five records of MathVision's form."""
+    root = tmp_path / "data"
+    rows = []
+    for number in range(5):
+        _picture(root / f"images/{number}.png")
+        question = f"How many dots?\n<image1> {'again ' * number}"
+        rows.append({"id": str(number), "question": question, "options": [], "answer": "3",
+                     "image": f"images/{number}.png", "level": 1, "subject": "counting"})  # fmt: skip
+    (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def _run(config: EvalConfig, model: Path, data: Path, run: Path, seed: int = 1) -> Path:
+    evaluate(config, model=model, data={"mathvision": data}, run=run, seed=seed, execution=EXECUTION)
+    return run / "out"
+
+
+SAMPLED = EvalConfig(samples=2, temperature=1.0, max_tokens=6, group_size=2, **PIXELS)
+
+
+def test_every_problem_and_sample_gets_a_verdict_and_the_summary_adds_up(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    out = _run(SAMPLED, random_student, mathvision, tmp_path / "run")
+
+    verdicts = pd.read_parquet(out / "verdicts.parquet")
+    assert sorted(zip(verdicts["id"], verdicts["sample"], strict=True)) == [
+        (str(i), k) for i in range(5) for k in (0, 1)
+    ]
+    part = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]
+    assert (part["n"], part["expected"], part["synthetic"]) == (10, 10, False)
+    assert sum(part["states"].values()) == 10
+    assert part["accuracy"] == verdicts["correct"].mean()
+    assert part["prompt"]["parts"][1] == {"type": "image", "path": "0.png"}
+
+
+def test_an_evaluation_cut_at_any_byte_of_its_log_ends_with_the_same_bytes(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    _run(SAMPLED, random_student, mathvision, whole)
+    log = (whole / "responses.jsonl").read_bytes()
+    for cut in (len(log) - 1, len(log) // 2, 10):
+        run = tmp_path / f"cut{cut}"
+        shutil.copytree(whole, run)
+        shutil.rmtree(run / "out")
+        (run / "responses.jsonl").write_bytes(log[:cut])
+
+        _run(SAMPLED, random_student, mathvision, run)
+
+        for name in ("verdicts.parquet", "responses.parquet", "summary.json"):
+            assert (run / "out" / name).read_bytes() == (whole / "out" / name).read_bytes(), (cut, name)
+        assert (run / "responses.jsonl").read_bytes() == log
+
+
+def test_a_damaged_line_inside_the_log_is_set_aside_and_its_group_asked_again(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    _run(SAMPLED, random_student, mathvision, run)
+    log = run / "responses.jsonl"
+    before = log.read_bytes()
+    lines = before.splitlines(keepends=True)
+    log.write_bytes(lines[0] + b"{\xff\xfe garbage\n" + b"".join(lines[2:]))
+
+    _run(SAMPLED, random_student, mathvision, run)
+
+    assert sorted(log.read_bytes().splitlines()) == sorted(before.splitlines())
+    assert b"garbage" in (run / "responses.aside.jsonl").read_bytes()
+
+
+def test_an_unreadable_picture_is_an_error_of_its_item_alone(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    (mathvision / "images/2.png").write_bytes(b"no picture")
+    out = _run(EvalConfig(max_tokens=4, **PIXELS), random_student, mathvision, tmp_path / "run")
+
+    verdicts = pd.read_parquet(out / "verdicts.parquet").set_index("id")
+    assert verdicts.loc["2", "state"] == "error"
+    assert "2.png" in str(verdicts.loc["2", "method"])
+    assert (verdicts.drop("2")["state"] != "error").all()
+
+
+def test_blind_leaves_the_pictures_out_and_needs_none(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
+    shutil.rmtree(mathvision / "images")
+    out = _run(EvalConfig(max_tokens=4, blind=True), random_student, mathvision, tmp_path / "run")
+    part = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]
+    assert part["states"]["error"] == 0
+    assert all(piece["type"] == "text" for piece in part["prompt"]["parts"])
+
+
+def test_the_pixel_limit_changes_the_number_of_visual_tokens(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    _picture(mathvision / "images/0.png", (280, 280))
+    tokens = []
+    for limit in (4, 16):
+        config = EvalConfig(max_tokens=1, limit=None, min_pixels=784, max_pixels=784 * limit)
+        out = _run(config, random_student, mathvision, tmp_path / str(limit))
+        prompt = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]["prompt"]
+        tokens.append(prompt["tokens"])
+    assert tokens[1] - tokens[0] == 16 - 4
+
+
+def test_a_limit_takes_the_same_items_whatever_the_seed(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
+    config = EvalConfig(max_tokens=1, limit=3, **PIXELS)
+    taken = [
+        list(
+            pd.read_parquet(
+                _run(config, random_student, mathvision, tmp_path / str(seed), seed) / "verdicts.parquet"
+            ).id
+        )
+        for seed in (1, 2)
+    ]
+    assert taken[0] == taken[1]
+    assert len(taken[0]) == 3
+
+
+def test_a_directory_of_another_evaluation_is_refused(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
+    config = EvalConfig(max_tokens=1, **PIXELS)
+    _run(config, random_student, mathvision, tmp_path / "run")
+    with pytest.raises(ConfigurationError, match="another evaluation"):
+        _run(config, random_student, mathvision, tmp_path / "run", seed=2)
+
+
+def test_a_missing_checkpoint_names_its_path(mathvision: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere: no checkpoint"):
+        _run(EvalConfig(), tmp_path / "nowhere", mathvision, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"benchmarks": ("mathvison",)}, "unknown benchmark 'mathvison'"),
+        ({"template": "boxd"}, "unknown prompt template 'boxd'"),
+        ({"samples": 4}, "temperature 0"),
+        ({"min_pixels": 784}, "together"),
+        ({"min_pixels": 784, "max_pixels": 100}, "above max_pixels"),
+        ({"topk": 1}, "topk"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        EvalConfig.model_validate(settings)
+
+
+@pytest.mark.real
+def test_real_mathvision_testmini_records_are_evaluated_end_to_end(
+    random_student: Path, benchmark_data: Path, tmp_path: Path
+) -> None:
+    config = EvalConfig(splits={"mathvision": "testmini"}, limit=6, max_tokens=8, template="boxed@1", **PIXELS)
+    out = _run(config, random_student, benchmark_data / "mathvision", tmp_path / "run")
+
+    verdicts = pd.read_parquet(out / "verdicts.parquet")
+    assert len(verdicts) == 6
+    assert set(verdicts["state"]) <= {"right", "wrong", "unparsed", "ambiguous", "truncated", "refused"}
+    part = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]
+    assert (part["split"], part["records"], part["synthetic"]) == ("testmini", 304, False)
+    assert part["prompt"]["tokens"] > 20
