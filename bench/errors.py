@@ -32,7 +32,7 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.USAGE: "wrong usage of the command line",
     ExitCode.INCOMPLETE: "check: inconclusive; report: stages are missing",
     ExitCode.CONFIGURATION: "a file, setting, model or data set is not what it must be; running again changes nothing",
-    ExitCode.FAILED: "a stage run on its own failed",
+    ExitCode.FAILED: "a stage failed for a reason of its own; its log tells more",
     ExitCode.INFRASTRUCTURE: "the machine failed (disk full, store in use, process killed); run again to continue",
     ExitCode.OUT_OF_MEMORY: "out of memory, smaller batches included; run again to continue",
     ExitCode.INTERNAL: "an error nobody foresaw: a defect of vold-bench",
@@ -107,12 +107,12 @@ def classify(error: BaseException) -> ErrorClass:
         return ErrorClass.CONFIGURATION
     if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}:
         return ErrorClass.INFRASTRUCTURE
-    if isinstance(error, ValueError) and _raised_here(error):
+    if isinstance(error, ValueError) and raised_here(error):
         return ErrorClass.CONFIGURATION
     return ErrorClass.FAILED
 
 
-def _raised_here(error: BaseException) -> bool:
+def raised_here(error: BaseException) -> bool:
     """Whether our own code raised it: there a ValueError is a refusal of input, elsewhere it may be a defect."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(_OWN_CODE)

@@ -66,9 +66,13 @@ def run_matrix(
 
     home = Store(store)
     plan = make_plan(path, home, profile=profile, seeds=seeds, overrides=overrides, only=only)
-    outcomes = run_plan(plan, home, jobs=jobs, console=console or Console(stderr=True))
-    report = write_report(plan, home, reports) if reports is not None else None
-    return MatrixRun(plan, outcomes, report)
+    return complete(plan, home, jobs=jobs, reports=reports, console=console or Console(stderr=True))
+
+
+def complete(plan: Plan, store: Store, *, jobs: int | None, reports: Path | None, console: "Console") -> MatrixRun:
+    """Do what a plan still needs, then its report."""
+    outcomes = run_plan(plan, store, jobs=jobs, console=console)
+    return MatrixRun(plan, outcomes, write_report(plan, store, reports) if reports is not None else None)
 
 
 def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") -> dict[str, Outcome]:

@@ -143,7 +143,7 @@ def launch(
 def _context(stages: Mapping[str, Stage]) -> Any:
     context = multiprocessing.get_context("forkserver")
     modules = {name: None for stage in stages.values() for name in KINDS[stage.kind].preload}
-    context.set_forkserver_preload(list(modules))
+    context.set_forkserver_preload([__name__, *modules])
     threads = {int(stage.spec.execution.get("threads") or 1) for stage in stages.values()}
     # Thread pools size themselves at import, which happens in the server: it starts with the final number.
     before = os.environ.get("OMP_NUM_THREADS")

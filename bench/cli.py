@@ -1,0 +1,241 @@
+"""The command line. Nothing heavy is imported before a command runs."""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bench.errors import EXIT_CODES, ConfigurationError, ErrorClass, ExitCode, classify, is_disk_full, raised_here
+
+if TYPE_CHECKING:
+    from bench.matrix.plan import Plan
+    from bench.matrix.store import Store
+
+_EPILOG = "Exit codes: " + "; ".join(f"{code.value} {text}" for code, text in EXIT_CODES.items()) + "."
+app = typer.Typer(
+    name="vold-bench",
+    help="Train, evaluate and compare reasoning transfer from a text-only teacher to a vision-language student.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train one stage from a configuration file.", no_args_is_help=True)
+smallworld_app = typer.Typer(help="The embedded synthetic world.", no_args_is_help=True)
+data_app = typer.Typer(help="Benchmark data on this machine.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(smallworld_app, name="smallworld")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where finished stages lie [default: results/store].")
+]
+ProfileOption = Annotated[str, typer.Option(help="Models, data and budgets: a name in profiles/ or a path.")]
+SeedsOption = Annotated[str, typer.Option(help="Training seeds instead of the file's, such as 11,23.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting for every arm, such as rl.steps=10.")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this arm; may be given several times.")]
+ReportsOption = Annotated[Path, typer.Option("--reports", help="Directory that receives the report.")]
+
+
+@app.callback()
+def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    if debug:
+        os.environ["VOLD_BENCH_DEBUG"] = "1"
+
+
+@app.command("run-matrix")
+def run_matrix(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file, such as ablations/cold_start.yaml.")],
+    profile: ProfileOption = "small",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and what it costs; do nothing.")] = False,
+    seeds: SeedsOption = "",
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Stages side by side [default: one a CPU].")] = None,
+    store: StoreOption = None,
+    reports: ReportsOption = Path("reports"),
+    as_json: Json = False,
+    report: Annotated[bool, typer.Option(help="Build the report at the end.")] = True,
+) -> None:
+    """Train and evaluate every arm of a matrix file and write its report.
+
+    Finished stages are never done again; an interrupted run goes on where it stood.
+    """
+    from bench import cli_matrix
+
+    made, home = _plan(matrix, profile, seeds, settings, only, store)
+    if plan:
+        cli_matrix.show_plan(made, home, as_json)
+    else:
+        raise typer.Exit(cli_matrix.run(made, home, jobs, reports if report else None, as_json))
+
+
+@app.command()
+def report(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file.")],
+    profile: ProfileOption = "small",
+    seeds: SeedsOption = "",
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    store: StoreOption = None,
+    reports: ReportsOption = Path("reports"),
+    as_json: Json = False,
+) -> None:
+    """Build the report again from what is finished; trains nothing."""
+    from bench import cli_matrix
+
+    made, home = _plan(matrix, profile, seeds, settings, only, store)
+    raise typer.Exit(cli_matrix.rebuild(made, home, reports, as_json))
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Option(help="A checkpoint directory, or smallworld/NAME.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A directory that holds the benchmarks, or BENCHMARK=DIRECTORY; several may be given. "
+            "[default: the small world's four families]"
+        ),
+    ] = None,
+    benchmarks: Annotated[str, typer.Option(help="Only these, such as mathvision,logicvista.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems of each benchmark.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Responses to each problem.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Name of the prompt template.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled down to this many pixels.")] = None,
+    blind: Annotated[bool | None, typer.Option("--blind", help="Leave the pictures out.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    store: StoreOption = None,
+    out: Annotated[Path | None, typer.Option(help="Also copy the result's files into this directory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate one checkpoint. Interrupted evaluations go on where they stood; finished ones are read again."""
+    from bench import cli_eval
+
+    asked = {
+        "limit": limit, "samples": samples, "temperature": temperature, "max_tokens": max_tokens, "prompt": prompt,
+        "max_pixels": max_pixels, "blind": blind,
+    }  # fmt: skip
+    chosen = [name for name in benchmarks.split(",") if name]
+    execution = {"device": device, "threads": threads}
+    cli_eval.run(_store(store), model, data or [], chosen, asked, seed, execution, out, as_json)
+
+
+@train_app.command()
+def sft(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
+    """Supervised fine-tuning on traces: the cold start."""
+    from bench import cli_train
+
+    cli_train.run("sft", config)
+
+
+@train_app.command()
+def rl(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
+    """GRPO, on-policy distillation, or both."""
+    from bench import cli_train
+
+    cli_train.run("rl", config)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices, disk and optional parts of this installation."""
+    from bench import cli_info
+
+    cli_info.doctor(as_json)
+
+
+@data_app.command("list")
+def data_list(
+    root: Annotated[
+        Path | None, typer.Argument(help="Directory of the benchmarks [default: $VOLD_BENCH_DATA].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The benchmarks under a directory and how many problems each holds."""
+    from bench import cli_info
+
+    cli_info.data_list(root, as_json)
+
+
+@smallworld_app.command("build")
+def smallworld_build(
+    out: Annotated[Path | None, typer.Option(help="Directory of the checkpoints [default: the bundled ones].")] = None,
+    names: Annotated[str, typer.Option(help="Only these, such as student_a,teacher.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Models trained side by side.")] = 2,
+) -> None:
+    """Train the small world's models from nothing; takes some CPU-minutes each."""
+    from bench import cli_info
+
+    cli_info.smallworld_build(out, [name for name in names.split(",") if name], jobs)
+
+
+def _store(path: Path | None) -> "Store":
+    from bench.matrix.run import STORE
+    from bench.matrix.store import Store
+
+    return Store(path or STORE)
+
+
+def _plan(
+    matrix: Path, profile: str, seeds: str, settings: list[str] | None, only: list[str] | None, store: Path | None
+) -> "tuple[Plan, Store]":
+    from bench.matrix.plan import make_plan, parse_setting
+
+    home = _store(store)
+    overrides = [parse_setting(text) for text in settings or ()]
+    return make_plan(matrix, home, profile=profile, seeds=_seeds(seeds), overrides=overrides, only=only or ()), home
+
+
+def _seeds(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--seeds {text}: expected whole numbers separated by commas, such as 11,23") from None
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigurationError(f"--seeds {text}: seeds must be different numbers from 0")
+    return seeds
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Show an error as one block and leave with its exit code."""
+    if os.environ.get("VOLD_BENCH_DEBUG"):
+        traceback.print_exception(error)
+    kind = classify(error)
+    foreseen = kind is not ErrorClass.FAILED or (isinstance(error, RuntimeError) and raised_here(error))
+    title = kind.value.replace("_", " ") if foreseen else "internal error, please report it"
+    lines = [f"error ({title}):", *(f"  {line}" for line in (str(error) or type(error).__name__).splitlines())]
+    if is_disk_full(error):
+        lines.append("  The disk is full. Nothing finished is lost; free some space and run the same command again.")
+    if not foreseen:
+        lines.append(f"  {type(error).__name__}; the option --debug before the command shows where")
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.exit(kind.exit_code if foreseen else ExitCode.INTERNAL)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except Exception as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()

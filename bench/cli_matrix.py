@@ -1,0 +1,191 @@
+"""``run-matrix`` and ``report``: what they print."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.cli import print_json
+from bench.errors import ErrorClass, ExitCode
+from bench.matrix.costs import Estimate, estimate, pending
+from bench.matrix.launchers.local import longest_paths
+from bench.matrix.plan import Plan
+from bench.matrix.progress import clock
+from bench.matrix.run import MatrixRun, complete, write_report
+from bench.matrix.store import Store
+
+_KINDS = ("traces", "sft", "rl", "eval")
+
+
+def run(plan: Plan, store: Store, jobs: int | None, reports: Path | None, as_json: bool) -> ExitCode:
+    """Do what is not done, write the report, say where it is."""
+    errors = Console(stderr=True)
+    todo = len(pending(plan, store))
+    errors.print(
+        f"{plan.spec.name}: {len(plan.stages)} stages, {len(plan.stages) - todo} finished before, {todo} to do"
+    )
+    result = complete(plan, store, jobs=jobs, reports=reports, console=errors)
+    _failures(result, store, errors)
+    if as_json:
+        print_json(_run_data(result))
+    elif result.report is not None:
+        print(f"report: {result.report}")
+    return result.exit_code
+
+
+def _run_data(result: MatrixRun) -> dict[str, Any]:
+    return {
+        "matrix": result.plan.spec.name,
+        "profile": result.plan.profile.name,
+        "stages": len(result.plan.stages),
+        "outcomes": {name: asdict(outcome) for name, outcome in result.outcomes.items()},
+        "report": result.report,
+        "exit_code": result.exit_code.value,
+    }
+
+
+def rebuild(plan: Plan, store: Store, reports: Path, as_json: bool) -> ExitCode:
+    """Write the report of what is finished; INCOMPLETE when something is missing."""
+    missing = list(pending(plan, store))
+    path = write_report(plan, store, reports)
+    if as_json:
+        print_json({"report": path, "missing": missing})
+    else:
+        print(f"report: {path}")
+    if missing:
+        Console(stderr=True).print(f"{len(missing)} of {len(plan.stages)} stages are missing; run-matrix does them")
+    return ExitCode.INCOMPLETE if missing else ExitCode.OK
+
+
+def _failures(result: MatrixRun, store: Store, console: Console) -> None:
+    """Each failure once, with its log and what to do."""
+    for name, outcome in result.failures.items():
+        kind = outcome.error_class or ErrorClass.FAILED
+        console.print(f"{name} failed ({kind.value}): {outcome.message}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  log: {store.work(name) / 'log.txt'}", markup=False, highlight=False, soft_wrap=True)
+    states = [outcome.state for outcome in result.outcomes.values()]
+    if result.failures:
+        lost = states.count("blocked") + states.count("stopped")
+        console.print(f"{states.count('done')} stages done, {len(result.failures)} failed, {lost} not started for it.")
+        console.print("Everything finished is kept; mend the cause and run the same command again.")
+
+
+def show_plan(plan: Plan, store: Store, as_json: bool) -> None:
+    """Arms, stages, cost and its source, the longest path, what is not on this machine."""
+    cost = estimate(plan, store)
+    chain = _longest(plan, cost)
+    if as_json:
+        print_json(_plan_data(plan, cost, chain))
+        return
+    console = Console()
+    settings = plan.profile.settings
+    console.print(f"[bold]{plan.spec.name}[/bold]  {plan.spec.question}")
+    console.print(f"profile {plan.profile.name}: {settings.about}; {settings.hardware.device}", highlight=False)
+    console.print(f"seeds {', '.join(map(str, plan.seeds))}", highlight=False)
+    for table in (_inputs_table(plan), _arms_table(plan, store), _stages_table(plan, store, cost)):
+        console.print(table)
+    unit = f"{cost.unit}-hours" if cost.total > 7200 else f"{cost.unit}-seconds"
+    amount = cost.total / 3600 if cost.total > 7200 else cost.total
+    console.print(
+        f"to do: {len(cost.seconds)} of {len(plan.stages)} stages, about {amount:,.0f} {unit}", highlight=False
+    )
+    console.print(f"longest path: {' > '.join(chain) or 'nothing'}, {clock(sum(cost.seconds[n] for n in chain))}")
+    for source, kinds in _by_source(cost).items():
+        console.print(f"estimate of {', '.join(kinds)}: {source}", highlight=False)
+    for note in plan.absent:
+        console.print(f"not here yet: {note}", markup=False, highlight=False, soft_wrap=True)
+    for contrast in plan.spec.analysis.contrasts:
+        console.print(
+            f"contrast {contrast.id}: {contrast.test} over {contrast.against}, "
+            f"relevant from {100 * contrast.min_effect:g} points",
+            highlight=False,
+        )
+
+
+def _inputs_table(plan: Plan) -> Table:
+    settings = plan.profile.settings
+    table = Table("input", "source", title="models and data", title_justify="left")
+    for role, source in settings.models.items():
+        table.add_row(role, source if isinstance(source, str) else ", ".join(source))
+    table.add_row("prompts of the traces", settings.data.traces)
+    table.add_row("prompts of RL", settings.data.rl)
+    for benchmark, source in settings.data.eval.items():
+        table.add_row(benchmark, source)
+    return table
+
+
+def _arms_table(plan: Plan, store: Store) -> Table:
+    table = Table("arm", *_KINDS, title="arms (finished / seeds)", title_justify="left")
+    for arm in dict.fromkeys(cell.arm for cell in plan.cells):
+        cells = [cell for cell in plan.cells if cell.arm == arm]
+        row = []
+        for kind in _KINDS:
+            names = [cell.stages[kind] for cell in cells if kind in cell.stages]
+            row.append(f"{sum(map(store.done, names))}/{len(names)}" if names else "-")
+        table.add_row(arm, *row)
+    return table
+
+
+def _stages_table(plan: Plan, store: Store, cost: Estimate) -> Table:
+    title = "unique stages: what several arms and seeds share is done once"
+    table = Table(
+        "kind", "unique", "finished", "to do", f"{cost.unit}-seconds to do", title=title, title_justify="left"
+    )
+    for kind in _KINDS:
+        names = [name for name, stage in plan.stages.items() if stage.kind == kind]
+        done = sum(map(store.done, names))
+        seconds = sum(cost.seconds.get(name, 0.0) for name in names)
+        table.add_row(kind, str(len(names)), str(done), str(len(names) - done), f"{seconds:,.0f}")
+    return table
+
+
+def _longest(plan: Plan, cost: Estimate) -> list[str]:
+    """The chain of unfinished stages that takes longest: no number of machines makes the run shorter."""
+    todo = {name: plan.stages[name] for name in cost.seconds}
+    paths = longest_paths(todo, cost.seconds)
+    chain: list[str] = []
+    options = list(todo)
+    while options:
+        chain.append(max(options, key=lambda name: paths[name]))
+        options = [name for name, stage in todo.items() if chain[-1] in stage.needs]
+    return chain
+
+
+def _by_source(cost: Estimate) -> dict[str, list[str]]:
+    kinds: dict[str, list[str]] = {}
+    for kind, source in cost.sources.items():
+        kinds.setdefault(source, []).append(kind)
+    return kinds
+
+
+def _plan_data(plan: Plan, cost: Estimate, chain: list[str]) -> dict[str, Any]:
+    settings = plan.profile.settings
+    return {
+        "matrix": plan.spec.name,
+        "question": plan.spec.question,
+        "profile": plan.profile.name,
+        "hardware": settings.hardware.model_dump(),
+        "models": settings.model_dump(mode="json")["models"],
+        "data": settings.data.model_dump(),
+        "seeds": list(plan.seeds),
+        "arms": list(dict.fromkeys(cell.arm for cell in plan.cells)),
+        "excluded": dict(plan.spec.excluded),
+        "cells": [{"arm": cell.arm, "seed": cell.seed, "stages": dict(cell.stages)} for cell in plan.cells],
+        "stages": {
+            name: {
+                "kind": stage.kind,
+                "needs": list(stage.needs),
+                "done": name not in cost.seconds,
+                "expected_seconds": cost.seconds.get(name, 0.0),
+                "config": dict(stage.spec.config),
+                "seed": stage.spec.seed,
+            }
+            for name, stage in plan.stages.items()
+        },
+        "cost": {"unit": cost.unit, "seconds": math.fsum(cost.seconds.values()), "sources": dict(cost.sources)},
+        "longest_path": chain,
+        "absent": plan.absent,
+    }

@@ -1,0 +1,189 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.errors import ErrorClass, InfrastructureError
+from bench.matrix import stages
+from bench.matrix.launchers.local import Outcome, longest_paths
+from bench.matrix.plan import Plan, make_plan
+from bench.matrix.run import MatrixRun, run_plan
+from bench.matrix.store import Store
+from tests.bench.matrix.fake import fake_kinds, make_world
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    for name, kind in fake_kinds().items():
+        monkeypatch.setitem(stages.KINDS, name, kind)
+    (tmp_path / "control").mkdir()
+    return make_world(tmp_path / "ablations"), Store(tmp_path / "store")
+
+
+def control(store: Store, name: str) -> None:
+    (store.root.parent / "control" / name).touch()
+
+
+def run(matrix: Path, store: Store, **options) -> tuple[Plan, dict[str, Outcome]]:
+    plan = make_plan(matrix, store, **options)
+    return plan, run_plan(plan, store, jobs=2, console=Console(quiet=True))
+
+
+def artefacts(store: Store) -> dict[str, bytes]:
+    """What stages computed: their results and metrics, without the accounts of time and place."""
+    files = [path for path in store.root.glob("*/**/*") if path.name in ("result.json", "metrics.jsonl")]
+    return {str(path.relative_to(store.root)): path.read_bytes() for path in files}
+
+
+def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1) -> str:
+    return next(cell.stages[kind] for cell in plan.cells if (cell.arm, cell.seed) == (arm, seed))
+
+
+def test_every_stage_runs_once_and_a_second_run_does_nothing(world):
+    matrix, store = world
+    plan, outcomes = run(matrix, store)
+    assert {outcome.state for outcome in outcomes.values()} == {"done"} and len(outcomes) == len(plan.stages)
+    for name in plan.stages:
+        assert len(list(store.path(name).glob("pid-*"))) == 1, "more than one process worked on it"
+        status = store.status(name)
+        assert status is not None and status.state == "done" and status.cpu_seconds > 0
+    before = artefacts(store)
+    assert run(matrix, store)[1] == {}
+    assert artefacts(store) == before
+
+
+def test_a_stage_sees_the_artefacts_of_the_stages_before_it(world):
+    matrix, store = world
+    plan, _ = run(matrix, store, only=["mismatch+grpo_opd"], seeds=[2])
+    result = json.loads((store.path(stage_of(plan, "mismatch+grpo_opd", "eval", 2)) / "out/result.json").read_text())
+    kind, _, _, (rl,) = result
+    assert kind == "eval" and json.loads(rl)[:3] == ["rl", 2, 30]
+    assert json.loads(json.loads(rl)[3][0])[:3] == ["sft", 2, 20]
+
+
+def test_a_failed_stage_blocks_only_its_descendants(world):
+    matrix, store = world
+    plan = make_plan(matrix, store)
+    bad = stage_of(plan, "teacher+grpo", "rl")
+    control(store, f"refuse-{bad}")
+    plan, outcomes = run(matrix, store)
+    assert outcomes[bad].error_class is ErrorClass.FAILED or outcomes[bad].error_class is ErrorClass.CONFIGURATION
+    assert "told to refuse" in outcomes[bad].message
+    lost = {name for name, outcome in outcomes.items() if outcome.state == "blocked"}
+    assert lost == {stage_of(plan, "teacher+grpo", "eval")}
+    assert all(store.done(name) for name in plan.stages if name not in {bad, *lost})
+    assert MatrixRun(plan, outcomes, None).exit_code == 1
+    assert "told to refuse" in (store.work(bad) / "log.txt").read_text()
+
+
+def test_what_failed_is_done_by_the_next_run_and_nothing_else(world):
+    matrix, store = world
+    plan = make_plan(matrix, store)
+    bad = stage_of(plan, "teacher+grpo", "rl")
+    control(store, f"refuse-{bad}")
+    run(matrix, store)
+    (store.root.parent / "control" / f"refuse-{bad}").unlink()
+    _, outcomes = run(matrix, store)
+    assert set(outcomes) == {bad, stage_of(plan, "teacher+grpo", "eval")}
+    assert {outcome.state for outcome in outcomes.values()} == {"done"}
+
+
+def test_a_killed_stage_is_tried_again_from_where_it_stood(world):
+    matrix, store = world
+    plan = make_plan(matrix, store)
+    victim = stage_of(plan, "teacher+grpo", "sft")
+    control(store, f"kill-{victim}")
+    _, outcomes = run(matrix, store)
+    assert {outcome.state for outcome in outcomes.values()} == {"done"}
+    assert len(list(store.path(victim).glob("pid-*"))) == 2
+    rows = [json.loads(line)["step"] for line in (store.path(victim) / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, 21))
+    status = store.status(victim)
+    assert status is not None and status.attempts == 2
+
+
+def test_out_of_memory_is_tried_again_with_smaller_pieces_and_declared(world):
+    matrix, store = world
+    control(store, "memory-traces")
+    plan, outcomes = run(matrix, store, only=["teacher+sft_only"], seeds=[1])
+    assert {outcome.state for outcome in outcomes.values()} == {"done"}
+    status = store.status(stage_of(plan, "teacher+sft_only", "traces"))
+    assert status is not None and status.degraded == {"micro_batch_tokens": 2048, "rollout_batch": 128}
+
+
+def test_wrong_input_is_not_tried_again(world):
+    matrix, store = world
+    control(store, "refuse-traces")
+    plan, outcomes = run(matrix, store, only=["teacher+sft_only"], seeds=[1])
+    traces = stage_of(plan, "teacher+sft_only", "traces")
+    assert len(list(store.work(traces).glob("pid-*"))) == 1
+    assert outcomes[traces].state == "failed"
+
+
+def test_a_full_disk_stops_new_stages_and_keeps_what_is_finished(world):
+    matrix, store = world
+    run(matrix, store, only=["base"])
+    before = artefacts(store)
+    control(store, "full-traces")
+    plan, outcomes = run(matrix, store, only=["teacher+sft_only", "none+grpo"], seeds=[1])
+    assert outcomes[stage_of(plan, "teacher+sft_only", "traces")].error_class is ErrorClass.INFRASTRUCTURE
+    assert "stopped" in {outcome.state for outcome in outcomes.values()}
+    assert MatrixRun(plan, outcomes, None).exit_code == 6
+    assert before.items() <= artefacts(store).items()
+    (store.root.parent / "control" / "full-traces").unlink()
+    _, again = run(matrix, store, only=["teacher+sft_only", "none+grpo"], seeds=[1])
+    assert {outcome.state for outcome in again.values()} == {"done"}
+
+
+def test_two_runs_on_one_store_do_not_collide(world):
+    matrix, store = world
+    with store.lock("run"), pytest.raises(InfrastructureError, match="in use by process"):
+        run(matrix, store)
+
+
+def test_longest_paths_count_the_whole_chain(world):
+    matrix, store = world
+    plan = make_plan(matrix, store, only=["teacher+grpo_opd", "base"], seeds=[1])
+    paths = longest_paths(plan.stages, dict.fromkeys(plan.stages, 1.0))
+    lengths = {plan.stages[name].kind + str(len(plan.stages[name].needs)): length for name, length in paths.items()}
+    assert lengths == {"traces0": 4, "sft1": 3, "rl1": 2, "eval1": 1, "eval0": 1}
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.3, 1.0])
+def test_kill_9_of_the_run_leaves_no_orphan_and_the_next_run_ends_with_the_same_result(world, delay):
+    matrix, store = world
+    command = [sys.executable, "-m", "tests.bench.matrix.fake", str(matrix), str(store.root)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    while not list(store.root.glob(".work/*/pid-*")):
+        time.sleep(0.02)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    pids = {int(path.name.removeprefix("pid-")) for path in store.root.glob(".work/*/pid-*")}
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, pids)), "a stage went on without its run"
+    assert len(list(store.root.glob("*-*/status.json"))) < len(make_plan(matrix, store).stages), "killed too late"
+
+    subprocess.run(command, cwd=REPOSITORY, check=True, stderr=subprocess.DEVNULL, timeout=120)
+    undisturbed = Store(store.root.parent / "undisturbed")
+    run(matrix, undisturbed)
+    assert artefacts(store) == artefacts(undisturbed)
