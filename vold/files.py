@@ -20,7 +20,7 @@ def disk_full_named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         code = getattr(error, "errno", None)
-        if code in full or any(f"os error {value}" in str(error) for value in full):
+        if code in full or any(f"(os error {value})" in str(error) for value in full):
             raise DiskFullError(f"{path}: cannot be written, the disk is full; free space and run again") from error
         raise
 

@@ -1,12 +1,15 @@
 """Tiny random students and teachers in Hugging Face format, and a byte-level tokenizer for them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -16,6 +19,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from vold.models import LanguageModel, Student, load_student, load_teacher
 
 SPECIALS = (
     "<|endoftext|>",
@@ -52,7 +57,7 @@ def byte_tokenizer(extra: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> 
 def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, int] = (0, 0, 16)) -> Path:
     """A Qwen2.5-VL with random weights: hidden 64, 2 layers, heads of 32, patch 8, merge 2."""
     tokenizer = byte_tokenizer()
-    ids = dict(zip(SPECIALS, tokenizer.convert_tokens_to_ids(list(SPECIALS)), strict=True))
+    ids = tokenizer.get_vocab()
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": VOCABULARY_ROWS,
@@ -64,6 +69,7 @@ def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, in
             "max_position_embeddings": 512,
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(mrope_section)},
             "tie_word_embeddings": True,
         },
@@ -83,8 +89,6 @@ def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, in
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
-        eos_token_id=ids["<|im_end|>"],
-        pad_token_id=ids["<|endoftext|>"],
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
@@ -111,8 +115,9 @@ def save_teacher(path: Path, *, seed: int = 1, tokenizer: PreTrainedTokenizerFas
         head_dim=32,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.get_vocab()["<|im_end|>"],
+        pad_token_id=tokenizer.get_vocab()["<|endoftext|>"],
     )
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config)
@@ -138,6 +143,21 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def build_student() -> Callable[..., Path]:
+    return save_student
+
+
+@pytest.fixture(scope="session")
+def build_teacher() -> Callable[..., Path]:
+    return save_teacher
+
+
+@pytest.fixture(scope="session")
+def build_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    return byte_tokenizer
+
+
+@pytest.fixture(scope="session")
 def student_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_student(tmp_path_factory.mktemp("models") / "student")
 
@@ -145,3 +165,21 @@ def student_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_teacher(tmp_path_factory.mktemp("models") / "teacher")
+
+
+@pytest.fixture(scope="session")
+def student(student_path: Path) -> Student:
+    """Shared by tests that leave its weights and gradients alone."""
+    return load_student(student_path)
+
+
+@pytest.fixture(scope="session")
+def teacher(teacher_path: Path) -> LanguageModel:
+    return load_teacher(teacher_path)
+
+
+@pytest.fixture(scope="session")
+def picture() -> Image.Image:
+    """40 x 70 pixels of noise: several visual tokens in two rows."""
+    values = np.random.default_rng(0).integers(0, 255, (40, 70, 3), dtype=np.uint8)
+    return Image.fromarray(values)

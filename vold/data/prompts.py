@@ -46,7 +46,9 @@ def _read(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
                 try:
                     yield number, json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}:{number}: not JSON ({error.msg}); every line must be one object") from error
+                    raise ValueError(
+                        f"{path}:{number}: not JSON ({error.msg}); every line must be one object"
+                    ) from error
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -14,7 +14,7 @@ from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.seeding import derive
 from vold.training.progress import Progress, silent
-from vold.training.runtime import prepare
+from vold.training.runtime import frozen_dtype, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def write_traces(
     answers = list(_read_partial(partial))
     if len(answers) < len(asked):
         device = prepare(execution)
-        model = load_teacher(writer, device=device)
+        model = load_teacher(writer, dtype=frozen_dtype(execution), device=device)
         with disk_full_named(partial), partial.open("w", encoding="utf-8") as file:
             for answer in answers:
                 file.write(json.dumps(asdict(answer)) + "\n")

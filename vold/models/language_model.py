@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer, used as trunk (ids to hidden states) and head (hidden states to logits)."""
+"""A causal language model with its tokenizer: a trunk (ids to hidden states) and a head (hidden states to logits)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ class LanguageModel:
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a completion: the end of turn, the tokenizer's EOS and those of generation_config.json."""
         listed = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = set(listed if isinstance(listed, list) else [listed])
-        return tuple(sorted((ids | {self.tokenizer.eos_token_id, self.end_of_turn_id}) - {None}))
+        ids = {*(listed if isinstance(listed, list) else [listed]), self.tokenizer.eos_token_id, self.end_of_turn_id}
+        return tuple(sorted(index for index in ids if index is not None))
 
     @cached_property
     def banned_ids(self) -> tuple[int, ...]:

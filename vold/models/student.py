@@ -60,14 +60,25 @@ class Student(LanguageModel):
         return EncodedPrompt(tuple(expanded), pixels)
 
     def _pixels(self, images: Sequence[Path | Image.Image]) -> Pixels:
-        pictures = [open_image(image) if isinstance(image, Path) else image.convert("RGB") for image in images]
+        each = [self._picture(image) for image in images]
+        return Pixels(torch.cat([pixels.values for pixels in each]), torch.cat([pixels.grid_thw for pixels in each]))
+
+    def _picture(self, image: Path | Image.Image) -> Pixels:
+        picture = open_image(image) if isinstance(image, Path) else image.convert("RGB")
         size = {}
         if self.pixel_limits is not None:
             size = {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}
-        features = self.image_processor(images=pictures, return_tensors="pt", **size)
+        try:
+            features = self.image_processor(images=[picture], return_tensors="pt", **size)
+        except ValueError as error:
+            name = image if isinstance(image, Path) else "a picture"
+            raise ValueError(
+                f"{name}: {picture.width} x {picture.height} pixels cannot be resized ({error})"
+            ) from error
         return Pixels(features["pixel_values"], features["image_grid_thw"])
 
-    def visual_embeddings(self, pixels: Pixels) -> Tensor:
-        """What the vision tower makes of the pictures: [visual tokens, hidden]."""
-        values = pixels.values.to(self.device)
-        return torch.cat(self.model.model.get_image_features(values, pixels.grid_thw.to(self.device)).pooler_output)
+    def visual_embeddings(self, pixels: Sequence[Pixels]) -> Tensor:
+        """What the vision tower makes of all these pictures: [visual tokens, hidden]."""
+        values = torch.cat([item.values for item in pixels]).to(self.device)
+        grid = torch.cat([item.grid_thw for item in pixels]).to(self.device)
+        return torch.cat(self.model.model.get_image_features(values, grid).pooler_output)

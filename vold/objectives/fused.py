@@ -57,9 +57,15 @@ def token_stats(
         span = slice(start, start + size)
         beside = None if teacher is None else teacher[0][span]
         arguments = (hidden[span], head, targets[span], temperature, beside, teacher and teacher[1], kl_gradient)
-        parts.append(checkpoint(_chunk, *arguments, use_reentrant=False) if several else _chunk(*arguments))
-    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    return TokenStats(*columns)
+        parts.append(
+            checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
+            if several
+            else _chunk(*arguments)
+        )
+    logprobs, entropy, teacher_logprobs, kl = zip(*parts, strict=True)
+    if teacher is None:
+        return TokenStats(torch.cat(logprobs), torch.cat(entropy))
+    return TokenStats(torch.cat(logprobs), torch.cat(entropy), torch.cat(teacher_logprobs), torch.cat(kl))
 
 
 def _log_softmax(hidden: Tensor, head: Head, temperature: float) -> Tensor:

@@ -27,4 +27,4 @@ def token_weights(lengths: Tensor, reduction: Reduction) -> Tensor:
 
 def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
     """The share of a loss that these tokens carry: scalar."""
-    return torch.dot(values.float(), weights.float())
+    return torch.dot(values, weights.to(values.dtype))

@@ -16,6 +16,8 @@ from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.cache import GrowingLayer
 from vold.rollout.sampling import Uniforms, draw
 
+# Prompts x length x length (at least 1,024) of one prefill: bounds its mask to 64 MiB and its tokens to 65,536.
+PREFILL_AREA = 1 << 26
 Slot = tuple[int, int]  # request, sample within it
 
 
@@ -37,15 +39,26 @@ class BuiltinEngine:
         return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
 
     def _batches(self, requests: Sequence[RolloutRequest]) -> Iterator[list[Slot]]:
-        """Slots in batches of prompts of similar length, groups kept together."""
-        by_length = sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt_ids), index))
-        slots = [(index, sample) for index in by_length for sample in range(len(requests[index].seeds))]
-        for start in range(0, len(slots), self.max_batch):
-            yield slots[start : start + self.max_batch]
+        """Slots in batches of prompts of similar length, groups side by side, within the limits of one prefill."""
+        batch: list[Slot] = []
+        prompts = 0
+        for index in sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt_ids), index)):
+            length, prompts = len(requests[index].prompt_ids), prompts + 1
+            if batch and prompts * length * max(length, 1024) > PREFILL_AREA:
+                yield batch
+                batch, prompts = [], 1
+            for sample in range(len(requests[index].seeds)):
+                if len(batch) == self.max_batch:
+                    yield batch
+                    batch, prompts = [], 1
+                batch.append((index, sample))
+        if batch:
+            yield batch
 
     def _decode(self, requests: Sequence[RolloutRequest], slots: list[Slot], sampling: Sampling) -> list[Completion]:
-        used = sorted({index for index, _ in slots})
-        owner = torch.tensor([used.index(index) for index, _ in slots], device=self.model.device)
+        used = list(dict.fromkeys(index for index, _ in slots))
+        places = {index: place for place, index in enumerate(used)}
+        owner = torch.tensor([places[index] for index, _ in slots], device=self.model.device)
         prompts = [requests[index] for index in used]
         prefill = _Prefill(self.model, prompts, sampling.max_new_tokens)
         uniforms = (
@@ -187,7 +200,7 @@ def rope_positions(model: LanguageModel, prompt: RolloutRequest) -> Tensor:
 def _with_pictures(model: LanguageModel, ids: Tensor, embeds: Tensor, prompts: Sequence[RolloutRequest]) -> Tensor:
     """Put the vision tower's output where the placeholders stand; raises ValueError when their numbers differ."""
     assert isinstance(model, Student), "pictures need a vision-language model"
-    visual = torch.cat([model.visual_embeddings(prompt.pixels) for prompt in prompts if prompt.pixels is not None])
+    visual = model.visual_embeddings([prompt.pixels for prompt in prompts if prompt.pixels is not None])
     places = ids == model.image_token_id
     if int(places.sum()) != len(visual):
         raise ValueError(f"{int(places.sum())} picture placeholders in the prompts for {len(visual)} visual tokens")

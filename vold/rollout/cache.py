@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -23,8 +22,7 @@ class GrowingLayer(DynamicLayer):
             self._keys, self._values = (self._grown(buffer, start) for buffer in (self._keys, self._values))
         self._keys[:, :, start : self._length] = key_states
         self._values[:, :, start : self._length] = value_states
-        self._expose()
-        return self.keys, self.values
+        return self._expose()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep, drop or repeat rows."""
@@ -37,5 +35,7 @@ class GrowingLayer(DynamicLayer):
         wider[:, :, :filled] = buffer[:, :, :filled]
         return wider
 
-    def _expose(self) -> None:
-        self.keys, self.values = self._keys[:, :, : self._length], self._values[:, :, : self._length]
+    def _expose(self) -> tuple[Tensor, Tensor]:
+        keys, values = self._keys[:, :, : self._length], self._values[:, :, : self._length]
+        self.keys, self.values = keys, values
+        return keys, values

@@ -19,7 +19,7 @@ class Uniforms:
         self._block = np.empty((len(seeds), 0))
         self._start = 0
 
-    def at(self, step: int, rows: Sequence[int]) -> np.ndarray:
+    def at(self, step: int, rows: np.ndarray) -> np.ndarray:
         """float64 in [0, 1) for ``rows`` at ``step``; steps must be asked for in order."""
         if step >= self._start + self._block.shape[1]:
             self._start += self._block.shape[1]

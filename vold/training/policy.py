@@ -74,7 +74,8 @@ class Objective:
             sums += torch.tensor([term.item() for term in terms], dtype=torch.float64)
             kept.append((index, stats, clipped))
         stats, clipped = _in_order(kept)
-        return Update(*sums.tolist(), stats, clipped)
+        loss, policy, distill = sums.tolist()
+        return Update(loss, policy, distill, stats, clipped)
 
     def _stats(self, rollouts: Rollouts, rows: list[int], heads: Heads, states: Tensor | None) -> TokenStats:
         part = [rollouts.sequences[row] for row in rows]

@@ -17,7 +17,7 @@ from vold.training.optim import Optimizer, learning_rate
 from vold.training.policy import Objective, Update
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
-from vold.training.runtime import precision, prepare
+from vold.training.runtime import frozen_dtype, precision, prepare
 
 
 def train_rl(
@@ -45,8 +45,8 @@ def train_rl(
     freeze(model, config.freeze)
     scorer = None
     if teacher is not None:
-        dtype = torch.bfloat16 if execution.dtype == "bfloat16" else torch.float32
-        scorer = Teacher(load_teacher(teacher, dtype=dtype, device=device), execution.micro_batch_tokens)
+        reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
+        scorer = Teacher(reader, execution.micro_batch_tokens)
         check_pair(model, scorer.model)
     stage = _Stage(config, execution, model, scorer, prompts, seed)
     run_steps(

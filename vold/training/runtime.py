@@ -16,6 +16,11 @@ def prepare(execution: Execution) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def frozen_dtype(execution: Execution) -> torch.dtype:
+    """The type of weights that are read and never updated."""
+    return torch.bfloat16 if execution.dtype == "bfloat16" else torch.float32
+
+
 def precision(execution: Execution, device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 means autocast over float32 weights: the updates are too small for bfloat16 weights."""
     if execution.dtype == "float32":
