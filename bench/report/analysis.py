@@ -85,6 +85,7 @@ def _tables(
         contrasts.table(
             compared, f"Pre-registered contrasts: paired differences in points, 95 % interval{world}.", pooled
         ),
+        contrasts.pooled(compared, f"Pre-registered contrasts, {pooled}: differences in points{world}.", pooled),
         long,
         tables.families_wide(long, long.caption),
         tables.training(results, order, f"How RL ended: mean over seeds [lowest, highest]{world}."),
@@ -97,7 +98,11 @@ def _figures(
 ) -> list[Figure]:
     drawn: list[Figure | None] = [
         figures.accuracies(measured, f"Accuracy of each arm, all benchmarks{world}."),
-        figures.forest(compared, f"Paired differences of the pre-registered contrasts{world}."),
+        figures.forest(
+            compared,
+            f"Paired differences of the pre-registered contrasts{world}. Line: 95 % interval; large symbol: pooled and "
+            "corrected; small square: one benchmark; shaded band: margin; upright ticks: minimal detectable effect.",
+        ),
         figures.families(measured, f"Accuracy by benchmark, 95 % interval{world}."),
         figures.curves(tables.rl_curves(results), [arm.name for arm in spec.arms], f"Training curves{world}."),
     ]
@@ -119,7 +124,8 @@ def _lead(spec: Spec, measured: tables.Measured, seeds: int) -> str:
     plural = "seed" if seeds == 1 else "seeds"
     return (
         f"This page compares {len(spec.arms)} ways (arms) of teaching a vision-language student to reason with the "
-        f"help of a text-only teacher model. Stages are a cold start (supervised fine-tuning, SFT, on reasoning traces), "
+        f"help of a text-only teacher model. Stages are a cold start (supervised fine-tuning, SFT, on reasoning "
+        f"traces), "
         f"GRPO (reinforcement learning from a reward for right answers), and on-policy distillation (OPD: the teacher "
         f"scores the student's own attempts). Training uses text alone; the test problems are pictures. Each arm was "
         f"trained with {seeds} {plural} and answers {problems} problems of {len(measured.families)} benchmarks; arms "

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from math import sqrt
 
-import pandas as pd
-
 from bench.report.contrasts import Compared
-from bench.report.model import Results, Spec
+from bench.report.model import Frame, Results, Spec
 from bench.report.numbers import percent, points
 from bench.report.tables import Measured
 from bench.stats import seeds_needed
@@ -15,7 +13,7 @@ HIGH_RATE = 0.05
 
 
 def write(
-    spec: Spec, results: Results, rows: pd.DataFrame, measured: Measured, contrasts: Sequence[Compared], seeds: int
+    spec: Spec, results: Results, rows: Frame, measured: Measured, contrasts: Sequence[Compared], seeds: int
 ) -> tuple[str, ...]:
     """Caveats in order of weight."""
     return (
@@ -29,7 +27,7 @@ def write(
     )
 
 
-def _world(rows: pd.DataFrame) -> Iterator[str]:
+def _world(rows: Frame) -> Iterator[str]:
     synthetic = rows[rows["synthetic"].astype(bool)]
     if synthetic.empty:
         return
@@ -44,7 +42,7 @@ def _world(rows: pd.DataFrame) -> Iterator[str]:
         yield "Real and synthetic data sets stand in one table here; a mean over both has no meaning of its own."
 
 
-def _coverage(spec: Spec, results: Results, rows: pd.DataFrame, measured: Measured, seeds: int) -> Iterator[str]:
+def _coverage(spec: Spec, results: Results, rows: Frame, measured: Measured, seeds: int) -> Iterator[str]:
     if seeds == 1:
         yield "One training seed: intervals cover other problems, not other training runs."
     for arm in spec.arms:
@@ -81,7 +79,7 @@ def _power(contrasts: Sequence[Compared]) -> Iterator[str]:
         yield text + "."
 
 
-def _states(rows: pd.DataFrame) -> Iterator[str]:
+def _states(rows: Frame) -> Iterator[str]:
     for state, what in (
         ("unparsed", "without an answer that can be read"),
         ("truncated", "cut at the token limit"),

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from bench.report.contrasts import Compared, difference_of
-from bench.report.model import Column, Expect, Spec, Table
+from bench.report.model import Column, Expect, Frame, Spec, Table
 from bench.report.numbers import NONE, decimal, interval, p_value, points
 from bench.stats import Outcome, holm
 
@@ -19,7 +17,7 @@ COLUMNS = (
     Column("claim", "claim"),
     Column("paper", "the paper's figures, %"),
     Column("arms", "our arms"),
-    Column("ours", "our difference, points"),
+    Column("ours", "our difference, points", "number"),
     Column("p", "adjusted p", "number"),
     Column("registered", "registered as"),
     Column("status", "outcome"),
@@ -55,7 +53,7 @@ def judge(expect: Expect, verdict: Outcome, inner: tuple[float, float], margin: 
 
 
 def evaluate(
-    spec: Spec, verdicts: pd.DataFrame, contrasts: Sequence[Compared], paper: Mapping[str, Any], caption: str
+    spec: Spec, verdicts: Frame, contrasts: Sequence[Compared], paper: Mapping[str, Any], caption: str
 ) -> Table:
     """A row for each claim of the paper, then for each claim that only the matrix file makes.
 
@@ -79,7 +77,7 @@ def _exploratory(
     claims: Sequence[Mapping[str, Any]],
     registered: Mapping[tuple[str, str], Compared],
     spec: Spec,
-    verdicts: pd.DataFrame,
+    verdicts: Frame,
 ) -> dict[tuple[str, str], Compared]:
     pairs = [(c["test"], c["against"]) for c in claims if (c["test"], c["against"]) not in registered]
     found = {pair: d for pair in pairs if (d := difference_of(verdicts, *pair, spec)) is not None}

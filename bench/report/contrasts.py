@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.report.model import Column, Contrast, Spec, Statement, Table, Tone
+from bench.report.model import Column, Contrast, Frame, Spec, Statement, Table, Tone
 from bench.report.numbers import NONE, interval, p_value, percent, points
 from bench.stats import Difference, Outcome, compare, holm, outcome
 
@@ -54,7 +54,7 @@ class Compared:
         return self.difference is not None and self.margin > 0 and self.difference.within(self.margin)
 
 
-def difference_of(verdicts: pd.DataFrame, test: str, against: str, spec: Spec) -> Difference | None:
+def difference_of(verdicts: Frame, test: str, against: str, spec: Spec) -> Difference | None:
     """The primary paired difference, or None where either arm has nothing in common with the other."""
     try:
         return compare(
@@ -68,7 +68,7 @@ def difference_of(verdicts: pd.DataFrame, test: str, against: str, spec: Spec) -
         return None
 
 
-def evaluate(spec: Spec, verdicts: pd.DataFrame) -> list[Compared]:
+def evaluate(spec: Spec, verdicts: Frame) -> list[Compared]:
     """All contrasts of the specification on ``verdicts`` (rows of the primary benchmarks only)."""
     found = [(c, difference_of(verdicts, c.test, c.against, spec)) for c in spec.analysis.contrasts]
     p_values = [d.p for _, d in found if d is not None]
@@ -88,7 +88,7 @@ def evaluate(spec: Spec, verdicts: pd.DataFrame) -> list[Compared]:
     ]
 
 
-def _families(contrast: Contrast, verdicts: pd.DataFrame, spec: Spec) -> dict[str, Difference]:
+def _families(contrast: Contrast, verdicts: Frame, spec: Spec) -> dict[str, Difference]:
     each = {
         str(family): difference_of(rows, contrast.test, contrast.against, spec)
         for family, rows in verdicts.groupby("family", sort=True, observed=True)
@@ -124,6 +124,13 @@ def table(results: Sequence[Compared], caption: str, pooled: str) -> Table:
         rows.append(_row(c, pooled, c.difference, p_value(c.adjusted_p), c.verdict))
         rows += [_row(c, family, d, NONE, "not corrected") for family, d in c.families.items()]
     return Table("contrasts", caption, COLUMNS, tuple(rows))
+
+
+def pooled(results: Sequence[Compared], caption: str, scope: str) -> Table:
+    """The rows that carry a verdict, in fewer columns, for reading."""
+    rows = tuple(_row(c, scope, c.difference, p_value(c.adjusted_p), c.verdict) for c in results)
+    hidden = {"scope", "method"}
+    return Table("contrasts_pooled", caption, tuple(column for column in COLUMNS if column.key not in hidden), rows)
 
 
 def _row(c: Compared, scope: str, d: Difference | None, adjusted: str, verdict: str) -> dict[str, str]:

@@ -4,17 +4,20 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import pandas as pd
-
 from bench.report.contrasts import TONES, Compared
 from bench.report.doses import Dose
-from bench.report.model import Figure
+from bench.report.model import Figure, Frame
 from bench.report.numbers import percent, points
 from bench.report.style import GRID, INK, QUIET, TONE_COLOURS, TONE_MARKERS, canvas, export, label, look
 from bench.report.tables import Measured
 
 SMOOTH_FROM = 20
 WINDOW = 5
+DOSES = {
+    "sft.steps": "length of the cold start, SFT steps",
+    "rl.distill.weight": "weight of the teacher term",
+    "rl.steps": "RL steps",
+}
 PANELS = {
     "reward_mean": "reward",
     "kl": "teacher KL, nats a token",
@@ -75,7 +78,7 @@ def forest(contrasts: Sequence[Compared], caption: str) -> Figure | None:
         for text in axes.get_yticklabels():
             if any(text.get_text().startswith(start) for start in bold):
                 text.set_fontweight("bold")
-        axes.set_xlabel("difference, points (line: 95 % interval; band: margin; | |: minimal detectable effect)")
+        axes.set_xlabel("difference, points")
         svg, png = export(figure)
     alt = "Paired differences in points: " + "; ".join(
         f"{c.id} {c.test} over {c.against} {points(d.value)} [{points(d.low)}, {points(d.high)}], {c.verdict}"
@@ -112,6 +115,7 @@ def families(measured: Measured, caption: str) -> Figure:
             axes.set_title(label(family, 26), fontsize=8.5)
             _rows(axes, [label(arm) for arm in arms])
             axes.set_xlim(0, 100)
+            axes.set_xticks([0, 50, 100])
         for axes in grid.ravel()[len(names) :]:
             axes.set_visible(False)
         figure.supxlabel("accuracy, %", fontsize=9.5)
@@ -120,7 +124,7 @@ def families(measured: Measured, caption: str) -> Figure:
     return Figure("families", caption, alt, svg, png)
 
 
-def curves(data: pd.DataFrame, order: Sequence[str], caption: str) -> Figure | None:
+def curves(data: Frame, order: Sequence[str], caption: str) -> Figure | None:
     """Reward, teacher KL, entropy and length over RL steps: mean over seeds, band from the lowest to the highest."""
     panels = [metric for metric in PANELS if not data.empty and (data["metric"] == metric).any()]
     arms = [arm for arm in order if not data.empty and (data["arm"] == arm).any()]
@@ -148,7 +152,7 @@ def curves(data: pd.DataFrame, order: Sequence[str], caption: str) -> Figure | N
     return Figure("curves", caption, alt, svg, png)
 
 
-def _curve(axes: Any, own: pd.DataFrame, arm: str, index: int) -> None:
+def _curve(axes: Any, own: Frame, arm: str, index: int) -> None:
     wide = own.pivot_table(index="step", columns="seed", values="value").sort_index()
     if len(wide) >= SMOOTH_FROM:
         wide = wide.rolling(WINDOW, center=True, min_periods=1).mean()
@@ -204,7 +208,7 @@ def dose(found: Dose, measured: Measured, references: Sequence[str], caption: st
         axes.set_xticks(doses, [f"{x:g}" for x in doses])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(found.key)
+        axes.set_xlabel(DOSES.get(found.key, found.key))
         axes.set_ylabel("accuracy, % (95 % interval)")
         figure.legend(loc="outside lower center", ncols=4, fontsize=8.5)
         svg, png = export(figure)

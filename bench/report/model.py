@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import pandas as pd
-
+# A pandas DataFrame. Its stubs give a selection of rows a union of a dozen types, which checks nothing.
+Frame = Any
 Expect = Literal["better", "worse", "not_better", "not_worse"]
 Tone = Literal["better", "worse", "unresolved"]
 SMALL_WORLD = "small world: synthetic problems, tiny models"
@@ -84,11 +84,11 @@ class Results(Protocol):
     """
 
     @property
-    def verdicts(self) -> pd.DataFrame: ...
+    def verdicts(self) -> Frame: ...
     @property
-    def curves(self) -> pd.DataFrame: ...
+    def curves(self) -> Frame: ...
     @property
-    def stages(self) -> pd.DataFrame: ...
+    def stages(self) -> Frame: ...
     @property
     def summaries(self) -> Mapping[tuple[str, int], Mapping[str, Any]]: ...
     @property

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from bench.errors import ConfigurationError
-from bench.report.model import Column, Results, Spec, Table
+from bench.report.model import Column, Frame, Results, Spec, Table
 from bench.report.numbers import NONE, decimal, percent
-from bench.stats import Accuracy, accuracy
+from bench.stats import Accuracy, Aggregate, accuracy, to_cells
 
 RATES = ("unparsed", "ambiguous", "truncated", "refused", "error")
 LEADERBOARD = (
@@ -67,7 +65,7 @@ class Measured:
         return [family for family in self.expected if family]
 
 
-def primary_rows(spec: Spec, results: Results) -> pd.DataFrame:
+def primary_rows(spec: Spec, results: Results) -> Frame:
     """Verdicts of the primary benchmarks with ``family``: a synthetic data set goes by its own name.
 
     Raises:
@@ -87,7 +85,7 @@ def planned_seeds(spec: Spec, results: Results) -> list[int]:
     return sorted({int(seed) for seed in planned} or set(spec.seeds))
 
 
-def measure(spec: Spec, results: Results, rows: pd.DataFrame, seeds: int) -> Measured:
+def measure(spec: Spec, results: Results, rows: Frame, seeds: int) -> Measured:
     """Accuracy of each arm, pooled and by family."""
     aggregate = spec.analysis.primary.aggregate
     arms: Any = rows.groupby("arm", sort=False, observed=True)
@@ -98,13 +96,12 @@ def measure(spec: Spec, results: Results, rows: pd.DataFrame, seeds: int) -> Mea
         family={(str(arm), str(family)): accuracy(group) for (arm, family), group in cells},
         expected={**expected, "": sum(expected.values())},
         by_seed={
-            str(arm): [accuracy(part, aggregate).value for _, part in group.groupby("seed", sort=True)]
-            for arm, group in arms
+            str(arm): [_mean(part, aggregate) for _, part in group.groupby("seed", sort=True)] for arm, group in arms
         },
     )
 
 
-def _expected(results: Results, rows: pd.DataFrame) -> dict[str, int]:
+def _expected(results: Results, rows: Frame) -> dict[str, int]:
     """Responses that one complete evaluation has, by family: what its summary says, else all that any arm has."""
     seen: Any = rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
     stated = [summary.get("expected", {}) for summary in results.summaries.values()]
@@ -114,7 +111,12 @@ def _expected(results: Results, rows: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def leaderboard(spec: Spec, results: Results, rows: pd.DataFrame, measured: Measured, caption: str) -> Table:
+def _mean(rows: Frame, aggregate: Aggregate) -> float:
+    cells = to_cells(rows.assign(score=rows["correct"].astype(float)))
+    return float(cells.weights(aggregate) @ cells.score)
+
+
+def leaderboard(spec: Spec, results: Results, rows: Frame, measured: Measured, caption: str) -> Table:
     """Best arm first; arms without any response come last and say so."""
     minutes = training_minutes(results)
     table = []
@@ -186,7 +188,7 @@ def training_minutes(results: Results) -> dict[str, float]:
     return {str(arm): float(value) for arm, value in totals.items()}
 
 
-def rl_curves(results: Results) -> pd.DataFrame:
+def rl_curves(results: Results) -> Frame:
     """Curves of the RL stages; ``kl`` is the exact KL where it was computed, else the sampled one."""
     curves = results.curves
     if curves.empty:
@@ -217,7 +219,7 @@ def training(results: Results, order: list[str], caption: str) -> Table:
     return Table("training", caption, columns, tuple(table))
 
 
-def final_values(curves: pd.DataFrame) -> list[float]:
+def final_values(curves: Frame) -> list[float]:
     """For each seed the mean of one metric over its last ``LAST_STEPS`` measured steps."""
     ordered: Any = curves.sort_values("step").groupby("seed", sort=True)["value"]
     return [float(values.tail(LAST_STEPS).mean()) for _, values in ordered]

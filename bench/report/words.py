@@ -34,8 +34,8 @@ def _objective(arm: Arm, settings: Settings) -> str:
     distill: Mapping[str, Any] = rl.get("distill", {})
     weight = distill.get("weight", 0)
     if not weight:
-        return "then GRPO (reward alone)"
-    name = "OPD alone (no reward)" if rl.get("reward_weight") == 0 else "GRPO + OPD"
+        return "then GRPO without a teacher term"
+    name = "OPD without a reward" if rl.get("reward_weight") == 0 else "GRPO + OPD"
     details = [f"weight {weight:g}"]
     if "estimator" in distill:
         details.append(OBJECTIVES.get(distill["estimator"], str(distill["estimator"])))

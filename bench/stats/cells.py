@@ -61,17 +61,19 @@ def to_cells(scores: pd.DataFrame) -> Cells:
         raise ValueError("no responses to average: check that the evaluation stages of these arms have finished")
     if not np.isfinite(scores["score"].to_numpy(float)).all():
         raise ValueError("a score is not finite: a missing response must be an absent row")
-    cells: Any = scores.groupby(CELL_KEY, sort=True, observed=True, as_index=False).agg(
-        score=("score", "mean"), cluster=("cluster", "first"), samples=("score", "size")
+    stratum, item, seed, cluster = (pd.factorize(scores[name])[0] for name in ("benchmark", "id", "seed", "cluster"))
+    item = stratum * (item.max() + 1) + item
+    cluster = stratum * (cluster.max() + 1) + cluster
+    _, first, cell, samples = np.unique(
+        item * (seed.max() + 1) + seed, return_index=True, return_inverse=True, return_counts=True
     )
-    keys = pd.MultiIndex.from_frame(cells[["benchmark", "cluster"]].astype(str))
     return Cells(
-        score=cells["score"].to_numpy(float),
-        stratum=pd.factorize(cells["benchmark"], sort=True)[0],
-        seed=pd.factorize(cells["seed"], sort=True)[0],
-        cluster=pd.factorize(keys, sort=True)[0],
-        items=len(cells[["benchmark", "id"]].drop_duplicates()),
-        samples=int(cells["samples"].sum()),
+        score=np.bincount(cell, scores["score"].to_numpy(float)) / samples,
+        stratum=stratum[first],
+        seed=seed[first],
+        cluster=np.unique(cluster[first], return_inverse=True)[1],
+        items=len(np.unique(item)),
+        samples=len(scores),
     )
 
 

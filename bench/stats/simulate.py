@@ -37,7 +37,9 @@ class Coverage:
 
 GRID = tuple(
     Setting(seeds, items, seed_sd, gain_sd, effect)
-    for seeds, items, seed_sd, gain_sd, effect in product((3, 5), (120,), (0.0, 0.02, 0.05), (0.0, 0.15), (0.0, 0.1))
+    for seeds, items, seed_sd, gain_sd, effect in product(
+        (3, 5), (120,), (0.0, 0.02, 0.05), (0.0, 0.15, 0.3), (0.0, 0.1)
+    )
 )
 
 

@@ -71,6 +71,14 @@ def test_items_that_all_agree_still_leave_a_doubt():
     assert 0 < spread.reach(0.975) < 0.06
 
 
+def test_seeds_that_end_alike_by_chance_do_not_close_the_interval():
+    table = np.array([[1.0, 0, 1, 0] * 10, [0.0, 1, 0, 1] * 10, [1.0, 1, 0, 0] * 10])
+    assert np.ptp(table.mean(1)) == 0
+    _, spread = mean_and_spread(crossed(table))
+    alone = 1.96 * np.sqrt(0.25 / table.size)
+    assert spread.reach(0.975) > 0.6 * alone
+
+
 def test_a_single_item_has_no_known_spread():
     _, spread = mean_and_spread(crossed(np.array([[1.0], [0.0]])))
     assert spread.reach(0.975) == float("inf")
@@ -79,7 +87,7 @@ def test_a_single_item_has_no_known_spread():
 
 def test_pure_seed_spread_gives_the_t_test_of_seed_means():
     seeds = np.array([0.02, 0.05, 0.11])
-    _, spread = mean_and_spread(crossed(np.repeat(seeds[:, None], 20, axis=1)))
+    _, spread = mean_and_spread(crossed(np.repeat(seeds[:, None], 5000, axis=1)))
     expected = stats.ttest_1samp(seeds, 0)
     assert spread.p_value(seeds.mean()) == pytest.approx(expected.pvalue, rel=1e-6)
     interval = expected.confidence_interval(0.95)
