@@ -7,12 +7,16 @@ declared, a last line (or a whole short response) that is nothing but an answer.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from vold.answers.text import LONGEST
 
 LONGEST_RESPONSE = 200_000
 """Characters of a response that are looked at, counted from its end."""
+
+MOST_CLAIMS = 16
+"""Declarations that are looked at, the last ones."""
 
 Method = Literal["boxed", "declared", "lone"]
 
@@ -43,7 +47,8 @@ def claims(response: str) -> Iterator[Claim]:
     found = [(at, Claim(text, "boxed")) for at, text in _boxed(response)]
     found += [(match.end(), Claim(_line(response, match.end()), "declared")) for match in _MARKER.finditer(response)]
     found += [(match.end(), Claim(match[1], "declared")) for match in _NAMED.finditer(response)]
-    yield from (claim for _, claim in sorted(found, key=lambda pair: pair[0], reverse=True) if claim.text.strip())
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    yield from islice((claim for _, claim in found if claim.text.strip()), MOST_CLAIMS)
     whole = response.strip(" \t\r\n")
     if whole and len(whole) <= LONGEST:
         yield Claim(whole, "lone")

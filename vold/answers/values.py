@@ -185,11 +185,16 @@ def _equal_sequences(answer: Value, gold: Value, precision: int | None) -> bool 
         return False
     if len(gold.items) == 2 and len({answer.brackets, gold.brackets} - {""}) == 2:
         return False  # two parts may be an interval: (1, 2] is not [1, 2]
+    results = [equal(a, b, precision) for a, b in paired(answer, gold)]
+    return False if False in results else None if None in results else True
+
+
+def paired(answer: Value, gold: Value) -> list[tuple[Value, Value]]:
+    """The parts of two sequences of one length side by side, those of a set in sorted order."""
     left, right = answer.items, gold.items
     if gold.brackets == "{}":
         left, right = _sorted(left), _sorted(right)
-    results = [equal(a, b, precision) for a, b in zip(left, right, strict=True)]
-    return False if False in results else None if None in results else True
+    return list(zip(left, right, strict=True))
 
 
 def _sorted(items: tuple[Value, ...]) -> tuple[Value, ...]:

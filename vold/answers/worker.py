@@ -1,14 +1,17 @@
 """The process that asks math-verify: one JSON line [answer, gold] in, one JSON boolean out.
 
-It runs math-verify in its main thread, since math-verify's own time limit uses SIGALRM, and under a cap on
-memory. Whoever started it kills it when an answer takes too long.
+Memory is capped, and so is the CPU time of each question: SIGPROF, left at its default, ends the process even
+inside a C function. CPU time, not wall time, so that a verdict does not depend on what else the machine does;
+math-verify's own limit (SIGALRM, wall time) is switched off.
 """
 
 import json
 import resource
+import signal
 import sys
 
 MEMORY = 2 << 30
+CPU_SECONDS = 0.8
 
 
 def main() -> None:
@@ -21,13 +24,20 @@ def main() -> None:
 
     logging.disable(logging.CRITICAL)
     config = [LatexExtractionConfig()]
+
+    def parsed(text: str) -> list[object]:
+        return parse_latex(f"${text}$", extraction_config=config, parsing_timeout=0)
+
+    same(parsed(r"\frac{1}{2}"), parsed("0.5"), timeout_seconds=0)  # imports what is imported on first use
     print("true", flush=True)
     for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
-            answer, gold = (parse_latex(f"${text}$", extraction_config=config) for text in json.loads(line))
-            result = bool(answer and gold and same(gold, answer))
-        except (Exception, RecursionError, MemoryError):
+            answer, gold = map(parsed, json.loads(line))
+            result = bool(answer and gold and same(gold, answer, timeout_seconds=0))
+        except (Exception, MemoryError):
             result = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(result), flush=True)
 
 
