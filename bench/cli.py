@@ -109,6 +109,7 @@ def evaluate(
     temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Name of the prompt template.")] = None,
+    min_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled up to this many pixels.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled down to this many pixels.")] = None,
     blind: Annotated[bool | None, typer.Option("--blind", help="Leave the pictures out.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
@@ -116,6 +117,9 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="Also copy the result's files into this directory.")] = None,
+    reports: Annotated[
+        Path | None, typer.Option("--report", help="Also write a report page under this directory.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate one checkpoint. Interrupted evaluations go on where they stood; finished ones are read again."""
@@ -123,11 +127,11 @@ def evaluate(
 
     asked = {
         "limit": limit, "samples": samples, "temperature": temperature, "max_tokens": max_tokens, "prompt": prompt,
-        "max_pixels": max_pixels, "blind": blind,
+        "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind,
     }  # fmt: skip
     chosen = [name for name in benchmarks.split(",") if name]
     execution = {"device": device, "threads": threads}
-    cli_eval.run(_store(store), model, data or [], chosen, asked, seed, execution, out, as_json)
+    cli_eval.run(_store(store), model, data or [], chosen, asked, seed, execution, out, reports, as_json)
 
 
 @train_app.command()

@@ -1,19 +1,16 @@
 """Models and data as inputs of stages: what they are (identity) and where they lie (location)."""
 
 import hashlib
-import json
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
 
+from bench.datasets import SMALLWORLD, locate, smallworld_source
 from bench.errors import ConfigurationError
-from bench.matrix.source import Where, nearest
+from bench.matrix.source import Where
 from bench.matrix.store import Store
-
-SMALLWORLD = "smallworld/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +37,8 @@ class Materials:
         if source.startswith(SMALLWORLD):
             from bench.smallworld import checkpoint_path
 
-            try:
+            with _placed(where):
                 path = checkpoint_path(source.removeprefix(SMALLWORLD))
-            except KeyError as error:
-                raise ConfigurationError(f"{where}: {error.args[0]}") from error
             return self._local(path, where, model=True, mend="build it with `vold-bench smallworld build`")
         if source.startswith((".", "/", "~")):
             return self._local(self._path(source), where, model=True, mend="give a checkpoint directory")
@@ -54,9 +49,8 @@ class Materials:
     def prompts(self, source: str, where: Where) -> Input:
         """Text prompts as JSONL."""
         if source.startswith(SMALLWORLD):
-            name, n = _query(source, where)
-            folder = self._generated(source, lambda out: _small_prompts(name, n, out, where))
-            return self._local(folder / "prompts.jsonl", where)
+            with _placed(where):
+                return self._local(self._small_prompts(source), where)
         if source.startswith("file:"):
             path = self._path(source.removeprefix("file:"))
             return self._local(path, where, mend="write it as JSONL: id, text, answer")
@@ -69,12 +63,8 @@ class Materials:
     def problems(self, benchmark: str, source: str, where: Where) -> Input:
         """One benchmark's problems: a directory in its official form."""
         if source.startswith(SMALLWORLD):
-            split, n = _query(source, where)
-            folder = self._generated(source, lambda out: _small_problems(split, n, out, where))
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            if benchmark not in index:
-                raise ConfigurationError(f"{where}: unknown benchmark {benchmark!r}; {nearest(benchmark, index)}")
-            return self._local(folder / index[benchmark], where)
+            with _placed(where):
+                return self._local(locate(benchmark, source, self._generated()), where)
         return self._local(self._path(source), where, mend=f"put the files of {benchmark} there")
 
     def _path(self, text: str) -> Path:
@@ -85,51 +75,34 @@ class Materials:
             return Input(f"absent:{path}", str(path), f"{where}: nothing at {path}; {mend}")
         return Input(f"sha256:{self.store.content_hash(path, model)}", str(path))
 
-    def _generated(self, source: str, make: Callable[[Path], None]) -> Path:
-        """The directory that ``make`` fills, made once for one source and one state of the generator's code."""
-        key = hashlib.sha256(source.encode() + _generator_code()).hexdigest()[:12]
-        folder = self.store.root / ".data" / key
-        if not folder.is_dir():
-            work = folder.with_name(f".{key}.{os.getpid()}")
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            make(work)
-            work.rename(folder)
-        return folder
+    def _generated(self) -> Path:
+        """Where generated data lies: a place of its own for each state of the generator's code.
+
+        Data made by other code is made again, and is the same bytes or has another identity.
+        """
+        import bench.smallworld
+
+        code = sorted(Path(bench.smallworld.__file__).parent.glob("*.py"))
+        key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
+        return self.store.root / ".data" / key
+
+    def _small_prompts(self, source: str) -> Path:
+        name, n = smallworld_source(source)
+        path = self._generated() / f"prompts-{name}-{n}.jsonl"
+        if not path.exists():
+            from bench.smallworld.prompts import materialise
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            work = path.with_name(f".{path.name}.{os.getpid()}")
+            materialise(name, n, work)
+            work.replace(path)
+        return path
 
 
-def _query(source: str, where: Where) -> tuple[str, int]:
-    """Name and number of ``smallworld/NAME?n=N``."""
-    parts = urlsplit(source.removeprefix(SMALLWORLD))
-    query = dict(parse_qsl(parts.query))
-    if set(query) != {"n"} or not query["n"].isdigit() or int(query["n"]) < 1:
-        raise ConfigurationError(f"{where}: {source!r} is not of the form smallworld/NAME?n=N")
-    return parts.path, int(query["n"])
-
-
-def _generator_code() -> bytes:
-    """The generator's own source: data made by other code is made again (and is the same, or has another identity)."""
-    import bench.smallworld
-
-    folder = Path(bench.smallworld.__file__).parent
-    return b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
-
-
-def _small_prompts(name: str, n: int, out: Path, where: Where) -> None:
-    from bench.smallworld.prompts import materialise
-
+@contextmanager
+def _placed(where: Where) -> Iterator[None]:
+    """Say where the source stands that the small world refuses."""
     try:
-        materialise(name, n, out / "prompts.jsonl")
-    except KeyError as error:
+        yield
+    except (ConfigurationError, KeyError) as error:
         raise ConfigurationError(f"{where}: {error.args[0]}") from error
-
-
-def _small_problems(split: str, n: int, out: Path, where: Where) -> None:
-    from bench.smallworld.records import materialise
-
-    try:
-        made = materialise(split, n, out)
-    except KeyError as error:
-        raise ConfigurationError(f"{where}: {error.args[0]}") from error
-    index = {benchmark: path.relative_to(out).as_posix() for benchmark, path in made.items()}
-    (out / "index.json").write_text(json.dumps(index, sort_keys=True) + "\n", encoding="utf-8")

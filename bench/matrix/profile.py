@@ -11,6 +11,7 @@ from bench.errors import ConfigurationError
 from bench.matrix.source import Source, Where, nearest
 from bench.matrix.spec import Override, check_override
 from bench.matrix.stages import KINDS
+from bench.matrix.stages import settings as stage_settings
 from vold.config import Execution, Strict
 
 SUFFIX = ".yaml"
@@ -117,8 +118,8 @@ def load_profile(path: Path) -> LoadedProfile:
     for kind, values in settings.stages.items():
         if kind not in KINDS:
             raise ConfigurationError(f"{loaded.where('stages', kind)}: unknown stage {kind!r}; {nearest(kind, KINDS)}")
-        for parts, value in _flatten(values):
-            key, where = ".".join((kind, *parts)), loaded.where("stages", kind, *parts)
+        for parts, value in _flatten(values, (kind,)):
+            key, where = ".".join(parts), loaded.where("stages", *parts)
             wrong = check_override(key)
             if wrong:
                 raise ConfigurationError(f"{where}: {wrong}")
@@ -148,9 +149,11 @@ def _merge(below: Any, above: Any) -> Any:
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
-def _flatten(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+def _flatten(values: Mapping[str, Any], prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
+    """Nested settings as paths; a mapping that is itself a setting's value stays whole."""
     rows: list[tuple[tuple[str, ...], Any]] = []
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        rows += _flatten(value, (*prefix, key)) if nested else [((*prefix, key), value)]
+    for name, value in values.items():
+        path = (*prefix, str(name))
+        nested = isinstance(value, dict) and ".".join(path) not in stage_settings(prefix[0])
+        rows += _flatten(value, path) if nested else [(path, value)]
     return rows

@@ -3,13 +3,13 @@
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.matrix.plan import Plan
+from bench.matrix.plan import Cell, Plan, Stage
 from bench.matrix.store import Store
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ _PACKAGES = ("vold-bench", "torch", "transformers", "tokenizers", "numpy", "pand
 
 @dataclass(frozen=True, slots=True)
 class MatrixResults:
-    """``verdicts``: one row a response, the columns of ``verdicts.parquet`` with arm and seed before them.
+    """``verdicts``: one row a response, the columns of ``verdicts.parquet`` with arm and seed.
 
     ``curves``: arm, seed, stage (sft or rl), step, metric, value. ``stages``: arm, seed, kind, stage_id, status,
-    cpu_seconds, wall_seconds; a stage that several arms share is listed under each. ``summaries``: the
-    ``summary.json`` of each evaluation by (arm, seed). ``settings``: by (arm, kind) the resolved configuration.
+    cpu_seconds, wall_seconds; a stage that several arms share is listed under each. ``summaries``: by (arm, seed)
+    the ``summary.json`` of the evaluation, with ``expected`` responses by benchmark. ``settings``: by (arm, kind)
+    the resolved configuration.
     """
 
     verdicts: "pd.DataFrame"
@@ -38,33 +39,40 @@ class MatrixResults:
 
 def load(plan: Plan, store: Store) -> MatrixResults:
     """Read what is finished; what is not is absent from ``verdicts`` and shown in ``stages``."""
+    return read(plan.cells, plan.stages, store, provenance(plan, store))
+
+
+def read(cells: Sequence[Cell], stages: Mapping[str, Stage], store: Store, origin: Mapping[str, Any]) -> MatrixResults:
+    """The tables of some cells; ``origin`` is their provenance."""
     import pandas as pd
 
-    verdicts, curves, stages, summaries, settings = [], [], [], {}, {}
-    for cell in plan.cells:
+    verdicts, curves, rows, summaries, settings = [], [], [], {}, {}
+    for cell in cells:
         for kind, name in cell.stages.items():
-            settings[cell.arm, kind] = dict(plan.stages[name].spec.config)
-            stages.append({"arm": cell.arm, "seed": cell.seed, "kind": kind, "stage_id": name, **_status(store, name)})
+            settings[cell.arm, kind] = dict(stages[name].spec.config)
+            rows.append({"arm": cell.arm, "seed": cell.seed, "kind": kind, "stage_id": name, **_status(store, name)})
             if not store.done(name):
                 continue
             if kind in _TRAINING:
-                rows = _curve(store.path(name) / "metrics.jsonl")
-                curves += [(cell.arm, cell.seed, kind, *row) for row in rows]
+                curves += [(cell.arm, cell.seed, kind, *row) for row in _curve(store.path(name) / "metrics.jsonl")]
             if kind == "eval":
                 out = store.path(name) / "out"
-                table = pd.read_parquet(out / "verdicts.parquet")
-                table.insert(0, "seed", cell.seed)
-                table.insert(0, "arm", cell.arm)
-                verdicts.append(table)
-                summaries[cell.arm, cell.seed] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+                verdicts.append(pd.read_parquet(out / "verdicts.parquet").assign(arm=cell.arm, seed=cell.seed))
+                summaries[cell.arm, cell.seed] = _summary(out / "summary.json")
     return MatrixResults(
         verdicts=pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["arm", "seed"]),
         curves=pd.DataFrame(curves, columns=["arm", "seed", "stage", "step", "metric", "value"]),
-        stages=pd.DataFrame(stages),
+        stages=pd.DataFrame(rows),
         summaries=summaries,
         settings=settings,
-        provenance=provenance(plan, store),
+        provenance=dict(origin),
     )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """The summary of an evaluation, with the number of responses that each benchmark should have."""
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return {**summary, "expected": {name: part["expected"] for name, part in summary["benchmarks"].items()}}
 
 
 def _status(store: Store, name: str) -> dict[str, Any]:
@@ -86,29 +94,18 @@ def _curve(path: Path) -> Iterator[tuple[int, str, float]]:
 def provenance(plan: Plan, store: Store) -> dict[str, Any]:
     """Where the numbers come from: code, versions, models, data, machine and cost."""
     settings = plan.profile.settings
-    inputs = {}
-    for stage in plan.stages.values():
-        for name, identity in stage.spec.identity["inputs"].items():
-            if identity not in plan.stages:
-                inputs.setdefault(name, {})[identity] = _portable(stage.spec.locations[name])
     finished = [status for name in plan.stages if store.done(name) and (status := store.status(name))]
     return {
         "matrix": str(plan.spec.path),
         "profile": plan.profile.name,
         "about": settings.about,
         "seeds": list(plan.seeds),
-        "models": {
-            role: source if isinstance(source, str) else list(source) for role, source in settings.models.items()
-        },
+        "models": settings.model_dump(mode="json")["models"],
         "data": settings.data.model_dump(),
-        "inputs": inputs,
+        "inputs": inputs(plan.stages),
         "hardware": settings.hardware.model_dump(),
         "execution": settings.execution.model_dump(mode="json"),
-        "git": _git(),
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
+        **environment(),
         "stages": len(plan.stages),
         "stages_done": len(finished),
         "degraded": sum(bool(status.degraded) for status in finished),
@@ -118,12 +115,34 @@ def provenance(plan: Plan, store: Store) -> dict[str, Any]:
     }
 
 
+def inputs(stages: Mapping[str, Stage]) -> dict[str, dict[str, str]]:
+    """Models and data from outside: by the name under which stages read them, identity to a portable place."""
+    found: dict[str, dict[str, str]] = {}
+    for stage in stages.values():
+        for name, identity in stage.spec.identity["inputs"].items():
+            if identity not in stages:
+                found.setdefault(name, {})[identity] = _portable(stage.spec.locations[name])
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Code, versions and machine."""
+    return {
+        "git": _git(),
+        "versions": {name: installed(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+    }
+
+
 def _portable(location: str) -> str:
     """The last two parts of a path: enough to name it, nothing of the machine."""
     return location if location.startswith("hub:") else "/".join(Path(location).parts[-2:])
 
 
-def _version(package: str) -> str:
+def installed(package: str) -> str:
+    """The version of a package on this machine, or ``not installed``."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -68,10 +68,11 @@ class Source:
 
     def where(self, loc: Sequence[str | int]) -> Where:
         """The position of the deepest part of ``loc`` that the file has."""
-        node, position = self._root, (0, 0)
+        node: Any = self._root
+        position = (0, 0)
         for part in loc:
             try:
-                position = node.lc.key(part) if isinstance(node, Mapping) else node.lc.item(part)
+                position = node.lc.key(part) if hasattr(node, "keys") else node.lc.item(part)
                 node = node[part]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break

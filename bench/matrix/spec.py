@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from bench.benchmarks import BENCHMARKS
 from bench.errors import ConfigurationError
 from bench.matrix.source import Source, Where, nearest
 from bench.matrix.stages import KINDS, settings
 from vold.config import Strict
 
 SKIPPABLE = ("sft", "rl")
-BENCHMARKS = ("mmmu_pro", "mathvision", "mathvista", "logicvista")
 
 
 def _points(value: object) -> object:
@@ -36,7 +36,7 @@ class Primary(Strict):
     """The number that the contrasts compare."""
 
     metric: Literal["accuracy"] = "accuracy"
-    over: tuple[str, ...] = BENCHMARKS
+    over: tuple[str, ...] = tuple(BENCHMARKS)
     aggregate: Literal["macro", "micro"] = "macro"
 
 

@@ -6,7 +6,7 @@ functions import what they need when they run, in a process of their own.
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.errors import ConfigurationError, InfrastructureError
+from vold.training.progress import Progress
 
-Progress = Callable[[int, int, dict[str, float]], None]
 _TRAINING = ("torch", "transformers", "vold.training.sft", "vold.training.rl", "vold.data.tracing", "bench.evaluate")
 
 

@@ -97,7 +97,7 @@ class Store:
     def prepare(self, spec: StageSpec) -> Path:
         """The stage's work directory with its ``spec.json``; keeps what an earlier attempt left there."""
         work = self.work(spec.id)
-        (work / "out").mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(spec), indent=1, sort_keys=True, ensure_ascii=False)
         write_atomically(work / "spec.json", text + "\n")
         return work

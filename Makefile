@@ -1,0 +1,60 @@
+# Every target sets up what it needs in .venv; nothing is taken from the machine's own packages.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+MATRIX ?= ablations/cold_start.yaml
+
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+.PHONY: help install matrix test test-fast lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make matrix     train, evaluate and compare every arm of $(MATRIX); ends with the report's path"
+	@echo "make test       the whole test suite            make test-fast  without the slow tests"
+	@echo "make install    only set up .venv               make lint       ruff and pyright"
+	@echo "make format     rewrite the code's layout       make clean      remove .venv and generated files, keep results"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, %s is %s: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	@touch $@
+
+install: $(VENV)/.core
+
+matrix: $(VENV)/.core
+	$(BIN)/vold-bench run-matrix $(MATRIX)
+
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-fast: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

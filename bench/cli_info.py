@@ -1,0 +1,107 @@
+"""``doctor``, ``data list`` and ``smallworld build``."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.cli import print_json
+from bench.errors import ConfigurationError
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "matplotlib",
+    "math-verify",
+)
+_EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "lm-eval": "lm_eval", "vlmeval": "vlmeval", "ray": "ray",
+           "slurm": "submitit"}  # fmt: skip
+
+
+def doctor(as_json: bool) -> None:
+    """Print what this installation has."""
+    import torch
+
+    from bench.matrix.results import installed
+    from bench.smallworld import CHECKPOINTS, checkpoint_path
+
+    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    worlds = [name for name in CHECKPOINTS if checkpoint_path(name).is_dir()]
+    facts: dict[str, Any] = {
+        "vold-bench": installed("vold-bench"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "CPUs": os.cpu_count(),
+        "GPUs": ", ".join(cuda) or "none",
+        **{name: installed(name) for name in _PACKAGES},
+        **{f"extra {name}": _present(module) for name, module in _EXTRAS.items()},
+        "small world": ", ".join(worlds) or "no checkpoint; run `vold-bench smallworld build`",
+        "free disk, GB": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    table = Table("what", "found")
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _present(module: str) -> str:
+    return "present" if importlib.util.find_spec(module) else "not installed"
+
+
+def data_list(root: Path | None, as_json: bool) -> None:
+    """Print the benchmarks under ``root`` with their numbers of problems."""
+    from bench.benchmarks import BENCHMARKS, DatasetError, read
+
+    place = root or Path(os.environ.get("VOLD_BENCH_DATA", ""))
+    if not place.is_dir() or (root is None and "VOLD_BENCH_DATA" not in os.environ):
+        raise ConfigurationError("give a directory that holds the benchmarks, or set VOLD_BENCH_DATA to it")
+    rows: list[dict[str, Any]] = []
+    for name in BENCHMARKS:
+        folder = place / name
+        if not folder.is_dir():
+            rows.append({"benchmark": name, "problems": 0, "note": f"nothing at {folder}"})
+            continue
+        for split in BENCHMARKS[name].splits:
+            try:
+                found = read(name, folder, split)
+            except DatasetError as error:
+                rows.append({"benchmark": name, "split": split, "problems": 0, "note": str(error)})
+                continue
+            cannot = sum(bool(problem.unscorable) for problem in found.problems)
+            note = f"{cannot} cannot be scored" if cannot else ""
+            rows.append({"benchmark": name, "split": split, "problems": len(found.problems), "note": note})
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("benchmark", "split", "problems", "note")
+    for row in rows:
+        table.add_row(row["benchmark"], row.get("split", "-"), str(row["problems"]), row["note"])
+    Console().print(table)
+
+
+def smallworld_build(out: Path | None, names: list[str], jobs: int) -> None:
+    """Train the small world's models from nothing and print their skills."""
+    from bench.matrix.source import nearest
+    from bench.smallworld import CHECKPOINTS, checkpoint_path
+    from bench.smallworld.build import build
+
+    for name in names:
+        if name not in CHECKPOINTS:
+            raise ConfigurationError(f"--names {name}: no such model; {nearest(name, CHECKPOINTS)}")
+    folder = out or checkpoint_path(CHECKPOINTS[0]).parent
+    for name, skills in build(folder, names or CHECKPOINTS, jobs).items():
+        print(name, "  ".join(f"{skill} {value:.3f}" for skill, value in skills.items()))
+    print(f"checkpoints: {folder}")

@@ -1,0 +1,98 @@
+"""``vold-bench train``: one training stage from a configuration file, without a matrix."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bench.errors import ConfigurationError
+from bench.matrix.source import Source
+from vold.config import Execution, RLConfig, SFTConfig, Strict
+
+
+class _Run(Strict):
+    """What both forms share; paths are relative to the file. ``run`` receives metrics, checkpoints and ``out/``."""
+
+    schema_: Literal["vold-bench/train@1"] = Field(alias="schema")
+    student: str
+    run: str
+    seed: int = Field(default=0, ge=0)
+    execution: Execution = Execution()
+
+
+class SFTRun(_Run):
+    traces: str
+    config: SFTConfig = SFTConfig()
+
+
+class RLRun(_Run):
+    prompts: str
+    teacher: str | None = None
+    config: RLConfig = RLConfig()
+
+
+def run(kind: Literal["sft", "rl"], path: Path) -> None:
+    """Train, or go on with what the run directory holds; raises ConfigurationError naming file, line and column."""
+    source = Source(path)
+    form: type[SFTRun] | type[RLRun] = SFTRun if kind == "sft" else RLRun
+    settings = source.validate(form)
+    out = (path.parent / settings.run).resolve()
+    claim(out, settings)
+    with Progress(
+        TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    ) as bars:  # fmt: skip
+        task = bars.add_task("", total=None, note="")
+
+        def progress(done: int, total: int, metrics: dict[str, float]) -> None:
+            note = "  ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:4])
+            bars.update(task, completed=done, total=total, note=note)
+
+        _train(settings, source, out, progress)
+    print(f"checkpoint: {out / 'out'}")
+
+
+def claim(out: Path, settings: BaseModel) -> None:
+    """Make ``out`` the run of these settings; raises ConfigurationError when it belongs to others."""
+    import json
+
+    text = json.dumps(settings.model_dump(mode="json", exclude={"execution"}), indent=1, sort_keys=True) + "\n"
+    record = out / "run.json"
+    if record.exists() and record.read_text(encoding="utf-8") != text:
+        raise ConfigurationError(f"{out}: holds a run with other settings; name another directory under `run`")
+    out.mkdir(parents=True, exist_ok=True)
+    record.write_text(text, encoding="utf-8")
+
+
+def _train(settings: SFTRun | RLRun, source: Source, out: Path, progress: Any) -> None:
+    shared = {"run": out, "seed": settings.seed, "execution": settings.execution, "progress": progress}
+    student = _path(source, "student", settings.student)
+    if isinstance(settings, SFTRun):
+        from vold.training.sft import train_sft
+
+        train_sft(settings.config, student=student, traces=_path(source, "traces", settings.traces), **shared)
+    else:
+        from vold.training.rl import train_rl
+
+        teacher = _path(source, "teacher", settings.teacher) if settings.teacher else None
+        prompts = _path(source, "prompts", settings.prompts)
+        train_rl(settings.config, student=student, teacher=teacher, prompts=prompts, **shared)
+
+
+def _path(source: Source, key: str, text: str) -> Path:
+    """A path of the file, or ``smallworld/NAME``; raises ConfigurationError at its line when nothing is there."""
+    from bench.datasets import SMALLWORLD
+    from bench.smallworld import checkpoint_path
+
+    if text.startswith(SMALLWORLD):
+        try:
+            path = checkpoint_path(text.removeprefix(SMALLWORLD))
+        except KeyError as error:
+            source.fail((key,), error.args[0])
+    else:
+        path = (source.path.parent / Path(text).expanduser()).resolve()
+    if not path.exists():
+        source.fail((key,), f"nothing at {path}")
+    return path
