@@ -101,7 +101,8 @@ class Source:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as error:
             lines = []
-            for wrong in error.errors():
+            # A misspelt key is also a missing one: the spelling is what there is to mend.
+            for wrong in sorted(error.errors(), key=lambda wrong: wrong["type"] == "missing"):
                 source = next((s for s in (self, *below) if s.has(wrong["loc"])), self)
                 lines.append(f"{source.where(wrong['loc'])}: {explain(wrong, model)}")
             raise ConfigurationError("\n".join(lines)) from error

@@ -1,0 +1,176 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench.errors import ConfigurationError
+from bench.matrix import stages
+from bench.matrix.plan import Plan, make_plan, parse_setting
+from bench.matrix.store import digest
+
+
+def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1) -> str:
+    return next(cell.stages[kind] for cell in plan.cells if (cell.arm, cell.seed) == (arm, seed))
+
+
+def test_what_arms_share_is_planned_once(world):
+    plan = make_plan(*world)
+    kinds = Counter(stage.kind for stage in plan.stages.values())
+    # Traces: one a writer. SFT: writer x seed. RL: 3 starts x 2 objectives x 2 seeds. Evaluation: one a model.
+    assert kinds == {"traces": 2, "sft": 4, "rl": 12, "eval": 4 + 12 + 2}
+    starts = {stage_of(plan, f"teacher+{objective}", "sft") for objective in ("sft_only", "grpo", "grpo_opd")}
+    assert len(starts) == 1
+    assert stage_of(plan, "teacher+grpo", "traces", 1) == stage_of(plan, "teacher+grpo", "traces", 2)
+    assert stage_of(plan, "teacher+grpo", "sft", 1) != stage_of(plan, "teacher+grpo", "sft", 2)
+
+
+def test_stages_follow_what_they_need(world):
+    plan = make_plan(*world)
+    seen: set[str] = set()
+    for name, stage in plan.stages.items():
+        assert set(stage.needs) <= seen, name
+        seen.add(name)
+
+
+def test_each_seed_takes_its_student_in_turn(world):
+    plan = make_plan(*world)
+    students = [plan.stages[stage_of(plan, "base", "eval", seed)].spec.locations["model"] for seed in (1, 2)]
+    assert [Path(student).name for student in students] == ["student_a", "student_b"]
+    assert [make_plan(*world, seeds=[2]).cells[0].stages] == [c.stages for c in plan.cells if c.seed == 2][:1]
+
+
+def test_a_plan_is_the_same_every_time_and_wherever_the_store_is(world, tmp_path):
+    matrix, store = world
+    other = type(store)(tmp_path / "elsewhere")
+    assert list(make_plan(matrix, store).stages) == list(make_plan(matrix, other).stages)
+
+
+def test_the_id_is_the_hash_of_the_identity(world):
+    for name, stage in make_plan(*world).stages.items():
+        assert name == f"{stage.kind}-{digest(stage.spec.identity)[:12]}"
+
+
+def changed(world, change) -> set[str]:
+    """The kinds of stage of one arm that a change gives another identity."""
+    before = make_plan(*world, only=["teacher+grpo_opd"], seeds=[1]).cells[0].stages
+    after = change()
+    after = after if after is not None else make_plan(*world, only=["teacher+grpo_opd"], seeds=[1]).cells[0].stages
+    return {kind for kind in before if before[kind] != after[kind]}
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_setting_changes_its_stage_and_those_after_it(world):
+    def with_setting(text):
+        options = {"only": ["teacher+grpo_opd"], "seeds": [1], "overrides": [parse_setting(text)]}
+        return lambda: make_plan(*world, **options).cells[0].stages
+
+    assert changed(world, with_setting("rl.group_size=7")) == {"rl", "eval"}
+    assert changed(world, with_setting("sft.steps=21")) == {"sft", "rl", "eval"}
+    assert changed(world, with_setting("traces.n=1")) == {"traces", "sft", "rl", "eval"}
+    assert changed(world, with_setting("eval.blind=true")) == {"eval"}
+    assert changed(world, with_setting("rl.distill.weight=0.30")) == set(), "the same value in another spelling"
+
+
+def test_inputs_count_by_content_and_not_by_name(world):
+    profiles = world[0].parent / "profiles"
+    (profiles / "teacher").rename(profiles / "renamed")
+    rewrite(profiles / "small.yaml", "teacher: ./teacher", "teacher: ./renamed")
+    (profiles / "teacher").mkdir()
+    (profiles / "teacher" / "config.json").write_text(json.dumps({"name": "teacher"}))
+    plan = make_plan(*world, only=["teacher+grpo_opd"], seeds=[1])
+    rewrite(profiles / "small.yaml", "teacher: ./renamed", "teacher: ./teacher")
+    assert list(make_plan(*world, only=["teacher+grpo_opd"], seeds=[1]).stages) == list(plan.stages)
+    assert changed(world, lambda: (profiles / "teacher" / "config.json").write_text("{}") and None) == {
+        "traces", "sft", "rl", "eval",
+    }  # fmt: skip
+    assert changed(world, lambda: (profiles / "problems" / "test.jsonl").write_text("[]\n") and None) == {"eval"}
+    assert changed(world, lambda: (profiles / "student_a" / "README.md").write_text("a card") and None) == set()
+
+
+def test_how_a_stage_runs_is_outside_its_identity(world):
+    profile = world[0].parent / "profiles" / "small.yaml"
+    faster = "execution: {threads: 4, micro_batch_tokens: 99, device: cuda}\nstages:"
+    assert changed(world, lambda: rewrite(profile, "stages:", faster)) == set()
+
+
+def test_a_new_version_of_a_stages_code_makes_it_anew(world, monkeypatch):
+    from dataclasses import replace
+
+    newer = replace(stages.KINDS["rl"], version=stages.KINDS["rl"].version + 1)
+    assert changed(world, lambda: monkeypatch.setitem(stages.KINDS, "rl", newer)) == {"rl", "eval"}
+
+
+def test_greedy_evaluation_has_no_seed_and_sampling_has_one(world):
+    greedy = make_plan(*world, only=["base"]).stages
+    assert {stage.spec.seed for stage in greedy.values()} == {0}
+    sampled = make_plan(*world, only=["base"], overrides=[parse_setting("eval.temperature=1.0")]).stages
+    assert {stage.spec.seed for stage in sampled.values()} == {1, 2}
+
+
+def test_grpo_needs_its_teacher_only_to_measure_the_kl(world):
+    plan = make_plan(*world, only=["teacher+grpo"], seeds=[1])
+    assert "teacher" in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
+    silent = [parse_setting("rl.distill.monitor_every=0")]
+    plan = make_plan(*world, only=["teacher+grpo"], seeds=[1], overrides=silent)
+    assert "teacher" not in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
+
+
+def test_a_share_scales_the_profiles_number(world):
+    rewrite(world[0], "teacher: {}", "teacher: {sft.steps: 25%}")
+    plan = make_plan(*world, only=["teacher+grpo", "mismatch+grpo"], seeds=[1])
+    assert plan.stages[stage_of(plan, "teacher+grpo", "sft")].spec.config["steps"] == 5
+    assert plan.stages[stage_of(plan, "mismatch+grpo", "sft")].spec.config["steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{sft.traces: other_model}", "{sft.traces: other_modle}", ["fake.yaml:9:16", "did you mean 'other_model'?"]),
+        ("{rl.distill.weight: 0}", "{rl.distill.weight: -1}", ["fake.yaml:12:12", "greater than or equal to 0"]),
+        ("{rl.distill.weight: 0}", "{rl.reward_weight: 0, rl.distill.weight: 0}", ["nothing to optimise"]),
+        ("{rl.distill.weight: 0}", "{rl.distill.mask: 50%}", ["fake.yaml:12:12", "is no number"]),
+    ],
+)
+def test_a_value_that_a_stage_refuses_is_answered_at_its_place(world, old, new, words):
+    rewrite(world[0], old, new)
+    with pytest.raises(ConfigurationError) as caught:
+        make_plan(*world)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["rl.stesp=3", "rl.steps", "traces.writer=other_model", "execution.threads=2"])
+def test_a_wrong_setting_of_the_command_line_is_refused(text):
+    with pytest.raises(ConfigurationError, match="--set"):
+        parse_setting(text)
+
+
+def test_a_setting_of_the_command_line_may_not_undo_an_axis(world):
+    with pytest.raises(ConfigurationError, match=r"sets 'rl\.distill\.weight' itself"):
+        make_plan(*world, overrides=[parse_setting("rl.distill.weight=1")])
+
+
+def test_inputs_that_are_not_here_are_listed_and_the_plan_is_made(world):
+    profile = world[0].parent / "profiles" / "small.yaml"
+    rewrite(profile, "teacher: ./teacher", "teacher: ./nowhere")
+    plan = make_plan(*world)
+    assert len(plan.absent) == 1 and "nowhere" in plan.absent[0] and "small.yaml:3:" in plan.absent[0]
+
+
+def test_the_papers_profile_plans_the_real_models_and_reads_nothing(tmp_path):
+    from bench.matrix.store import Store
+
+    root = Path(__file__).resolve().parents[3]
+    plan = make_plan(root / "ablations" / "cold_start.yaml", Store(tmp_path), profile="paper")
+    locations = {place for stage in plan.stages.values() for place in stage.spec.locations.values()}
+    for model in ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-R1"):
+        assert f"hub:{model}@main" in locations
+    sft = next(stage.spec.config for stage in plan.stages.values() if stage.kind == "sft")
+    assert (sft["steps"], sft["batch_size"], sft["optimizer"]["learning_rate"]) == (4000, 256, 5e-5)
+    assert plan.profile.settings.hardware.gpus == 8

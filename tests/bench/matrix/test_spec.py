@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+
+from bench.errors import ConfigurationError
+from bench.matrix.profile import load_profile
+from bench.matrix.spec import load_spec
+from tests.bench.matrix.fake import MATRIX, PROFILE
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_spec(path)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def line_of(text: str, part: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def test_cold_start_has_the_twelve_arms_and_the_teacher_mismatch():
+    spec = load_spec(REPOSITORY / "ablations" / "cold_start.yaml")
+    starts, objectives = ("none", "teacher", "mismatch"), ("sft_only", "grpo", "opd", "grpo_opd")
+    product = {f"{start}+{objective}" for start in starts for objective in objectives} - {"none+sft_only"}
+    assert set(spec.names) == product | {"base", "rl_teacher_mismatch"}
+    assert spec.excluded == {"none+sft_only": "it is the base model"}
+    contrasts = {(c.test, c.against) for c in spec.analysis.contrasts}
+    assert contrasts == {
+        ("teacher+grpo", "teacher+sft_only"),
+        ("teacher+grpo_opd", "teacher+grpo"),
+        ("teacher+grpo_opd", "none+grpo_opd"),
+        ("teacher+grpo_opd", "mismatch+grpo_opd"),
+        ("teacher+grpo_opd", "rl_teacher_mismatch"),
+    }
+    assert {c.min_effect for c in spec.analysis.contrasts} == {0.02}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_bundled_matrix_file_is_valid(path):
+    assert load_spec(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "ablations" / "profiles").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_bundled_profile_is_valid(path):
+    assert {"student", "teacher", "other_model"} <= set(load_profile(path).settings.models)
+
+
+def test_arms_of_a_product_join_the_settings_of_their_levels(tmp_path):
+    (tmp_path / "m.yaml").write_text(MATRIX)
+    arms = {arm.name: arm for arm in load_spec(tmp_path / "m.yaml").arms}
+    arm = arms["mismatch+grpo"]
+    assert {key: override.value for key, override in arm.overrides.items()} == {
+        "sft.traces": "other_model",
+        "rl.distill.weight": 0,
+    }
+    assert arm.levels == {"cold_start": "mismatch", "objective": "grpo"}
+    assert arms["base"].skip == {"sft", "rl"} and arms["teacher+sft_only"].skip == {"rl"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "words"),
+    [
+        ("question:", "querstion:", "querstion", ["unknown key 'querstion'", "did you mean 'question'?"]),
+        ("{rl.distill.weight: 0}", "{rl.distil.weight: 0}", "rl.distil", ["did you mean 'rl.distill.weight'?"]),
+        ("  product: [", "  produkt: [", "produkt", ["did you mean 'product'?"]),
+        ("none: {skip: [sft]}", "no: {skip: [sft]}", "no:", ["boolean in YAML 1.1"]),
+        ("none: {skip: [sft]}", "true: {skip: [sft]}", "true", ["boolean in YAML 1.1"]),
+        ("none: {skip: [sft]}", "none: {skip: [stf]}", "stf", ["'stf' cannot be skipped", "did you mean 'sft'?"]),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "seeds", ["seeds must be different"]),
+        ("seeds: [1, 2]", "seeds: [1, two]", "two", ["valid integer", "'two'"]),
+        ("[{cold_start: none,", "[{cold_start: nine,", "cold_start", ["did you mean 'none'?"]),
+        ("test: teacher+grpo_opd", "test: teacher+gpro_opd", "test:", ["did you mean 'teacher+grpo_opd'?"]),
+        ("min_effect: 2.0pp", "min_effect: 2.0", "min_effect", ["percentage points such as 2.0pp"]),
+        ("name: base,", "name: teacher+grpo,", "name", ["is no valid name"]),
+        ("matrix@1", "matrix@9", "schema", ["vold-bench/matrix@1"]),
+    ],
+)
+def test_a_mistake_is_answered_with_line_column_and_the_nearest_name(tmp_path, old, new, at, words):
+    assert MATRIX.count(old) == 1
+    text = MATRIX.replace(old, new)
+    line = line_of(text, new)
+    column = text.splitlines()[line - 1].index(at) + 1
+    message = refusal(tmp_path, text)
+    assert message.startswith(f"m.yaml:{line}:{column}: "), message
+    for word in words:
+        assert word in message
+
+
+def test_two_axes_may_not_set_the_same_thing(tmp_path):
+    text = MATRIX.replace("mismatch: {sft.traces: other_model}", "mismatch: {rl.distill.weight: 1}")
+    assert "'rl.distill.weight' is set twice" in refusal(tmp_path, text)
+
+
+def test_an_arm_may_not_set_what_it_skips(tmp_path):
+    text = MATRIX.replace("skip: [sft, rl]}", "skip: [sft, rl], set: {rl.steps: 3}}")
+    assert "arm 'base' sets 'rl.steps' but skips 'rl'" in refusal(tmp_path, text)
+
+
+def test_an_exclusion_that_excludes_nothing_is_refused(tmp_path):
+    text = MATRIX.replace("  include:", "    - {cold_start: none, objective: sft_only}\n  include:").replace(
+        "exclude: [{cold_start: none, objective: sft_only, because: it is the base model}]",
+        "exclude:\n    - {cold_start: none, objective: sft_only, because: it is the base model}",
+    )
+    assert "this excludes no cell" in refusal(tmp_path, text)
+
+
+def test_broken_yaml_and_missing_files_are_named(tmp_path):
+    assert "m.yaml:2:" in refusal(tmp_path, "name: [1,\nquestion: {")
+    with pytest.raises(ConfigurationError, match=r"did you mean 'm\.yaml'"):
+        load_spec(tmp_path / "n.yaml")
+
+
+def test_a_profile_may_extend_another_and_errors_name_the_file_that_is_wrong(tmp_path):
+    (tmp_path / "small.yaml").write_text(PROFILE)
+    child = "schema: vold-bench/profile@1\nabout: other\nextends: small\nseeds: [7]\nstages: {sft: {steps: 3}}\n"
+    (tmp_path / "child.yaml").write_text(child)
+    loaded = load_profile(tmp_path / "child.yaml")
+    assert loaded.settings.seeds == (7,) and loaded.settings.models["teacher"] == "./teacher"
+    assert loaded.overrides["sft.steps"].value == 3 and loaded.overrides["rl.steps"].value == 30
+    assert "child.yaml:5:" in str(loaded.overrides["sft.steps"].where)
+    assert "small.yaml:7:" in str(loaded.overrides["rl.steps"].where)
+    (tmp_path / "child.yaml").write_text(child.replace("steps: 3", "stepz: 3"))
+    with pytest.raises(ConfigurationError, match=r"child\.yaml:5:16: unknown setting 'sft.stepz'; did you mean"):
+        load_profile(tmp_path / "child.yaml")
+    (tmp_path / "small.yaml").write_text(PROFILE.replace("about:", "abuot:"))
+    with pytest.raises(ConfigurationError, match=r"small\.yaml:2:1: unknown key 'abuot'"):
+        load_profile(tmp_path / "child.yaml")
