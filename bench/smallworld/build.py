@@ -44,8 +44,8 @@ class Blueprint:
 BLUEPRINTS: dict[str, Blueprint] = {
     "student_a": Blueprint("student_a", 1, None),
     "student_b": Blueprint("student_b", 2, None),
-    "teacher": Blueprint("teacher", 3, "ledger"),
-    "teacher_other": Blueprint("teacher_other", 4, "tape"),
+    "teacher": Blueprint("teacher", 1, "ledger"),
+    "teacher_other": Blueprint("teacher_other", 2, "tape"),
 }
 
 
@@ -54,7 +54,7 @@ def recipe(blueprint: Blueprint) -> "Recipe":
     from bench.smallworld.pretrain import Recipe
 
     if blueprint.notation is None:
-        return Recipe(steps=2000, text_batch=48, picture_batch=32, text_steps=900, align_steps=150)
+        return Recipe(steps=1650, text_batch=64, picture_batch=32, text_steps=1200, align_steps=120)
     return Recipe(steps=600, text_batch=64)
 
 

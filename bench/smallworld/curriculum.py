@@ -27,7 +27,14 @@ NOTATIONS: tuple[Notation, ...] = ("ledger", "tape")
 Mix = Sequence[tuple[str, float]]
 
 TEACHER_MIX: Mix = (("solve", 0.7), ("single", 0.3))
-STUDENT_TEXT_MIX: Mix = (("drill", 0.25), ("read", 0.2), ("first", 0.3), ("single", 0.12), ("pick", 0.03), ("guess", 0.1))
+STUDENT_TEXT_MIX: Mix = (
+    ("drill", 0.25),
+    ("read", 0.2),
+    ("first", 0.3),
+    ("single", 0.12),
+    ("pick", 0.03),
+    ("guess", 0.1),
+)
 STUDENT_PICTURE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("guess", 0.15))
 
 
