@@ -1,0 +1,103 @@
+"""Chats with pictures to ids and pixels."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vold.models import Student, load_student
+from vold.models import images as pictures
+
+IMAGE = {"type": "image"}
+
+
+def chat(*parts: dict[str, str]) -> list[dict[str, object]]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+def text(value: str) -> dict[str, str]:
+    return {"type": "text", "text": value}
+
+
+def test_text_is_rendered_with_the_chat_template(student: Student) -> None:
+    ids = student.encode("[1+2]solve").ids
+    assert student.tokenizer.decode(list(ids)) == "<|im_start|>user\n[1+2]solve<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_any_text_encodes_and_comes_back(student: Student) -> None:
+    strange = "∑ é 漢字 \x00 \u202e 🙂"
+    ids = student.tokenizer(strange, add_special_tokens=False)["input_ids"]
+    assert student.decode(ids) == strange
+
+
+def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Student, picture: Image.Image) -> None:
+    small = picture.resize((32, 16))
+    prompt = student.encode(chat(IMAGE, text("and"), IMAGE), [small, picture])
+    assert prompt.pixels is not None
+    tokens = [int(t * h * w) // 4 for t, h, w in prompt.pixels.grid_thw.tolist()]
+    assert tokens[0] == 2 and tokens[1] > tokens[0]
+    kinds = [index == student.image_token_id for index in prompt.ids]
+    runs = [len(run) for run in "".join("x" if kind else " " for kind in kinds).split()]
+    assert runs == tokens
+    with torch.no_grad():
+        assert len(student.visual_embeddings([prompt.pixels])) == sum(tokens)
+
+
+def test_pixels_are_those_of_the_image_processor(student: Student, picture: Image.Image) -> None:
+    pixels = student.encode(chat(IMAGE), [picture]).pixels
+    assert pixels is not None
+    expected = student.image_processor(images=[picture], return_tensors="pt")
+    assert torch.equal(pixels.values, expected["pixel_values"])
+    assert torch.equal(pixels.grid_thw, expected["image_grid_thw"])
+
+
+@pytest.mark.parametrize("limits", [(256, 1024), (4096, 16384), (16384, 65536)])
+def test_pixel_limits_take_effect(limits: tuple[int, int], student_path: Path, picture: Image.Image) -> None:
+    model = load_student(student_path, pixel_limits=limits)
+    pixels = model.encode(chat(IMAGE), [picture]).pixels
+    assert pixels is not None
+    area = int(pixels.grid_thw.prod()) * 8 * 8
+    assert limits[0] <= area <= limits[1]
+
+
+@pytest.mark.parametrize(("parts", "count"), [((text("none"),), 1), ((IMAGE, IMAGE), 1), ((IMAGE,), 0)])
+def test_pictures_and_placeholders_must_match(
+    student: Student, picture: Image.Image, parts: tuple[dict[str, str], ...], count: int
+) -> None:
+    with pytest.raises(ValueError, match="picture placeholders for"):
+        student.encode(chat(*parts), [picture] * count)
+
+
+def test_a_placeholder_smuggled_in_by_a_problems_text_is_refused(student: Student, picture: Image.Image) -> None:
+    with pytest.raises(ValueError, match="2 picture placeholders for 1 pictures"):
+        student.encode(chat(IMAGE, text("look: <|image_pad|>")), [picture])
+
+
+def test_an_unreadable_picture_is_named(student: Student, tmp_path: Path, picture: Image.Image) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"broken\.png: unreadable picture"):
+        student.encode(chat(IMAGE), [broken])
+    picture.save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.png: unreadable picture"):
+        student.encode(chat(IMAGE), [tmp_path / "cut.png"])
+    with pytest.raises(ValueError, match=r"gone\.png: no such picture"):
+        student.encode(chat(IMAGE), [tmp_path / "gone.png"])
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(
+    student: Student, tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture.save(tmp_path / "large.png")
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 40 * 70 - 1)
+    with pytest.raises(ValueError, match=r"large\.png: a picture of 70 x 40; the limit is 2799 pixels"):
+        student.encode(chat(IMAGE), [tmp_path / "large.png"])
+
+
+def test_a_picture_with_an_absurd_shape_is_named(student: Student, tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 2)).save(tmp_path / "line.png")
+    with pytest.raises(ValueError, match=r"line\.png: 1000 x 2 pixels cannot be resized"):
+        student.encode(chat(IMAGE), [tmp_path / "line.png"])

@@ -1,0 +1,127 @@
+"""The RL objective's value and gradient against a plain computation, however the batch is split."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vold.config import DistillConfig, Execution, RLConfig
+from vold.data.sequences import TokenSequence
+from vold.models import LanguageModel, Student, freeze, load_student
+from vold.teacher import Teacher
+from vold.training.policy import Objective
+from vold.training.rollouts import Rollouts
+
+COMPLETIONS = [(40, 41, 42), (43,), (44, 45, 46, 47, 48), (49, 50), (51, 52, 53, 54), (55, 56)]
+REWARDS = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]
+ADVANTAGES = [1.4, -0.7, -0.7, 0.5, 0.5, -1.0]
+
+
+@pytest.fixture
+def fresh(student_path: Path) -> Student:
+    model = load_student(student_path)
+    freeze(model, ("vision",))
+    return model
+
+
+def rollouts(student: Student, offset: float = 0.0) -> Rollouts:
+    """Two groups of three; the sampling policy's log-probs are the student's own, shifted by ``offset``."""
+    texts = ["a"] * 3 + ["longer prompt"] * 3
+    sequences = [TokenSequence(student.encode_text(t), c) for t, c in zip(texts, COMPLETIONS, strict=True)]
+    with torch.no_grad():
+        old = torch.cat([plain_logprobs(student, s.prompt_ids, s.completion_ids)[1] for s in sequences]) + offset
+    return Rollouts(
+        texts, sequences, old.float(), torch.tensor(REWARDS), torch.tensor(ADVANTAGES), group_size=3, truncated=0
+    )
+
+
+def plain_logprobs(
+    model: LanguageModel, prompt: tuple[int, ...], completion: tuple[int, ...], banned: tuple[int, ...] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-softmax over the student's reachable ids [C, V], that of the completion's tokens [C]), one row alone."""
+    logits = model.model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1].double()
+    allowed = torch.ones(300, dtype=torch.bool)
+    allowed[list(model.banned_ids if banned is None else banned)] = False
+    logprobs = logits[:, :300].masked_fill(~allowed, -1e30).log_softmax(-1)
+    return logprobs, logprobs.gather(1, torch.tensor(completion)[:, None])[:, 0]
+
+
+def plain_loss(student: Student, teacher: LanguageModel, config: RLConfig, ratio: float) -> torch.Tensor:
+    """reward_weight * L_GRPO + weight * E[mask(r) * KL], written out row by row."""
+    banned = student.banned_ids
+    texts = ["a"] * 3 + ["longer prompt"] * 3
+    rows = []
+    for text, completion, reward, advantage in zip(texts, COMPLETIONS, REWARDS, ADVANTAGES, strict=True):
+        full, chosen = plain_logprobs(student, student.encode_text(text), completion)
+        with torch.no_grad():
+            theirs, their_chosen = plain_logprobs(teacher, teacher.encode_text(text), completion, banned)
+        scale = ratio * (chosen - chosen.detach()).exp()
+        low, high = 1 - config.clip_low, 1 + config.clip_high
+        policy = -torch.minimum(scale * advantage, scale.clamp(low, high) * advantage)
+        kl = {
+            "k2": 0.5 * (chosen - their_chosen) ** 2,
+            "k1_advantage": (chosen - their_chosen).detach() * chosen,
+            "reverse_kl": (full.exp() * (full - theirs)).sum(-1),
+        }[config.distill.estimator]
+        mask = {"wrong": 1 - reward, "correct": reward, "all": 1.0}[config.distill.mask]
+        rows.append(config.reward_weight * policy + config.distill.weight * mask * kl)
+    if config.reduce == "token_mean":
+        return torch.cat(rows).mean()
+    return torch.stack([row.mean() for row in rows]).mean()
+
+
+CASES: list[dict[str, object]] = [
+    {"distill": {"weight": 0.1}},
+    {"distill": {"weight": 0.1, "mask": "correct"}, "reduce": "sequence_mean"},
+    {"distill": {"weight": 1.0, "estimator": "reverse_kl", "mask": "all"}},
+    {"distill": {"weight": 0.5, "estimator": "k1_advantage"}, "reward_weight": 0.0},
+    {"reduce": "sequence_mean"},
+    {"updates_per_batch": 2, "distill": {"weight": 0.1}},
+]
+
+
+@pytest.mark.parametrize("fields", CASES)
+def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch(
+    fields: dict[str, object], fresh: Student, teacher: LanguageModel
+) -> None:
+    config = RLConfig.model_validate(fields)
+    ratio = 1.0 if config.updates_per_batch == 1 else 1.5
+    batch = rollouts(fresh, offset=-torch.tensor(ratio).log().item())
+    states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
+    plain = plain_loss(fresh, teacher, config, ratio)
+    plain.backward()
+    expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
+    assert expected
+    for budget in (1, 40, 10_000):
+        fresh.model.zero_grad(set_to_none=True)
+        objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
+        update = objective.backward(batch, states)
+        # k1_advantage has the gradient of interest, not its value: its value is compared all the same.
+        assert update.loss == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
+        for name, parameter in fresh.model.named_parameters():
+            if parameter.grad is None:
+                assert name not in expected or not expected[name].any()
+            else:
+                torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
+
+
+def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student, teacher: LanguageModel) -> None:
+    batch = rollouts(fresh)
+    states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
+    objective = Objective(fresh, teacher, RLConfig(), Execution(micro_batch_tokens=40))
+    stats = objective.backward(batch, states).stats
+    torch.testing.assert_close(stats.logprobs, batch.logprobs, atol=1e-4, rtol=1e-4)
+    assert stats.kl is not None and (stats.kl > 0).all()
+
+
+def test_a_batch_of_all_equal_rewards_without_a_teacher_moves_nothing(fresh: Student) -> None:
+    batch = rollouts(fresh)
+    flat = Rollouts(batch.texts, batch.sequences, batch.logprobs, torch.zeros(6), torch.zeros(6), 3, 0)
+    Objective(fresh, None, RLConfig(), Execution()).backward(flat, None)
+    assert flat.zero_variance_share == 1.0
+    assert not any(p.grad is not None and p.grad.any() for p in fresh.model.parameters())
+
+
+def test_config_refuses_an_objective_of_nothing() -> None:
+    with pytest.raises(ValueError, match="nothing to optimise"):
+        RLConfig(reward_weight=0.0, distill=DistillConfig(weight=0.0))
