@@ -15,12 +15,12 @@ DEFAULT_MARGIN = 0.02
 Status = Literal["reproduced", "not resolved", "contradicted", "not tested"]
 COLUMNS = (
     Column("claim", "claim"),
+    Column("status", "outcome"),
     Column("paper", "the paper's figures, %"),
-    Column("arms", "our arms"),
     Column("ours", "our difference, points", "number"),
     Column("p", "adjusted p", "number"),
     Column("registered", "registered as"),
-    Column("status", "outcome"),
+    Column("arms", "our arms"),
 )
 
 

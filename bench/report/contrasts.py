@@ -24,7 +24,7 @@ COLUMNS = (
     Column("margin", "margin", "number"),
     Column("verdict", "verdict"),
     Column("n", "pairs", "number"),
-    Column("missing", "missing pairs", "number"),
+    Column("missing", "missing", "number"),
     Column("seeds", "seeds", "number"),
     Column("method", "method"),
 )

@@ -16,11 +16,11 @@ LEADERBOARD = (
     Column("low", "low", "number"),
     Column("high", "high", "number"),
     Column("n", "n", "number"),
-    Column("expected", "expected n", "number"),
+    Column("expected", "expected", "number"),
     *(Column(rate, f"{rate}, %", "number") for rate in RATES),
     Column("tokens", "tokens", "number"),
     Column("seeds", "seeds", "number"),
-    Column("train_minutes", "training, CPU-min a seed", "number"),
+    Column("train_minutes", "CPU-min a seed", "number"),
 )
 FAMILIES = (
     Column("arm", "arm"),
@@ -29,7 +29,7 @@ FAMILIES = (
     Column("low", "low", "number"),
     Column("high", "high", "number"),
     Column("n", "n", "number"),
-    Column("expected", "expected n", "number"),
+    Column("expected", "expected", "number"),
     Column("items", "problems", "number"),
     Column("seeds", "seeds", "number"),
 )

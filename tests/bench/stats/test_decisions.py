@@ -1,5 +1,7 @@
 """Verdicts, Holm's correction and planning numbers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -24,7 +26,8 @@ def test_seeds_needed_reaches_the_power_that_simulation_shows():
     rng = np.random.default_rng(0)
 
     def power(n: int) -> float:
-        return float(np.mean(stats.ttest_1samp(rng.normal(2.0, 1.5, (4000, n)), 0, axis=1).pvalue < 0.05))
+        found: Any = stats.ttest_1samp(rng.normal(2.0, 1.5, (4000, n)), 0, axis=1)
+        return float(np.mean(found.pvalue < 0.05))
 
     assert seeds is not None
     assert power(seeds) > 0.78

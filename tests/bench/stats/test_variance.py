@@ -1,5 +1,7 @@
 """The two-way variance against the ANOVA estimator worked out on a balanced table, and by simulation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -88,7 +90,7 @@ def test_a_single_item_has_no_known_spread():
 def test_pure_seed_spread_gives_the_t_test_of_seed_means():
     seeds = np.array([0.02, 0.05, 0.11])
     _, spread = mean_and_spread(crossed(np.repeat(seeds[:, None], 5000, axis=1)))
-    expected = stats.ttest_1samp(seeds, 0)
+    expected: Any = stats.ttest_1samp(seeds, 0)
     assert spread.p_value(seeds.mean()) == pytest.approx(expected.pvalue, rel=1e-6)
     interval = expected.confidence_interval(0.95)
     assert spread.reach(0.975) == pytest.approx((interval.high - interval.low) / 2, rel=1e-9)
