@@ -45,26 +45,23 @@ def by_text(text: str, options: Sequence[str]) -> frozenset[str]:
 
 
 def _named(text: str, labels: Sequence[str], options: Sequence[str]) -> frozenset[str]:
-    if label := _single(text, labels, options):
-        return frozenset((label,))
+    if bare := _BARE.match(text):
+        return _label(bare[1], labels, options)
     led = _LED.match(text)
-    if led and (led[1] or led[2]).upper() in labels and not _listed(text, labels):
-        return frozenset(((led[1] or led[2]).upper(),))
+    if led and (label := _label(led[1] or led[2], labels, options)) and not _listed(text, labels):
+        return label
     spaced = _SPACED.match(text)
     if spaced and spaced[1] in labels and options and by_text(spaced[2], options) == frozenset((spaced[1],)):
         return frozenset((spaced[1],))
     return _listed(text, labels)
 
 
-def _single(text: str, labels: Sequence[str], options: Sequence[str]) -> str:
-    found = _BARE.match(text)
-    if not found:
-        return ""
-    letter = found[1]
+def _label(letter: str, labels: Sequence[str], options: Sequence[str]) -> frozenset[str]:
+    """The label that a letter means; a small letter only where no option consists of it (MathVista 168)."""
     if letter in labels:
-        return letter
-    in_options = any(plain(option).strip("()[].") == letter for option in options)
-    return letter.upper() if letter.upper() in labels and not in_options else ""
+        return frozenset((letter,))
+    is_option = any(plain(option).strip("()[].") == letter for option in options)
+    return frozenset((letter.upper(),)) if letter.upper() in labels and not is_option else frozenset()
 
 
 def _listed(text: str, labels: Sequence[str]) -> frozenset[str]:

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from bench.benchmarks import load
+from bench.errors import ConfigurationError
+from bench.prompts import Part, prompt_hash, render
+from bench.records import Problem
+
+
+def _problem(question: str, images: int = 1, options: tuple[str, ...] = (), kind: str = "free") -> Problem:
+    paths = tuple(Path(f"p{number}.png") for number in range(1, images + 1))
+    return Problem("mathvision", "1", question, paths, options, "A", kind, "1")  # type: ignore[arg-type]
+
+
+def _shown(parts: list[Part]) -> str:
+    return "".join(f"[{part['path']}]" if "path" in part else part.get("text", "") for part in parts)
+
+
+def test_a_picture_stands_where_its_mark_stands_whatever_the_order() -> None:
+    assert _shown(render(_problem("See <image 2>, then <image1>.", 2))) == "See [p2.png], then [p1.png]."
+
+
+def test_a_picture_without_a_mark_goes_first() -> None:
+    assert _shown(render(_problem("solve", 1))) == "[p1.png]solve"
+    assert _shown(render(_problem("See <image 1>.", 2))) == "[p2.png]See [p1.png]."
+
+
+def test_later_mentions_and_marks_without_a_picture_stay_as_text() -> None:
+    question = "<image1> Which side is opposite to <image3>? Look at <image1>."
+    assert _shown(render(_problem(question, 1))) == "[p1.png] Which side is opposite to <image3>? Look at <image1>."
+
+
+def test_options_follow_line_by_line_and_may_hold_pictures() -> None:
+    problem = _problem("Which of <image 1>?", 2, ("<image 2>", "none"), "choice")
+    assert _shown(render(problem)) == "Which of [p1.png]?\nA. [p2.png]\nB. none"
+
+
+def test_a_page_without_a_question_is_asked_to_solve_and_repeats_no_options() -> None:
+    assert _shown(render(_problem("", 1, ("ten", "twelve"), "choice"))) == "[p1.png]solve"
+
+
+def test_blind_leaves_pictures_out_and_the_text_alone() -> None:
+    assert _shown(render(_problem("See <image 1>.", 1), blind=True)) == "See <image 1>."
+
+
+def test_templates_add_their_instruction_after_question_and_options() -> None:
+    problem = _problem("Which?", 0, ("x", "y"), "choice")
+    boxed = r"Please reason step by step, and put your final answer within \boxed{}."
+    assert _shown(render(problem, "boxed@1")) == f"Which?\nA. x\nB. y\n{boxed}"
+    assert _shown(render(problem, "direct")).endswith("option letter from the given choices directly.")
+    assert "'Answer: X'" in _shown(render(problem, "cot@1"))
+
+
+def test_an_unknown_template_offers_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="plain@1, boxed@1, direct@1, cot@1"):
+        render(_problem("x"), "boxed@9")
+
+
+def test_the_hash_follows_text_and_picture_bytes_but_not_their_place(tmp_path: Path) -> None:
+    def hashed(folder: str, content: bytes, text: str) -> str:
+        path = tmp_path / folder / "a.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return prompt_hash([{"type": "image", "path": str(path)}, {"type": "text", "text": text}])
+
+    first = hashed("one", b"1", "x")
+    assert hashed("two", b"1", "x") == first
+    assert hashed("one", b"2", "x") != first
+    assert hashed("one", b"1", "y") != first
+
+
+@pytest.mark.real
+def test_all_records_of_mathvision_testmini_render_with_their_picture(benchmark_data: Path) -> None:
+    problems = load("mathvision", benchmark_data / "mathvision", "testmini")
+    assert len(problems) == 304
+    for problem in problems:
+        parts = render(problem, "boxed@1")
+        assert [part["path"] for part in parts if "path" in part] == [str(problem.images[0])]
+        assert Path(problem.images[0]).is_file()
+
+
+@pytest.mark.real
+def test_marks_out_of_order_in_a_real_record_keep_their_numbers(benchmark_data: Path) -> None:
+    from bench.benchmarks import read
+
+    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_pictures=False).problems
+    (problem,) = (problem for problem in problems if problem.id == "test_Geography_252")
+    names = [Path(part["path"]).name for part in render(problem) if "path" in part]
+    assert names == [f"test_Geography_252_{number}.png" for number in range(1, 8)]

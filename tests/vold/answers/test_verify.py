@@ -1,0 +1,216 @@
+import time
+
+import pytest
+
+from vold.answers import verify
+
+FOUR = ("nine", "A dramatic increase", "twelve", "none of these")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"so \boxed{8}", "8"),
+        ("Answer: 8", "8"),
+        ("**Answer:** 8", "8"),
+        ("The final answer is $8$.", "8"),
+        ("the answer is 8 apples because there are two rows of 4.", "8"),
+        ("8", "8"),
+        ("some steps\n\n8", "8"),
+        (r"7+5-3*2:7+5=2,2-3=9,9*3=7.\boxed{7}", "7"),
+        (r"\boxed{\dfrac{1}{2}}", "0.5"),
+        (r"\boxed{\frac12}", "1/2"),
+        (r"\boxed{1\frac{1}{2}}", "1.5"),
+        (r"\boxed{x = 5}", "5"),
+        (r"\boxed{3+5=8}", "8"),
+        ("Answer: 1,000", "1000"),
+        (r"\boxed{0.3333333}", r"\frac{1}{3}"),
+        (r"\boxed{69^\circ}", "69{degrees}"),
+        (r"\boxed{69}", "69{degrees}"),
+        (r"\boxed{25\%}", "0.25"),
+        (r"\boxed{8\sqrt{3}\text{ square inches}}", r"8\sqrt{3}{squareinches}"),
+        (r"\boxed{36/13}", "\x0crac{36}{13}"),
+        ("Answer: \x0crac{36}{13}", "\x0crac{36}{13}"),
+        (r"\boxed{\sqrt{75}}", r"5\sqrt{3}"),
+        (r"\boxed{5√3}", r"5\sqrt{3}"),
+        (r"\boxed{4\pi + 24}", r"24+4\pi"),
+        (r"\boxed{(3, -4)}", "(3,-4)"),
+        (r"\boxed{2:4}", "1:2"),
+        (r"\boxed{2014, 2016}", "[2014, 2016]"),
+        ("between 2014 and 2016? Answer: 2014 and 2016", "[2014, 2016]"),
+        (r"\boxed{\{2, 1\}}", r"\{1, 2\}"),
+        (r"\boxed{\frac{3^{1008}-1}{3^{1009}}}", r"$\frac{3^{1008}-1}{3^{1009}}$"),
+        (r"\boxed{11}", "11 "),
+        (r"\boxed{-2}", "−2"),
+    ],
+)
+def test_the_same_value_in_another_spelling_is_right(response: str, answer: str) -> None:
+    outcome = verify(response, answer)
+    assert outcome.correct, outcome
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{\frac{1}{55}}", r"$\frac{1}{60}$"),
+        (r"\boxed{0.0167}", r"\frac{1}{60}"),
+        (r"\boxed{32.5}", "32"),
+        (r"\boxed{1:1}", "1:2"),
+        (r"\boxed{2:1}", "1:2"),
+        (r"\boxed{(-4, 3)}", "(3,-4)"),
+        (r"\boxed{(1, 2]}", "[1, 2]"),
+        (r"\boxed{[2016, 2014]}", "[2014, 2016]"),
+        (r"\boxed{5 cm}", "5 m"),
+        (r"\boxed{5x}", "5"),
+        (r"\boxed{8 million}", "8"),
+        (r"\boxed{8}", r"8\pi"),
+        (r"\boxed{5\sqrt{2}}", r"5\sqrt{3}"),
+        (r"\boxed{100000001}", "100000000"),
+        (r"\boxed{45}", "45^2"),
+        (r"\boxed{3^10}", "0"),
+        (r"\boxed{B}", "C"),
+    ],
+)
+def test_another_value_is_not_right(response: str, answer: str) -> None:
+    assert not verify(response, answer).correct
+
+
+def test_the_last_declaration_wins() -> None:
+    assert verify(r"\boxed{5}. No, wait. Answer: 6", "6").correct
+    assert verify(r"Answer: 5. Checking gives \boxed{6}", "6").correct
+    assert verify(r"\boxed{5} and then \boxed{6}", "5").state == "wrong"
+
+
+def test_prose_after_a_declaration_does_not_undo_it() -> None:
+    assert verify(r"\boxed{6}. The answer is obtained by adding.", "6").correct
+    assert verify(r"\boxed{6} \boxed{}", "6").correct
+
+
+@pytest.mark.parametrize(
+    ("response", "label"),
+    [
+        (r"\boxed{B}", "B"),
+        (r"\boxed{\text{(B)}}", "B"),
+        (r"\boxed{B. A dramatic increase}", "B"),
+        ("Answer: B", "B"),
+        ("Answer: (B) A dramatic increase", "B"),
+        ("**Answer: B**", "B"),
+        ("The correct option is B.", "B"),
+        ("the answer is A because nine is odd", "A"),
+        ("So B is the correct answer.", "B"),
+        ("(B)", "B"),
+        ("long reasoning here\nB", "B"),
+        ("A dramatic increase", "B"),
+        (r"\boxed{twelve}", "C"),
+        ("Answer: b", "B"),
+        ("I choose (D).", "D"),
+    ],
+)
+def test_a_choice_is_read_as_label_or_as_text(response: str, label: str) -> None:
+    outcome = verify(response, label, FOUR)
+    assert outcome.correct, outcome
+
+
+def test_an_article_is_no_label() -> None:
+    assert verify("A dramatic increase", "A", FOUR).normalised == "B"
+    assert verify("A steep fall", "A", FOUR).state == "unparsed"
+    assert verify("I think that this is hard", "I", tuple("abcdefghi")).state == "unparsed"
+    assert verify("The answer is A dramatic increase", "A", FOUR).normalised == "B"
+
+
+def test_only_labels_of_the_item_exist() -> None:
+    assert verify(r"\boxed{E}", "D", FOUR).state == "unparsed"
+    assert verify("Answer: G", "G").correct  # no list of options: A to I exist
+
+
+def test_a_label_wins_over_a_text_that_looks_like_one() -> None:
+    options = ("A", "B", "D", "F", "G")  # MathVision 654: the gold E is the text G
+    assert verify(r"\boxed{E}", "E", options).correct
+    assert verify(r"\boxed{D}", "D", options).normalised == "D"
+    assert verify(r"\boxed{G}", "E", options).correct  # G is no label here, so it is the text
+    bracketed = ("(c)", "(a)", "(e)", "(d)", "(b)")  # MathVista 168: the gold is a text
+    assert verify("Answer: (b)", "(b)", bracketed).normalised == "E"
+
+
+def test_a_text_that_two_options_share_is_right_only_where_both_are() -> None:
+    shared = ("9", "12", "18", "18")
+    assert verify(r"\boxed{18}", "18", shared).correct
+    assert verify(r"\boxed{C}", "18", shared).correct
+    assert verify(r"\boxed{18}", "A", shared).state == "ambiguous"
+    assert verify(r"\boxed{18}", "C", shared).state == "ambiguous"
+
+
+def test_several_labels_must_all_be_given() -> None:
+    assert verify(r"\boxed{A, C}", "A, C").correct
+    assert verify("Answer: (A) and (C)", "A, C").correct
+    assert verify(r"\boxed{C, A}", "A, C").correct
+    assert verify(r"\boxed{A}", "A, C").state == "wrong"
+    assert verify(r"\boxed{A, B, C}", "A, C").state == "wrong"
+
+
+def test_two_labels_for_an_item_with_one_are_ambiguous() -> None:
+    assert verify(r"\boxed{A, B}", "A", FOUR).state == "ambiguous"
+    assert verify("It could be (A), or (B).", "A", FOUR).state == "ambiguous"
+
+
+@pytest.mark.parametrize("response", ["", "   \n", "Let me think about it.", "3 and then 4 and then 5"])
+def test_nothing_is_guessed(response: str) -> None:
+    assert verify(response, "4").state == "unparsed"
+    assert verify(response, "B", FOUR).state == "unparsed"
+
+
+def test_precision_rounds_half_away_from_zero() -> None:
+    assert verify(r"\boxed{1.15}", "1.2", precision=1).correct
+    assert verify(r"\boxed{1.24}", "1.2", precision=1).correct
+    assert not verify(r"\boxed{1.25}", "1.2", precision=1).correct
+    assert verify(r"\boxed{-4.25}", "-4.3", precision=1).correct
+    assert not verify(r"\boxed{1.24}", "1.2").correct
+
+
+HOSTILE = {
+    "tower": r"\boxed{9^{9^{9^{9}}}}",
+    "plain tower": r"\boxed{10**10**10}",
+    "huge power": r"\boxed{7^{99999999}}",
+    "huge exponent": r"\boxed{1e999999999}",
+    "digits": r"\boxed{" + "1" * 100_000 + "}",
+    "open braces": "{" * 1_000_000,
+    "closed braces": "}" * 1_000_000,
+    "open boxes": r"\boxed{" * 150_000,
+    "nested boxes": r"\boxed{" * 20_000 + "3" + "}" * 20_000,
+    "nested fractions": r"\boxed{" + r"\frac{" * 200 + "1" + "}{2}" * 200 + "}",
+    "nested roots": r"\boxed{" + r"\sqrt{" * 60 + "2" + "}" * 60 + "}",
+    "brackets": r"\boxed{" + "(" * 900 + "1" + ")" * 900 + "}",
+    "signs": r"\boxed{" + "-" * 1_900 + "5}",
+    "commas": r"\boxed{" + "a," * 900 + "}",
+    "wrappers": r"\boxed{" + r"\text{" * 300 + "x" + "}" * 300 + "}",
+    "declarations": "answer is " * 100_000,
+    "long for": "answer to " * 100_000,
+    "blanks": "Answer:" + " " * 1_000_000 + "5",
+    "letters": "Answer: " + "a" * 1_000_000 + "!",
+    "code": r"\boxed{__import__('os').system('true')}",
+    "markup": r"\boxed{</script><script>}",
+    "control": "\x00\x01\x02\x1b[31m" * 1_000,
+    "surrogate": "\ud800\\boxed{\udfff}",
+    "zero": r"\boxed{\frac{1}{0}} \boxed{0^{-1}}",
+    "other digits": r"\boxed{٣} \boxed{①}",
+}
+GOLDS = (("8", ()), (r"5\sqrt{3}", ()), ("A, C", ()), ("B", FOUR), ("(3,-4)", ()), ("1:2", ()))
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_text_is_judged_within_a_second_of_cpu(text: str) -> None:
+    for answer, options in GOLDS:
+        start = time.process_time()
+        outcome = verify(text, answer, options)
+        assert time.process_time() - start < 1
+        assert not outcome.correct
+
+
+def test_a_symbolic_question_that_takes_too_long_is_cut_off_and_the_next_one_answered() -> None:
+    from vold.answers import symbolic
+    from vold.answers.values import parse
+
+    heavy, gold = parse(r"(\sqrt{2}+\sqrt{3}+\sqrt{5}+x)^{4000}"), parse(r"5\sqrt{3}")
+    assert heavy is not None and gold is not None
+    assert not symbolic.equal(heavy, gold)[0]
+    assert verify(r"\boxed{\sqrt{27}}", r"3\sqrt{3}").correct
