@@ -17,7 +17,17 @@ from pydantic import BaseModel
 from bench.errors import ConfigurationError, InfrastructureError
 from vold.training.progress import Progress
 
-_TRAINING = ("torch", "transformers", "vold.training.sft", "vold.training.rl", "vold.data.tracing", "bench.evaluate")
+# What every process of a stage would import for itself, for seconds: loaded once, before the stages are forked.
+_PRELOAD = (
+    "torch",
+    "transformers",
+    "vold.training.sft",
+    "vold.training.rl",
+    "vold.data.tracing",
+    "bench.engines.builtin",
+    "bench.evaluate",
+    "bench.verdicts",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +47,10 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _TRAINING),
-    "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _TRAINING),
-    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _TRAINING),
-    "eval": Kind(1, "bench.evaluate:EvalConfig", "bench.matrix.stages:run_eval", (), _TRAINING),
+    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _PRELOAD),
+    "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _PRELOAD),
+    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _PRELOAD),
+    "eval": Kind(1, "bench.evaluate:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD),
 }
 
 
