@@ -19,10 +19,10 @@ def test_a_directory_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_failure_leaves_what_was_there_before(tmp_path: Path) -> None:
     with publish_directory(tmp_path / "out") as scratch:
         (scratch / "a").write_text("old")
-    with pytest.raises(DiskFullError, match="out: cannot be written, the disk is full"):
-        with publish_directory(tmp_path / "out") as scratch:
-            (scratch / "a").write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    full = pytest.raises(DiskFullError, match="out: cannot be written, the disk is full")
+    with full, publish_directory(tmp_path / "out") as scratch:
+        (scratch / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert (tmp_path / "out" / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

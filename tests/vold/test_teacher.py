@@ -26,7 +26,8 @@ def test_hidden_states_give_the_teachers_logprobs_of_each_completion_token(teach
 
 
 def test_the_teachers_own_chat_template_is_used(teacher: LanguageModel) -> None:
-    tokenizer = type(teacher.tokenizer)(tokenizer_object=teacher.tokenizer._tokenizer, chat_template="<T>{{ messages[0].content }}")
+    template = "<T>{{ messages[0].content }}"
+    tokenizer = type(teacher.tokenizer)(tokenizer_object=teacher.tokenizer._tokenizer, chat_template=template)
     other = dataclasses.replace(teacher, tokenizer=tokenizer)
     assert other.decode(Teacher(other, 100).prompt_ids("hello")) == "<T>hello"
 

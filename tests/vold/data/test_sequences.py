@@ -6,7 +6,8 @@ import torch
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.models import Student
 
-SEQUENCES = [TokenSequence(tuple(range(p)), tuple(range(50, 50 + c))) for p, c in ((3, 4), (5, 1), (2, 9), (4, 0), (6, 2))]
+LENGTHS = ((3, 4), (5, 1), (2, 9), (4, 0), (6, 2))
+SEQUENCES = [TokenSequence(tuple(range(p)), tuple(range(50, 50 + c))) for p, c in LENGTHS]
 
 
 @pytest.mark.parametrize("budget", [1, 12, 20, 1000])

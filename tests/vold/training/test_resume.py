@@ -1,0 +1,107 @@
+"""2N steps are N steps, a kill -9, and N steps; a full disk loses nothing."""
+
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
+from vold.files import DiskFullError
+from vold.models import load_student
+from vold.training.checkpoint import load_state
+from vold.training.optim import Optimizer
+from vold.training.progress import Progress, silent
+from vold.training.rl import train_rl
+from vold.training.sft import train_sft
+
+EXECUTION = Execution(threads=1, checkpoint_every=3)
+STEPS = 7
+Train = Callable[[Path, Progress], None]
+
+
+@pytest.fixture(params=["sft", "rl"])
+def train(request: pytest.FixtureRequest, student_path: Path, teacher_path: Path, prompts: Path, traces: Path) -> Train:
+    decaying = OptimizerConfig(learning_rate=5e-3, warmup_steps=2, schedule="cosine")
+    sft = SFTConfig(steps=STEPS, batch_size=6, optimizer=decaying)
+    rl = RLConfig.model_validate(
+        {"steps": STEPS, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "optimizer": decaying,
+         "distill": {"weight": 0.1}}
+    )  # fmt: skip
+
+    def run_sft(run: Path, progress: Progress) -> None:
+        train_sft(sft, student=student_path, traces=traces, run=run, seed=3, execution=EXECUTION, progress=progress)
+
+    def run_rl(run: Path, progress: Progress) -> None:
+        train_rl(
+            rl, student=student_path, teacher=teacher_path, prompts=prompts, run=run, seed=3, execution=EXECUTION,
+            progress=progress,
+        )  # fmt: skip
+
+    return run_sft if request.param == "sft" else run_rl
+
+
+def in_child(work: Callable[[], None]) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def same_result(one: Path, two: Path) -> None:
+    for name in ("metrics.jsonl", "out/model.safetensors", "out/config.json", "out/tokenizer.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_a_run_killed_twice_ends_bit_for_bit_like_one_never_killed(train: Train, tmp_path: Path) -> None:
+    def kill_after(step: int) -> Progress:
+        def kill(done: int, total: int, metrics: dict[str, float]) -> None:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return kill
+
+    train(tmp_path / "whole", silent)
+    for step in (1, 5):  # before the first checkpoint, and between two
+        assert in_child(lambda step=step: train(tmp_path / "killed", kill_after(step))) == -signal.SIGKILL
+    resumed: list[int] = []
+    train(tmp_path / "killed", lambda done, total, metrics: resumed.append(done))
+    assert resumed == [4, 5, 6, 7], "it continues from the newest checkpoint"
+    same_result(tmp_path / "whole", tmp_path / "killed")
+    assert not (tmp_path / "killed" / "checkpoints").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_the_run_continues(train: Train, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the write fails in the kernel, after some bytes."""
+    run = tmp_path / "full"
+
+    def fill(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    def work() -> None:
+        with pytest.raises(DiskFullError, match="the disk is full; free space and run again"):
+            train(run, fill)
+
+    assert in_child(work) == 0
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+    assert load_file(run / "checkpoints" / "step-00000003" / "state.safetensors")
+    resumed: list[int] = []
+    train(run, lambda done, total, metrics: resumed.append(done))
+    assert resumed == [4, 5, 6, 7] and (run / "out" / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_of_another_model_is_refused(train: Train, tmp_path: Path, student_path: Path) -> None:
+    def stop(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", stop)
+    other = load_student(student_path).model.model.visual
+    with pytest.raises(ValueError, match="belongs to another model or version"):
+        load_state(tmp_path / "run" / "checkpoints", Optimizer(other, OptimizerConfig(learning_rate=1), 3))

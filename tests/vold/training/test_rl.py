@@ -1,0 +1,182 @@
+"""GRPO and on-policy distillation: each does what it is for, and says what it did."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from vold.config import Execution, RLConfig
+from vold.data.prompts import Prompt
+from vold.models import load_student
+from vold.models.pair import PairError
+from vold.teacher import Teacher
+from vold.training import rl, rollouts
+from vold.training.optim import NonFiniteError
+from vold.training.rl import train_rl
+
+EXECUTION = Execution(threads=1)
+METRICS = {
+    "step", "reward_mean", "reward_zero_variance_share", "loss", "loss_policy", "loss_distill", "kl_sampled",
+    "kl_exact", "kl_wrong", "kl_right", "entropy", "clip_share", "ratio_q05", "ratio_q95", "grad_norm",
+    "completion_tokens", "truncated_share", "learning_rate", "tokens", "skipped",
+}  # fmt: skip
+
+
+def config(**fields: object) -> RLConfig:
+    small = {
+        "steps": 3,
+        "prompts_per_step": 4,
+        "group_size": 4,
+        "max_new_tokens": 12,
+        "optimizer": {"learning_rate": 3e-3},
+    }
+    return RLConfig.model_validate(small | fields)
+
+
+def train(cfg: RLConfig, student: Path, teacher: Path | None, prompts: Path, run: Path) -> list[dict[str, float]]:
+    train_rl(cfg, student=student, teacher=teacher, prompts=prompts, run=run, seed=1, execution=EXECUTION)
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def count_of_a(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
+    """A reward that a random student can already earn sometimes."""
+    return [float("a" in response) for response in responses]
+
+
+@pytest.fixture
+def easy_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "rewards", count_of_a)
+
+
+def test_grpo_raises_the_reward_without_a_teacher(
+    student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
+) -> None:
+    cfg = config(steps=15, group_size=8, optimizer={"learning_rate": 1e-2})
+    rows = train(cfg, student_path, None, prompts, tmp_path / "run")
+    start, end = (sum(row["reward_mean"] for row in part) / 3 for part in (rows[:3], rows[-3:]))
+    assert start < 0.5 < 0.8 < end
+    assert all(row["kl_sampled"] is None and row["loss_distill"] == 0 for row in rows)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k1_advantage", "reverse_kl"])
+def test_distillation_alone_brings_the_student_to_the_teacher(
+    estimator: str, student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
+) -> None:
+    cfg = config(
+        steps=10, group_size=8, reward_weight=0, distill={"weight": 1.0, "estimator": estimator, "mask": "all"},
+        optimizer={"learning_rate": 1e-2},
+    )  # fmt: skip
+    rows = train(cfg, student_path, teacher_path, prompts, tmp_path / "run")
+    assert rows[-1]["kl_exact"] < 0.7 * rows[0]["kl_exact"]
+
+
+def test_every_step_reports_every_metric(student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
+    rows = train(config(distill={"weight": 0.1}), student_path, teacher_path, prompts, tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row.keys() == METRICS
+        assert row["loss"] == pytest.approx(row["loss_policy"] + 0.1 * row["loss_distill"], rel=1e-5)
+        assert row["ratio_q05"] == pytest.approx(1, abs=1e-3) == row["ratio_q95"]
+        assert row["tokens"] == pytest.approx(16 * row["completion_tokens"])
+        assert row["kl_exact"] > 0 and row["clip_share"] == 0
+    timing = [json.loads(line) for line in (tmp_path / "run" / "timing.jsonl").read_text().splitlines()]
+    parts = {"rollout", "reward", "teacher", "train", "step"}
+    assert all({f"{part}_seconds" for part in parts} <= row.keys() for row in timing)
+
+
+def test_the_kl_is_measured_on_monitor_steps_alone_when_the_term_is_off(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
+) -> None:
+    cfg = config(steps=6, distill={"weight": 0, "monitor_every": 3})
+    rows = train(cfg, student_path, teacher_path, prompts, tmp_path / "run")
+    assert [row["kl_exact"] is not None for row in rows] == [True, False, False, True, False, True]
+
+
+def test_watching_the_kl_does_not_change_the_training(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
+) -> None:
+    watched, alone = (
+        train(config(distill={"weight": 0, "monitor_every": 1}), student_path, path, prompts, tmp_path / name)
+        for path, name in ((teacher_path, "watched"), (None, "alone"))
+    )
+    for one, two in zip(watched, alone, strict=True):
+        assert one["reward_mean"] == two["reward_mean"]
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+
+
+def test_with_reward_weight_zero_rewards_reach_only_the_mask(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(reward_weight=0, distill={"weight": 1.0, "mask": "all"})
+    plain = train(cfg, student_path, teacher_path, prompts, tmp_path / "plain")
+    monkeypatch.setattr(rollouts, "rewards", count_of_a)
+    other = train(cfg, student_path, teacher_path, prompts, tmp_path / "other")
+    assert [row["grad_norm"] for row in plain] == [row["grad_norm"] for row in other]
+    assert [row["reward_mean"] for row in plain] != [row["reward_mean"] for row in other]
+
+
+def test_several_updates_on_a_batch_move_the_ratio(
+    student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
+) -> None:
+    cfg = config(updates_per_batch=3, group_size=8, optimizer={"learning_rate": 3e-2})
+    rows = train(cfg, student_path, None, prompts, tmp_path / "run")
+    assert any(row["ratio_q05"] < 0.9 and row["clip_share"] > 0 for row in rows)
+
+
+def test_non_finite_steps_are_skipped_counted_and_end_the_run(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Teacher.score
+    calls: list[int] = []
+
+    def broken(self: Teacher, *arguments: object) -> torch.Tensor:
+        calls.append(1)
+        states = score(self, *arguments)  # type: ignore[arg-type]
+        return states if len(calls) in (1, 3) else torch.full_like(states, torch.nan)
+
+    monkeypatch.setattr(Teacher, "score", broken)
+    cfg = config(steps=9, distill={"weight": 0.1}, max_nonfinite_steps=2)
+    with pytest.raises(NonFiniteError, match="2 steps in a row"):
+        train(cfg, student_path, teacher_path, prompts, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["skipped"] for row in rows] == [0, 1, 0, 1]
+    assert rows[1]["loss"] is None and rows[2]["loss"] is not None
+    assert not (tmp_path / "run" / "out").exists()
+
+
+def test_the_vision_tower_neither_moves_nor_runs(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+
+    def refuse(*arguments: object, **fields: object) -> None:
+        raise AssertionError("vision tower ran")
+
+    monkeypatch.setattr(modeling.Qwen2_5_VisionTransformerPretrainedModel, "forward", refuse)
+    train(config(distill={"weight": 0.1}), student_path, teacher_path, prompts, tmp_path / "run")
+    before = load_student(student_path).model.model.visual.state_dict()
+    after = load_student(tmp_path / "run" / "out").model.model.visual.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_cannot_work_is_refused_before_the_first_step(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, build_teacher, build_tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    distilled = config(distill={"weight": 0.1})
+    with pytest.raises(ValueError, match="there is no teacher"):
+        train(distilled, student_path, None, prompts, tmp_path / "a")
+    other = build_teacher(tmp_path / "other", tokenizer=build_tokenizer(first=("shifted",)))
+    with pytest.raises(PairError, match="another vocabulary"):
+        train(distilled, student_path, other, prompts, tmp_path / "b")
+
+    def failed() -> None:
+        raise rl_error
+
+    rl_error = RuntimeError("self-test")
+    monkeypatch.setattr(rl, "self_test", failed)
+    with pytest.raises(RuntimeError, match="self-test"):
+        train(distilled, student_path, teacher_path, prompts, tmp_path / "c")
+    assert not any((tmp_path / name / "metrics.jsonl").exists() for name in "abc")

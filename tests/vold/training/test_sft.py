@@ -1,0 +1,112 @@
+"""The cold start: what is learned, from which tokens, and what stays as it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vold.config import Execution, OptimizerConfig, SFTConfig
+from vold.data.prompts import read_traces
+from vold.data.samplers import draw
+from vold.models import load_student
+from vold.training.sft import encode_traces, train_sft
+
+FAST = OptimizerConfig(learning_rate=1e-2, warmup_steps=2)
+EXECUTION = Execution(threads=1)
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(student: Path, traces: Path, run: Path, micro_batch_tokens: int = 4096, **fields: object) -> None:
+    config = SFTConfig.model_validate({"steps": 3, "batch_size": 6, "optimizer": FAST, **fields})
+    execution = Execution(threads=1, micro_batch_tokens=micro_batch_tokens)
+    train_sft(config, student=student, traces=traces, run=run, seed=1, execution=execution)
+
+
+def test_the_first_loss_is_the_nll_of_completion_and_end_of_turn_alone(
+    student_path: Path, traces: Path, tmp_path: Path
+) -> None:
+    train(student_path, traces, tmp_path / "run", steps=1)
+    model = load_student(student_path)
+    total, tokens = 0.0, 0
+    every = read_traces(traces)
+    for trace in (every[index] for index in draw(1, "sft", len(every), 6, 0)):
+        prompt = model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": trace.text}], tokenize=False, add_generation_prompt=True
+        )
+        ids = torch.tensor([model.tokenizer(prompt + trace.completion + "<|im_end|>")["input_ids"]])
+        start = len(model.tokenizer(prompt)["input_ids"])
+        labels = ids.clone()
+        labels[:, :start] = -100
+        with torch.no_grad():
+            loss = model.model(input_ids=ids, labels=labels).loss.item()
+        total += loss * (ids.shape[1] - start)
+        tokens += ids.shape[1] - start
+    (row,) = rows(tmp_path / "run")
+    assert row["loss"] == pytest.approx(total / tokens, rel=1e-5)
+    assert row["tokens"] == tokens
+    assert row["learning_rate"] == pytest.approx(5e-3)
+
+
+def test_traces_are_learned_and_the_checkpoint_says_them(student_path: Path, traces: Path, tmp_path: Path) -> None:
+    train(student_path, traces, tmp_path / "run", steps=40, batch_size=20)
+    losses = [row["loss"] for row in rows(tmp_path / "run")]
+    assert losses[-1] < 0.1 * losses[0]
+    trained = load_student(tmp_path / "run" / "out")
+    prompt = torch.tensor([trained.encode("[3+1]solve").ids])
+    out = trained.model.generate(
+        input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=30
+    )
+    said = trained.tokenizer.decode(out[0, prompt.shape[1] :])
+    assert said.endswith("<|im_end|>") and "\\boxed{" in said
+
+
+def test_micro_batches_do_not_change_the_result_beyond_rounding(
+    student_path: Path, traces: Path, tmp_path: Path
+) -> None:
+    for budget in (1, 100, 4096):
+        train(student_path, traces, tmp_path / str(budget), micro_batch_tokens=budget)
+    first, *others = (rows(tmp_path / str(budget)) for budget in (1, 100, 4096))
+    for other in others:
+        for mine, theirs in zip(first, other, strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+def test_frozen_parts_stay_bit_for_bit_and_the_rest_moves(student_path: Path, traces: Path, tmp_path: Path) -> None:
+    train(student_path, traces, tmp_path / "run", freeze=["vision", "embeddings"])
+    before = dict(load_student(student_path).model.named_parameters())
+    after = dict(load_student(tmp_path / "run" / "out").model.named_parameters())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if "visual" not in name and "embed_tokens" not in name}
+
+
+def test_traces_over_the_length_limit_are_left_out(student_path: Path, traces: Path) -> None:
+    model = load_student(student_path)
+    every = read_traces(traces)
+    whole = encode_traces(model, every, 8192)
+    limit = sorted(map(len, whole))[9]
+    kept = encode_traces(model, every, limit)
+    assert [len(sequence) for sequence in kept] == [len(sequence) for sequence in whole if len(sequence) <= limit]
+    with pytest.raises(ValueError, match="none of 20 traces fits into max_length 5"):
+        encode_traces(model, every, 5)
+
+
+def test_a_finished_run_is_not_done_again(student_path: Path, traces: Path, tmp_path: Path) -> None:
+    train(student_path, traces, tmp_path / "run")
+    before = (tmp_path / "run" / "out" / "model.safetensors").stat().st_mtime_ns
+    train(tmp_path / "missing", traces, tmp_path / "run")
+    assert (tmp_path / "run" / "out" / "model.safetensors").stat().st_mtime_ns == before
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_progress_is_told_after_every_step(student_path: Path, traces: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    config = SFTConfig(steps=3, batch_size=4, optimizer=FAST)
+    train_sft(
+        config, student=student_path, traces=traces, run=tmp_path / "run", seed=1, execution=EXECUTION,
+        progress=lambda done, total, metrics: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(1, 3), (2, 3), (3, 3)]
