@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench.errors import EXIT_CODES, ConfigurationError, ErrorClass, ExitCode, classify, is_disk_full, raised_here
+from bench.errors import (
+    EXIT_CODES,
+    ConfigurationError,
+    ErrorClass,
+    ExitCode,
+    VoldBenchError,
+    classify,
+    is_disk_full,
+    raised_here,
+)
 
 if TYPE_CHECKING:
     from bench.matrix.plan import Plan
@@ -91,6 +100,18 @@ def report(
 
     made, home = _plan(matrix, profile, seeds, settings, only, store)
     raise typer.Exit(cli_matrix.rebuild(made, home, reports, as_json))
+
+
+@app.command()
+def check(
+    update: Annotated[bool, typer.Option("--update", help="Record this run as the new baseline.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Guard against regressions: a quick small-world pass against the tracked baseline, paired."""
+    from bench.gate import run_check
+
+    raise typer.Exit(run_check(update=update, json=as_json, junit=junit))
 
 
 @app.command("eval")
@@ -222,7 +243,8 @@ def fail(error: BaseException) -> NoReturn:
     if os.environ.get("VOLD_BENCH_DEBUG"):
         traceback.print_exception(error)
     kind = classify(error)
-    foreseen = kind is not ErrorClass.FAILED or (isinstance(error, RuntimeError) and raised_here(error))
+    refused = isinstance(error, VoldBenchError) or (isinstance(error, RuntimeError) and raised_here(error))
+    foreseen = refused or kind is not ErrorClass.FAILED
     title = kind.value.replace("_", " ") if foreseen else "internal error, please report it"
     lines = [f"error ({title}):", *(f"  {line}" for line in (str(error) or type(error).__name__).splitlines())]
     if is_disk_full(error):

@@ -144,7 +144,7 @@ def test_the_papers_profile_can_be_planned_anywhere(tmp_path):
 
 def test_every_command_has_a_help_page():
     runner = CliRunner()
-    for words in (["run-matrix"], ["report"], ["eval"], ["train", "sft"], ["train", "rl"], ["doctor"], ["data", "list"],
+    for words in (["run-matrix"], ["report"], ["check"], ["eval"], ["train", "sft"], ["train", "rl"], ["doctor"], ["data", "list"],
                   ["smallworld", "build"]):  # fmt: skip
         assert runner.invoke(cli.app, [*words, "--help"]).exit_code == 0
 
