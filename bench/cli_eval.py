@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.benchmarks import BENCHMARKS
 from bench.cli import print_json
@@ -27,6 +27,7 @@ DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
 _MIN_PIXELS = 56 * 56
 # Options of the command line that bear another name in the configuration.
 _RENAMED = {"prompt": "template"}
+_UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
 
 
 def run(
@@ -174,19 +175,13 @@ def _show(results: MatrixResults, label: str, seed: int) -> None:
     """Accuracy with its interval, and what went wrong, by benchmark."""
     from bench.stats import accuracy
 
-    table = Table(
-        "benchmark", "data", "n", "accuracy %", "95 % interval", "unparsed", "ambiguous", "truncated", "error"
-    )
+    table = Table(Column("data", no_wrap=True), "n", "% right, 95 % interval", "not read")
     answered = {str(name): rows for name, rows in results.verdicts.groupby("benchmark")}
     for name, part in results.summaries[label, seed]["benchmarks"].items():
-        states = part["states"]
-        counts = [str(states[state]) for state in ("unparsed", "ambiguous", "truncated", "error")]
-        if name not in answered:
-            table.add_row(name, part["dataset"], f"0/{part['expected']}", "-", "-", *counts)
-            continue
-        found = accuracy(answered[name])
-        spread = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
-        table.add_row(
-            name, part["dataset"], f"{part['n']}/{part['expected']}", f"{100 * found.value:.1f}", spread, *counts
-        )
+        value = "-"
+        if name in answered:
+            found = accuracy(answered[name])
+            value = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+        states = ", ".join(f"{part['states'][state]} {state}" for state in _UNREAD if part["states"][state])
+        table.add_row(part["dataset"], f"{part['n']}/{part['expected']}", value, states or "none")
     Console().print(table)

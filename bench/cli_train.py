@@ -1,5 +1,6 @@
 """``vold-bench train``: one training stage from a configuration file, without a matrix."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +57,6 @@ def run(kind: Literal["sft", "rl"], path: Path) -> None:
 
 def claim(out: Path, settings: BaseModel) -> None:
     """Make ``out`` the run of these settings; raises ConfigurationError when it belongs to others."""
-    import json
-
     text = json.dumps(settings.model_dump(mode="json", exclude={"execution"}), indent=1, sort_keys=True) + "\n"
     record = out / "run.json"
     if record.exists() and record.read_text(encoding="utf-8") != text:

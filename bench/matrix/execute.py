@@ -3,7 +3,6 @@
 import dataclasses
 import resource
 import time
-import traceback
 from contextlib import suppress
 
 from bench.errors import classify
@@ -38,7 +37,6 @@ def execute(spec: StageSpec, store: Store, progress: Progress) -> None:
         try:
             locate(spec.run)(spec, store.root, work, watched)
         except BaseException as error:
-            traceback.print_exc()
             failed = account.now(state="failed", error_class=classify(error).value, message=describe(error))
             with suppress(OSError):
                 failed.write(work)

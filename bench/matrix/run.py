@@ -38,11 +38,11 @@ class MatrixRun:
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK, or REGRESSION when a stage failed; INFRASTRUCTURE when the disk was full and stages never started."""
+        """OK; INFRASTRUCTURE when only the machine failed, so that running again may mend it; else REGRESSION."""
         if all(outcome.state == "done" for outcome in self.outcomes.values()):
             return ExitCode.OK
-        stopped = any(outcome.state == "stopped" for outcome in self.outcomes.values())
-        return ErrorClass.INFRASTRUCTURE.exit_code if stopped else ExitCode.REGRESSION
+        classes = {outcome.error_class for outcome in self.failures.values()}
+        return ExitCode.INFRASTRUCTURE if classes == {ErrorClass.INFRASTRUCTURE} else ExitCode.REGRESSION
 
 
 def run_matrix(
@@ -70,9 +70,11 @@ def run_matrix(
 
 
 def complete(plan: Plan, store: Store, *, jobs: int | None, reports: Path | None, console: "Console") -> MatrixRun:
-    """Do what a plan still needs, then its report."""
+    """Do what a plan still needs, then its report, unless nothing could be evaluated."""
     outcomes = run_plan(plan, store, jobs=jobs, console=console)
-    return MatrixRun(plan, outcomes, write_report(plan, store, reports) if reports is not None else None)
+    evaluated = any(store.done(name) for name, stage in plan.stages.items() if stage.kind == "eval")
+    report = write_report(plan, store, reports) if reports is not None and evaluated else None
+    return MatrixRun(plan, outcomes, report)
 
 
 def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") -> dict[str, Outcome]:

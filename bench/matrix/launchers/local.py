@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -232,6 +233,7 @@ def _child(spec: StageSpec, store: Store, sender: connection.Connection) -> None
     try:
         execute(spec, store, progress)
     except Exception as error:
+        traceback.print_exc()
         kind = classify(error)
         sender.send(("error", kind.value, describe(error), is_disk_full(error)))
         sys.exit(kind.exit_code)

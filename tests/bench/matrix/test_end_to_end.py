@@ -109,3 +109,23 @@ def test_kill_9_in_training_and_in_evaluation_changes_no_byte_of_the_results(mat
     assert [line.split(",")[:6] for line in (disturbed / leaderboard).read_text().splitlines()] == columns
     finish(start(matrix, disturbed))
     assert (disturbed / "tiny" / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_stage_trained_on_its_own_is_the_one_of_the_matrix_and_its_directory_is_not_reused(matrix, tmp_path):
+    finish(start(matrix, tmp_path))
+    (sft,) = (tmp_path / "store").glob("sft-*")
+    (traces,) = (tmp_path / "store").glob("traces-*")
+    config = (
+        f"schema: vold-bench/train@1\nstudent: {matrix.parent}/profiles/student\ntraces: {traces}/out/traces.jsonl\n"
+        "run: mine\nseed: 5\nconfig: {steps: 6, batch_size: 4, max_length: 160}\nexecution: {device: cpu, threads: 1}\n"
+    )
+    (tmp_path / "sft.yaml").write_text(config)
+    words = [sys.executable, "-c", "from bench.cli import main; main()", "train", "sft", str(tmp_path / "sft.yaml")]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    weights = "out/model.safetensors"
+    assert (tmp_path / "mine" / weights).read_bytes() == (sft / weights).read_bytes()
+    (tmp_path / "sft.yaml").write_text(config.replace("steps: 6", "steps: 7"))
+    again = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 4 and "holds a run with other settings" in again.stderr
