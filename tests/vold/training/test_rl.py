@@ -180,3 +180,20 @@ def test_what_cannot_work_is_refused_before_the_first_step(
     with pytest.raises(RuntimeError, match="self-test"):
         train(distilled, student_path, teacher_path, prompts, tmp_path / "c")
     assert not any((tmp_path / name / "metrics.jsonl").exists() for name in "abc")
+
+
+def test_bfloat16_computes_about_the_same_over_float32_weights(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
+) -> None:
+    cfg = config(steps=1, reward_weight=0, distill={"weight": 1.0, "estimator": "reverse_kl", "mask": "all"})
+    (exact,) = train(cfg, student_path, teacher_path, prompts, tmp_path / "exact")
+    execution = EXECUTION.model_copy(update={"dtype": "bfloat16"})
+    train_rl(
+        cfg, student=student_path, teacher=teacher_path, prompts=prompts, run=tmp_path / "half", seed=1,
+        execution=execution,
+    )  # fmt: skip
+    half = json.loads((tmp_path / "half" / "metrics.jsonl").read_text())
+    assert half["loss"] == pytest.approx(exact["loss"], rel=0.2)
+    assert 0.9 < half["ratio_q05"] <= half["ratio_q95"] < 1.1
+    weights = load_student(tmp_path / "half" / "out").model.state_dict()
+    assert {value.dtype for value in weights.values()} == {torch.float32}
