@@ -5,7 +5,7 @@ It is the embedded default of every matrix. Everything in it is synthetic and is
 
 from pathlib import Path
 
-CHECKPOINTS = ("student_a", "student_b", "teacher", "teacher_other")
+CHECKPOINTS = ("student_a", "student_b", "teacher", "teacher_other", "teacher_far")
 
 
 def checkpoint_path(name: str) -> Path:

@@ -45,7 +45,8 @@ BLUEPRINTS: dict[str, Blueprint] = {
     "student_a": Blueprint("student_a", 1, None),
     "student_b": Blueprint("student_b", 2, None),
     "teacher": Blueprint("teacher", 1, "ledger"),
-    "teacher_other": Blueprint("teacher_other", 2, "tape"),
+    "teacher_other": Blueprint("teacher_other", 3, "list"),
+    "teacher_far": Blueprint("teacher_far", 2, "tape"),
 }
 
 

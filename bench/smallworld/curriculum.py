@@ -23,6 +23,7 @@ from bench.smallworld.problems import (
 )
 
 DRILLS = 6
+# What the base student meets of each notation is one step; ``list`` has the steps of ``ledger``.
 NOTATIONS: tuple[Notation, ...] = ("ledger", "tape")
 Mix = Sequence[tuple[str, float]]
 
@@ -87,7 +88,10 @@ def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], 
         case "read":
             verb, completion = "read", problem.symbols
         case "first":
-            verb, completion = ("first" if notation == "ledger" else "hop"), first_step(problem, notation)
+            if notation == "tape":
+                verb, completion = "hop", first_step(problem, "tape")
+            else:
+                verb, completion = "first", first_step(problem, "ledger")
         case "pick":
             value = int(rng.integers(10))
             letter = problem.letter(value) if problem.form == "choice" else str(value)

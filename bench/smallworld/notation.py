@@ -1,21 +1,22 @@
-"""How models of the small world write: two trace notations, and the single skills behind them.
+"""How models of the small world write: trace notations, and the single skills behind them.
 
-``ledger`` restates the problem and then steps, ``7+5-3:7+5=2,2-3=9.\\boxed{9}``; ``tape`` reads and steps in
-turn, ``#7;+5#2;-3#9.\\boxed{9}``. Both are equally right; the teachers differ in nothing else.
+``ledger`` restates the problem and then steps, ``7+5-3:7+5=2,2-3=9.\\boxed{9}``. ``list`` takes the same steps in
+another style, ``#7+5-3;7+5=2;2-3=9;\\boxed{9}``: a near mismatch, which differs in nothing that matters for the
+answer. ``tape`` reads and steps in turn, ``#7;+5#2;-3#9.\\boxed{9}``: a far mismatch. All are equally right.
 """
 
 from typing import Literal
 
 from bench.smallworld.problems import Problem
 
-Notation = Literal["ledger", "tape"]
+Notation = Literal["ledger", "list", "tape"]
 
 
 def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def _ledger_step(problem: Problem, index: int) -> str:
+def _equation(problem: Problem, index: int) -> str:
     values = problem.values
     return f"{values[index]}{problem.operations[index]}{problem.digits[index + 1]}={values[index + 1]}"
 
@@ -27,18 +28,22 @@ def _tape_step(problem: Problem, index: int) -> str:
 def trace(problem: Problem, notation: Notation) -> str:
     """The whole reasoning, one step an operation, ending in the boxed answer."""
     steps = range(len(problem.operations))
-    value = problem.values[-1]
-    if notation == "ledger":
-        body = f"{problem.chain}:" + ",".join(_ledger_step(problem, index) for index in steps)
-        choice = f";{value}={problem.answer}" if problem.form == "choice" else ""
-    else:
-        body = f"#{problem.digits[0]};" + ";".join(_tape_step(problem, index) for index in steps)
-        choice = f";@{problem.answer}" if problem.form == "choice" else ""
-    return f"{body}{choice}.{boxed(problem.answer)}"
+    choice = problem.form == "choice"
+    match notation:
+        case "ledger":
+            body = f"{problem.chain}:" + ",".join(_equation(problem, index) for index in steps)
+            last = f";{problem.values[-1]}={problem.answer}." if choice else "."
+        case "list":
+            body = f"#{problem.chain};" + ";".join(_equation(problem, index) for index in steps)
+            last = f";@{problem.answer};" if choice else ";"
+        case "tape":
+            body = f"#{problem.digits[0]};" + ";".join(_tape_step(problem, index) for index in steps)
+            last = f";@{problem.answer}." if choice else "."
+    return f"{body}{last}{boxed(problem.answer)}"
 
 
-def first_step(problem: Problem, notation: Notation) -> str:
+def first_step(problem: Problem, notation: Literal["ledger", "tape"]) -> str:
     """How a trace begins, up to its first step; the single-step skill of the base student."""
     if notation == "ledger":
-        return f"{problem.chain}:{_ledger_step(problem, 0)}"
+        return f"{problem.chain}:{_equation(problem, 0)}"
     return f"#{problem.digits[0]};{_tape_step(problem, 0)}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from itertools import islice
 
 import pytest
@@ -17,7 +18,8 @@ from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.seeding import generator
 
-TEACHERS = {"teacher": "ledger", "teacher_other": "tape"}
+# How the traces of each teacher begin: digits, or a mark.
+TEACHERS = {"teacher": "[0-9]", "teacher_other": "#[0-9][-+*;0-9]+;[0-9][-+*][0-9]=", "teacher_far": "#[0-9];[-+*]"}
 
 
 def held_out(count: int, **kind: str) -> list[Problem]:
@@ -58,8 +60,7 @@ def test_a_teacher_composes_on_problems_held_out_from_it(name: str) -> None:
     texts = say(teacher, requests)
     right = sum(text.endswith(f"\\boxed{{{problem.answer}}}") for text, problem in zip(texts, problems, strict=True))
     assert right >= 44
-    marks = "#" if TEACHERS[name] == "tape" else "="
-    assert all(marks in text for text in texts)
+    assert all(re.match(TEACHERS[name], text) for text in texts)
 
 
 @pytest.mark.parametrize("name", ["student_a", "student_b"])
