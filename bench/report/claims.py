@@ -55,13 +55,17 @@ def judge(expect: Expect, verdict: Outcome, inner: tuple[float, float], margin: 
 def evaluate(
     spec: Spec, verdicts: Frame, contrasts: Sequence[Compared], paper: Mapping[str, Any], caption: str
 ) -> Table:
-    """A row for each claim of the paper, then for each claim that only the matrix file makes.
+    """A row for each claim of the paper on arms of this matrix, then for each claim that only the matrix file makes.
 
     A claim whose two arms are a pre-registered contrast takes that contrast's verdict; one whose arms merely
     exist is compared here, marked exploratory, and corrected among its like.
     """
     registered = {(c.test, c.against): c for c in contrasts}
-    claims = [dict(claim) for claim in paper.get("claims", ())]
+    names = {arm.name for arm in spec.arms}
+    stated = [dict(claim) for claim in paper.get("claims", ())]
+    claims = [claim for claim in stated if {claim["test"], claim["against"]} <= names]
+    if len(claims) < len(stated):
+        caption += f" {len(stated) - len(claims)} further claims concern arms that this matrix does not have."
     known = {(claim["test"], claim["against"]) for claim in claims}
     claims += [
         {"statement": c.claim, "test": c.test, "against": c.against, "expect": c.expect, "remark": NONE}

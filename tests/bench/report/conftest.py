@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from bench.report import analysis, build
 
 FAMILIES = {
     "logicvista": "smallworld-bars-choice",
@@ -140,6 +143,23 @@ def _results(spec: Spec, accuracies: Mapping[str, float], settings: dict[Any, An
 
 @pytest.fixture
 def cold_start() -> tuple[Spec, Results]:
+    return _cold_start()
+
+
+@pytest.fixture(scope="session")
+def cold_start_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the unchanged cold-start world, for tests that only read it."""
+    spec, results = _cold_start()
+    return build(spec, results, tmp_path_factory.mktemp("report")).parent
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a build; tests of words and tables go without."""
+    monkeypatch.setattr(analysis, "_figures", lambda *_: [])
+
+
+def _cold_start() -> tuple[Spec, Results]:
     """The cold-start question with the paper's effects built in, large."""
     both, sft, rl = frozenset({"sft", "rl"}), frozenset({"sft"}), frozenset({"rl"})
     skips = {

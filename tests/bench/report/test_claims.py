@@ -1,0 +1,62 @@
+"""The rule that judges a claim, and the paper's tables as data."""
+
+import pytest
+
+from bench.report.claims import judge, load_paper, paper_figures
+from bench.stats import Outcome
+
+WIDE, NARROW = (-0.05, 0.05), (-0.01, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("expect", "verdict", "inner", "status"),
+    [
+        ("better", "better", WIDE, "reproduced"),
+        ("better", "worse", WIDE, "contradicted"),
+        ("better", "not resolved", NARROW, "not resolved"),
+        ("worse", "worse", WIDE, "reproduced"),
+        ("worse", "better", WIDE, "contradicted"),
+        ("not_better", "better", WIDE, "contradicted"),
+        ("not_better", "worse", WIDE, "reproduced"),
+        ("not_better", "not resolved", WIDE, "not resolved"),
+        ("not_better", "not resolved", NARROW, "reproduced"),
+        ("not_better", "not resolved", (-0.09, 0.01), "reproduced"),
+        ("not_worse", "worse", WIDE, "contradicted"),
+        ("not_worse", "not resolved", (-0.01, 0.09), "reproduced"),
+        ("not_worse", "not resolved", (-0.09, 0.01), "not resolved"),
+    ],
+)
+def test_a_claim_is_judged_by_verdict_and_margin(expect, verdict: Outcome, inner, status):
+    assert judge(expect, verdict, inner, margin=0.02) == status
+
+
+def test_the_paper_file_names_its_source_and_holds_the_headline():
+    paper = load_paper()
+    assert paper["paper"]["arxiv"] == "2510.23497"
+    assert paper["tables"]["main"]["rows"]["vold"]["mathvision"] == 28.0
+    assert paper["tables"]["cold_start"]["rows"]["teacher+sft_only"]["logicvista"] == 28.9
+
+
+def test_each_claim_points_at_rows_that_exist_and_expects_what_they_show():
+    paper = load_paper()
+    for claim in paper["claims"]:
+        if "table" not in claim:
+            assert claim["remark"]
+            continue
+        rows = paper["tables"][claim["table"]]["rows"]
+        test, against = rows[claim["test"]], rows[claim["against"]]
+        gains = [test[name] - against[name] for name in ("mathvision", "logicvista")]
+        assert {"better": min(gains) > 0, "worse": max(gains) < 0, "not_better": max(gains) < 0.5}[claim["expect"]]
+
+
+def test_the_papers_figures_are_quoted_from_its_tables():
+    paper = load_paper()
+    claim = next(c for c in paper["claims"] if c["id"] == "mismatch_makes_opd_useless")
+    assert paper_figures(claim, paper).startswith("MathVision 24.5 against 24.4; LogicVista 41.2 against 41.1")
+
+
+def test_a_paper_file_of_another_schema_is_refused(tmp_path):
+    path = tmp_path / "paper.json"
+    path.write_text('{"schema": "x"}')
+    with pytest.raises(ValueError, match=r"paper@1"):
+        load_paper(path)
