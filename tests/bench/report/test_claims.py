@@ -1,10 +1,14 @@
 """The rule that judges a claim, and the paper's tables as data."""
 
+from pathlib import Path
+
 import pytest
 
+from bench.matrix.spec import load_spec
 from bench.report.claims import judge, load_paper, paper_figures
 from bench.stats import Outcome
 
+ROOT = Path(__file__).parents[3]
 WIDE, NARROW = (-0.05, 0.05), (-0.01, 0.01)
 
 
@@ -60,3 +64,13 @@ def test_a_paper_file_of_another_schema_is_refused(tmp_path):
     path.write_text('{"schema": "x"}')
     with pytest.raises(ValueError, match=r"paper@1"):
         load_paper(path)
+
+
+def test_the_cold_start_matrix_has_every_arm_that_the_claims_speak_of():
+    spec = load_spec(ROOT / "ablations" / "cold_start.yaml")
+    claims = load_paper()["claims"]
+    assert {arm for claim in claims for arm in (claim["test"], claim["against"])} <= set(spec.names)
+    registered = {(c.test, c.against): c.expect for c in spec.analysis.contrasts}
+    shared = [c for c in claims if (c["test"], c["against"]) in registered]
+    assert len(shared) >= 4
+    assert all(registered[c["test"], c["against"]] == c["expect"] for c in shared)
