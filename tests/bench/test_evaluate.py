@@ -1,5 +1,8 @@
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +78,33 @@ def test_an_evaluation_cut_at_any_byte_of_its_log_ends_with_the_same_bytes(
         for name in ("verdicts.parquet", "responses.parquet", "summary.json"):
             assert (run / "out" / name).read_bytes() == (whole / "out" / name).read_bytes(), (cut, name)
         assert (run / "responses.jsonl").read_bytes() == log
+
+
+def test_an_evaluation_killed_in_the_middle_goes_on_where_it_stood(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    _run(SAMPLED, random_student, mathvision, whole)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run_until_killed, args=(random_student, mathvision, killed)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len((killed / "responses.jsonl").read_bytes().splitlines()) == 4  # one group of two items, two samples each
+
+    _run(SAMPLED, random_student, mathvision, killed)
+
+    for name in ("verdicts.parquet", "responses.parquet", "summary.json"):
+        assert (killed / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
+
+
+def _run_until_killed(model: Path, data: Path, run: Path) -> None:
+    def kill(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    evaluate(SAMPLED, model=model, data={"mathvision": data}, run=run, seed=1, execution=EXECUTION, progress=kill)
 
 
 def test_a_damaged_line_inside_the_log_is_set_aside_and_its_group_asked_again(

@@ -40,7 +40,7 @@ def read(text: str, labels: Sequence[str], options: Sequence[str] = ()) -> froze
 def by_text(text: str, options: Sequence[str]) -> frozenset[str]:
     """The labels of all options that read like ``text``."""
     wanted = plain(text)
-    pairs = zip(of(options), options, strict=True)
+    pairs = zip(of(options), options, strict=False)  # labels end at Z
     return frozenset(label for label, option in pairs if wanted and plain(option) == wanted)
 
 
