@@ -36,5 +36,6 @@ def decimal(value: float, places: int = 3) -> str:
 def _fixed(value: float, places: int) -> str:
     if not isfinite(value):
         return NONE
-    text = f"{value:.{places}f}"
+    # Sums in another order differ in the last bits; rounded off first, they cannot tip a tie such as 58.75.
+    text = f"{round(value, 9):.{places}f}"
     return text.removeprefix("-") if float(text) == 0 else text

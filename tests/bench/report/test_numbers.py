@@ -27,3 +27,7 @@ def test_a_p_value_is_never_nothing():
 def test_what_is_not_a_number_is_shown_as_absent():
     assert numbers.decimal(math.nan) == numbers.NONE
     assert numbers.percent(math.inf) == numbers.NONE
+
+
+def test_rounding_errors_do_not_tip_a_tie():
+    assert numbers.percent(0.5875 - 1e-16) == numbers.percent(0.5875) == numbers.percent(0.5875 + 1e-16)
