@@ -9,6 +9,7 @@ import json
 import resource
 import signal
 import sys
+from typing import Any
 
 MEMORY = 2 << 30
 CPU_SECONDS = 0.8
@@ -25,7 +26,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     config = [LatexExtractionConfig()]
 
-    def parsed(text: str) -> list[object]:
+    def parsed(text: str) -> Any:
         return parse_latex(f"${text}$", extraction_config=config, parsing_timeout=0)
 
     same(parsed(r"\frac{1}{2}"), parsed("0.5"), timeout_seconds=0)  # imports what is imported on first use

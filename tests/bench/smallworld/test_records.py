@@ -1,6 +1,7 @@
 """The small world's data sets pass through the loaders of the real benchmarks."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -56,4 +57,4 @@ def test_a_picture_shows_a_taller_bar_for_a_larger_digit() -> None:
         for index in range(len(problem.digits))
     ]
     order = np.argsort(problem.digits, kind="stable")
-    assert all(heights[a] <= heights[b] for a, b in zip(order, order[1:], strict=False))
+    assert all(heights[a] <= heights[b] for a, b in itertools.pairwise(order))
