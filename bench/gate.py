@@ -5,6 +5,7 @@ Each guarded value is tested for non-inferiority: *pass* when the interval of (r
 the checks of a run is held below ``FALSE_ALARM`` (Bonferroni; simulated in the tests), so a red check is news.
 """
 
+import hashlib
 import json as jsonlib
 import math
 import os
@@ -109,11 +110,13 @@ def run_check(update: bool = False, json: bool = False, junit: Path | None = Non
     from bench.matrix.run import STORE, run_matrix
     from bench.matrix.store import Store
 
-    done = run_matrix(MATRIX, profile=PROFILE, reports=None)
+    # A store of its own for each state of the code: a stage of other code is never taken for this code's.
+    store = STORE.parent / "check" / _code_digest()
+    done = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
     unfinished = {name: outcome for name, outcome in done.outcomes.items() if outcome.state != "done"}
     if unfinished:
         raise IncompleteRun(f"the check did not finish, nothing to compare: {', '.join(sorted(unfinished))}")
-    summary = RunSummary.model_validate(summarise(load(done.plan, Store(STORE))))
+    summary = RunSummary.model_validate(summarise(load(done.plan, Store(store))))
     if update:
         write_baseline(summary, BASELINE)
         print(f"baseline recorded: {BASELINE}")
@@ -125,6 +128,14 @@ def run_check(update: bool = False, json: bool = False, junit: Path | None = Non
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print("\n".join(annotations(result)))
     return int(result.exit_code)
+
+
+def _code_digest() -> str:
+    """Hash of the trainer's and the suite's own source."""
+    total = hashlib.sha256()
+    for path in sorted(path for package in ("vold", "bench") for path in (ROOT / package).rglob("*.py")):
+        total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()[:12]
 
 
 def summarise(results: "MatrixResults") -> dict[str, Any]:
@@ -303,7 +314,8 @@ def _judge(
     outcome: Outcome = "pass" if low > -margin else "regression" if high < 0 else "inconclusive"
     remark = ""
     if outcome == "inconclusive":
-        sd = math.sqrt((spread.seed + spread.item) * n)
+        # What one problem or step would have to spread for this interval, clusters and guards included.
+        sd = spread.reach(1 - NON_INFERIORITY) / 1.96 * math.sqrt(n)
         remark = f"needs n = {items_needed(margin, sd)} {unit}, has {n}" if math.isfinite(sd) else f"needs more {unit}"
     return Check(name, baseline, run, difference, low, high, margin, outcome, remark)
 
