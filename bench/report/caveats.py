@@ -10,6 +10,7 @@ from bench.report.tables import Measured
 from bench.stats import seeds_needed
 
 HIGH_RATE = 0.05
+FEW_CLUSTERS = 10
 
 
 def write(
@@ -53,6 +54,12 @@ def _coverage(spec: Spec, results: Results, rows: Frame, measured: Measured, see
                 f"{arm.name}: {lacking} of {measured.expected['']} responses are missing. They count neither as "
                 "right nor as wrong, and paired differences use what both arms have."
             )
+    clusters = rows.groupby("family", observed=True)["cluster"].nunique()
+    for family, count in clusters[clusters < FEW_CLUSTERS].items():
+        yield (
+            f"{family}: its problems fall into only {count} groups of a common source, so its intervals are wide and "
+            "themselves uncertain."
+        )
     absent = [name for name in spec.analysis.primary.over if name not in set(rows["benchmark"])]
     if absent:
         yield f"Part of the planned average, but without results: {', '.join(absent)}."

@@ -102,6 +102,14 @@ def test_too_few_problems_are_inconclusive_and_say_how_many_are_needed():
     assert all(int(r.split()[3]) > ITEMS * len(BENCHMARKS) for r in remarks)
 
 
+def test_few_clusters_need_more_problems_than_there_are():
+    bits = draw(np.random.default_rng(3))
+    clusters = {name: ["one", "two"] * (ITEMS // 2) for name in BENCHMARKS}
+    few = summary(bits, TRAINING, clusters=clusters)
+    remark = check(few, few, Margins()).checks[0].remark
+    assert int(remark.split()[3]) > ITEMS * len(BENCHMARKS)
+
+
 def test_a_regression_outranks_an_inconclusive_check():
     rng = np.random.default_rng(4)
     bits = draw(rng)

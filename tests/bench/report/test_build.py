@@ -125,6 +125,13 @@ def test_an_arm_without_results_is_listed_last_and_its_contrast_stays_open(cold_
     assert any("teacher+grpo seed 11 rl: failed" in text for text in content["caveats"])
 
 
+def test_few_clusters_are_a_caveat(cold_start, without_figures):
+    spec, results = cold_start
+    results.verdicts.loc[results.verdicts["benchmark"] == "logicvista", "cluster"] = "the same question"
+    caveats = analyse(spec, results, {}).caveats
+    assert any(text.startswith("smallworld-bars-choice: its problems fall into only 1 groups") for text in caveats)
+
+
 def test_a_matrix_without_contrasts_draws_no_conclusion(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     spec.analysis.contrasts = ()
