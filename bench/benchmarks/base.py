@@ -14,14 +14,16 @@ logicvista
     ``test``: ``dataset.json``, a dictionary by ``v1_k``; pictures ``images/<imagename>``.
 
 A small-world data set lies in such a directory too, with a descriptor ``smallworld.json`` beside the records:
-``{"schema": "vold-bench/dataset@1", "name": "smallworld-...", "benchmark": ..., "split": ..., "synthetic": true}``.
+``{"schema": "vold-bench/dataset@1", "name": "smallworld-...", "benchmark": ..., "split": ..., "synthetic": true,
+"independent": true}``. Its records are drawn independently of each other, so each is a cluster of its own, even where
+they share a question's words.
 """
 
 import ast
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,8 @@ def read(benchmark: Benchmark, root: Path, split: str | None, *, require_picture
     missing: DatasetError | None = None
     for name in wanted:
         problems = _problems(benchmark, found[name], root)
+        if descriptor.get("independent") is True:
+            problems = tuple(replace(problem, cluster=problem.id) for problem in problems)
         missing_here = _missing_picture(problems, found[name], root) if require_pictures else None
         if missing_here is None:
             shown = descriptor.get("split", name)

@@ -96,7 +96,7 @@ def provenance(plan: Plan, store: Store) -> dict[str, Any]:
     settings = plan.profile.settings
     finished = [status for name in plan.stages if store.done(name) and (status := store.status(name))]
     return {
-        "matrix": str(plan.spec.path),
+        "matrix": _portable(str(plan.spec.path)),
         "profile": plan.profile.name,
         "about": settings.about,
         "seeds": list(plan.seeds),

@@ -11,7 +11,9 @@ MASKS = {"wrong": "on wrong attempts", "all": "on all attempts", "correct": "on 
 
 def explain(arm: Arm, settings: Settings) -> str:
     """One sentence without its full stop: cold start, then objective, then the matrix file's own remark."""
-    if {"sft", "rl"} <= set(arm.skip):
+    if not any(name == arm.name for name, _ in settings):
+        said = "not part of this run"
+    elif {"sft", "rl"} <= set(arm.skip):
         said = "the base model as it is"
     else:
         said = f"{_cold_start(arm, settings)}, {_objective(arm, settings)}"

@@ -100,7 +100,7 @@ def _mathvista(root: Path, rows: Rows) -> None:
         }
         for key, image, problem in rows
     }
-    (root / "testmini.json").write_text(json.dumps(records, indent=1, sort_keys=True), encoding="utf-8")
+    (root / "testmini.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
 
 
 def _logicvista(root: Path, rows: Rows) -> None:
@@ -119,7 +119,7 @@ def _logicvista(root: Path, rows: Rows) -> None:
         }
         for key, image, problem in rows
     }
-    (root / "dataset.json").write_text(json.dumps(records, indent=1, sort_keys=True), encoding="utf-8")
+    (root / "dataset.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
 
 
 DATASETS: tuple[Dataset, ...] = (
@@ -153,6 +153,7 @@ def _write(dataset: Dataset, split: Split, n: int, root: Path) -> Path:
         "benchmark": dataset.benchmark,
         "split": split,
         "synthetic": True,
+        "independent": True,
         "generator": GENERATOR,
         "n": n,
     }

@@ -40,7 +40,7 @@ def test_the_real_loader_reads_every_record_with_its_answer_and_picture(
     root = records.materialise("test", 12, tmp_path)[dataset.benchmark]
     problems = load(dataset.benchmark, root)
     expected = stream(records.DATA_SEED, dataset.name, "test", dataset.family, dataset.form)
-    assert len(problems) == 12
+    assert len(problems) == 12 == len({problem.cluster for problem in problems})
     for problem, source in zip(problems, expected, strict=False):
         assert problem.answer == source.answer
         assert not problem.unscorable
