@@ -1,4 +1,4 @@
-"""The regression check for real: train and evaluate a quick small-world pass and hold it against the tracked baseline."""
+"""The regression check for real: a quick small-world pass, trained and evaluated, against the tracked baseline."""
 
 import json
 import platform
