@@ -1,11 +1,10 @@
 """The command line. Nothing heavy is imported before a command runs."""
 
-import json
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -231,11 +230,6 @@ def _seeds(text: str) -> list[int] | None:
     if len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise ConfigurationError(f"--seeds {text}: seeds must be different numbers from 0")
     return seeds
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def fail(error: BaseException) -> NoReturn:

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from bench.benchmarks import BENCHMARKS
-from bench.cli import print_json
 from bench.datasets import SMALLWORLD
 from bench.errors import ConfigurationError
+from bench.json_output import print_json
 from bench.matrix.execute import execute
 from bench.matrix.materials import Input, Materials
 from bench.matrix.plan import Cell, Stage, make_stage, resolve

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli import print_json
 from bench.errors import ConfigurationError
+from bench.json_output import print_json
 
 _PACKAGES = (
     "torch",

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli import print_json
 from bench.errors import ErrorClass, ExitCode
+from bench.json_output import print_json
 from bench.matrix.costs import Estimate, estimate, pending
 from bench.matrix.launchers.local import longest_paths
 from bench.matrix.plan import Plan

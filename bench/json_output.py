@@ -1,0 +1,10 @@
+"""How every command with ``--json`` answers."""
+
+import json
+import sys
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
