@@ -28,7 +28,6 @@ BASELINE = ROOT / "results" / "baselines" / "check.json"
 RERECORD = "record a new one with `vold-bench check --update`"
 FALSE_ALARM = 0.01
 NON_INFERIORITY = 0.025
-LAST_STEPS = 5
 MARKS = {True: "1", False: "0"}
 Outcome = Literal["pass", "regression", "inconclusive"]
 Names = tuple[str, ...]
@@ -40,7 +39,7 @@ class IncompleteRun(VoldBenchError):
 
 class Cell(Strict):
     """One arm under one seed: per benchmark a string with 1 (right), 0 or - (missing) for each problem in order;
-    per guarded metric its values at the last measured training steps, by step."""
+    per guarded metric its values at the last training steps, those measured, by step."""
 
     verdicts: dict[str, str]
     training: dict[str, dict[int, float]] = Field(default_factory=dict)
@@ -140,7 +139,7 @@ def _code_digest() -> str:
 
 def summarise(results: "MatrixResults") -> dict[str, Any]:
     """Reduce results to what the baseline stores; plain JSON types, the same for the same results."""
-    from bench.report.tables import rl_curves
+    from bench.report.tables import last_steps, rl_curves
 
     rows: Any = results.verdicts
     if "benchmark" not in rows:
@@ -148,7 +147,7 @@ def summarise(results: "MatrixResults") -> dict[str, Any]:
     table: Any = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
     order = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
     problems = {name: [str(value) for value in group["id"]] for name, group in order.items()}
-    curves: Any = rl_curves(results)
+    curves: Any = last_steps(rl_curves(results))
     cells: dict[str, dict[str, Any]] = {}
     for (arm, seed), group in rows[rows["sample"] == 0].groupby(["arm", "seed"], sort=True):
         right = {(b, i): bool(c) for b, i, c in zip(group["benchmark"], group["id"], group["correct"], strict=True)}
@@ -159,7 +158,7 @@ def summarise(results: "MatrixResults") -> dict[str, Any]:
         training = {}
         for metric in ("reward_mean", "kl"):
             own = curves[(curves["arm"] == arm) & (curves["seed"] == seed) & (curves["metric"] == metric)]
-            last = own.sort_values("step").tail(LAST_STEPS)
+            last = own.sort_values("step")
             if len(last):
                 training[metric] = {str(s): round(v, 9) for s, v in zip(last["step"], last["value"], strict=True)}
         cells.setdefault(str(arm), {})[str(seed)] = {"verdicts": bits, "training": training}

@@ -26,7 +26,7 @@ METHODS = (
     "when the arm is worse, or when the 90 % interval excludes gains as large as the margin. Margin where the matrix "
     "file names none: 2.0 points.",
     "Curves are means over seeds with the range from the lowest to the highest seed; from 20 measured steps on, "
-    "each is a running mean over 5. Final values are means over the last 5 measured steps.",
+    "each is a running mean over 5. Final values are means over the last 5 steps, those measured.",
 )
 
 

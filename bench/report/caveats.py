@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
+from typing import Any
 
 from bench.report.contrasts import Compared
 from bench.report.model import Frame, Results, Spec
@@ -20,11 +21,12 @@ def write(
     return (
         *_world(rows),
         *_coverage(spec, results, rows, measured, seeds),
+        *_dependence(results, seeds),
         *_power(contrasts),
         *_states(rows),
         "Figures and tables by benchmark are exploratory: only the pooled pre-registered contrasts are corrected "
         "for their number.",
-        "No blind (no image) baseline and no majority baseline were run.",
+        _baselines(results),
     )
 
 
@@ -69,6 +71,28 @@ def _coverage(spec: Spec, results: Results, rows: Frame, measured: Measured, see
         if len(failed):
             names = ", ".join(sorted({f"{r.arm} seed {r.seed} {r.kind}: {r.status}" for r in failed.itertuples()}))
             yield f"Stages that did not finish: {names}."
+
+
+def _dependence(results: Results, seeds: int) -> Iterator[str]:
+    inputs = results.provenance.get("inputs", {})
+    students = {identity for name in ("student", "model") for identity in inputs.get(name, ())}
+    if 0 < len(students) < seeds:
+        plural = "student" if len(students) == 1 else "students"
+        yield f"{seeds} seeds over {len(students)} base {plural}: seeds that share one are not fully independent."
+    stages = results.stages
+    if stages.empty:
+        return
+    evaluations: Any = stages[stages["kind"] == "eval"].groupby("arm", sort=False)["stage_id"]
+    repeated = [str(arm) for arm, names in evaluations if names.duplicated().any()]
+    if repeated:
+        yield f"The same evaluation serves several seeds and is counted once for each: {', '.join(repeated)}."
+
+
+def _baselines(results: Results) -> str:
+    blind = any(config.get("blind") for (_, kind), config in results.settings.items() if kind == "eval")
+    return (
+        f"No {'' if blind else 'blind (no image) baseline and no '}majority baseline {'was' if blind else 'were'} run."
+    )
 
 
 def _power(contrasts: Sequence[Compared]) -> Iterator[str]:

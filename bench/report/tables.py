@@ -201,8 +201,8 @@ def rl_curves(results: Results) -> Frame:
 
 
 def training(results: Results, order: list[str], caption: str) -> Table:
-    """Mean over the last measured steps of each metric, with the range over seeds."""
-    curves = rl_curves(results)
+    """Mean of each metric over the last steps, with the range over seeds."""
+    curves = last_steps(rl_curves(results))
     columns = (Column("arm", "arm"), *(Column(k, label, "number") for k, (label, _) in TRAINING_METRICS.items()))
     table = []
     for arm in order if not curves.empty else ():
@@ -211,7 +211,7 @@ def training(results: Results, order: list[str], caption: str) -> Table:
             continue
         row = {"arm": arm}
         for metric, (_, places) in TRAINING_METRICS.items():
-            ends = final_values(own[own["metric"] == metric])
+            ends = [float(v) for v in own[own["metric"] == metric].groupby("seed")["value"].mean()]
             row[metric] = NONE if not ends else decimal(sum(ends) / len(ends), places)
             if len(ends) > 1:
                 row[metric] += f" [{decimal(min(ends), places)}, {decimal(max(ends), places)}]"
@@ -219,7 +219,7 @@ def training(results: Results, order: list[str], caption: str) -> Table:
     return Table("training", caption, columns, tuple(table))
 
 
-def final_values(curves: Frame) -> list[float]:
-    """For each seed the mean of one metric over its last ``LAST_STEPS`` measured steps."""
-    ordered: Any = curves.sort_values("step").groupby("seed", sort=True)["value"]
-    return [float(values.tail(LAST_STEPS).mean()) for _, values in ordered]
+def last_steps(curves: Frame) -> Frame:
+    """The rows of the last ``LAST_STEPS`` steps of each arm and seed: a metric that is measured rarely has fewer."""
+    last = curves.groupby(["arm", "seed"])["step"].transform("max")
+    return curves[curves["step"] > last - LAST_STEPS]

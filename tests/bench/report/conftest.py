@@ -129,7 +129,14 @@ def _results(spec: Spec, accuracies: Mapping[str, float], settings: dict[Any, An
         curves=pd.concat([_curves(a.name, s, accuracies[a.name]) for a, s in trained], ignore_index=True),
         stages=pd.DataFrame(
             [
-                {"arm": a.name, "seed": s, "kind": k, "stage_id": f"{k}-0", "status": "done", "cpu_seconds": 90.0}
+                {
+                    "arm": a.name,
+                    "seed": s,
+                    "kind": k,
+                    "stage_id": f"{k}-{a.name}-{s if a.skip < {'sft', 'rl'} else 0}",
+                    "status": "done",
+                    "cpu_seconds": 90.0,
+                }
                 for a, s in cells
                 for k in ("sft", "rl", "eval")
                 if k not in a.skip

@@ -132,6 +132,34 @@ def test_few_clusters_are_a_caveat(cold_start, without_figures):
     assert any(text.startswith("smallworld-bars-choice: its problems fall into only 1 groups") for text in caveats)
 
 
+def test_final_values_are_of_the_last_steps_even_where_few_were_measured(cold_start, without_figures):
+    spec, results = cold_start
+    curves = results.curves
+    kl = (curves["arm"] == "teacher+grpo") & (curves["metric"] == "kl_exact")
+    ends = curves[kl & (curves["step"] == 40)]["value"]
+    results.curves = curves[~kl | curves["step"].isin([20, 30, 40])]
+    table = {row["arm"]: row["kl"] for row in analyse(spec, results, {}).tables["training"].rows}
+    assert table["teacher+grpo"] == f"{ends.mean():.3f} [{ends.min():.3f}, {ends.max():.3f}]"
+
+
+def test_seeds_that_share_a_base_model_and_evaluations_counted_again_are_caveats(cold_start, without_figures):
+    spec, results = cold_start
+    results.provenance["inputs"] = {"student": {"sha256:a": "student_a", "sha256:b": "student_b"}}
+    caveats = analyse(spec, results, {}).caveats
+    assert any(text.startswith("3 seeds over 2 base students") for text in caveats)
+    assert "The same evaluation serves several seeds and is counted once for each: base." in caveats
+    results.provenance["inputs"]["student"]["sha256:c"] = "student_c"
+    results.stages["stage_id"] = [f"stage-{i}" for i in range(len(results.stages))]
+    assert not any("base students" in text or "counted once" in text for text in analyse(spec, results, {}).caveats)
+
+
+def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
+    spec, results = cold_start
+    assert "No blind (no image) baseline and no majority baseline were run." in analyse(spec, results, {}).caveats
+    results.settings["base", "eval"] = {"blind": True}
+    assert "No majority baseline was run." in analyse(spec, results, {}).caveats
+
+
 def test_a_matrix_without_contrasts_draws_no_conclusion(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     spec.analysis.contrasts = ()
