@@ -1,4 +1,4 @@
-"""From what a person writes after ``--data`` to a directory with a benchmark's records."""
+"""The generated data of the small world as sources: ``smallworld/NAME?n=N``."""
 
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -8,17 +8,11 @@ from bench.errors import ConfigurationError
 SMALLWORLD = "smallworld/"
 
 
-def locate(benchmark: str, source: str, cache: Path) -> Path:
-    """The place of a benchmark's records.
+def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
+    """The directory under ``cache`` where the problems of ``smallworld/SPLIT?n=N`` lie, written there when absent.
 
-    source: a directory (or record file) in the benchmark's own form, or ``smallworld/SPLIT?n=N``, whose problems
-    are then written under ``cache``. Raises ConfigurationError naming the mend.
+    Raises ConfigurationError naming the mend.
     """
-    if not source.startswith(SMALLWORLD):
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise ConfigurationError(f"{source}: no such file or directory; put the files of {benchmark} there")
-        return path
     split, n = smallworld_source(source)
     from bench.smallworld.records import materialise
 

@@ -4,21 +4,20 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from bench import benchmarks, prompts
-from bench.benchmarks import Dataset
 from bench.engines import Engine, Prompt, Reply, Settings
 from bench.errors import ConfigurationError
 from bench.records import Problem, Response
 from bench.responses import Asked, Key, ResponseLog
+from bench.selection import Selection, select
 from vold.config import Execution, Strict
-from vold.files import sync
-from vold.seeding import derive, generator
+from vold.files import MODEL_SUFFIXES, WEIGHTS, write_whole
+from vold.seeding import derive
 from vold.training.progress import Progress, silent
 
 
@@ -60,14 +59,6 @@ class EvalConfig(Strict):
         return self.min_pixels, self.max_pixels
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """A data set with the problems that are asked, in the order of asking."""
-
-    dataset: Dataset
-    problems: tuple[Problem, ...]
-
-
 def evaluate(
     config: EvalConfig,
     *,
@@ -82,11 +73,11 @@ def evaluate(
 
     data: the place of each benchmark's records. While it works it appends ``run/responses.jsonl``; called again
     on the same ``run`` it continues there and ends with the same bytes. Raises DatasetError, ModelError (no
-    checkpoint), ConfigurationError (``run`` belongs to another evaluation) and DiskFullError.
+    checkpoint), ConfigurationError (nothing to score, or ``run`` belongs to another evaluation) and DiskFullError.
     """
     from bench.verdicts import write_tables  # pandas is slow to import, and a plan only needs the config
 
-    selections = [_select(config, name, data) for name in _names(config, data)]
+    selections = [_select(config, name, data[name]) for name in _names(config, data)]
     run.mkdir(parents=True, exist_ok=True)
     provenance = {
         "config": config.model_dump(mode="json"),
@@ -123,14 +114,16 @@ def _names(config: EvalConfig, data: Mapping[str, Path]) -> list[str]:
     return sorted(wanted, key=list(benchmarks.BENCHMARKS).index)
 
 
-def _select(config: EvalConfig, name: str, data: Mapping[str, Path]) -> Selection:
-    """The scorable problems of a benchmark, or the first ``limit`` of their seeded shuffle in the set's own order."""
-    dataset = benchmarks.read(name, data[name], config.splits.get(name), require_pictures=not config.blind)
-    problems = [problem for problem in dataset.problems if not problem.unscorable]
-    if config.limit is not None and config.limit < len(problems):
-        order = generator(config.subset_seed, "subset", dataset.name, dataset.split).permutation(len(problems))
-        problems = [problems[index] for index in sorted(order[: config.limit])]
-    return Selection(dataset, tuple(problems))
+def _select(config: EvalConfig, name: str, place: Path) -> Selection:
+    dataset = benchmarks.read(name, place, config.splits.get(name), require_pictures=not config.blind)
+    selection = select(dataset, config.limit, config.subset_seed)
+    if not selection.problems:
+        found = len(dataset.problems)
+        raise ConfigurationError(
+            f"{place}: none of the {found} {name} records of split {dataset.split!r} can be scored; "
+            "give records with answers, or leave the benchmark out"
+        )
+    return selection
 
 
 def _groups(config: EvalConfig, selection: Selection) -> list[Sequence[Problem]]:
@@ -183,8 +176,7 @@ def _record_prompts(path: Path, engine: Engine, config: EvalConfig, selections: 
             "tokens": len(ids),
             "token_ids_sha256": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         }
-    path.write_text(json.dumps(shown, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    sync(path)
+    write_whole(path, json.dumps(shown, indent=1, sort_keys=True) + "\n")
 
 
 def _append_timing(path: Path, responses: int, tokens: int, seconds: float) -> None:
@@ -195,8 +187,8 @@ def _append_timing(path: Path, responses: int, tokens: int, seconds: float) -> N
 
 def _model(path: Path) -> dict[str, str]:
     """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
-    files = sorted(file for file in path.glob("*") if file.suffix in (".safetensors", ".json", ".jinja", ".txt"))
-    if not any(file.suffix == ".safetensors" for file in files):
+    files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
+    if not any(file.suffix == WEIGHTS for file in files):
         raise ConfigurationError(f"{path}: no checkpoint (config.json and *.safetensors) lies there; check the path")
     total = hashlib.sha256()
     for file in files:
@@ -206,11 +198,12 @@ def _model(path: Path) -> dict[str, str]:
 
 
 def _claim(run: Path, provenance: Mapping[str, Any]) -> None:
-    """Refuse a run directory that holds the responses of another evaluation."""
+    """Mark a new run directory as this evaluation's; refuse one that is another's."""
     path, text = run / "evaluation.json", json.dumps(provenance, indent=1, sort_keys=True) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if not path.exists():
+        write_whole(path, text)
+    elif path.read_text(encoding="utf-8") != text:
         raise ConfigurationError(
             f"{run}: holds another evaluation (other settings, seed or model, see {path.name}); "
             "give this one a directory of its own"
         )
-    path.write_text(text, encoding="utf-8")

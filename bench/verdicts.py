@@ -4,24 +4,22 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from bench.records import STATES, Problem, Response, Verdict
 from bench.responses import Key
 from bench.scoring import score
+from bench.selection import Selection
 from vold.files import publish_directory
-
-if TYPE_CHECKING:
-    from bench.evaluate import Selection
 
 Row = dict[str, Any]
 
 
 def write_tables(
     out: Path,
-    selections: Sequence["Selection"],
+    selections: Sequence[Selection],
     responses: Mapping[Key, Response],
     samples: int,
     provenance: Mapping[str, Any],
@@ -62,7 +60,7 @@ def _response_row(problem: Problem, response: Response) -> Row:
     }
 
 
-def _verdict_row(selection: "Selection", problem: Problem, response: Response, verdict: Verdict) -> Row:
+def _verdict_row(selection: Selection, problem: Problem, response: Response, verdict: Verdict) -> Row:
     return {
         "benchmark": problem.benchmark,
         "dataset": selection.dataset.name,
@@ -81,7 +79,7 @@ def _verdict_row(selection: "Selection", problem: Problem, response: Response, v
     }
 
 
-def _summary(selection: "Selection", rows: Sequence[Row], samples: int) -> Row:
+def _summary(selection: Selection, rows: Sequence[Row], samples: int) -> Row:
     """accuracy is over the ``n`` rows there are, of the ``expected`` ones; errors count as not right."""
     states = Counter(row["state"] for row in rows)
     dataset = selection.dataset

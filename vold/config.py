@@ -9,6 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MAX_NONFINITE_STEPS = 3
+"""Consecutive skipped steps that end a training run, where its config has no field for it (SFT) or sets none (RL)."""
+
 
 class Strict(BaseModel):
     """Unknown keys are refused and instances are immutable."""
@@ -93,7 +96,9 @@ class RLConfig(Strict):
     reduce: Literal["token_mean", "sequence_mean"] = "token_mean"
     distill: DistillConfig = DistillConfig()
     freeze: tuple[FreezablePart, ...] = ("vision",)
-    max_nonfinite_steps: int = Field(default=3, ge=1, description="consecutive skipped steps that end the run")
+    max_nonfinite_steps: int = Field(
+        default=MAX_NONFINITE_STEPS, ge=1, description="consecutive skipped steps that end the run"
+    )
 
     @model_validator(mode="after")
     def _has_an_objective(self) -> "RLConfig":

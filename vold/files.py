@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and full disks told clearly."""
+"""Files that appear whole or not at all, full disks told clearly, and which files make a model."""
 
 import errno
 import os
@@ -7,20 +7,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+WEIGHTS = ".safetensors"
+MODEL_SUFFIXES = frozenset({WEIGHTS, ".json", ".jinja", ".txt"})
+"""Endings of the files that make a checkpoint: weights, settings, chat template, tokenizer."""
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 class DiskFullError(RuntimeError):
     """No space left while writing; what was there before is untouched."""
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the error, or one that it was raised from, says that no space or quota is left.
+
+    Libraries written in Rust (safetensors) report it as text, not as an errno.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, DiskFullError) or getattr(chain, "errno", None) in _DISK_FULL:
+            return True
+        text = str(chain)
+        if "No space left on device" in text or any(f"(os error {code})" in text for code in _DISK_FULL):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
 @contextmanager
 def disk_full_named(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota (also as safetensors words it) into DiskFullError naming ``path``."""
-    full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    """Turn a full disk or quota into DiskFullError naming ``path``."""
     try:
         yield
+    except DiskFullError:
+        raise
     except Exception as error:
-        code = getattr(error, "errno", None)
-        if code in full or any(f"(os error {value})" in str(error) for value in full):
+        if is_disk_full(error):
             raise DiskFullError(f"{path}: cannot be written, the disk is full; free space and run again") from error
         raise
 
@@ -32,6 +54,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all; raises DiskFullError."""
+    scratch = path.with_name(f".{path.name}.partial")
+    with disk_full_named(path):
+        scratch.write_text(text, encoding="utf-8")
+        sync(scratch)
+        scratch.replace(path)
 
 
 @contextmanager

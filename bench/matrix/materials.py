@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.datasets import SMALLWORLD, locate, smallworld_source
+from bench.datasets import SMALLWORLD, dataset_path, smallworld_source
 from bench.errors import ConfigurationError
 from bench.matrix.source import Where
 from bench.matrix.store import Store
@@ -64,7 +64,7 @@ class Materials:
         """One benchmark's problems: a directory in its official form."""
         if source.startswith(SMALLWORLD):
             with _placed(where):
-                return self._local(locate(benchmark, source, self._generated()), where)
+                return self._local(dataset_path(benchmark, source, self._generated()), where)
         return self._local(self._path(source), where, mend=f"put the files of {benchmark} there")
 
     def _path(self, text: str) -> Path:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TEACHER_GATE = {"solve": 0.97}
 STUDENT_GATE = {
     "text/drill": 0.97,
+    "text/pick": 0.9,
     "text/first-ledger": 0.97,
     "text/first-tape": 0.97,
     "picture/read": 0.97,
@@ -51,7 +52,7 @@ BLUEPRINTS: dict[str, Blueprint] = {
 
 
 def recipe(blueprint: Blueprint) -> "Recipe":
-    """One recipe for both students, one for both teachers."""
+    """One recipe for both students, one for the three teachers."""
     from bench.smallworld.pretrain import Recipe
 
     if blueprint.notation is None:

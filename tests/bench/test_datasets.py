@@ -3,14 +3,8 @@ from pathlib import Path
 import pytest
 
 from bench.benchmarks import load
-from bench.datasets import locate
+from bench.datasets import dataset_path
 from bench.errors import ConfigurationError
-
-
-def test_a_directory_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert locate("mathvision", str(tmp_path), tmp_path / "cache") == tmp_path
-    with pytest.raises(ConfigurationError, match="no such file or directory; put the files of mathvision there"):
-        locate("mathvision", str(tmp_path / "nowhere"), tmp_path)
 
 
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvision", "mathvista", "logicvista"])
@@ -19,7 +13,7 @@ def test_the_small_world_is_written_and_loads_through_the_loader_of_the_real_ben
 ) -> None:
     from bench.smallworld.problems import HELD_OUT
 
-    root = locate(benchmark, f"smallworld/{next(iter(HELD_OUT.values()))}?n=3", tmp_path)
+    root = dataset_path(benchmark, f"smallworld/{next(iter(HELD_OUT.values()))}?n=3", tmp_path)
     problems = load(benchmark, root)
     assert len(problems) == 3
     assert not any(problem.unscorable for problem in problems)
@@ -30,4 +24,4 @@ def test_the_small_world_is_written_and_loads_through_the_loader_of_the_real_ben
 )
 def test_a_malformed_small_world_source_is_refused(source: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"smallworld/|no small-world"):
-        locate("mathvision", source, tmp_path)
+        dataset_path("mathvision", source, tmp_path)

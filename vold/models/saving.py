@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-from vold.files import publish_directory
+from vold.files import MODEL_SUFFIXES, WEIGHTS, publish_directory
 from vold.models.language_model import LanguageModel
 
 # Everything beside the weights travels as it is: tokenizer, chat template, image processor, generation config.
-_WRITTEN_BY_MODEL = {"config.json", "model.safetensors.index.json"}
-_COPIED_SUFFIXES = {".json", ".jinja", ".txt"}
+# Not so a recipe: it tells how the source was made, which is no longer true of what was trained from it.
+_NOT_COPIED = {"config.json", "model.safetensors.index.json", "recipe.json"}
 
 
 def save_checkpoint(model: LanguageModel, out: Path) -> None:
@@ -16,5 +16,5 @@ def save_checkpoint(model: LanguageModel, out: Path) -> None:
     with publish_directory(out) as directory:
         model.model.save_pretrained(directory)
         for file in sorted(model.path.iterdir()):
-            if file.suffix in _COPIED_SUFFIXES and file.name not in _WRITTEN_BY_MODEL:
+            if file.suffix in MODEL_SUFFIXES - {WEIGHTS} and file.name not in _NOT_COPIED:
                 shutil.copyfile(file, directory / file.name)

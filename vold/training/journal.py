@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from vold.files import disk_full_named
+from vold.files import disk_full_named, write_whole
 
 
 class Journal:
@@ -16,11 +16,7 @@ class Journal:
     def __init__(self, path: Path, resume_after: int) -> None:
         """Keep the rows up to step ``resume_after`` and drop the rest, a half-written last line included."""
         self.path = path
-        with disk_full_named(path):
-            kept = list(_rows_until(path, resume_after))
-            scratch = path.with_name(f".{path.name}.partial")
-            scratch.write_text("".join(kept), encoding="utf-8")
-            scratch.replace(path)
+        write_whole(path, "".join(_rows_until(path, resume_after)))
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Append one row; numbers that JSON does not know become null."""

@@ -1,11 +1,12 @@
 """Stage 1, the cold start: the student imitates reasoning traces (next-token NLL on the completion alone)."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from vold.config import Execution, SFTConfig
+from vold.config import MAX_NONFINITE_STEPS, Execution, SFTConfig
 from vold.data.prompts import Trace, read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
@@ -19,11 +20,11 @@ from vold.training.optim import Optimizer, learning_rate
 from vold.training.progress import Progress, silent
 from vold.training.runtime import precision, prepare
 
-MAX_NONFINITE_STEPS = 3
+_log = logging.getLogger(__name__)
 
 
 def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[TokenSequence]:
-    """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out.
+    """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out and told.
 
     Raises ValueError when none is left.
     """
@@ -36,6 +37,8 @@ def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) ->
             encoded.append(sequence)
     if not encoded:
         raise ValueError(f"none of {len(traces)} traces fits into max_length {max_length}")
+    if dropped := len(traces) - len(encoded):
+        _log.warning("%d of %d traces are over max_length %d and were left out", dropped, len(traces), max_length)
     return encoded
 
 
