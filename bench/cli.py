@@ -124,7 +124,9 @@ def evaluate(
         ),
     ] = None,
     benchmarks: Annotated[str, typer.Option(help="Only these, such as mathvision,logicvista.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems of each benchmark.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="This many problems of each benchmark, the same for every model.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Responses to each problem.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response.")] = None,
@@ -239,14 +241,15 @@ def fail(error: BaseException) -> NoReturn:
     kind = classify(error)
     refused = isinstance(error, VoldBenchError) or (isinstance(error, RuntimeError) and raised_here(error))
     foreseen = refused or kind is not ErrorClass.FAILED
-    title = kind.value.replace("_", " ") if foreseen else "internal error, please report it"
+    code = error.exit_code if isinstance(error, VoldBenchError) else kind.exit_code if foreseen else ExitCode.INTERNAL
+    title = code.name.lower().replace("_", " ") if foreseen else "internal error, please report it"
     lines = [f"error ({title}):", *(f"  {line}" for line in (str(error) or type(error).__name__).splitlines())]
     if is_disk_full(error):
         lines.append("  The disk is full. Nothing finished is lost; free some space and run the same command again.")
     if not foreseen:
         lines.append(f"  {type(error).__name__}; the option --debug before the command shows where")
     sys.stderr.write("\n".join(lines) + "\n")
-    sys.exit(kind.exit_code if foreseen else ExitCode.INTERNAL)
+    sys.exit(code)
 
 
 def main() -> None:

@@ -59,7 +59,8 @@ def run(
     folder = store.path(stage.id) / "out"
     if out is not None:
         shutil.copytree(folder, out, dirs_exist_ok=True)
-    page = _report(results, label, seed, list(sources), reports) if reports is not None else None
+    # Evaluations of one checkpoint under other settings get pages of their own.
+    page = _report(results, label, seed, list(sources), reports / stage.id) if reports is not None else None
     if as_json:
         print_json({"stage": stage.id, "out": folder, "report": page, **results.summaries[label, seed]})
         return
@@ -161,14 +162,14 @@ def _results(stage: Stage, store: Store, label: str, seed: int) -> MatrixResults
     return read([Cell(label, seed, {"eval": stage.id})], stages, store, origin)
 
 
-def _report(results: MatrixResults, label: str, seed: int, benchmarks: list[str], reports: Path) -> Path:
+def _report(results: MatrixResults, label: str, seed: int, benchmarks: list[str], out: Path) -> Path:
     """The page of a matrix of one arm that was not trained here."""
     from bench.report import build
 
     analysis = Analysis(primary=Primary(over=tuple(benchmarks)))
     question = f"How many problems does {label} solve?"
     spec = MatrixSpec(label, question, (seed,), {}, (Arm(label, frozenset(("sft", "rl"))),), {}, analysis, Path(label))
-    return build(spec, results, reports / f"eval-{label}")
+    return build(spec, results, out)
 
 
 def _show(results: MatrixResults, label: str, seed: int) -> None:

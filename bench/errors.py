@@ -28,11 +28,11 @@ class ExitCode(IntEnum):
 
 EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.OK: "done",
-    ExitCode.REGRESSION: "check: a guarded value got worse; run-matrix: a stage failed, the others are kept",
+    ExitCode.REGRESSION: "check: a guarded value got worse",
     ExitCode.USAGE: "wrong usage of the command line",
-    ExitCode.INCOMPLETE: "check: inconclusive; report: stages are missing",
+    ExitCode.INCOMPLETE: "check: inconclusive or incomplete; report: stages are missing",
     ExitCode.CONFIGURATION: "a file, setting, model or data set is not what it must be; running again changes nothing",
-    ExitCode.FAILED: "a stage failed for a reason of its own; its log tells more",
+    ExitCode.FAILED: "a stage failed for a reason of its own, or several for different ones; the logs tell more",
     ExitCode.INFRASTRUCTURE: "the machine failed (disk full, store in use, process killed); run again to continue",
     ExitCode.OUT_OF_MEMORY: "out of memory, smaller batches included; run again to continue",
     ExitCode.INTERNAL: "an error nobody foresaw: a defect of vold-bench",
@@ -62,6 +62,10 @@ class VoldBenchError(Exception):
     """An error with a class; its text names the place and the mend."""
 
     error_class: ClassVar[ErrorClass] = ErrorClass.FAILED
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return self.error_class.exit_code
 
 
 class ConfigurationError(VoldBenchError, ValueError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bench.errors import ConfigurationError, ExitCode, VoldBenchError
+from bench.errors import ConfigurationError, ErrorClass, ExitCode, VoldBenchError
 from vold.config import Strict
 
 if TYPE_CHECKING:
@@ -34,7 +34,15 @@ Names = tuple[str, ...]
 
 
 class IncompleteRun(VoldBenchError):
-    """The run lacks what the baseline holds, so it can neither pass nor fail."""
+    """The run lacks what the baseline holds, so it can neither pass nor fail; ``cause``: why its stages failed."""
+
+    def __init__(self, message: str, cause: ErrorClass | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return self.cause.exit_code if self.cause else ExitCode.INCOMPLETE
 
 
 class Cell(Strict):
@@ -46,7 +54,8 @@ class Cell(Strict):
 
 
 class RunSummary(Strict):
-    """What the baseline file stores. ``spec`` identifies arms, settings, models and prompts, not the code.
+    """What the baseline file stores. ``spec`` identifies arms, settings, models and prompts, not the code;
+    ``versions`` are those of the libraries, and ``cpu``: another processor rounds otherwise.
 
     ``problems`` and ``clusters`` run parallel; ``cells`` is keyed by arm, then by seed.
     """
@@ -114,7 +123,8 @@ def run_check(update: bool = False, json: bool = False, junit: Path | None = Non
     done = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
     unfinished = {name: outcome for name, outcome in done.outcomes.items() if outcome.state != "done"}
     if unfinished:
-        raise IncompleteRun(f"the check did not finish, nothing to compare: {', '.join(sorted(unfinished))}")
+        names = ", ".join(sorted(unfinished))
+        raise IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
     summary = RunSummary.model_validate(summarise(load(done.plan, Store(store))))
     if update:
         write_baseline(summary, BASELINE)
@@ -147,6 +157,7 @@ def summarise(results: "MatrixResults") -> dict[str, Any]:
     table: Any = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
     order = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
     problems = {name: [str(value) for value in group["id"]] for name, group in order.items()}
+    origin = results.provenance
     curves: Any = last_steps(rl_curves(results))
     cells: dict[str, dict[str, Any]] = {}
     for (arm, seed), group in rows[rows["sample"] == 0].groupby(["arm", "seed"], sort=True):
@@ -165,7 +176,7 @@ def summarise(results: "MatrixResults") -> dict[str, Any]:
     return {
         "schema": "vold-bench/check@1",
         "spec": _spec_digest(results),
-        "versions": {name: str(value) for name, value in sorted(results.provenance["versions"].items())},
+        "versions": {"cpu": origin["processor"], **{k: str(v) for k, v in sorted(origin["versions"].items())}},
         "problems": problems,
         "clusters": {name: [str(value) for value in group["cluster"]] for name, group in order.items()},
         "cells": cells,

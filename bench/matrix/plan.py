@@ -59,9 +59,22 @@ class Plan:
     spec: MatrixSpec
     profile: LoadedProfile
     seeds: tuple[int, ...]
+    overrides: tuple[Override, ...] = ()
     cells: list[Cell] = field(default_factory=list)
     stages: dict[str, Stage] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+
+    @property
+    def departures(self) -> dict[str, list[Any]]:
+        """What the command line changes of the files' own experiment; empty for the whole of it."""
+        planned = self.profile.settings.seeds or self.spec.seeds
+        arms = {cell.arm for cell in self.cells}
+        found: dict[str, list[Any]] = {
+            "settings": [f"{override.key}={override.value}" for override in self.overrides],
+            "arms_left_out": [name for name in self.spec.names if name not in arms],
+            "seeds_of_the_file": list(planned) if set(planned) != set(self.seeds) else [],
+        }
+        return {name: values for name, values in found.items() if values}
 
     def arms_of(self, stage: str) -> list[str]:
         """Names of the arms that use a stage."""
@@ -86,8 +99,9 @@ def make_plan(
     order = tuple(loaded.settings.seeds or spec.seeds)
     chosen = tuple(seeds or order)
     order += tuple(seed for seed in chosen if seed not in order)
-    plan = Plan(spec, loaded, chosen)
-    builder = _Builder(plan, store, {o.key: o for o in overrides})
+    changed = {override.key: override for override in overrides}
+    plan = Plan(spec, loaded, chosen, tuple(changed.values()))
+    builder = _Builder(plan, store, changed)
     for arm in spec.arms:
         if not only or arm.name in only:
             for seed in chosen:

@@ -100,6 +100,7 @@ def provenance(plan: Plan, store: Store) -> dict[str, Any]:
         "profile": plan.profile.name,
         "about": settings.about,
         "seeds": list(plan.seeds),
+        "departures": plan.departures,
         "models": settings.model_dump(mode="json")["models"],
         "data": settings.data.model_dump(),
         "inputs": inputs(plan.stages),
@@ -132,7 +133,7 @@ def environment() -> dict[str, Any]:
         "versions": {name: installed(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
     }
 
 
@@ -165,7 +166,8 @@ def _git() -> dict[str, Any]:
         return {}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name as its maker writes it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -37,12 +37,17 @@ class MatrixRun:
         return {name: outcome for name, outcome in self.outcomes.items() if outcome.state == "failed"}
 
     @property
+    def common_error(self) -> ErrorClass | None:
+        """The error class that all failures share, if there is one."""
+        classes = {outcome.error_class for outcome in self.failures.values()}
+        return classes.pop() if len(classes) == 1 else None
+
+    @property
     def exit_code(self) -> ExitCode:
-        """OK; INFRASTRUCTURE when only the machine failed, so that running again may mend it; else REGRESSION."""
+        """OK, or the code of the failures' common class, or FAILED where they differ."""
         if all(outcome.state == "done" for outcome in self.outcomes.values()):
             return ExitCode.OK
-        classes = {outcome.error_class for outcome in self.failures.values()}
-        return ExitCode.INFRASTRUCTURE if classes == {ErrorClass.INFRASTRUCTURE} else ExitCode.REGRESSION
+        return (self.common_error or ErrorClass.FAILED).exit_code
 
 
 def run_matrix(
@@ -105,8 +110,9 @@ def write_report(plan: Plan, store: Store, reports: Path) -> Path:
 
 
 def report_name(plan: Plan) -> str:
-    """The matrix's name; another profile than the embedded one is part of it."""
-    return plan.spec.name if plan.profile.name == "small" else f"{plan.spec.name}-{plan.profile.name}"
+    """The matrix's name, with a profile other than the embedded one, and whether it is only part of the experiment."""
+    name = plan.spec.name if plan.profile.name == "small" else f"{plan.spec.name}-{plan.profile.name}"
+    return f"{name}-partial" if plan.departures else name
 
 
 def label(plan: Plan, stage: str) -> str:

@@ -17,10 +17,10 @@ def build(spec: "Spec", results: "Results", out_dir: Path) -> Path:
         OSError: the directory cannot be written.
     """
     from bench.report.analysis import analyse
-    from bench.report.claims import PAPER, load_paper
+    from bench.report.claims import load_paper
     from bench.report.render import files
 
-    paper = load_paper() if PAPER.is_file() else {}
+    paper = load_paper()
     content = files(analyse(spec, results, paper), paper)
     figures = out_dir / "figures"
     figures.mkdir(parents=True, exist_ok=True)

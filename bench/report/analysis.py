@@ -121,6 +121,11 @@ def _arm(spec: Spec, name: str) -> Any:
 
 def _lead(spec: Spec, measured: tables.Measured, seeds: int) -> str:
     problems = sum(max(f.items for (_, name), f in measured.family.items() if name == n) for n in measured.families)
+    if len(spec.arms) == 1 and {"sft", "rl"} <= set(spec.arms[0].skip):
+        return (
+            f"This page says how the checkpoint {spec.arms[0].name}, evaluated as it is, answers {problems} problems "
+            f"of {len(measured.families)} benchmarks."
+        )
     plural = "seed" if seeds == 1 else "seeds"
     return (
         f"This page compares {len(spec.arms)} ways (arms) of teaching a vision-language student to reason with the "

@@ -20,6 +20,7 @@ def write(
     """Caveats in order of weight."""
     return (
         *_world(rows),
+        *_departures(results),
         *_coverage(spec, results, rows, measured, seeds),
         *_dependence(results, seeds),
         *_power(contrasts),
@@ -45,8 +46,15 @@ def _world(rows: Frame) -> Iterator[str]:
         yield "Real and synthetic data sets stand in one table here; a mean over both has no meaning of its own."
 
 
+def _departures(results: Results) -> Iterator[str]:
+    changed = results.provenance.get("departures", {})
+    texts = [f"{name.replace('_', ' ')} {', '.join(map(str, values))}" for name, values in changed.items()]
+    if texts:
+        yield f"Not the whole experiment of the matrix file, by the command line: {'; '.join(texts)}."
+
+
 def _coverage(spec: Spec, results: Results, rows: Frame, measured: Measured, seeds: int) -> Iterator[str]:
-    if seeds == 1:
+    if seeds == 1 and any("rl" not in arm.skip or "sft" not in arm.skip for arm in spec.arms):
         yield "One training seed: intervals cover other problems, not other training runs."
     for arm in spec.arms:
         have = measured.total[arm.name].n if arm.name in measured.total else 0

@@ -10,7 +10,7 @@ from bench.report.model import Column, Expect, Frame, Spec, Table
 from bench.report.numbers import NONE, decimal, interval, p_value, points
 from bench.stats import Outcome, holm
 
-PAPER = Path(__file__).parents[2] / "results" / "baselines" / "paper.json"
+PAPER = Path(__file__).parent / "paper.json"
 DEFAULT_MARGIN = 0.02
 Status = Literal["reproduced", "not resolved", "contradicted", "not tested"]
 COLUMNS = (

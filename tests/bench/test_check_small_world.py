@@ -1,7 +1,6 @@
 """The regression check for real: a quick small-world pass, trained and evaluated, against the tracked baseline."""
 
 import json
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.gate import BASELINE
+from bench.matrix.results import processor
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,9 +18,8 @@ def test_a_quick_pass_of_this_code_is_no_worse_than_the_tracked_baseline(tmp_pat
     junit = tmp_path / "check.xml"
     command = [sys.executable, "-m", "bench.cli", "check", "--json", "--junit", str(junit)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    result = json.loads(done.stdout[done.stdout.index("{") :])
-    assert result["checks"] and junit.is_file(), done.stderr
-    assert done.returncode != 1, f"regression: {result['checks']}"
-    same = json.loads(BASELINE.read_text())["versions"].get("cpu") == platform.processor()
+    same = json.loads(BASELINE.read_text())["versions"]["cpu"] == processor()
     # Another processor rounds otherwise, and a quick pass cannot always tell that from a small loss.
     assert done.returncode in ((0,) if same else (0, 3)), done.stdout + done.stderr
+    result = json.loads(done.stdout[done.stdout.index("{") :])
+    assert result["checks"] and junit.is_file(), done.stderr

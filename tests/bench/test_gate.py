@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from bench import gate, gate_output
-from bench.errors import ConfigurationError, ExitCode
-from bench.gate import Margins, RunSummary, check, read_baseline, summarise, write_baseline
+from bench.errors import ConfigurationError, ErrorClass, ExitCode
+from bench.gate import IncompleteRun, Margins, RunSummary, check, read_baseline, summarise, write_baseline
 
 ARMS = ("base", "sft", "sft_grpo_opd")
 BENCHMARKS = ("logicvista", "mathvision", "mathvista", "mmmu_pro")
@@ -170,6 +170,11 @@ def test_a_missing_or_corrupt_baseline_names_the_file_and_the_mend(tmp_path, con
         read_baseline(path)
 
 
+def test_an_incomplete_run_is_inconclusive_unless_its_stages_tell_why():
+    assert IncompleteRun("x").exit_code == ExitCode.INCOMPLETE == 3
+    assert IncompleteRun("x", ErrorClass.INFRASTRUCTURE).exit_code == ExitCode.INFRASTRUCTURE
+
+
 def test_a_recorded_baseline_reads_back_as_it_was(tmp_path):
     whole = summary(draw(np.random.default_rng(9)), TRAINING)
     write_baseline(whole, tmp_path / "deep" / "check.json")
@@ -203,7 +208,8 @@ class Results:
         curve = [("sft", 211, "rl", s, m, s / 10) for s in range(1, 8) for m in ("reward_mean", "kl_sampled", "loss")]
         self.curves = pd.DataFrame(curve, columns=["arm", "seed", "stage", "step", "metric", "value"])
         self.settings = {("sft", "sft"): {"steps": 40}}
-        self.provenance = {"versions": {"torch": "2.13.0"}, "inputs": {"model": {"hash-1": "a"}, "data.x": {"h": "b"}}}
+        inputs = {"model": {"hash-1": "a"}, "data.x": {"h": "b"}}
+        self.provenance = {"versions": {"torch": "2.13.0"}, "processor": "a chip", "inputs": inputs}
 
 
 def test_a_summary_holds_the_bits_and_the_last_steps():
@@ -211,6 +217,7 @@ def test_a_summary_holds_the_bits_and_the_last_steps():
     cell = found.cells["sft"][211]
     assert cell.verdicts["mathvision"] == "1010"
     assert found.clusters["mathvision"] == ("c0", "c0", "c1", "c1")
+    assert found.versions == {"cpu": "a chip", "torch": "2.13.0"}
     assert cell.training == {m: {s: s / 10 for s in range(3, 8)} for m in ("reward_mean", "kl")}
 
 

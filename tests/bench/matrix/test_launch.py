@@ -70,8 +70,24 @@ def test_a_failed_stage_blocks_only_its_descendants(world):
     lost = {name for name, outcome in outcomes.items() if outcome.state == "blocked"}
     assert lost == {stage_of(plan, "teacher+grpo", "eval")}
     assert all(store.done(name) for name in plan.stages if name not in {bad, *lost})
-    assert MatrixRun(plan, outcomes, None).exit_code == 1
+    assert MatrixRun(plan, outcomes, None).exit_code == 5
     assert "told to refuse" in (store.work(bad) / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("classes", "code"),
+    [
+        ([ErrorClass.CONFIGURATION, ErrorClass.CONFIGURATION], 4),
+        ([ErrorClass.INFRASTRUCTURE], 6),
+        ([ErrorClass.OUT_OF_MEMORY], 7),
+        ([ErrorClass.CONFIGURATION, ErrorClass.INFRASTRUCTURE], 5),
+        ([], 0),
+    ],
+)
+def test_a_run_ends_with_the_code_that_all_its_failures_share(world, classes, code):
+    outcomes = {f"rl-{i}": Outcome("failed", error) for i, error in enumerate(classes)}
+    blocked = {f"eval-{i}": Outcome("blocked") for i in range(len(classes))}
+    assert MatrixRun(make_plan(*world), outcomes | blocked, None).exit_code == code
 
 
 def test_what_failed_is_done_by_the_next_run_and_nothing_else(world):

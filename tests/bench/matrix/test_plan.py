@@ -7,6 +7,7 @@ import pytest
 from bench.errors import ConfigurationError
 from bench.matrix import stages
 from bench.matrix.plan import Plan, make_plan, parse_setting
+from bench.matrix.run import report_name
 from bench.matrix.store import digest
 
 
@@ -154,6 +155,19 @@ def test_a_wrong_setting_of_the_command_line_is_refused(text):
 def test_a_setting_of_the_command_line_may_not_undo_an_axis(world):
     with pytest.raises(ConfigurationError, match=r"sets 'rl\.distill\.weight' itself"):
         make_plan(*world, overrides=[parse_setting("rl.distill.weight=1")])
+
+
+def test_part_of_the_experiment_is_named_so_and_says_what_is_missing(world):
+    matrix, store = world
+    assert make_plan(matrix, store).departures == make_plan(matrix, store, seeds=[2, 1]).departures == {}
+    assert report_name(make_plan(matrix, store)) == "fake"
+    part = make_plan(matrix, store, only=["base"], seeds=[2], overrides=[parse_setting("eval.limit=5")])
+    assert report_name(part) == "fake-partial"
+    assert part.departures["settings"] == ["eval.limit=5"]
+    assert part.departures["seeds_of_the_file"] == [1, 2]
+    assert len(part.departures["arms_left_out"]) == 8 and "base" not in part.departures["arms_left_out"]
+    for alone in ({"only": ["base"]}, {"seeds": [2]}, {"overrides": [parse_setting("eval.limit=5")]}):
+        assert report_name(make_plan(matrix, store, **alone)) == "fake-partial"
 
 
 def test_inputs_that_are_not_here_are_listed_and_the_plan_is_made(world):

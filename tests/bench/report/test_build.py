@@ -160,6 +160,26 @@ def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
     assert "No majority baseline was run." in analyse(spec, results, {}).caveats
 
 
+def test_a_partial_run_says_what_was_changed(cold_start, without_figures):
+    spec, results = cold_start
+    assert not any("Not the whole experiment" in text for text in analyse(spec, results, {}).caveats)
+    results.provenance["departures"] = {"settings": ["rl.steps=10"], "seeds_of_the_file": [11, 23]}
+    caveats = analyse(spec, results, {}).caveats
+    assert any(text.endswith("settings rl.steps=10; seeds of the file 11, 23.") for text in caveats)
+
+
+def test_a_checkpoint_evaluated_as_it_is_is_not_said_to_be_trained(cold_start, without_figures):
+    spec, results = cold_start
+    spec.arms = tuple(arm for arm in spec.arms if arm.name == "base")
+    spec.seeds, spec.analysis.contrasts = (11,), ()
+    for name in ("verdicts", "curves", "stages"):
+        table = getattr(results, name)
+        setattr(results, name, table[(table["arm"] == "base") & (table["seed"] == 11)])
+    content = analyse(spec, results, {})
+    assert content.lead.startswith("This page says how the checkpoint base, evaluated as it is, answers 320 problems")
+    assert "train" not in content.lead and not any("training seed" in text for text in content.caveats)
+
+
 def test_a_matrix_without_contrasts_draws_no_conclusion(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     spec.analysis.contrasts = ()
