@@ -4,7 +4,7 @@ import pytest
 
 from bench.benchmarks import load
 from bench.errors import ConfigurationError
-from bench.prompts import Part, prompt_hash, render
+from bench.prompts import TEMPLATES, Part, prompt_hash, render
 from bench.records import Problem
 
 
@@ -50,6 +50,26 @@ def test_templates_add_their_instruction_after_question_and_options() -> None:
     assert _shown(render(problem, "boxed@1")) == f"Which?\nA. x\nB. y\n{boxed}"
     assert _shown(render(problem, "direct")).endswith("option letter from the given choices directly.")
     assert "'Answer: X'" in _shown(render(problem, "cot@1"))
+
+
+# SHA-256 of the three kinds of problem below; a wording that changes is a new version with a line of its own.
+PINNED = {
+    "plain@1": "f013169da145522e20f67054b6e8d7f1c4656632924abedea405f02b77ad8be1",
+    "boxed@1": "5e0014a2e73cbab6b82e22a261ff9f872e903e750259c5238351f1bde5106148",
+    "direct@1": "ef18b030d5e2a699dbc66ff844188e5af0915ea12fab78a1088e6a056f158e58",
+    "cot@1": "7d887a44ed816439416c3d4e1b9b64432cde1bc09976235a42cc1771f6e63cd1",
+}
+
+
+def test_every_template_is_pinned() -> None:
+    assert PINNED.keys() == TEMPLATES.keys()
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_wording_of_a_published_template_does_not_change(name: str) -> None:
+    options = {"choice": ("x", "y"), "choices": ("x", "y"), "free": ()}
+    problems = [_problem("Which of <image 1>?", 1, given, kind) for kind, given in options.items()]
+    assert prompt_hash([part for problem in problems for part in render(problem, name)]) == PINNED[name]
 
 
 def test_an_unknown_template_offers_the_known_ones() -> None:

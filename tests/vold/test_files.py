@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vold.files import DiskFullError, publish_directory
+from vold.files import DiskFullError, is_disk_full, publish_directory, write_whole
 
 
 def test_a_directory_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -30,3 +30,39 @@ def test_a_failure_leaves_what_was_there_before(tmp_path: Path) -> None:
 def test_other_errors_keep_their_type(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), publish_directory(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_file_is_replaced_whole_and_kept_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+
+    def full(self: Path, text: str, encoding: str) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patch, pytest.raises(DiskFullError, match=r"a\.json: cannot be written"):
+        patch.setattr(Path, "write_text", full)
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EFBIG, "x"), True),
+        (OSError(errno.EACCES, "x"), False),
+        (RuntimeError("I/O error: Disk quota exceeded (os error 122)"), True),
+        (RuntimeError("I/O error: Permission denied (os error 13)"), False),
+        (DiskFullError("x"), True),
+    ],
+)
+def test_a_full_disk_is_known_by_number_and_by_text_also_through_what_it_caused(error: Exception, full: bool) -> None:
+    outer = RuntimeError("not saved")
+    outer.__cause__ = error
+    assert is_disk_full(error) is full
+    assert is_disk_full(outer) is full

@@ -116,3 +116,13 @@ def test_padding_rows_and_placeholders_are_banned_and_the_end_of_turn_stops(stud
     assert banned >= set(range(len(vocabulary), student.head.shape[0]))
     assert vocabulary["<|im_end|>"] in student.stop_ids
     assert not banned & set(student.stop_ids)
+
+
+def test_the_card_of_the_base_is_not_handed_on_to_what_was_trained_from_it(
+    build_student: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = build_student(tmp_path / "base")
+    (base / "recipe.json").write_text('{"skills": {}}')
+    save_checkpoint(load_student(base), tmp_path / "out")
+    names = [{file.name for file in path.iterdir()} for path in (base, tmp_path / "out")]
+    assert names[0] - names[1] == {"recipe.json"}

@@ -75,6 +75,12 @@ def test_a_run_killed_twice_ends_bit_for_bit_like_one_never_killed(train: Train,
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
+def test_the_same_spec_trained_twice_gives_the_same_bytes(train: Train, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train(tmp_path / name, silent)
+    same_result(tmp_path / "one", tmp_path / "two")
+
+
 def test_a_full_disk_keeps_the_checkpoint_and_the_run_continues(train: Train, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the write fails in the kernel, after some bytes."""
     run = tmp_path / "full"

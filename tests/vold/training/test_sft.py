@@ -83,13 +83,17 @@ def test_frozen_parts_stay_bit_for_bit_and_the_rest_moves(student_path: Path, tr
     assert moved == {name for name in before if "visual" not in name and "embed_tokens" not in name}
 
 
-def test_traces_over_the_length_limit_are_left_out(student_path: Path, traces: Path) -> None:
+def test_traces_over_the_length_limit_are_left_out_and_counted(
+    student_path: Path, traces: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = load_student(student_path)
     every = read_traces(traces)
     whole = encode_traces(model, every, 8192)
+    assert caplog.messages == []
     limit = sorted(map(len, whole))[9]
     kept = encode_traces(model, every, limit)
     assert [len(sequence) for sequence in kept] == [len(sequence) for sequence in whole if len(sequence) <= limit]
+    assert caplog.messages == [f"{20 - len(kept)} of 20 traces are over max_length {limit} and were left out"]
     with pytest.raises(ValueError, match="none of 20 traces fits into max_length 5"):
         encode_traces(model, every, 5)
 
