@@ -1,28 +1,32 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from bench import cli
 from bench.cli_eval import select
+from bench.datasets import dataset_path
 from bench.errors import EXIT_CODES, ConfigurationError
+from bench.smallworld import checkpoint_path
 from tests.bench.matrix.fake import make_world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "ruamel.yaml")
 
 
-def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(*words: str, where: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a person runs it."""
     program = [sys.executable, "-c", "from bench.cli import main; main()", *words]
-    settings = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.run(program, capture_output=True, text=True, cwd=REPOSITORY, env=settings, timeout=120)
+    settings = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY), **environment}
+    return subprocess.run(program, capture_output=True, text=True, cwd=where, env=settings, timeout=120)
 
 
 def test_help_imports_nothing_heavy():
@@ -88,6 +92,80 @@ def test_wrong_input_exits_4_with_the_mend(words, text, tmp_path):
     done = command(*words, VOLD_BENCH_STORE=str(tmp_path))
     assert done.returncode == 4, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr
+
+
+TRAIN = """\
+schema: vold-bench/train@1
+run: run
+student: {student}
+{data}
+execution: {{device: cpu, threads: 1}}
+"""
+
+
+def sft(root: Path) -> list[str]:
+    (root / "traces.jsonl").write_text('{"id": "1", "text": "[1+1]solve", "completion": "\\\\boxed{2}"}\n')
+    (root / "sft.yaml").write_text(TRAIN.format(student="smallworld/teacher", data="traces: traces.jsonl"))
+    return ["train", "sft", str(root / "sft.yaml")]
+
+
+def rl(root: Path, student: str = "smallworld/teacher", teacher: str = "smallworld/teacher") -> list[str]:
+    (root / "prompts.jsonl").write_text('{"id": "1", "text": "[1+1]solve", "answer": "2"}\n')
+    data = f"prompts: prompts.jsonl\nteacher: {teacher}"
+    (root / "rl.yaml").write_text(TRAIN.format(student=student, data=data))
+    return ["train", "rl", str(root / "rl.yaml")]
+
+
+def other_vocabulary(root: Path) -> list[str]:
+    shutil.copytree(checkpoint_path("teacher"), root / "teacher")
+    path = root / "teacher" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    one, other = list(vocabulary)[40:42]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    return rl(root, "smallworld/student_a", "./teacher")
+
+
+def no_checkpoint(root: Path) -> list[str]:
+    matrix = make_world(root / "a")
+    shutil.rmtree(root / "a" / "profiles" / "teacher")
+    return ["run-matrix", str(matrix)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (sft, "student"),
+        (rl, "student"),
+        (other_vocabulary, "another vocabulary"),
+        (no_checkpoint, "give a checkpoint directory"),
+    ],
+)
+def test_a_model_that_does_not_fit_exits_4_with_the_mend(build, text, tmp_path):
+    done = command(*build(tmp_path), VOLD_BENCH_STORE=str(tmp_path / "store"))
+    assert done.returncode == 4, done.stderr
+    assert text in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_unreadable_picture_is_a_counted_error_and_each_evaluation_has_its_page(tmp_path):
+    def evaluate(*words: str) -> dict[str, Any]:
+        options = "--data mathvista=data --max-tokens 4 --threads 1 --device cpu --report . --store store --json"
+        done = command("eval", "--model", "smallworld/student_a", *options.split(), *words, where=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    shutil.copytree(dataset_path("mathvista", "smallworld/check?n=4", tmp_path / "made"), tmp_path / "data")
+    picture = min((tmp_path / "data").rglob("*.png"))
+    picture.write_bytes(b"no picture")
+    whole, blind = evaluate(), evaluate("--blind")
+    states = whole["benchmarks"]["mathvista"]["states"]
+    assert states["error"] == 1 and sum(states.values()) == 4
+    assert blind["benchmarks"]["mathvista"]["states"]["error"] == 0
+    pages = [tmp_path / result["report"] for result in (whole, blind)]
+    assert pages[0] != pages[1] and all("evaluated as it is" in page.read_text("utf-8") for page in pages)
 
 
 def test_a_defect_exits_70_and_shows_its_traceback_only_when_asked(monkeypatch, capsys):
