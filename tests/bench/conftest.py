@@ -1,5 +1,6 @@
 """Fixtures of the suite's tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,11 @@ SPECIALS = [f"<|{name}|>" for name in ("endoftext", "im_start", "im_end", "visio
 SPECIALS += ["<|image_pad|>", "<|video_pad|>"]
 
 
-@pytest.fixture(scope="session")
-def random_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen2.5-VL checkpoint of the released geometry (patch 14, merge 2), tiny, with random weights.
-
-    Its tokenizer is a byte-level BPE trained here, so nothing is fetched.
-    """
-    import torch
+def byte_level_tokenizer() -> Any:
+    """A byte-level BPE trained here, so that nothing is fetched."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2VLImageProcessorPil,
-    )
+    from transformers import PreTrainedTokenizerFast
 
-    path = tmp_path_factory.mktemp("random_student")
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -42,8 +32,14 @@ def random_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core.add_special_tokens(SPECIALS)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.chat_template = CHAT_TEMPLATE
-    ids: Any = tokenizer.convert_tokens_to_ids
-    config = Qwen2_5_VLConfig(
+    return tokenizer
+
+
+def released_geometry(ids: Callable[[str], int]) -> Any:
+    """The configuration of a Qwen2.5-VL with the released patches (14, merged by 2), else tiny; ``ids``: of tokens."""
+    from transformers import Qwen2_5_VLConfig
+
+    return Qwen2_5_VLConfig(
         text_config={
             "hidden_size": 64,
             "intermediate_size": 96,
@@ -73,8 +69,18 @@ def random_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
     )
+
+
+@pytest.fixture(scope="session")
+def random_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2.5-VL checkpoint of the released geometry with random weights."""
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+    path = tmp_path_factory.mktemp("random_student")
+    tokenizer = byte_level_tokenizer()
     torch.manual_seed(7)
-    model = Qwen2_5_VLForConditionalGeneration(config)
+    model = Qwen2_5_VLForConditionalGeneration(released_geometry(tokenizer.convert_tokens_to_ids))
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2).save_pretrained(path)

@@ -3,6 +3,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,29 @@ def test_a_directory_of_another_evaluation_is_refused(random_student: Path, math
         _run(config, random_student, mathvision, tmp_path / "run", seed=2)
 
 
+def test_an_evaluation_that_goes_on_leaves_its_claim_as_it_was(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    config = EvalConfig(max_tokens=1, **PIXELS)
+    claims = []
+    for _ in range(2):
+        _run(config, random_student, mathvision, tmp_path / "run")
+        status = (tmp_path / "run/evaluation.json").stat()
+        claims.append((status.st_ino, status.st_mtime_ns))
+    assert claims[0] == claims[1]
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_data_without_a_scorable_record_is_refused_by_name(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    records = mathvision / "test.jsonl"
+    rows = [{**json.loads(line), "answer": ""} for line in records.read_text().splitlines()]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigurationError, match="data: none of the 5 mathvision records of split 'test'"):
+        _run(EvalConfig(max_tokens=1, **PIXELS), random_student, mathvision, tmp_path / "run")
+
+
 def test_a_missing_checkpoint_names_its_path(mathvision: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nowhere: no checkpoint"):
         _run(EvalConfig(), tmp_path / "nowhere", mathvision, tmp_path / "run")
@@ -212,3 +237,30 @@ def test_real_mathvision_testmini_records_are_evaluated_end_to_end(
     part = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]
     assert (part["split"], part["records"], part["synthetic"]) == ("testmini", 304, False)
     assert part["prompt"]["tokens"] > 20
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_the_command_line_evaluates_every_record_of_real_mathvision_testmini(
+    benchmark_data: Path, tmp_path: Path
+) -> None:
+    records = benchmark_data / "mathvision" / "testmini.jsonl"
+    words = ["eval", "--model", "smallworld/student_a", "--data", f"mathvision={records}", "--max-tokens", "4"]
+    words += ["--min-pixels", "256", "--max-pixels", "4096", "--device", "cpu", "--threads", "1"]
+    words += ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    program = [sys.executable, "-c", "from bench.cli import main; main()", *words]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=500)
+
+    assert done.returncode == 0, done.stderr
+    assert "304/304" in done.stdout
+    part = json.loads((tmp_path / "out/summary.json").read_text())["benchmarks"]["mathvision"]
+    assert (part["records"], part["expected"], part["n"], part["synthetic"]) == (304, 304, 304, False)
+    verdicts = pd.read_parquet(tmp_path / "out/verdicts.parquet")
+    assert verdicts["id"].nunique() == 304 and not verdicts["synthetic"].any()
+    counted = verdicts["state"].value_counts().to_dict()
+    assert {state: n for state, n in part["states"].items() if n} == counted
+    assert part["states"]["error"] == 0
+    # Four tokens are no solution: strict scoring lets no cut response count.
+    cut = verdicts["finish_reason"] == "length"
+    assert cut.sum() > 0 and not verdicts.loc[cut, "correct"].any()
+    assert len(pd.read_parquet(tmp_path / "out/responses.parquet")) == 304
