@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import ClassVar
 
-from vold.files import DiskFullError
+from vold.files import is_disk_full
 
 _OWN_CODE = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "vold"))
 
@@ -78,24 +78,6 @@ class InfrastructureError(VoldBenchError):
     """The machine is at fault; finished work is kept and running again continues."""
 
     error_class = ErrorClass.INFRASTRUCTURE
-
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether the error, or one that it was raised from, says that no space is left.
-
-    Libraries written in Rust (safetensors) report it as text, not as an errno.
-    """
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, DiskFullError) or (isinstance(chain, OSError) and chain.errno in _DISK_FULL):
-            return True
-        if "No space left on device" in str(chain) or "os error 28" in str(chain):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
 
 
 def classify(error: BaseException) -> ErrorClass:

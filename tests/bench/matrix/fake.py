@@ -110,7 +110,7 @@ def run_fake(spec: StageSpec, store: Path, work: Path, progress: Progress) -> No
     seen = {name: location for name, location in spec.locations.items() if spec.identity["inputs"][name] in location}
     parents = [(store / location.split("/")[0] / "out" / "result.json").read_text() for location in seen.values()]
     result = json.dumps([spec.kind, spec.seed, steps, parents])
-    (work / "out").mkdir()
+    (work / "out").mkdir(exist_ok=True)
     (work / "out" / "result.json").write_text(result)
     (work / "out" / "traces.jsonl").write_text("{}\n")
 

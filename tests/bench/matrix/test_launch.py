@@ -189,7 +189,8 @@ def test_kill_9_of_the_run_leaves_no_orphan_and_the_next_run_ends_with_the_same_
     assert not any(map(alive, pids)), "a stage went on without its run"
     assert len(list(store.root.glob("*-*/status.json"))) < len(make_plan(matrix, store).stages), "killed too late"
 
-    subprocess.run(command, cwd=REPOSITORY, check=True, stderr=subprocess.DEVNULL, timeout=120)
+    done = subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     undisturbed = Store(store.root.parent / "undisturbed")
     run(matrix, undisturbed)
     assert artefacts(store) == artefacts(undisturbed)
