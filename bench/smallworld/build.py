@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.smallworld import CHECKPOINTS
 from bench.smallworld.notation import Notation
 from vold.seeding import generator
 
 if TYPE_CHECKING:
-    from bench.smallworld.pretrain import Recipe
+    from bench.smallworld.pretrain import Recipe, StudentPretraining, TeacherPretraining
 
 # A model that misses its gate is not published: the experiments need skills, not steps.
 TEACHER_GATE = {"solve": 0.97}
@@ -107,7 +107,7 @@ def _build_one(name: str, out: Path) -> dict[str, float]:
     return skills
 
 
-def _publish(task, directory: Path, card: dict) -> None:
+def _publish(task: "StudentPretraining | TeacherPretraining", directory: Path, card: dict[str, Any]) -> None:
     """Write the bf16 checkpoint in Hugging Face form with its recipe and hash."""
     import torch
 

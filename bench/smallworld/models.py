@@ -1,5 +1,7 @@
 """Tiny models of the real architectures, drawn from a seed."""
 
+from typing import Any
+
 import torch
 from transformers import (
     GenerationConfig,
@@ -17,7 +19,7 @@ from bench.smallworld.tokenizer import VOCABULARY
 INITIALIZER_RANGE = 0.05
 
 
-def _shared(tokenizer: PreTrainedTokenizerFast) -> dict:
+def _shared(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY,
         "num_attention_heads": 4,
@@ -38,7 +40,7 @@ def new_teacher(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausal
         intermediate_size=448,
         num_hidden_layers=4,
         head_dim=32,
-        rope_theta=10000.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         **_shared(tokenizer),
     )
     torch.manual_seed(seed)
@@ -47,7 +49,8 @@ def new_teacher(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausal
 
 def new_student(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:
     """A vision-language student of about 1.1 M parameters: one visual token a cell of the picture."""
-    ids = tokenizer.convert_tokens_to_ids
+    ids: Any = tokenizer.convert_tokens_to_ids
+    outer: dict[str, Any] = {"initializer_range": INITIALIZER_RANGE}
     text = {
         "hidden_size": 128,
         "intermediate_size": 384,
@@ -76,7 +79,7 @@ def new_student(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForC
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
-        initializer_range=INITIALIZER_RANGE,
+        **outer,
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,9 +48,9 @@ class Batcher:
     """Lessons to padded tensors, through the tokenizer's chat template and the real image processor."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self.image_processor = new_image_processor()
-        self.image_id, self.end_id = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|im_end|>"])
+        self.image_id, self.end_id = self.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|im_end|>"])
         self.pad_id = tokenizer.pad_token_id
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": "\x00"}], tokenize=False, add_generation_prompt=True
@@ -106,10 +107,13 @@ class TeacherPretraining:
     """Whole traces in one notation, one-operation problems among them."""
 
     def __init__(self, model: Qwen3ForCausalLM, batcher: Batcher, notation: Notation, recipe: Recipe) -> None:
-        self.model, self.batcher, self.notation, self.recipe = model, batcher, notation, recipe
+        # Any: transformers types the wrapped forward of its models as if it were unbound.
+        self.model: Any = model
+        self.batcher, self.recipe = batcher, recipe
+        self.notations: tuple[Notation, ...] = (notation,)
 
     def loss(self, step: int, rng: np.random.Generator) -> torch.Tensor:
-        batch = lessons(rng, TEACHER_MIX, self.recipe.text_batch, (self.notation,))
+        batch = lessons(rng, TEACHER_MIX, self.recipe.text_batch, self.notations)
         return sum_losses(self._forward(part) for part in by_length(batch))
 
     def _forward(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -120,14 +124,15 @@ class TeacherPretraining:
 
     def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
         """Share of unseen lessons that greedy decoding would get right, by skill."""
-        return measure(lessons(rng, TEACHER_MIX, count, (self.notation,)), self._forward)
+        return measure(lessons(rng, TEACHER_MIX, count, self.notations), self._forward)
 
 
 class StudentPretraining:
     """Text first, then the vision tower alone (each visual token to its symbol's embedding), then both together."""
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, batcher: Batcher, recipe: Recipe) -> None:
-        self.model, self.batcher, self.recipe = model, batcher, recipe
+        self.model: Any = model
+        self.batcher, self.recipe = batcher, recipe
 
     @property
     def _embeddings(self) -> torch.Tensor:

@@ -255,7 +255,7 @@ def test_the_command_line_evaluates_every_record_of_real_mathvision_testmini(
     assert "304/304" in done.stdout
     part = json.loads((tmp_path / "out/summary.json").read_text())["benchmarks"]["mathvision"]
     assert (part["records"], part["expected"], part["n"], part["synthetic"]) == (304, 304, 304, False)
-    verdicts = pd.read_parquet(tmp_path / "out/verdicts.parquet")
+    verdicts: Any = pd.read_parquet(tmp_path / "out/verdicts.parquet")
     assert verdicts["id"].nunique() == 304 and not verdicts["synthetic"].any()
     counted = verdicts["state"].value_counts().to_dict()
     assert {state: n for state, n in part["states"].items() if n} == counted

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,8 @@ def test_part_of_the_experiment_is_named_so_and_says_what_is_missing(world):
     assert part.departures["settings"] == ["eval.limit=5"]
     assert part.departures["seeds_of_the_file"] == [1, 2]
     assert len(part.departures["arms_left_out"]) == 8 and "base" not in part.departures["arms_left_out"]
-    for alone in ({"only": ["base"]}, {"seeds": [2]}, {"overrides": [parse_setting("eval.limit=5")]}):
+    parts: list[dict[str, Any]] = [{"only": ["base"]}, {"seeds": [2]}, {"overrides": [parse_setting("eval.limit=5")]}]
+    for alone in parts:
         assert report_name(make_plan(matrix, store, **alone)) == "fake-partial"
 
 
