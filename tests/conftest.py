@@ -1,11 +1,20 @@
 """Fixtures that every test may use."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+import vold  # noqa: F401  before transformers: see vold.torchvision_cpu
+
+
+def need(module: str, extra: str) -> None:
+    """End the test where an optional package is absent."""
+    if importlib.util.find_spec(module) is None:
+        missing(f"{module} is not installed; `pip install 'vold-bench[{extra}]'`")
 
 
 def missing(what: str) -> NoReturn:

@@ -21,7 +21,8 @@ def test_every_dependency_is_pinned_in_the_constraints():
     assert all(len(pin) == 2 for pin in pins)
     pinned = {name_of(name) for name, _ in pins}
     extras = [requirement for group in project()["optional-dependencies"].values() for requirement in group]
-    assert {name_of(requirement) for requirement in [*project()["dependencies"], *extras]} <= pinned
+    needed = {name_of(requirement) for requirement in [*project()["dependencies"], *extras]}
+    assert needed - {"vold-bench"} <= pinned  # an extra may name other extras of this project
 
 
 def test_heavy_parts_are_extras():

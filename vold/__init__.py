@@ -2,3 +2,7 @@
 
 The package knows models, text and losses; benchmarks, matrices and pages live in :mod:`bench`.
 """
+
+from vold import torchvision_cpu
+
+torchvision_cpu.install()
