@@ -56,11 +56,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all; raises DiskFullError."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that appears whole or not at all; raises DiskFullError."""
     scratch = path.with_name(f".{path.name}.partial")
     with disk_full_named(path):
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         sync(scratch)
         scratch.replace(path)
 

@@ -11,7 +11,7 @@ from bench.errors import (
     classify,
     is_disk_full,
 )
-from vold.data.prompts import read_prompts
+from vold.data.reading import read_prompts
 from vold.files import DiskFullError
 
 

@@ -38,11 +38,11 @@ def test_a_file_is_replaced_whole_and_kept_when_the_disk_is_full(
     path = tmp_path / "a.json"
     write_whole(path, "old")
 
-    def full(self: Path, text: str, encoding: str) -> None:
+    def full(self: Path, content: bytes) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     with monkeypatch.context() as patch, pytest.raises(DiskFullError, match=r"a\.json: cannot be written"):
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         write_whole(path, "new")
     assert path.read_text() == "old"
     write_whole(path, "new")

@@ -1,22 +1,44 @@
-"""Text prompts with verifiable answers, and the traces written for them, as JSONL."""
+"""Prompts with verifiable answers, and the traces written for them."""
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+IMAGE_MARK = "<image>"
+"""Stands in a text where a picture stands; pictures without marks come first."""
+
+_WRITTEN_IF_SET = ("images", "caption")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One training problem. ``text`` is the user's turn; ``options`` is empty for free-form answers.
 
-    ``answer`` is the gold (an option's letter where there are options or where letters are the answer).
+    ``answer`` is the gold (an option's letter where there are options or where letters are the answer); empty where
+    none is known. ``images`` are the pictures' files, and ``caption`` says in words what they show.
     """
 
     id: str
     text: str
     answer: str
     options: tuple[str, ...] = ()
+    images: tuple[Path, ...] = ()
+    caption: str = ""
+
+    def messages(self) -> str | list[dict[str, Any]]:
+        """The chat as ``Student.encode`` takes it: the text, or parts with places for the pictures."""
+        return chat(self.text, self.images)
+
+    def in_words(self) -> str:
+        """The text with the caption in place of the pictures, for a reader that sees none."""
+        if not self.images:
+            return self.text
+        if IMAGE_MARK not in self.text:
+            return f"{self.caption}\n{self.text}"
+        return self.text.replace(IMAGE_MARK, self.caption, 1).replace(IMAGE_MARK, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,47 +49,32 @@ class Trace:
     text: str
     completion: str
     correct: bool | None = None
+    images: tuple[Path, ...] = ()
+
+    def messages(self) -> str | list[dict[str, Any]]:
+        """The chat that the completion answers, as ``Student.encode`` takes it."""
+        return chat(self.text, self.images)
+
+
+def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
+    """One turn of the user: a string, or parts where there are pictures."""
+    if not images:
+        return text
+    parts: list[dict[str, Any]] = [] if IMAGE_MARK in text else [{"type": "image"} for _ in images]
+    for place, piece in enumerate(text.split(IMAGE_MARK)):
+        parts += [{"type": "image"}] if place else []
+        parts += [{"type": "text", "text": piece}] if piece else []
+    return [{"role": "user", "content": parts}]
 
 
 def write_jsonl(path: Path, rows: Iterable[Prompt | Trace]) -> int:
-    """Write rows and return their number."""
+    """Write rows with their pictures' places relative to ``path``; returns the number of rows."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n")
+            fields = asdict(row)
+            fields["images"] = [Path(os.path.relpath(image, path.parent)).as_posix() for image in row.images]
+            fields = {name: value for name, value in fields.items() if value or name not in _WRITTEN_IF_SET}
+            file.write(json.dumps(fields, ensure_ascii=False, sort_keys=True) + "\n")
             count += 1
     return count
-
-
-def _read(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}:{number}: not JSON ({error.msg}); every line must be one object"
-                    ) from error
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """Read prompts; raises ValueError naming the line of a malformed row."""
-    rows = []
-    for number, row in _read(path):
-        try:
-            rows.append(Prompt(str(row["id"]), str(row["text"]), str(row["answer"]), tuple(row.get("options", ()))))  # type: ignore[arg-type]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}:{number}: a prompt needs id, text and answer ({error})") from error
-    return rows
-
-
-def read_traces(path: Path) -> list[Trace]:
-    """Read traces; raises ValueError naming the line of a malformed row."""
-    rows = []
-    for number, row in _read(path):
-        try:
-            rows.append(Trace(str(row["id"]), str(row["text"]), str(row["completion"]), row.get("correct")))  # type: ignore[arg-type]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}:{number}: a trace needs id, text and completion ({error})") from error
-    return rows

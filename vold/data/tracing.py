@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vold.config import Execution, TracesConfig
-from vold.data.prompts import Prompt, Trace, read_prompts, write_jsonl
+from vold.data.prompts import Prompt, Trace, write_jsonl
+from vold.data.reading import read_prompts
 from vold.files import disk_full_named, publish_directory
 from vold.models import LanguageModel, load_teacher
 from vold.rewards import reward
@@ -47,8 +48,6 @@ def write_traces(
         return
     run.mkdir(parents=True, exist_ok=True)
     asked = read_prompts(prompts)[: config.n]
-    if not asked:
-        raise ValueError(f"{prompts}: no prompts to answer")
     partial = run / "answers.jsonl"
     answers = list(_read_partial(partial))
     if len(answers) < len(asked):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vold.config import Execution, RLConfig
-from vold.data.prompts import read_prompts
+from vold.data.reading import read_prompts
 from vold.models import Student, check_pair, freeze, load_student, load_teacher
 from vold.rewards import self_test
 from vold.rollout.builtin import BuiltinEngine

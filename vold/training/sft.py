@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from vold.config import MAX_NONFINITE_STEPS, Execution, SFTConfig
-from vold.data.prompts import Trace, read_traces
+from vold.data.prompts import Trace
+from vold.data.reading import read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.models import Student, freeze, load_student

@@ -10,7 +10,8 @@ import pytest
 
 from vold.config import Execution, TracesConfig
 from vold.data import tracing
-from vold.data.prompts import Prompt, read_traces, write_jsonl
+from vold.data.prompts import Prompt, write_jsonl
+from vold.data.reading import read_traces
 from vold.data.tracing import write_traces
 
 EXECUTION = Execution(threads=1, rollout_batch=8)
@@ -74,7 +75,7 @@ def test_a_killed_run_continues_to_the_same_bytes(teacher_path: Path, prompts: P
 
 def test_no_prompts_is_an_error(teacher_path: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"empty\.jsonl: no prompts"):
+    with pytest.raises(ValueError, match=r"empty\.jsonl: no prompts there"):
         write_traces(
             CONFIG, writer=teacher_path, prompts=tmp_path / "empty.jsonl", run=tmp_path / "r", seed=1,
             execution=EXECUTION,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vold.config import Execution, OptimizerConfig, SFTConfig
-from vold.data.prompts import read_traces
+from vold.data.reading import read_traces
 from vold.data.samplers import draw
 from vold.models import load_student
 from vold.training.sft import encode_traces, train_sft

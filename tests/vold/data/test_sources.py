@@ -1,0 +1,130 @@
+"""Which files a source names, and what stands in them."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vold.data.sources import DataSource, UndecodableRow, rows, select
+
+SHARDS = [f"{config}/train-0000{part}-of-00002.parquet" for config in ("all", "math") for part in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "split", "chosen"),
+    [
+        (["README.md", ".gitattributes", *SHARDS], "math", "train", SHARDS[2:]),
+        (["README.md", "orz_math_57k_collection.json"], "", "train", ["orz_math_57k_collection.json"]),
+        (["data/train-00000-of-00001.parquet", "data/test.parquet"], "", "test", ["data/test.parquet"]),
+        (["train/0.jsonl", "validation/0.jsonl"], "", "validation", ["validation/0.jsonl"]),
+        (["math.jsonl", "code.jsonl"], "code", "train", ["code.jsonl"]),
+        (["rows.jsonl", "dataset_infos.json"], "", "train", ["rows.jsonl"]),
+    ],
+)
+def test_the_files_of_a_configuration_and_split_are_chosen_by_name(names, config, split, chosen) -> None:
+    assert select(names, config, split, "s") == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "split", "words"),
+    [
+        (SHARDS, "", "train", r"choose one with config= \(all, math\)"),
+        (["data/train.parquet"], "", "test", r"no data file of split 'test'; the files there: data/train.parquet"),
+        (["README.md"], "", "train", r"none with \.parquet or \.jsonl or \.json"),
+        (SHARDS[:1], "all", "train", "1 of 2 parts are there"),
+    ],
+)
+def test_a_choice_that_is_not_clear_or_not_whole_is_refused(names, config, split, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        select(names, config, split, "s")
+
+
+def test_a_source_reads_back_what_it_writes(tmp_path: Path) -> None:
+    hub = DataSource.parse("hub:open-r1/Mixture-of-Thoughts@abc?config=math&format=mixture_of_thoughts", tmp_path)
+    assert (hub.place, hub.revision, hub.config, hub.split) == ("open-r1/Mixture-of-Thoughts", "abc", "math", "train")
+    assert DataSource.parse(str(hub), Path("/elsewhere")) == hub
+    near = DataSource.parse("file:rows.jsonl?malformed=skip", tmp_path)
+    assert near.place == str(tmp_path / "rows.jsonl") and near.options == "?malformed=skip"
+    assert DataSource.parse(str(near), Path("/elsewhere")) == near
+    assert DataSource.parse("hub:a/b", tmp_path).revision == "main"
+
+
+@pytest.mark.parametrize("text", ["hub:name", "hub:a/b/c", "file:x?splits=train", "x?malformed=ignore"])
+def test_a_source_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"hub:OWNER/NAME|unknown option 'splits'|refuse or skip"):
+        DataSource.parse(text, tmp_path)
+
+
+def test_every_kind_of_file_gives_its_rows_with_their_numbers(tmp_path: Path) -> None:
+    data = [{"a": 1}, {"a": 2}]
+    pq.write_table(pa.Table.from_pylist(data), tmp_path / "rows.parquet")
+    (tmp_path / "rows.json").write_text(json.dumps(data))
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
+    (tmp_path / "lines.json").write_text('{"a": 1}\n{"a": 2}\n')
+    assert list(rows(tmp_path / "rows.parquet")) == list(rows(tmp_path / "rows.json")) == list(enumerate(data, 1))
+    assert list(rows(tmp_path / "rows.jsonl")) == [(1, data[0]), (3, data[1])]
+    assert list(rows(tmp_path / "lines.json")) == list(enumerate(data, 1))
+
+
+def test_what_cannot_be_decoded_keeps_its_place(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n{"a": \n{"a": "\xff"}\n')
+    found = list(rows(tmp_path / "rows.jsonl"))
+    assert [number for number, _ in found] == [1, 2, 3]
+    assert isinstance(found[1][1], UndecodableRow) and "not JSON" in found[1][1].reason
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(ValueError, match=r"rows\.parquet: unreadable after row 0"):
+        list(rows(tmp_path / "rows.parquet"))
+
+
+def hub_cache(root: Path, name: str, files: dict[str, str]) -> str:
+    """A data set as the hub's own client leaves it in its cache; returns the commit."""
+    commit = "0" * 40
+    place = root / f"datasets--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    for path, text in files.items():
+        target = place / "snapshots" / commit / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    return commit
+
+
+def test_a_hub_data_set_is_read_from_the_cache_and_its_absence_has_a_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit = hub_cache(tmp_path, "owner/name", {"math/train.jsonl": "{}\n", "code/train.jsonl": "{}\n"})
+    for revision in ("", f"@{commit}"):
+        (file,) = DataSource.parse(f"hub:owner/name{revision}?config=math", tmp_path).files()
+        assert os.path.join("math", "train.jsonl") in str(file) and file.is_file()
+    with pytest.raises(ValueError, match=r"hf download owner/other --repo-type dataset"):
+        DataSource.parse("hub:owner/other", tmp_path).files()
+
+
+def test_a_hub_that_cannot_be_reached_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    def unreachable(*arguments: object, **fields: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
+    with pytest.raises(ConnectionError, match=r"owner/name@main: cannot be fetched .*no route"):
+        DataSource.parse("hub:owner/name", tmp_path).files()
+
+
+def test_a_local_directory_is_chosen_from_like_a_data_set_of_the_hub(tmp_path: Path) -> None:
+    for name in ("math", "code"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("{}\n")
+    assert DataSource.parse(f"file:{tmp_path}?config=code", Path()).files() == [tmp_path / "code" / "train.jsonl"]
+    with pytest.raises(ValueError, match="no such file or directory"):
+        DataSource.parse("file:nowhere.jsonl", tmp_path).files()

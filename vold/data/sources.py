@@ -1,0 +1,198 @@
+"""Where training data lies: a file, a directory, or a data set on the hub, always read as files.
+
+A source is written ``file:PATH`` or ``hub:OWNER/NAME@REVISION``, with options behind a question mark:
+``hub:open-r1/Mixture-of-Thoughts?config=math&split=train``.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+SUFFIXES = (".parquet", ".jsonl", ".json")
+HUB = "hub:"
+_SPLITS = re.compile(r"train|training|validation|valid|val|dev|test|testing|eval|testmini")
+_PART = re.compile(r"-\d{5}-of-(\d{5})\b")
+_OPTIONS = ("split", "config", "format", "instruction", "malformed")
+_BATCH = 256
+
+Row = tuple[int, Any]
+"""The number of a line or row, from 1, and what stands there."""
+
+
+class UndecodableRow:
+    """Stands where a row should be and could not be decoded."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """``place``: a path, or ``OWNER/NAME`` where ``revision`` is set.
+
+    ``format`` names a schema of ``vold.data.formats`` (empty: seen from the first row), ``instruction`` a sentence put
+    after every prompt; ``malformed`` says whether rows that do not fit the schema are refused or left out.
+    """
+
+    place: str
+    revision: str = ""
+    split: str = "train"
+    config: str = ""
+    format: str = ""
+    instruction: str = ""
+    malformed: str = "refuse"
+
+    @classmethod
+    def parse(cls, text: str, base: Path) -> "DataSource":
+        """Read ``file:PATH``, ``hub:NAME`` or a bare path, relative ones to ``base``; raises ValueError."""
+        head, _, query = text.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        if unknown := options.keys() - set(_OPTIONS):
+            raise ValueError(f"{text!r}: unknown option {min(unknown)!r}; valid options: {', '.join(_OPTIONS)}")
+        if options.get("malformed", "refuse") not in ("refuse", "skip"):
+            raise ValueError(f"{text!r}: malformed must be refuse or skip")
+        if not head.startswith(HUB):
+            path = Path(head.removeprefix("file:")).expanduser()
+            return cls(str((base / path).resolve()), **options)
+        name, _, revision = head.removeprefix(HUB).partition("@")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            raise ValueError(f"{text!r}: a hub data set is written hub:OWNER/NAME@REVISION")
+        return cls(name, revision or "main", **options)
+
+    @property
+    def options(self) -> str:
+        """What is not as usual, in the form that ``parse`` reads; empty where all is."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OPTIONS}
+        usual = {f.name: f.default for f in fields(self)}
+        set_ = {name: value for name, value in values.items() if value != usual[name]}
+        return f"?{urlencode(set_)}" if set_ else ""
+
+    def __str__(self) -> str:
+        place = f"{HUB}{self.place}@{self.revision}" if self.revision else f"file:{self.place}"
+        return place + self.options
+
+    def files(self, *, fetch: bool = True) -> list[Path]:
+        """The files of the split, on this machine; fetched from the hub where need be and ``fetch`` allows it.
+
+        Raises ValueError where there are none or where the choice is not clear, ConnectionError where they cannot be
+        fetched.
+        """
+        root = self._snapshot(fetch) if self.revision else Path(self.place)
+        if root.is_file():
+            return [root]
+        if not root.is_dir():
+            raise ValueError(f"{root}: no such file or directory")
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        return [root / name for name in select(names, self.config, self.split, str(self))]
+
+    def _snapshot(self, fetch: bool) -> Path:
+        """The data set's directory in the hub's cache, with at least the files of the split."""
+        import httpx
+        from huggingface_hub import HfApi, constants, snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+        place: dict[str, Any] = {"repo_id": self.place, "repo_type": "dataset", "revision": self.revision}
+        failure: Exception | None = None
+        if fetch and not constants.HF_HUB_OFFLINE:
+            try:
+                wanted = select(HfApi().list_repo_files(**place), self.config, self.split, str(self))
+                return Path(snapshot_download(**place, allow_patterns=wanted))
+            except RepositoryNotFoundError as error:
+                raise ValueError(f"{self}: no such data set on the hub, or it is not open to you ({error})") from error
+            except (HfHubHTTPError, httpx.HTTPError, LocalEntryNotFoundError, OSError) as error:
+                failure = error
+        try:
+            return Path(snapshot_download(**place, local_files_only=True))
+        except LocalEntryNotFoundError as error:
+            if failure is not None:
+                raise ConnectionError(f"{self}: cannot be fetched from the hub ({failure}); run again") from failure
+            raise ValueError(
+                f"{self}: not on this machine; fetch it where there is a network "
+                f"(`hf download {self.place} --repo-type dataset --revision {self.revision}`), "
+                "or name a local copy as file:PATH"
+            ) from error
+
+
+def select(names: Iterable[str], config: str, split: str, source: str) -> list[str]:
+    """The data files of one configuration and split, sorted.
+
+    A configuration is a directory (or a file's name). A split is the first word of a file's name or a directory;
+    files that name no split are the training split. Raises ValueError naming the choices, or the parts that lack.
+    """
+    found = sorted(
+        name for name in names if name.endswith(SUFFIXES) and not any(p.startswith(".") for p in name.split("/"))
+    )
+    if config:
+        found = [name for name in found if config in _words(name)]
+    elif any(_split(name) is None for name in found):
+        found = [name for name in found if PurePosixPath(name).name not in ("dataset_infos.json", "dataset_dict.json")]
+    places = sorted({str(PurePosixPath(name).parent) for name in found})
+    if not config and len(places) > 1 and not all(_SPLITS.fullmatch(place) for place in places):
+        raise ValueError(f"{source}: holds several configurations; choose one with config= ({', '.join(places)})")
+    chosen = [name for name in found if (_split(name) or "train") == split]
+    if not chosen:
+        shown = ", ".join(found[:6]) or f"none with {' or '.join(SUFFIXES)}"
+        raise ValueError(f"{source}: no data file of split {split!r}; the files there: {shown}")
+    parts = [part for part in map(_PART.search, chosen) if part]
+    if parts and len(parts) < int(parts[0][1]):
+        raise ValueError(f"{source}: {len(parts)} of {int(parts[0][1])} parts are there; fetch the others")
+    return chosen
+
+
+def _words(name: str) -> Sequence[str]:
+    path = PurePosixPath(name)
+    return (*path.parts[:-1], path.stem)
+
+
+def _split(name: str) -> str | None:
+    """The split that a file's name tells, if any."""
+    first = re.split(r"[-._]", PurePosixPath(name).name)[0]
+    return next((word for word in (first, *_words(name)) if _SPLITS.fullmatch(word)), None)
+
+
+def rows(file: Path) -> Iterator[Row]:
+    """The rows of a parquet, JSONL or JSON file with their numbers; what cannot be decoded is an UndecodableRow.
+
+    Raises ValueError where the file as a whole is not what its name says.
+    """
+    if file.suffix == ".parquet":
+        return _parquet(file)
+    return _json(file) if file.suffix == ".json" else _lines(file)
+
+
+def _parquet(file: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{file}: unreadable after row {number} ({error}); take a fresh copy") from error
+
+
+def _json(file: Path) -> Iterator[Row]:
+    """A list of rows; a file of one object a line is often named .json too."""
+    try:
+        whole = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        yield from _lines(file)
+        return
+    yield from enumerate(whole if isinstance(whole, list) else [whole], 1)
+
+
+def _lines(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    yield number, UndecodableRow(f"not JSON ({error}); every line must be one object")
