@@ -19,6 +19,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class HealthConfig(Strict):
+    """When a run is warned about; "first" is the first value that the run measured."""
+
+    entropy_share: float = Field(default=0.1, ge=0, description="of the first entropy: below it, it has collapsed")
+    truncated_share: float = Field(default=0.5, ge=0, le=1, description="of completions at the length limit")
+    kl_growth: float = Field(default=3.0, ge=1, description="times the first KL; only above kl_minimum")
+    kl_minimum: float = Field(default=0.5, ge=0, description="nats a token")
+    mismatch_share: float = Field(
+        default=0.1, ge=0, le=1, description="of tokens with p_trainer / p_engine outside 0.9 to 1.1"
+    )
+
+
 class Execution(Strict):
     """How a stage runs; outside its identity."""
 
@@ -28,6 +40,7 @@ class Execution(Strict):
     micro_batch_tokens: int = Field(default=4096, ge=1, description="padded tokens in one forward pass")
     rollout_batch: int = Field(default=256, ge=1, description="sequences decoded together")
     checkpoint_every: int = Field(default=20, ge=1, description="optimiser steps between resumable checkpoints")
+    health: HealthConfig = HealthConfig()
 
 
 class OptimizerConfig(Strict):

@@ -2,21 +2,27 @@
 
 import json
 import math
+import resource
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from vold.files import disk_full_named, write_whole
 
 
 class Journal:
-    """Appends rows to a JSONL file; each has a ``step``, counted from 1."""
+    """Appends rows to a JSONL file; each has a ``step``, counted from 1. ``earlier`` are the rows kept at a resume."""
 
     def __init__(self, path: Path, resume_after: int) -> None:
         """Keep the rows up to step ``resume_after`` and drop the rest, a half-written last line included."""
         self.path = path
-        write_whole(path, "".join(_rows_until(path, resume_after)))
+        kept = list(_rows_until(path, resume_after))
+        self.earlier = [json.loads(line) for line in kept]
+        write_whole(path, "".join(kept))
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Append one row; numbers that JSON does not know become null."""
@@ -60,3 +66,13 @@ class Stopwatch:
             if name in tokens:
                 row[f"{name}_tokens_per_second"] = round(tokens[name] / max(seconds, 1e-9), 1)
         return row
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU the most that was allocated since the last call, elsewhere the most this process ever held."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return peak
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024

@@ -7,11 +7,11 @@ from pathlib import Path
 from vold.config import Execution
 from vold.models import LanguageModel, save_checkpoint
 from vold.training.checkpoint import load_state, remove_states, save_state
-from vold.training.journal import Journal, Stopwatch
+from vold.training.health import Health
+from vold.training.journal import Journal, Stopwatch, peak_memory
+from vold.training.metrics import Metrics
 from vold.training.optim import Optimizer
 from vold.training.progress import Progress
-
-Metrics = dict[str, float | int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,18 @@ def run_steps(
     run.mkdir(parents=True, exist_ok=True)
     done = load_state(checkpoints, optimizer)
     metrics, timing = Journal(run / "metrics.jsonl", done), Journal(run / "timing.jsonl", done)
+    health = Health(execution.health, metrics.earlier)
     for index in range(done, steps):
         watch = Stopwatch()
         with watch.part("step"):
             result = step(index, watch)
-        metrics.write({"step": index + 1, **result.metrics})
+        row: Metrics = {"step": index + 1, **result.metrics}
+        metrics.write(row := row | health.check(row))
         if (index + 1) % execution.checkpoint_every == 0 and index + 1 < steps:
             with watch.part("checkpoint"):
                 save_state(checkpoints, optimizer, index + 1)
-        timing.write(watch.row(index + 1, result.tokens))
-        progress(index + 1, steps, {key: value for key, value in result.metrics.items() if value is not None})
+        times = {**watch.row(index + 1, result.tokens), "peak_memory_bytes": peak_memory(model.device)}
+        timing.write(times)
+        progress(index + 1, steps, {key: value for key, value in (row | times).items() if value is not None})
     save_checkpoint(model, out)
     remove_states(checkpoints)

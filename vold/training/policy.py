@@ -73,7 +73,7 @@ class Objective:
             terms[0].backward()
             sums += torch.tensor([term.item() for term in terms], dtype=torch.float64)
             kept.append((index, stats, clipped))
-        stats, clipped = _in_order(kept)
+        stats, clipped = _in_order(kept) if kept else (TokenStats(*torch.zeros(2, 0, device=device)), torch.zeros(0))
         loss, policy, distill = sums.tolist()
         return Update(loss, policy, distill, stats, clipped)
 

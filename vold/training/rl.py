@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vold.config import Execution, RLConfig
@@ -11,10 +10,12 @@ from vold.models import Student, check_pair, freeze, load_student, load_teacher
 from vold.rewards import self_test
 from vold.rollout.builtin import BuiltinEngine
 from vold.teacher import Teacher
+from vold.training.health import guarded_loss
 from vold.training.journal import Stopwatch
-from vold.training.loop import Metrics, StepResult, run_steps
+from vold.training.loop import StepResult, run_steps
+from vold.training.metrics import rollout_metrics, rollout_totals
 from vold.training.optim import Optimizer, learning_rate
-from vold.training.policy import Objective, Update
+from vold.training.policy import Objective
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
 from vold.training.runtime import frozen_dtype, precision, prepare
@@ -84,14 +85,17 @@ class _Stage:
             rollouts = self.collector.collect(index, watch)
             states = self._teacher_states(index, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
-        skipped = False
+        skipped, first = False, None
         with watch.part("train"):
             for _ in range(self.config.updates_per_batch):
                 update = self.objective.backward(rollouts, states)
-                norm, skip = self.optimizer.step(update.loss, rate)
+                first = first or update
+                totals = rollout_totals(rollouts, first, update, self.config.max_new_tokens)
+                norm, skip = self.optimizer.step(guarded_loss(update.loss, totals), rate)
                 self.optimizer.zero_grad()
                 skipped |= skip
-        metrics = {**_metrics(rollouts, update), "grad_norm": norm, "learning_rate": rate, "skipped": int(skipped)}
+        metrics = rollout_metrics(totals, start=index == 0)
+        metrics |= {"grad_norm": norm, "learning_rate": rate, "skipped": int(skipped)}
         completion, whole = sum(rollouts.lengths), sum(map(len, rollouts.sequences))
         tokens = {"rollout": completion, "teacher": whole, "train": whole * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
@@ -104,34 +108,3 @@ class _Stage:
             return None
         with watch.part("teacher"):
             return self.teacher.score(rollouts.texts, [sequence.completion_ids for sequence in rollouts.sequences])
-
-
-def _metrics(rollouts: Rollouts, update: Update) -> Metrics:
-    """What a step reports; with several updates on a batch, loss and token statistics are the last one's."""
-    stats, lengths = update.stats, torch.tensor(rollouts.lengths, device=rollouts.rewards.device)
-    ratio = (stats.logprobs - rollouts.logprobs).exp()
-    quantiles = torch.quantile(ratio.float(), torch.tensor([0.05, 0.95], device=ratio.device)).tolist()
-    sampled = None if stats.teacher_logprobs is None else stats.logprobs - stats.teacher_logprobs
-    right = (rollouts.rewards >= 0.5).repeat_interleave(lengths)
-    return {
-        "reward_mean": float(rollouts.rewards.mean()),
-        "reward_zero_variance_share": rollouts.zero_variance_share,
-        "loss": update.loss,
-        "loss_policy": update.policy,
-        "loss_distill": update.distill,
-        "kl_sampled": _mean(sampled),
-        "kl_exact": _mean(stats.kl),
-        "kl_wrong": None if stats.kl is None else _mean(stats.kl[~right]),
-        "kl_right": None if stats.kl is None else _mean(stats.kl[right]),
-        "entropy": _mean(stats.entropy),
-        "clip_share": _mean(update.clipped.float()),
-        "ratio_q05": quantiles[0],
-        "ratio_q95": quantiles[1],
-        "completion_tokens": float(lengths.float().mean()),
-        "truncated_share": rollouts.truncated / len(rollouts.sequences),
-        "tokens": int(lengths.sum()),
-    }
-
-
-def _mean(values: Tensor | None) -> float | None:
-    return None if values is None or len(values) == 0 else float(values.double().mean())

@@ -38,10 +38,10 @@ class Rollouts:
         return [len(sequence.completion_ids) for sequence in self.sequences]
 
     @property
-    def zero_variance_share(self) -> float:
-        """The share of groups whose rewards are all equal."""
+    def zero_variance(self) -> Tensor:
+        """Which groups' rewards are all equal [N / group_size]."""
         groups = self.rewards.view(-1, self.group_size)
-        return float((groups == groups[:, :1]).all(dim=1).float().mean())
+        return (groups == groups[:, :1]).all(dim=1)
 
 
 class Collector:

@@ -13,15 +13,14 @@ from vold.models import load_student
 from vold.models.pair import PairError
 from vold.teacher import Teacher
 from vold.training import rl, rollouts
+from vold.training.metrics import KL_POSITIONS, METRICS
 from vold.training.optim import NonFiniteError
 from vold.training.rl import train_rl
 
 EXECUTION = Execution(threads=1)
-METRICS = {
-    "step", "reward_mean", "reward_zero_variance_share", "loss", "loss_policy", "loss_distill", "kl_sampled",
-    "kl_exact", "kl_wrong", "kl_right", "entropy", "clip_share", "ratio_q05", "ratio_q95", "grad_norm",
-    "completion_tokens", "truncated_share", "learning_rate", "tokens", "skipped",
-}  # fmt: skip
+NAMES = {metric.name for metric in METRICS}
+FIRST_ROW_ONLY = {"start_kl", "start_teacher_perplexity"}
+BEYOND_THE_LIMIT = {f"kl_from_{start}" for start in KL_POSITIONS if start >= 12}
 
 
 def config(**fields: object) -> RLConfig:
@@ -75,10 +74,14 @@ def test_distillation_alone_brings_the_student_to_the_teacher(
 def test_every_step_reports_every_metric(student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
     rows = train(config(distill={"weight": 0.1}), student_path, teacher_path, prompts, tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[0].keys() == NAMES - BEYOND_THE_LIMIT
+    assert rows[0]["start_kl"] == rows[0]["kl_exact"]
+    assert rows[0]["start_teacher_perplexity"] == rows[0]["teacher_perplexity"] > 1
     for row in rows:
-        assert row.keys() == METRICS
+        assert row.keys() - FIRST_ROW_ONLY == NAMES - BEYOND_THE_LIMIT - FIRST_ROW_ONLY
         assert row["loss"] == pytest.approx(row["loss_policy"] + 0.1 * row["loss_distill"], rel=1e-5)
-        assert row["ratio_q05"] == pytest.approx(1, abs=1e-3) == row["ratio_q95"]
+        assert row["ratio_q05"] == row["ratio_q95"] == 1
+        assert row["mismatch_q01"] == pytest.approx(1, abs=1e-3) == row["mismatch_q99"]
         assert row["tokens"] == pytest.approx(16 * row["completion_tokens"])
         assert row["kl_exact"] > 0 and row["clip_share"] == 0
     timing = [json.loads(line) for line in (tmp_path / "run" / "timing.jsonl").read_text().splitlines()]
@@ -194,6 +197,7 @@ def test_bfloat16_computes_about_the_same_over_float32_weights(
     )  # fmt: skip
     half = json.loads((tmp_path / "half" / "metrics.jsonl").read_text())
     assert half["loss"] == pytest.approx(exact["loss"], rel=0.2)
-    assert 0.9 < half["ratio_q05"] <= half["ratio_q95"] < 1.1
+    assert 0.8 < half["mismatch_q01"] < 1 < half["mismatch_q99"] < 1.25
+    assert half["mismatch_outside_share"] < 0.1
     weights = load_student(tmp_path / "half" / "out").model.state_dict()
     assert {value.dtype for value in weights.values()} == {torch.float32}

@@ -1,0 +1,141 @@
+"""Every metric against plain arithmetic over single tokens; ranks that count apart count the same."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vold.data.sequences import TokenSequence
+from vold.objectives.fused import TokenStats
+from vold.training.health import ALARMS
+from vold.training.metrics import METRICS, TIMING, Totals, markdown, rollout_metrics, rollout_totals
+from vold.training.policy import Update
+from vold.training.rollouts import Rollouts
+
+LENGTHS = [3, 20, 0, 70, 1, 18]
+REWARDS = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+LIMIT = 80
+
+
+def batch(rows: slice = slice(0, 6), seed: int = 0) -> tuple[Rollouts, Update]:
+    """Some rows of a batch of two groups of three, with random log-probabilities for each token."""
+    starts = [sum(LENGTHS[:row]) for row in range(7)]
+    span = slice(starts[rows.start], starts[rows.stop])
+    random = torch.Generator().manual_seed(seed)
+    student, engine, teacher = (-torch.rand(sum(LENGTHS), generator=random) for _ in range(3))
+    entropy, kl = (torch.rand(sum(LENGTHS), generator=random) for _ in range(2))
+    rollouts = Rollouts(
+        texts=["?"] * len(LENGTHS[rows]),
+        sequences=[TokenSequence((1, 2), (5,) * length) for length in LENGTHS[rows]],
+        logprobs=(student + 0.2 * (engine + 0.5))[span],
+        rewards=torch.tensor(REWARDS[rows]),
+        advantages=torch.zeros(len(LENGTHS[rows])),
+        group_size=3,
+        truncated=int(rows.stop == 6),
+    )
+    stats = TokenStats(student[span], entropy[span], teacher[span], kl[span])
+    return rollouts, Update(0.25 * len(LENGTHS[rows]), 0.5, 0.75, stats, (entropy > 0.5)[span])
+
+
+def measured(rollouts: Rollouts, update: Update) -> dict[str, float | int | None]:
+    return rollout_metrics(rollout_totals(rollouts, update, update, LIMIT), start=True)
+
+
+def test_means_are_those_of_single_tokens() -> None:
+    rollouts, update = batch()
+    row = measured(rollouts, update)
+    kl, teacher = update.stats.kl, update.stats.teacher_logprobs
+    assert kl is not None and teacher is not None
+    tokens = [(r, place) for r, length in enumerate(LENGTHS) for place in range(length)]
+
+    def mean_kl(wanted: list[bool]) -> float:
+        chosen = [float(value) for value, want in zip(kl, wanted, strict=True) if want]
+        return sum(chosen) / len(chosen)
+
+    expected = {
+        "kl_exact": mean_kl([True] * len(tokens)),
+        "start_kl": mean_kl([True] * len(tokens)),
+        "kl_right": mean_kl([REWARDS[r] == 1 for r, _ in tokens]),
+        "kl_wrong": mean_kl([REWARDS[r] == 0 for r, _ in tokens]),
+        "kl_from_0": mean_kl([place < 16 for _, place in tokens]),
+        "kl_from_16": mean_kl([16 <= place < 64 for _, place in tokens]),
+        "kl_from_64": mean_kl([place >= 64 for _, place in tokens]),
+        "kl_sampled": float((update.stats.logprobs - teacher).mean()),
+        "teacher_perplexity": math.exp(-float(teacher.mean())),
+        "start_teacher_perplexity": math.exp(-float(teacher.mean())),
+        "entropy": float(update.stats.entropy.mean()),
+        "clip_share": float(update.clipped.float().mean()),
+        "reward_mean": 4 / 6,
+        "reward_zero_variance_share": 0.5,
+        "completion_tokens": 112 / 6,
+        "truncated_share": 1 / 6,
+        "empty_share": 1 / 6,
+        "tokens": 112,
+        "loss": 1.5,
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_updates() -> None:
+    rollouts, first = batch()
+    moved = replace(first.stats, logprobs=first.stats.logprobs + math.log(1.5))
+    row = rollout_metrics(rollout_totals(rollouts, first, replace(first, stats=moved), LIMIT), start=False)
+    assert row["ratio_q05"] == pytest.approx(1.5) == row["ratio_q95"]
+    off = sorted(math.exp(float(a - b)) for a, b in zip(first.stats.logprobs, rollouts.logprobs, strict=True))
+    assert row["mismatch_outside_share"] == pytest.approx(sum(not 0.9 <= value <= 1.1 for value in off) / len(off))
+    assert off[0] < row["mismatch_q01"] < off[2] and off[-3] < row["mismatch_q99"] < off[-1]
+
+
+def test_two_ranks_add_up_to_one() -> None:
+    whole = measured(*batch())
+    shards = [batch(slice(0, 3)), batch(slice(3, 6))]
+    parts = [rollout_totals(rollouts, update, update, LIMIT) for rollouts, update in shards]
+
+    vectors: list[Tensor] = []
+    parts[1].reduced(lambda vector: vectors.append(vector) or vector, lambda values: values)
+    samples = iter(parts[1].samples.values())
+    summed = parts[0].reduced(lambda v: v + vectors[0], lambda v: torch.cat([v, next(samples)]))
+    shared = {"loss": 1.5, "loss_policy": 1.0, "loss_distill": 1.5}  # each rank holds its share of these
+    assert rollout_metrics(summed, start=True) == pytest.approx(whole | shared, rel=1e-12)
+
+
+def test_what_was_not_measured_is_null() -> None:
+    rollouts, update = batch()
+    alone = replace(update, stats=TokenStats(update.stats.logprobs, update.stats.entropy))
+    row = measured(rollouts, alone)
+    names = {name for name in row if "kl" in name} | {"teacher_perplexity", "start_teacher_perplexity"}
+    assert {row[name] for name in names} == {None}
+    sampled = replace(update, stats=replace(update.stats, kl=None))
+    assert measured(rollouts, sampled)["kl_exact"] is None
+    assert measured(rollouts, sampled)["kl_wrong"] is not None, "the sampled KL stands in"
+    empty = Totals(sums={"loss": 0.0}, ratios={"entropy": (0.0, 0.0)}, samples={"ratio": torch.zeros(0)})
+    assert empty.mean("entropy") is None and empty.quantiles("ratio", 0.5) == [None]
+
+
+def test_numbers_that_are_not_finite_are_counted_and_the_teachers_left_out_of_the_kl() -> None:
+    rollouts, update = batch()
+    before = measured(rollouts, update)
+    teacher, kl = update.stats.teacher_logprobs, update.stats.kl
+    assert teacher is not None and kl is not None
+    teacher[5], kl[5] = -math.inf, math.inf
+    rollouts.rewards[0], rollouts.logprobs[7], update.stats.logprobs[8] = math.inf, math.nan, math.nan
+    row = measured(rollouts, update)
+    assert (row["nonfinite_rewards"], row["nonfinite_logprobs"], row["nonfinite_teacher_logprobs"]) == (1, 2, 1)
+    assert row["kl_exact"] == pytest.approx(before["kl_exact"], abs=0.02)
+    assert {"nonfinite_rewards", "kl_exact", "teacher_perplexity"} <= {
+        n for n, v in row.items() if math.isfinite(v or 0)
+    }
+
+
+def test_the_documentation_holds_the_table() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert markdown(METRICS) in text and markdown(TIMING) in text
+
+
+def test_the_table_names_each_metric_once_and_every_alarm() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    assert {alarm.name for alarm in ALARMS} | {alarm.needs for alarm in ALARMS} <= set(names)
