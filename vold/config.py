@@ -19,6 +19,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+TelemetrySink = Literal["tensorboard", "wandb"]
+
+
 class HealthConfig(Strict):
     """When a run is warned about; "first" is the first value that the run measured."""
 
@@ -41,6 +44,9 @@ class Execution(Strict):
     rollout_batch: int = Field(default=256, ge=1, description="sequences decoded together")
     checkpoint_every: int = Field(default=20, ge=1, description="optimiser steps between resumable checkpoints")
     health: HealthConfig = HealthConfig()
+    telemetry: tuple[TelemetrySink, ...] = Field(default=(), description="where metrics go beside the run's own files")
+    telemetry_project: str = "vold-bench"
+    telemetry_run: str | None = Field(default=None, description="the run's name there; None: its directory's")
 
 
 class OptimizerConfig(Strict):

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vold.config import Execution
+from vold.config import Execution, Strict
 from vold.models import LanguageModel, save_checkpoint
 from vold.training.checkpoint import load_state, remove_states, save_state
-from vold.training.health import Health
-from vold.training.journal import Journal, Stopwatch, peak_memory
+from vold.training.journal import Stopwatch
 from vold.training.metrics import Metrics
 from vold.training.optim import Optimizer
 from vold.training.progress import Progress
+from vold.training.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class StepResult:
 def run_steps(
     step: Callable[[int, Stopwatch], StepResult],
     *,
+    config: Strict,
     steps: int,
     model: LanguageModel,
     optimizer: Optimizer,
@@ -41,19 +42,17 @@ def run_steps(
         return
     run.mkdir(parents=True, exist_ok=True)
     done = load_state(checkpoints, optimizer)
-    metrics, timing = Journal(run / "metrics.jsonl", done), Journal(run / "timing.jsonl", done)
-    health = Health(execution.health, metrics.earlier)
-    for index in range(done, steps):
-        watch = Stopwatch()
-        with watch.part("step"):
-            result = step(index, watch)
-        row: Metrics = {"step": index + 1, **result.metrics}
-        metrics.write(row := row | health.check(row))
-        if (index + 1) % execution.checkpoint_every == 0 and index + 1 < steps:
-            with watch.part("checkpoint"):
-                save_state(checkpoints, optimizer, index + 1)
-        times = {**watch.row(index + 1, result.tokens), "peak_memory_bytes": peak_memory(model.device)}
-        timing.write(times)
-        progress(index + 1, steps, {key: value for key, value in (row | times).items() if value is not None})
+    about = config.model_dump(mode="json")
+    record = Record(run, done, steps=steps, execution=execution, device=model.device, progress=progress, about=about)
+    with record:
+        for index in range(done, steps):
+            watch = Stopwatch()
+            with watch.part("step"):
+                result = step(index, watch)
+            record.measured(index + 1, result.metrics)
+            if (index + 1) % execution.checkpoint_every == 0 and index + 1 < steps:
+                with watch.part("checkpoint"):
+                    save_state(checkpoints, optimizer, index + 1)
+            record.finished(index + 1, watch, result.tokens)
     save_checkpoint(model, out)
     remove_states(checkpoints)

@@ -52,6 +52,7 @@ def train_rl(
     stage = _Stage(config, execution, model, scorer, prompts, seed)
     run_steps(
         stage.step,
+        config=config,
         steps=config.steps,
         model=model,
         optimizer=stage.optimizer,

@@ -76,6 +76,7 @@ def train_sft(
 
     run_steps(
         step,
+        config=config,
         steps=config.steps,
         model=model,
         optimizer=optimizer,
