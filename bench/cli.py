@@ -173,6 +173,14 @@ def rl(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")])
 
 
 @app.command()
+def traces(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
+    """Reasoning traces: a teacher answers prompts, for the cold start to imitate."""
+    from bench import cli_train
+
+    cli_train.run("traces", config)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Versions, devices, disk and optional parts of this installation."""
     from bench import cli_info

@@ -1,4 +1,4 @@
-"""``vold-bench train``: one training stage from a configuration file, without a matrix."""
+"""``vold-bench train`` and ``traces``: one stage from a configuration file, without a matrix."""
 
 import json
 from pathlib import Path
@@ -10,35 +10,47 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.errors import ConfigurationError
 from bench.matrix.source import Source
-from vold.config import Execution, RLConfig, SFTConfig, Strict
+from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
+from vold.data.sources import DataSource
 
 
 class _Run(Strict):
-    """What both forms share; paths are relative to the file. ``run`` receives metrics, checkpoints and ``out/``."""
+    """What all forms share; paths are relative to the file. ``run`` receives metrics, checkpoints and ``out/``."""
 
-    schema_: Literal["vold-bench/train@1"] = Field(alias="schema")
-    student: str
     run: str
     seed: int = Field(default=0, ge=0)
     execution: Execution = Execution()
 
 
+class TracesRun(_Run):
+    schema_: Literal["vold-bench/traces@1"] = Field(alias="schema")
+    writer: str
+    prompts: str
+    config: TracesConfig = TracesConfig()
+
+
 class SFTRun(_Run):
+    schema_: Literal["vold-bench/train@1"] = Field(alias="schema")
+    student: str
     traces: str
     config: SFTConfig = SFTConfig()
 
 
 class RLRun(_Run):
+    schema_: Literal["vold-bench/train@1"] = Field(alias="schema")
+    student: str
     prompts: str
     teacher: str | None = None
     config: RLConfig = RLConfig()
 
 
-def run(kind: Literal["sft", "rl"], path: Path) -> None:
-    """Train, or go on with what the run directory holds; raises ConfigurationError naming file, line and column."""
+FORMS: dict[str, type[TracesRun] | type[SFTRun] | type[RLRun]] = {"traces": TracesRun, "sft": SFTRun, "rl": RLRun}
+
+
+def run(kind: Literal["traces", "sft", "rl"], path: Path) -> None:
+    """Work, or go on with what the run directory holds; raises ConfigurationError naming file, line and column."""
     source = Source(path)
-    form: type[SFTRun] | type[RLRun] = SFTRun if kind == "sft" else RLRun
-    settings = source.validate(form)
+    settings = source.validate(FORMS[kind])
     out = (path.parent / settings.run).resolve()
     claim(out, settings)
     with Progress(
@@ -51,8 +63,10 @@ def run(kind: Literal["sft", "rl"], path: Path) -> None:
             note = "  ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:4])
             bars.update(task, completed=done, total=total, note=note)
 
-        _train(settings, source, out, progress)
-    print(f"checkpoint: {out / 'out'}")
+        _work(settings, source, out, progress)
+    if isinstance(settings, TracesRun):
+        print((out / "out" / "summary.json").read_text(encoding="utf-8").rstrip())
+    print(f"{'traces' if isinstance(settings, TracesRun) else 'checkpoint'}: {out / 'out'}")
 
 
 def claim(out: Path, settings: BaseModel) -> None:
@@ -65,19 +79,39 @@ def claim(out: Path, settings: BaseModel) -> None:
     record.write_text(text, encoding="utf-8")
 
 
-def _train(settings: SFTRun | RLRun, source: Source, out: Path, progress: Any) -> None:
+def _work(settings: TracesRun | SFTRun | RLRun, source: Source, out: Path, progress: Any) -> None:
     shared = {"run": out, "seed": settings.seed, "execution": settings.execution, "progress": progress}
+    if isinstance(settings, TracesRun):
+        from vold.data.tracing import write_traces
+
+        writer, prompts = _path(source, "writer", settings.writer), _data(source, "prompts", settings.prompts)
+        write_traces(settings.config, writer=writer, prompts=prompts, **shared)
+        return
     student = _path(source, "student", settings.student)
     if isinstance(settings, SFTRun):
         from vold.training.sft import train_sft
 
-        train_sft(settings.config, student=student, traces=_path(source, "traces", settings.traces), **shared)
+        train_sft(settings.config, student=student, traces=_data(source, "traces", settings.traces), **shared)
     else:
         from vold.training.rl import train_rl
 
         teacher = _path(source, "teacher", settings.teacher) if settings.teacher else None
-        prompts = _path(source, "prompts", settings.prompts)
+        prompts = _data(source, "prompts", settings.prompts)
         train_rl(settings.config, student=student, teacher=teacher, prompts=prompts, **shared)
+
+
+def _data(source: Source, key: str, text: str) -> DataSource:
+    """Training data in any form of ``vold.data.sources``; raises ConfigurationError at its line when it is no source.
+
+    What the hub holds is fetched when it is read.
+    """
+    try:
+        data = DataSource.parse(text, source.path.parent)
+    except ValueError as error:
+        source.fail((key,), str(error))
+    if not data.revision and not Path(data.place).exists():
+        source.fail((key,), f"nothing at {data.place}")
+    return data
 
 
 def _path(source: Source, key: str, text: str) -> Path:

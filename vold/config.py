@@ -62,6 +62,9 @@ class OptimizerConfig(Strict):
 
 FreezablePart = Literal["vision", "merger", "embeddings"]
 
+PicturePolicy = Literal["refuse", "skip", "caption"]
+"""What a text-only teacher makes of a prompt with pictures: an error, nothing, or the caption in their place."""
+
 
 class TracesConfig(Strict):
     """Reasoning traces written by a teacher for text prompts."""
@@ -71,6 +74,7 @@ class TracesConfig(Strict):
     temperature: float = Field(default=1.0, ge=0)
     max_new_tokens: int = Field(default=8192, ge=1, description="longer traces are dropped and counted")
     keep: Literal["all", "correct"] = "all"
+    pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the writer sees none")
 
 
 class SFTConfig(Strict):
@@ -95,6 +99,7 @@ class DistillConfig(Strict):
     estimator: Literal["k2", "k1_advantage", "reverse_kl"] = "k2"
     mask: Literal["wrong", "all", "correct"] = "wrong"
     monitor_every: int = Field(default=10, ge=0, description="steps between KL measurements when weight is 0; 0: never")
+    pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the teacher sees none")
 
 
 class RLConfig(Strict):

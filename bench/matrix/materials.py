@@ -11,6 +11,8 @@ from bench.datasets import SMALLWORLD, dataset_path, smallworld_source
 from bench.errors import ConfigurationError
 from bench.matrix.source import Where
 from bench.matrix.store import Store
+from vold.data.reading import named_pictures
+from vold.data.sources import AbsentData, DataSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,12 @@ class Materials:
         return Input(location, location)
 
     def prompts(self, source: str, where: Where) -> Input:
-        """Text prompts as JSONL."""
-        if source.startswith(SMALLWORLD):
-            with _placed(where):
-                return self._local(self._small_prompts(source), where)
-        if source.startswith("file:"):
-            path = self._path(source.removeprefix("file:"))
-            return self._local(path, where, mend="write it as JSONL: id, text, answer")
-        if source.startswith("hub:"):
-            name = source.removeprefix("hub:")
-            mend = f"export it as JSONL (id, text, answer) and name it file:PATH at {where}"
-            return Input(source, source, f"prompts of the hub data set {name} are not on this machine; {mend}")
+        """Prompts in any of the forms of ``vold.data.sources``, or of the small world."""
+        with _placed(where):
+            if source.startswith(SMALLWORLD):
+                return self._data(DataSource(str(self._small_prompts(source))), where)
+            if source.startswith(("file:", "hub:")):
+                return self._data(DataSource.parse(source, self.base), where)
         raise ConfigurationError(f"{where}: {source!r} is no prompt source; expected smallworld/SET?n=N, file: or hub:")
 
     def problems(self, benchmark: str, source: str, where: Where) -> Input:
@@ -74,6 +71,21 @@ class Materials:
         if not path.exists():
             return Input(f"absent:{path}", str(path), f"{where}: nothing at {path}; {mend}")
         return Input(f"sha256:{self.store.content_hash(path, model)}", str(path))
+
+    def _data(self, source: DataSource, where: Where) -> Input:
+        """Data of the hub that are not here are fetched by the stage that reads them, unless this machine may not."""
+        location = str(source) if source.revision or source.options else source.place
+        try:
+            source.files(fetch=False)
+        except AbsentData as error:
+            if source.revision and not _offline():
+                return Input(location, location)
+            return Input(f"absent:{location}", location, f"{where}: {error}")
+        if source.revision:
+            return Input(location, location)
+        path = Path(source.place)
+        beside = named_pictures(path) if path.is_file() else ()
+        return Input(f"sha256:{self.store.content_hash(path, beside=beside)}{source.options}", location)
 
     def _generated(self) -> Path:
         """Where generated data lies: a place of its own for each state of the generator's code.
@@ -99,10 +111,16 @@ class Materials:
         return path
 
 
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
 @contextmanager
 def _placed(where: Where) -> Iterator[None]:
-    """Say where the source stands that the small world refuses."""
+    """Say where the source stands that is refused."""
     try:
         yield
-    except (ConfigurationError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise ConfigurationError(f"{where}: {error.args[0]}") from error

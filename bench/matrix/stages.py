@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from bench.errors import ConfigurationError, InfrastructureError
 from vold.training.progress import Progress
+
+if TYPE_CHECKING:
+    from vold.data.sources import DataSource
 
 # What every process of a stage would import for itself, for seconds: loaded once, before the stages are forked.
 _PRELOAD = (
@@ -119,6 +122,12 @@ class StageSpec:
             raise ConfigurationError(f"{self.id}: its input {name!r} is not at {path}")
         return path
 
+    def data(self, name: str, store: Path) -> "DataSource":
+        """The data ``name`` as a source to be read; the hub's are fetched on reading."""
+        from vold.data.sources import DataSource
+
+        return DataSource.parse(self.locations[name], store)
+
 
 def _from_hub(location: str) -> Path:
     from huggingface_hub import snapshot_download
@@ -140,7 +149,7 @@ def run_traces(spec: StageSpec, store: Path, work: Path, progress: Progress) -> 
 
     write_traces(
         TracesConfig.model_validate(spec.config), writer=spec.path("writer", store),
-        prompts=spec.path("prompts", store), run=work, seed=spec.seed,
+        prompts=spec.data("prompts", store), run=work, seed=spec.seed,
         execution=Execution.model_validate(spec.execution), progress=progress,
     )  # fmt: skip
 
@@ -151,7 +160,7 @@ def run_sft(spec: StageSpec, store: Path, work: Path, progress: Progress) -> Non
 
     train_sft(
         SFTConfig.model_validate(spec.config), student=spec.path("student", store),
-        traces=spec.path("traces", store), run=work, seed=spec.seed,
+        traces=spec.data("traces", store), run=work, seed=spec.seed,
         execution=Execution.model_validate(spec.execution), progress=progress,
     )  # fmt: skip
 
@@ -163,7 +172,7 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
     train_rl(
         RLConfig.model_validate(spec.config), student=spec.path("student", store),
         teacher=spec.path("teacher", store) if "teacher" in spec.locations else None,
-        prompts=spec.path("prompts", store), run=work, seed=spec.seed,
+        prompts=spec.data("prompts", store), run=work, seed=spec.seed,
         execution=Execution.model_validate(spec.execution), progress=progress,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -141,10 +141,11 @@ class Store:
             file.flush()
             yield
 
-    def content_hash(self, path: Path, model: bool = False) -> str:
+    def content_hash(self, path: Path, model: bool = False, beside: Sequence[Path] = ()) -> str:
         """SHA-256 over names and bytes of a file or directory; remembered while sizes and times stay the same.
 
-        ``model`` leaves out files that do not decide how the model behaves. Raises ConfigurationError when the
+        ``model`` leaves out files that do not decide how the model behaves; ``beside`` are further files under a
+        file's own directory that belong to it. Raises ConfigurationError when the
         path is missing or holds nothing to hash.
         """
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -153,6 +154,8 @@ class Store:
         if not files or not path.exists():
             raise ConfigurationError(f"{path}: no such file or directory, or an empty one")
         names = [p.relative_to(path).as_posix() for p in files] if path.is_dir() else [path.suffix]
+        files += beside
+        names += [other.relative_to(path.parent).as_posix() for other in beside]
         stamp = digest([[n, p.stat().st_size, p.stat().st_mtime_ns] for n, p in zip(names, files, strict=True)])
         memory = self.root / ".hashes" / f"{digest([str(path.resolve()), model])[:16]}.json"
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):

@@ -222,7 +222,7 @@ def test_the_papers_profile_can_be_planned_anywhere(tmp_path):
 
 def test_every_command_has_a_help_page():
     runner = CliRunner()
-    commands = "run-matrix, report, check, eval, train sft, train rl, doctor, data list, smallworld build"
+    commands = "run-matrix, report, check, eval, traces, train sft, train rl, doctor, data list, smallworld build"
     for words in commands.split(", "):
         assert runner.invoke(cli.app, [*words.split(), "--help"]).exit_code == 0
 

@@ -1,12 +1,14 @@
-"""The pictures that rows of training data name or hold, as files."""
+"""The pictures that rows of training data name or hold, as files; and what is read by a teacher that sees none."""
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vold.config import PicturePolicy
 from vold.data.formats import MalformedRow
+from vold.data.prompts import Prompt
 from vold.files import write_whole
 
 
@@ -42,3 +44,30 @@ def _cached(content: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     return path
+
+
+def check_pictures(prompts: Sequence[Prompt], policy: PicturePolicy, setting: str) -> None:
+    """Refuse prompts that a text-only reader could not read under ``policy``, the value of ``setting``.
+
+    Raises ValueError naming the first such prompts and the ways out.
+    """
+    pictured = [prompt for prompt in prompts if prompt.images]
+    if policy == "refuse" and pictured:
+        raise ValueError(
+            f"{len(pictured)} of {len(prompts)} prompts have pictures (the first is {pictured[0].id!r}), and the "
+            f"teacher reads text alone; set {setting} to skip or to caption, or do without the teacher"
+        )
+    silent = [prompt.id for prompt in pictured if not prompt.caption.strip()]
+    if policy == "caption" and silent:
+        shown = ", ".join(map(repr, silent[:5])) + (", ..." if len(silent) > 5 else "")
+        raise ValueError(
+            f"{len(silent)} of {len(pictured)} prompts with pictures have no caption ({shown}); "
+            f"give them one, or set {setting} to skip"
+        )
+
+
+def text_for_teacher(prompt: Prompt, policy: PicturePolicy) -> str | None:
+    """What a text-only teacher reads of a prompt; None where it must not speak."""
+    if not prompt.images:
+        return prompt.text
+    return prompt.in_words() if policy == "caption" else None

@@ -79,6 +79,15 @@ def claim_data(run: Path, loaded: Loaded[Any]) -> None:
     write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
+def named_pictures(file: Path) -> list[Path]:
+    """The pictures beside a JSON or JSONL file that its rows name; what is wrong with others is said on reading."""
+    if file.suffix == ".parquet" or b'"images"' not in file.read_bytes():
+        return []
+    named = [row["images"] for _, row in rows(file) if isinstance(row, dict) and isinstance(row.get("images"), list)]
+    paths = {file.parent / image for images in named for image in images if isinstance(image, str)}
+    return sorted(path for path in paths if path.is_file())
+
+
 def _read(source: Path | DataSource, build: _Build[Item], what: str) -> Loaded[Item]:
     if isinstance(source, Path):
         source = DataSource(str(source.absolute()))

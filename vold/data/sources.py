@@ -23,6 +23,10 @@ Row = tuple[int, Any]
 """The number of a line or row, from 1, and what stands there."""
 
 
+class AbsentData(ValueError):
+    """The data are not on this machine; the text says how to get them there."""
+
+
 class UndecodableRow:
     """Stands where a row should be and could not be decoded."""
 
@@ -78,14 +82,14 @@ class DataSource:
     def files(self, *, fetch: bool = True) -> list[Path]:
         """The files of the split, on this machine; fetched from the hub where need be and ``fetch`` allows it.
 
-        Raises ValueError where there are none or where the choice is not clear, ConnectionError where they cannot be
-        fetched.
+        Raises AbsentData where there are none, ValueError where the choice is not clear or not whole, ConnectionError
+        where they cannot be fetched.
         """
         root = self._snapshot(fetch) if self.revision else Path(self.place)
         if root.is_file():
             return [root]
         if not root.is_dir():
-            raise ValueError(f"{root}: no such file or directory")
+            raise AbsentData(f"nothing at {root}")
         names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
         return [root / name for name in select(names, self.config, self.split, str(self))]
 
@@ -110,7 +114,7 @@ class DataSource:
         except LocalEntryNotFoundError as error:
             if failure is not None:
                 raise ConnectionError(f"{self}: cannot be fetched from the hub ({failure}); run again") from failure
-            raise ValueError(
+            raise AbsentData(
                 f"{self}: not on this machine; fetch it where there is a network "
                 f"(`hf download {self.place} --repo-type dataset --revision {self.revision}`), "
                 "or name a local copy as file:PATH"

@@ -1,13 +1,17 @@
-"""Reasoning traces: a teacher answers text prompts in its own words."""
+"""Reasoning traces: a teacher answers prompts in its own words."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vold.config import Execution, TracesConfig
+from vold.data.pictures import check_pictures, text_for_teacher
 from vold.data.prompts import Prompt, Trace, write_jsonl
-from vold.data.reading import read_prompts
+from vold.data.reading import claim_data, read_prompts
+from vold.data.sources import DataSource
 from vold.files import disk_full_named, publish_directory
 from vold.models import LanguageModel, load_teacher
 from vold.rewards import reward
@@ -25,14 +29,14 @@ class _Answer:
     completion: str
     tokens: int
     stopped: bool
-    correct: bool
+    correct: bool | None
 
 
 def write_traces(
     config: TracesConfig,
     *,
     writer: Path,
-    prompts: Path,
+    prompts: Path | DataSource,
     run: Path,
     seed: int,
     execution: Execution,
@@ -41,13 +45,18 @@ def write_traces(
     """Answer the first ``n`` prompts; writes ``run/out/traces.jsonl`` and ``run/out/summary.json``.
 
     Answers are appended to ``run/answers.jsonl`` while it works, and a later call continues there. Completions
-    that hit ``max_new_tokens`` are dropped and counted, wrong ones where ``keep`` is ``correct``.
+    that hit ``max_new_tokens`` are dropped and counted; where ``keep`` is ``correct``, so are wrong ones and those to
+    prompts without a known answer. Prompts with pictures go the way of ``pictures``.
     """
     out = run / "out"
     if out.exists():
         return
     run.mkdir(parents=True, exist_ok=True)
-    asked = read_prompts(prompts)[: config.n]
+    loaded = read_prompts(prompts)
+    claim_data(run, loaded)
+    chosen = loaded[: config.n]
+    check_pictures(chosen, config.pictures, "pictures")
+    asked = [prompt for prompt in chosen if text_for_teacher(prompt, config.pictures) is not None]
     partial = run / "answers.jsonl"
     answers = list(_read_partial(partial))
     if len(answers) < len(asked):
@@ -62,9 +71,9 @@ def write_traces(
                 file.writelines(json.dumps(asdict(answer)) + "\n" for answer in fresh)
                 file.flush()
                 answers += fresh
-                progress(len(answers), len(asked), {"correct": sum(a.correct for a in answers) / len(answers)})
+                progress(len(answers), len(asked), _shown(answers))
     with publish_directory(out) as directory:
-        _publish(directory, asked, answers, config)
+        _publish(directory, asked, answers, config, skipped=len(chosen) - len(asked))
     partial.unlink()
 
 
@@ -74,7 +83,7 @@ def _answer(
     engine = BuiltinEngine(model, execution.rollout_batch)
     sampling = Sampling(config.max_new_tokens, config.temperature, model.stop_ids, model.banned_ids)
     requests = [
-        RolloutRequest(model.encode_text(prompt.text), (derive(seed, "trace", start + place),))
+        RolloutRequest(model.encode_text(prompt.in_words()), (derive(seed, "trace", start + place),))
         for place, prompt in enumerate(prompts)
     ]
     completions = [group[0] for group in engine.generate(requests, sampling)]
@@ -83,7 +92,19 @@ def _answer(
 
 def _judged(model: LanguageModel, completion: Completion, prompt: Prompt) -> _Answer:
     text = model.decode(completion.token_ids)
-    return _Answer(text, len(completion.token_ids), completion.finish_reason == "stop", reward(text, prompt) == 1.0)
+    correct = reward(text, prompt) == 1.0 if prompt.answer else None
+    return _Answer(text, len(completion.token_ids), completion.finish_reason == "stop", correct)
+
+
+def _correct_share(answers: Sequence[_Answer]) -> float | None:
+    """Of the answers that could be checked; None where none could."""
+    checked = [answer.correct for answer in answers if answer.correct is not None]
+    return sum(checked) / len(checked) if checked else None
+
+
+def _shown(answers: Sequence[_Answer]) -> dict[str, float]:
+    share, tokens = _correct_share(answers), sum(answer.tokens for answer in answers) / len(answers)
+    return {"tokens": tokens} if share is None else {"correct": share, "tokens": tokens}
 
 
 def _read_partial(path: Path) -> Iterator[_Answer]:
@@ -97,16 +118,36 @@ def _read_partial(path: Path) -> Iterator[_Answer]:
                     return
 
 
-def _publish(directory: Path, prompts: Sequence[Prompt], answers: Sequence[_Answer], config: TracesConfig) -> None:
+def _publish(
+    directory: Path, prompts: Sequence[Prompt], answers: Sequence[_Answer], config: TracesConfig, *, skipped: int
+) -> None:
     whole = [(p, a) for p, a in zip(prompts, answers, strict=True) if a.stopped]
     kept = [(p, a) for p, a in whole if a.correct or config.keep == "all"]
-    write_jsonl(directory / "traces.jsonl", (Trace(p.id, p.text, a.completion, a.correct) for p, a in kept))
+    traces = [Trace(p.id, p.text, a.completion, a.correct, _copied(p, directory / "images")) for p, a in kept]
+    write_jsonl(directory / "traces.jsonl", traces)
+    lost = [a for _, a in whole if not (a.correct or config.keep == "all")]
     summary = {
         "prompts": len(prompts),
+        "skipped_pictures": skipped,
         "written": len(kept),
         "dropped_long": len(prompts) - len(whole),
-        "dropped_wrong": len(whole) - len(kept),
-        "correct_share": sum(a.correct for a in answers) / len(answers),
+        "dropped_wrong": sum(a.correct is False for a in lost),
+        "dropped_unchecked": sum(a.correct is None for a in lost),
+        "correct_share": _correct_share(answers),
         "mean_tokens": sum(a.tokens for a in answers) / len(answers),
+        "tokens": sum(a.tokens for a in answers),
+        "tokens_written": sum(a.tokens for _, a in kept),
     }
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _copied(prompt: Prompt, directory: Path) -> tuple[Path, ...]:
+    """The prompt's pictures beside its trace, each once."""
+    copies = []
+    for image in prompt.images:
+        copy = directory / f"{hashlib.sha256(image.read_bytes()).hexdigest()[:32]}{image.suffix}"
+        if not copy.exists():
+            directory.mkdir(exist_ok=True)
+            shutil.copyfile(image, copy)
+        copies.append(copy)
+    return tuple(copies)

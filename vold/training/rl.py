@@ -1,11 +1,15 @@
-"""Stage 2: GRPO and on-policy distillation on the same rollouts of text prompts."""
+"""Stage 2: GRPO and on-policy distillation on the same rollouts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from vold.config import Execution, RLConfig
-from vold.data.reading import read_prompts
+from vold.data.pictures import check_pictures
+from vold.data.prompts import Prompt
+from vold.data.reading import claim_data, read_prompts
+from vold.data.sources import DataSource
 from vold.models import Student, check_pair, freeze, load_student, load_teacher
 from vold.rewards import self_test
 from vold.rollout.builtin import BuiltinEngine
@@ -26,7 +30,7 @@ def train_rl(
     *,
     student: Path,
     teacher: Path | None,
-    prompts: Path,
+    prompts: Path | DataSource,
     run: Path,
     seed: int,
     execution: Execution,
@@ -40,6 +44,9 @@ def train_rl(
         return
     if teacher is None and config.distill.weight > 0:
         raise ValueError("distill.weight is above 0, but there is no teacher")
+    asked = read_prompts(prompts)
+    _check(asked, config, teacher is not None)
+    claim_data(run, asked)
     self_test()
     device = prepare(execution)
     model = load_student(student, device=device)
@@ -49,7 +56,7 @@ def train_rl(
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
         scorer = Teacher(reader, execution.micro_batch_tokens)
         check_pair(model, scorer.model)
-    stage = _Stage(config, execution, model, scorer, prompts, seed)
+    stage = _Stage(config, execution, model, scorer, asked, seed)
     run_steps(
         stage.step,
         config=config,
@@ -62,6 +69,20 @@ def train_rl(
     )
 
 
+def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> None:
+    """Refuse prompts whose reward could only be 0, and pictures that the teacher would not see."""
+    unanswered = [prompt.id for prompt in prompts if not prompt.answer.strip()]
+    if unanswered:
+        raise ValueError(
+            f"{len(unanswered)} of {len(prompts)} prompts have no answer to reward (the first is {unanswered[0]!r}); "
+            "leave them out of the data, or give them one"
+        )
+    if any(prompt.images for prompt in prompts):
+        raise ValueError("prompts with pictures can be read and sampled, but training on them is not there yet")
+    if has_teacher and (config.distill.weight > 0 or config.distill.monitor_every > 0):
+        check_pictures(prompts, config.distill.pictures, "distill.pictures")
+
+
 class _Stage:
     """Everything that a step needs."""
 
@@ -71,12 +92,12 @@ class _Stage:
         execution: Execution,
         student: Student,
         teacher: Teacher | None,
-        prompts: Path,
+        prompts: Sequence[Prompt],
         seed: int,
     ) -> None:
         self.config, self.execution, self.student, self.teacher = config, execution, student, teacher
         engine = BuiltinEngine(student, execution.rollout_batch)
-        self.collector = Collector(student, engine, read_prompts(prompts), config, seed)
+        self.collector = Collector(student, engine, prompts, config, seed)
         self.objective = Objective(student, teacher.model if teacher else None, config, execution)
         self.optimizer = Optimizer(student.model, config.optimizer, config.max_nonfinite_steps)
 

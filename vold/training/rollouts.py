@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from vold.config import RLConfig
+from vold.data.pictures import text_for_teacher
 from vold.data.prompts import Prompt
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence
-from vold.models import Student
+from vold.models import EncodedPrompt, Student
 from vold.objectives.grpo import group_advantages
 from vold.rewards import rewards
 from vold.rollout.base import RolloutEngine, Sampling
@@ -22,10 +23,11 @@ from vold.training.journal import Stopwatch
 class Rollouts:
     """N = prompts x group_size completions, a group's side by side.
 
+    texts: what the teacher reads of each prompt, None where it does not speak (pictures that it cannot see);
     logprobs [T]: under the policy that sampled; rewards, advantages [N]; truncated: how many hit the length limit.
     """
 
-    texts: list[str]
+    texts: list[str | None]
     sequences: list[TokenSequence]
     logprobs: Tensor
     rewards: Tensor
@@ -58,7 +60,7 @@ class Collector:
         config, size = self.config, self.config.group_size
         chosen = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
         prompts = [self.prompts[index] for index in chosen]
-        encoded = [self.student.encode(prompt.text) for prompt in prompts]
+        encoded = [self._encode(prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [
                 prompt.request([derive(self.seed, "rollout", step, place, sample) for sample in range(size)])
@@ -72,7 +74,7 @@ class Collector:
         ids = [prompt.ids for prompt in encoded for _ in range(size)]
         device = self.student.device
         return Rollouts(
-            texts=[prompt.text for prompt in asked],
+            texts=[text_for_teacher(prompt, config.distill.pictures) for prompt in asked],
             sequences=[TokenSequence(i, c.token_ids) for i, c in zip(ids, flat, strict=True)],
             logprobs=torch.tensor([value for c in flat for value in c.logprobs], device=device),
             rewards=scores.to(device),
@@ -80,3 +82,9 @@ class Collector:
             group_size=size,
             truncated=sum(c.finish_reason == "length" for c in flat),
         )
+
+    def _encode(self, prompt: Prompt) -> EncodedPrompt:
+        try:
+            return self.student.encode(prompt.messages(), prompt.images)
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt.id!r}: {error}") from error

@@ -8,9 +8,10 @@ import torch
 
 from vold.config import MAX_NONFINITE_STEPS, Execution, SFTConfig
 from vold.data.prompts import Trace
-from vold.data.reading import read_traces
+from vold.data.reading import claim_data, read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
+from vold.data.sources import DataSource
 from vold.models import Student, freeze, load_student
 from vold.objectives.fused import Head, token_stats
 from vold.objectives.reduce import token_weights, weighted_sum
@@ -47,7 +48,7 @@ def train_sft(
     config: SFTConfig,
     *,
     student: Path,
-    traces: Path,
+    traces: Path | DataSource,
     run: Path,
     seed: int,
     execution: Execution,
@@ -56,10 +57,12 @@ def train_sft(
     """Train ``student`` on ``traces`` and write the checkpoint to ``run/out``; resumes what ``run`` holds."""
     if (run / "out").exists():
         return
+    imitated = read_traces(traces)
+    claim_data(run, imitated)
     device = prepare(execution)
     model = load_student(student, device=device)
     freeze(model, config.freeze)
-    sequences = encode_traces(model, read_traces(traces), config.max_length)
+    sequences = encode_traces(model, imitated, config.max_length)
     optimizer = Optimizer(model.model, config.optimizer, MAX_NONFINITE_STEPS)
 
     def step(index: int, watch: Stopwatch) -> StepResult:

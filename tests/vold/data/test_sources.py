@@ -126,5 +126,5 @@ def test_a_local_directory_is_chosen_from_like_a_data_set_of_the_hub(tmp_path: P
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.jsonl").write_text("{}\n")
     assert DataSource.parse(f"file:{tmp_path}?config=code", Path()).files() == [tmp_path / "code" / "train.jsonl"]
-    with pytest.raises(ValueError, match="no such file or directory"):
+    with pytest.raises(ValueError, match="nothing at"):
         DataSource.parse("file:nowhere.jsonl", tmp_path).files()

@@ -7,11 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vold.config import Execution, TracesConfig
 from vold.data import tracing
+from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt, write_jsonl
-from vold.data.reading import read_traces
+from vold.data.reading import read_prompts, read_traces
 from vold.data.tracing import write_traces
 
 EXECUTION = Execution(threads=1, rollout_batch=8)
@@ -48,6 +50,76 @@ def test_only_right_traces_are_kept_when_asked(
     kept = read_traces(tmp_path / "correct" / "out" / "traces.jsonl")
     assert kept == [t for t in read_traces(tmp_path / "all" / "out" / "traces.jsonl") if t.correct]
     assert summary(tmp_path / "correct")["dropped_wrong"] > 0
+
+
+def test_an_answer_that_is_not_known_is_neither_right_nor_wrong(teacher_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    write_jsonl(path, [Prompt(f"p{i}", f"[{i}+1]solve", "" if i % 2 else "1") for i in range(20)])
+    for keep in ("all", "correct"):
+        config = CONFIG.model_copy(update={"keep": keep})
+        write_traces(config, writer=teacher_path, prompts=path, run=tmp_path / keep, seed=1, execution=EXECUTION)
+    traces = read_traces(tmp_path / "all" / "out" / "traces.jsonl")
+    assert {trace.correct for trace in traces} == {None, False}
+    every, right = summary(tmp_path / "all"), summary(tmp_path / "correct")
+    assert (
+        every["dropped_unchecked"] == 0 == every["dropped_wrong"] and right["written"] == 0 == right["tokens_written"]
+    )
+    assert right["dropped_unchecked"] == sum(trace.correct is None for trace in traces)
+    assert right["dropped_unchecked"] + right["dropped_wrong"] + right["dropped_long"] == 20
+    assert every["tokens"] >= every["tokens_written"] > 0
+
+
+def pictured(directory: Path, caption: str) -> Path:
+    Image.new("RGB", (20, 10)).save(directory / "a.png")
+    picture = Prompt("seen", "<image>solve", "3", (), (directory / "a.png",), caption)
+    write_jsonl(directory / "pictured.jsonl", [Prompt("read", "[1+2]solve", "3"), picture])
+    return directory / "pictured.jsonl"
+
+
+def test_the_writer_sees_no_pictures_unless_told_what_to_do_with_them(
+    teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(name: str, path: Path) -> Path:
+        config = TracesConfig(max_new_tokens=200, pictures=name)  # type: ignore[arg-type]
+        run = tmp_path / name
+        write_traces(config, writer=teacher_path, prompts=path, run=run, seed=1, execution=EXECUTION)
+        return run
+
+    path = pictured(tmp_path, "[1+2]")
+    with pytest.raises(ValueError, match=r"1 of 2 prompts have pictures \(the first is 'seen'\)"):
+        write("refuse", path)
+    skipped = write("skip", path)
+    assert summary(skipped)["prompts"] == 1 == summary(skipped)["skipped_pictures"]
+    asked: list[tuple[int, ...]] = []
+    generate = tracing.BuiltinEngine.generate
+
+    def watched(self, requests, sampling):  # type: ignore[no-untyped-def]
+        asked.extend(request.prompt_ids for request in requests)
+        return generate(self, requests, sampling)
+
+    monkeypatch.setattr(tracing.BuiltinEngine, "generate", watched)
+    captioned = write("caption", path)
+    assert asked[0] == asked[1], "the caption stands where the picture stood"
+    for trace in read_traces(captioned / "out" / "traces.jsonl"):
+        if trace.id == "seen":
+            assert trace.text == "<image>solve" and trace.images[0].read_bytes() == (tmp_path / "a.png").read_bytes()
+    with pytest.raises(ValueError, match=r"have no caption \('seen'\)"):
+        check_pictures(read_prompts(pictured(tmp_path, "")), "caption", "pictures")
+
+
+def test_other_prompts_than_the_run_began_with_are_refused(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int, metrics: dict[str, float]) -> None:
+        raise Stop
+
+    arguments = {"writer": teacher_path, "prompts": prompts, "run": tmp_path / "run", "seed": 1}
+    with pytest.raises(Stop):
+        write_traces(CONFIG, execution=EXECUTION, progress=stop, **arguments)
+    write_jsonl(prompts, [Prompt("other", "[1+1]solve", "2")])
+    with pytest.raises(ValueError, match="began with other data"):
+        write_traces(CONFIG, execution=EXECUTION, **arguments)
 
 
 def test_a_killed_run_continues_to_the_same_bytes(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
