@@ -20,7 +20,7 @@ SUFFIX = ".yaml"
 class Data(Strict):
     """Where prompts and problems come from.
 
-    ``traces`` and ``rl`` are prompts: ``smallworld/SET?n=N``, ``file:PATH`` (JSONL) or ``hub:ID``. ``eval`` maps a
+    ``traces`` and ``rl`` are prompts: ``smallworld/SET?n=N`` or a source of ``vold.data.sources``. ``eval`` maps a
     benchmark to ``smallworld/SPLIT?n=N`` or to a directory with the benchmark's own files.
     """
 
