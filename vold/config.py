@@ -5,9 +5,9 @@ decides what is computed and enters a stage's identity; ``Execution`` says only 
 micro-batches, checkpoint interval, device) and never changes a result beyond rounding.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_NONFINITE_STEPS = 3
 """Consecutive skipped steps that end a training run, where its config has no field for it (SFT) or sets none (RL)."""
@@ -89,22 +89,83 @@ class SFTConfig(Strict):
 
 
 class DistillConfig(Strict):
-    """The teacher term on student rollouts; named by the gradient it estimates.
+    """The teacher term on student rollouts; each estimator is named by what it optimises (``objectives.distill``).
 
-    ``k2``: 0.5 (log p_s - log p_t)^2 back-propagated; ``k1_advantage``: sampled log-ratio as advantage;
-    ``reverse_kl``: exact full-vocabulary KL(student || teacher). All have the gradient of the reverse KL.
+    The paper's is ``k2``: 0.5 (log p_s - log p_t)^2 back-propagated, whose gradient is that of the reverse KL.
     """
 
     weight: float = Field(default=0.0, ge=0, description="beta; 0 switches the term off")
-    estimator: Literal["k2", "k1_advantage", "reverse_kl"] = "k2"
+    weight_end: float | None = Field(default=None, ge=0, description="beta of the last step; with a schedule")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    delay: int = Field(default=0, ge=0, description="steps before the term begins")
+    estimator: Literal[
+        "k2", "k1_advantage", "k1_control", "k3_forward", "reverse_kl", "forward_kl", "jsd", "topk"
+    ] = "k2"  # fmt: skip
+    top_k: int = Field(default=64, ge=1, description="topk: the teacher's tokens that stand alone")
     mask: Literal["wrong", "all", "correct"] = "wrong"
+    reduce: Literal["token_mean", "sequence_mean", "constant"] | None = Field(
+        default=None, description="denominator; None: the policy term's"
+    )
     monitor_every: int = Field(default=10, ge=0, description="steps between KL measurements when weight is 0; 0: never")
     pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the teacher sees none")
 
+    @field_validator("estimator", mode="before")
+    @classmethod
+    def _refuse_k1(cls, value: object) -> object:
+        if value == "k1":
+            raise ValueError(
+                "k1 back-propagated has an expected gradient of exactly zero; k1_advantage, k2 and reverse_kl have "
+                "that of the reverse KL"
+            )
+        return value
 
-class RLConfig(Strict):
-    """Stage 2, GRPO and/or on-policy distillation on text prompts (defaults: the paper's)."""
+    @model_validator(mode="after")
+    def _schedule_has_an_end(self) -> "DistillConfig":
+        if (self.schedule == "constant") != (self.weight_end is None):
+            raise ValueError("weight_end and a schedule (linear, cosine) go together: give both or neither")
+        return self
 
+    @property
+    def active(self) -> bool:
+        """Whether the term has weight at any time."""
+        return max(self.weight, self.weight_end or 0.0) > 0
+
+
+class PolicyConfig(Strict):
+    """How rewards become a policy gradient; the defaults are GRPO's, clipped as the paper does."""
+
+    advantage: Literal["group_std", "group_mean"] = "group_std"
+    advantage_epsilon: float = Field(default=1e-4, gt=0, description="delta beside the group's standard deviation")
+    ratio: Literal["token", "sequence"] = "token"
+    surrogate: Literal["clip", "cispo"] = "clip"
+    clip_low: float = Field(default=0.2, ge=0)
+    clip_high: float = Field(default=0.3, ge=0)
+    reduce: Literal["token_mean", "sequence_mean", "constant"] = Field(
+        default="token_mean", description="denominator; constant: sequences x max_new_tokens"
+    )
+    max_refills: int = Field(
+        default=0, ge=0, description="further prompts tried in place of one whose rewards are all equal"
+    )
+
+
+ALGORITHMS = {
+    "grpo": PolicyConfig(),
+    "dr_grpo": PolicyConfig(advantage="group_mean", clip_high=0.2, reduce="constant"),
+    "dapo": PolicyConfig(clip_high=0.28, max_refills=4),
+    "gspo": PolicyConfig(ratio="sequence", clip_low=3e-4, clip_high=4e-4, reduce="sequence_mean"),
+    # No lower bound, and a weight of at most 5 (the authors name no number; arXiv 2510.13786 found 4 to 8 alike).
+    "cispo": PolicyConfig(surrogate="cispo", clip_low=1.0, clip_high=4.0),
+}
+"""What each name stands for; sources in ``vold.objectives.grpo``."""
+
+
+class RLConfig(PolicyConfig):
+    """Stage 2, GRPO and/or on-policy distillation on text prompts (defaults: the paper's).
+
+    ``algorithm`` fills the fields of ``PolicyConfig`` that are not given.
+    """
+
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
     teacher: str = Field(default="teacher", description="model role that scores the rollouts")
     steps: int = Field(default=60, ge=1)
     prompts_per_step: int = Field(default=51, ge=1)
@@ -114,18 +175,24 @@ class RLConfig(Strict):
     max_new_tokens: int = Field(default=8192, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-6, warmup_steps=5)
     reward_weight: float = Field(default=1.0, ge=0, description="0: the teacher term alone")
-    clip_low: float = Field(default=0.2, ge=0)
-    clip_high: float = Field(default=0.3, ge=0)
-    advantage_epsilon: float = Field(default=1e-4, gt=0, description="delta beside the group's standard deviation")
-    reduce: Literal["token_mean", "sequence_mean"] = "token_mean"
+    engine_correction: Literal["off", "token", "sequence"] = Field(
+        default="off", description="truncated importance sampling of trainer against rollout engine"
+    )
+    engine_correction_cap: float = Field(default=2.0, gt=0, description="largest weight of a token or sequence")
     distill: DistillConfig = DistillConfig()
     freeze: tuple[FreezablePart, ...] = ("vision",)
     max_nonfinite_steps: int = Field(
         default=MAX_NONFINITE_STEPS, ge=1, description="consecutive skipped steps that end the run"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_algorithm(cls, given: Any) -> Any:
+        preset = ALGORITHMS.get(str(given.get("algorithm", "grpo"))) if isinstance(given, dict) else None
+        return given if preset is None else {**preset.model_dump(), **given}
+
     @model_validator(mode="after")
     def _has_an_objective(self) -> "RLConfig":
-        if self.reward_weight == 0 and self.distill.weight == 0:
+        if self.reward_weight == 0 and not self.distill.active:
             raise ValueError("nothing to optimise: give reward_weight or distill.weight a value above 0")
         return self

@@ -209,7 +209,7 @@ class _Builder:
     def _rl(self, arm: Arm, student: Input, seed: int) -> Stage:
         config = self._config("rl", arm)
         inputs = {"student": student, "prompts": self._prompts("rl")}
-        if config.distill.weight or config.distill.monitor_every:
+        if config.distill.active or config.distill.monitor_every:
             override = arm.overrides.get("rl.teacher") or self.overrides.get("rl.teacher")
             inputs["teacher"] = self._model(config.teacher, 0, override.where if override else None)
         return self._add("rl", config, inputs, seed)

@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
+from vold.objectives.fused import TokenLoss
 
-def nll(logprobs: Tensor) -> Tensor:
-    """Per-token loss [T] from the student's log-probabilities [T] of the trace's tokens."""
-    return -logprobs
+
+def nll(weights: Tensor) -> TokenLoss:
+    """The loss of a trace's tokens, each with its weight [T]."""
+    return lambda stats, span: -stats.logprobs * weights[span]

@@ -44,6 +44,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward_zero_variance_share", "share", "groups whose rewards are all equal: no signal for the policy term"),
     Metric("loss_policy", "", "policy term, before its weight"),
     Metric("loss_distill", "", "teacher term, before its weight"),
+    Metric("distill_weight", "", "weight of the teacher term in this step"),
     Metric("kl_sampled", "nats a token", "mean of log p_student - log p_teacher over the sampled tokens"),
     Metric("kl_exact", "nats a token", "mean full-vocabulary KL(student, teacher)"),
     Metric("kl_wrong", "nats a token", f"{_KL} on rollouts with a reward below 0.5"),

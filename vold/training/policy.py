@@ -9,10 +9,10 @@ from vold.config import Execution, RLConfig
 from vold.data.sequences import completion_hidden, completion_targets, micro_batches, token_index
 from vold.models import LanguageModel, Student
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import teacher_term
-from vold.objectives.fused import BANNED, Head, TokenStats, token_stats
-from vold.objectives.grpo import clipped_surrogate
-from vold.objectives.reduce import token_weights, weighted_sum
+from vold.objectives.distill import exact_divergence, teacher_term
+from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
+from vold.objectives.grpo import per_sequence, policy_loss, truncated_importance
+from vold.objectives.reduce import token_weights
 from vold.training.rollouts import Rollouts
 from vold.training.runtime import precision
 
@@ -33,10 +33,7 @@ class Heads:
         rows = student.head.shape[0] if teacher is None else min(student.head.shape[0], teacher.head.shape[0])
         bias = torch.zeros(rows, device=student.device)
         bias[[index for index in student.banned_ids if index < rows]] = BANNED
-        return cls(
-            Head(student.head[:rows], bias),
-            None if teacher is None else Head(teacher.head[:rows], bias),
-        )
+        return cls(Head(student.head, bias), None if teacher is None else Head(teacher.head, bias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,79 +48,159 @@ class Update:
 
 
 class Objective:
-    """reward_weight * L_GRPO + distill.weight * teacher term, with denominators of the whole batch."""
+    """reward_weight * policy term + distill_weight * teacher term, with denominators of the whole batch."""
 
     def __init__(self, student: Student, teacher: LanguageModel | None, config: RLConfig, execution: Execution) -> None:
         self.student, self.teacher, self.config, self.execution = student, teacher, config, execution
 
-    def backward(self, rollouts: Rollouts, teacher_states: Tensor | None) -> Update:
-        """Accumulate the gradients of ``rollouts``; ``teacher_states`` [T, H] where the teacher has read them."""
-        lengths, device = rollouts.lengths, self.student.device
-        weights = token_weights(torch.tensor(lengths), self.config.reduce).to(device)
-        owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)
-        heads = Heads.of(self.student, None if teacher_states is None else self.teacher)
-        sums = torch.zeros(3, dtype=torch.float64)
-        kept: list[tuple[Tensor, TokenStats, Tensor]] = []
+    def backward(
+        self,
+        rollouts: Rollouts,
+        teacher_states: Tensor | None,
+        distill_weight: float,
+        old_logprobs: Tensor | None = None,
+    ) -> Update:
+        """Accumulate the gradients of ``rollouts``; ``teacher_states`` [T, H] where the teacher has read them.
+
+        ``old_logprobs`` [T]: the log-probabilities of the first update on these rollouts; None on that first
+        update, whose weights are still those that sampled.
+        """
+        run = _Pass(self, rollouts, teacher_states, distill_weight, old_logprobs)
         for rows in micro_batches(rollouts.sequences, self.execution.micro_batch_tokens):
-            index = token_index(lengths, rows).to(device)
-            states = None if teacher_states is None else teacher_states[index]
-            stats = self._stats(rollouts, rows, heads, states)
-            batch = self._tokens(rollouts, stats, index, owner[index])
-            terms, clipped = self._terms(batch, weights[index])
-            terms[0].backward()
-            sums += torch.tensor([term.item() for term in terms], dtype=torch.float64)
-            kept.append((index, stats, clipped))
-        stats, clipped = _in_order(kept) if kept else (TokenStats(*torch.zeros(2, 0, device=device)), torch.zeros(0))
-        loss, policy, distill = sums.tolist()
-        return Update(loss, policy, distill, stats, clipped)
+            run.learn(rows)
+        return run.update()
 
-    def _stats(self, rollouts: Rollouts, rows: list[int], heads: Heads, states: Tensor | None) -> TokenStats:
-        part = [rollouts.sequences[row] for row in rows]
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a micro-batch's tokens before their statistics; ``index``: their place in the rollouts."""
+
+    index: Tensor
+    sequence_log_ratio: Tensor | None
+    sequence_correction: Tensor | None
+
+
+class _Pass:
+    """One update's pass over its rollouts."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        rollouts: Rollouts,
+        teacher_states: Tensor | None,
+        distill_weight: float,
+        old_logprobs: Tensor | None,
+    ) -> None:
+        self.rollouts, self.states, self.old = rollouts, teacher_states, old_logprobs
+        self.config, self.execution, self.student = objective.config, objective.execution, objective.student
+        self.heads = Heads.of(self.student, None if teacher_states is None else objective.teacher)
+        self.distill_weight = distill_weight
+        distill = self.config.distill
+        self.divergence = exact_divergence(distill.estimator, distill.top_k) if distill_weight > 0 else None
+        lengths, limit = torch.tensor(rollouts.lengths), self.config.max_new_tokens
+        reduce = self.config.reduce
+        device = self.student.device
+        self.policy_weights = token_weights(lengths, reduce, limit=limit).to(device)
+        self.distill_weights = token_weights(lengths, distill.reduce or reduce, limit=limit).to(device)
+        self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
+        self.seen: list[tuple[Tensor, TokenStats, dict[str, Tensor]]] = []
+
+    def learn(self, rows: list[int]) -> None:
+        """Accumulate the gradients of the rollouts ``rows``."""
+        part = [self.rollouts.sequences[row] for row in rows]
         targets = completion_targets(part, self.student.device)
+        index = token_index(self.rollouts.lengths, rows).to(self.student.device)
         with precision(self.execution, self.student.device):
-            return token_stats(
-                completion_hidden(self.student, part),
-                heads.student,
+            hidden = completion_hidden(self.student, part)
+            known = self._known(index, [len(sequence.completion_ids) for sequence in part], hidden.detach(), targets)
+            loss, _ = head_loss(
+                hidden,
+                self.heads.student,
                 targets,
+                lambda stats, span: self._loss(self._tokens(stats, known, span), stats, index[span]),
                 temperature=self.config.temperature,
-                teacher=None if states is None or heads.teacher is None else (states, heads.teacher),
-                kl_gradient=self.config.distill.weight > 0 and self.config.distill.estimator == "reverse_kl",
+                teacher=self._teacher(index),
+                divergence=self.divergence,
             )
+        loss.backward()
 
-    def _tokens(self, rollouts: Rollouts, stats: TokenStats, index: Tensor, owner: Tensor) -> TokenBatch:
-        # With one update the weights are still those that sampled: the ratio is 1, and no old log-prob is needed.
-        fresh = self.config.updates_per_batch == 1
+    def update(self) -> Update:
+        """Everything that was learned, in the order of the rollouts."""
+        terms, stats = self._in_order()
+        policy, distill = (
+            float(weights.dot(terms[name].double()))
+            for name, weights in (("policy", self.policy_weights), ("distill", self.distill_weights))
+        )
+        loss = self.distill_weight * distill + (self.config.reward_weight * policy if self.config.reward_weight else 0)
+        return Update(loss, policy, distill, stats, terms["clipped"])
+
+    def _teacher(self, index: Tensor) -> tuple[Tensor, Head] | None:
+        head = self.heads.teacher
+        return None if self.states is None or head is None else (self.states[index], head)
+
+    def _known(self, index: Tensor, lengths: list[int], hidden: Tensor, targets: Tensor) -> _Known:
+        """What a token takes from its whole rollout; a pass of its own, as a loss sees one token at a time."""
+        of_ratio = self.config.ratio == "sequence"
+        of_engine = self.config.engine_correction == "sequence"
+        old, now = None if self.old is None else self.old[index], None
+        if (of_ratio and old is not None) or (of_engine and old is None):
+            now = token_stats(hidden, self.heads.student, targets, temperature=self.config.temperature).logprobs
+        size = torch.tensor(lengths, device=index.device)
+        ratio = correction = None
+        if of_ratio:
+            moved = torch.zeros(len(index), device=index.device) if old is None or now is None else now - old
+            ratio = per_sequence(moved, size, "mean")
+        if of_engine:
+            sampler = now if old is None else old
+            assert sampler is not None
+            against = per_sequence(sampler - self.rollouts.logprobs[index], size, "sum")
+            correction = truncated_importance(against, self.config.engine_correction_cap)
+        return _Known(index, ratio, correction)
+
+    def _tokens(self, stats: TokenStats, known: _Known, span: slice) -> TokenBatch:
+        index = known.index[span]
+        # On the first update the weights are still those that sampled: the ratio is 1, and no other pass is needed.
+        old = stats.logprobs.detach() if self.old is None else self.old[index]
+        correction = None if known.sequence_correction is None else known.sequence_correction[span]
+        if self.config.engine_correction == "token":
+            correction = truncated_importance(old - self.rollouts.logprobs[index], self.config.engine_correction_cap)
         return TokenBatch(
             logprobs=stats.logprobs,
-            old_logprobs=stats.logprobs.detach() if fresh else rollouts.logprobs[index],
-            advantages=rollouts.advantages[owner],
-            rewards=rollouts.rewards[owner],
+            old_logprobs=old,
+            advantages=self.rollouts.advantages[self.owner[index]],
+            rewards=self.rollouts.rewards[self.owner[index]],
             teacher_logprobs=stats.teacher_logprobs,
             kl=stats.kl,
+            divergence=stats.divergence,
+            sequence_log_ratio=None if known.sequence_log_ratio is None else known.sequence_log_ratio[span],
+            correction=correction,
         )
 
-    def _terms(self, batch: TokenBatch, weights: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-        """(loss, policy term, teacher term) and which tokens the clip bounds."""
+    def _loss(self, batch: TokenBatch, stats: TokenStats, index: Tensor) -> Tensor:
+        """Each token's share of the loss [n]; what it is made of is kept."""
         config = self.config
-        surrogate, clipped = clipped_surrogate(batch, config.clip_low, config.clip_high)
-        policy = weighted_sum(surrogate, weights)
-        distill = torch.zeros((), device=weights.device)
-        if config.distill.weight > 0:
-            distill = weighted_sum(teacher_term(batch, config.distill.estimator, config.distill.mask), weights)
-        return (config.reward_weight * policy + config.distill.weight * distill, policy, distill), clipped
+        policy, clipped = policy_loss(
+            batch,
+            ratio=config.ratio,
+            surrogate=config.surrogate,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+        )
+        loss = distill = torch.zeros_like(batch.logprobs)
+        if config.reward_weight > 0:
+            loss = config.reward_weight * policy * self.policy_weights[index]
+        if self.distill_weight > 0:
+            distill = teacher_term(batch, config.distill.estimator, config.distill.mask)
+            loss = loss + self.distill_weight * distill * self.distill_weights[index]
+        terms = {"policy": policy, "distill": distill, "clipped": clipped}
+        self.seen.append((index, stats, {name: values.detach() for name, values in terms.items()}))
+        return loss
 
-
-def _in_order(kept: list[tuple[Tensor, TokenStats, Tensor]]) -> tuple[TokenStats, Tensor]:
-    """Put the micro-batches' per-token values back into the order of the rollouts."""
-    order = torch.argsort(torch.cat([index for index, _, _ in kept]))
-
-    def gather(values: list[Tensor | None]) -> Tensor | None:
-        return None if values[0] is None else torch.cat([v.detach() for v in values if v is not None])[order]
-
-    stats = [stats for _, stats, _ in kept]
-    logprobs, entropy = gather([s.logprobs for s in stats]), gather([s.entropy for s in stats])
-    clipped = gather([c for _, _, c in kept])
-    assert logprobs is not None and entropy is not None and clipped is not None
-    return TokenStats(
-        logprobs, entropy, gather([s.teacher_logprobs for s in stats]), gather([s.kl for s in stats])
-    ), clipped
+    def _in_order(self) -> tuple[dict[str, Tensor], TokenStats]:
+        """Per-token values [T] of all micro-batches, in the order of the rollouts."""
+        if not self.seen:
+            nothing = torch.zeros(0, device=self.student.device)
+            return dict.fromkeys(("policy", "distill", "clipped"), nothing), TokenStats(nothing, nothing)
+        order = torch.argsort(torch.cat([index for index, _, _ in self.seen]))
+        terms = {name: torch.cat([terms[name] for _, _, terms in self.seen])[order] for name in self.seen[0][2]}
+        return terms, TokenStats.cat([stats for _, stats, _ in self.seen]).at(order)

@@ -11,6 +11,7 @@ from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
 from vold.models import Student, check_pair, freeze, load_student, load_teacher
+from vold.objectives.distill import distill_weight
 from vold.rewards import self_test
 from vold.rollout.builtin import BuiltinEngine
 from vold.teacher import Teacher
@@ -42,7 +43,7 @@ def train_rl(
     """
     if (run / "out").exists():
         return
-    if teacher is None and config.distill.weight > 0:
+    if teacher is None and config.distill.active:
         raise ValueError("distill.weight is above 0, but there is no teacher")
     asked = read_prompts(prompts)
     _check(asked, config, teacher is not None)
@@ -103,30 +104,31 @@ class _Stage:
 
     def step(self, index: int, watch: Stopwatch) -> StepResult:
         """Roll out, reward, let the teacher read, update."""
+        weight = distill_weight(self.config.distill, index, self.config.steps)
         with precision(self.execution, self.student.device):
             rollouts = self.collector.collect(index, watch)
-            states = self._teacher_states(index, rollouts, watch)
+            states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
         skipped, first = False, None
         with watch.part("train"):
             for _ in range(self.config.updates_per_batch):
-                update = self.objective.backward(rollouts, states)
+                update = self.objective.backward(rollouts, states, weight, first.stats.logprobs if first else None)
                 first = first or update
                 totals = rollout_totals(rollouts, first, update, self.config.max_new_tokens)
                 norm, skip = self.optimizer.step(guarded_loss(update.loss, totals), rate)
                 self.optimizer.zero_grad()
                 skipped |= skip
         metrics = rollout_metrics(totals, start=index == 0)
-        metrics |= {"grad_norm": norm, "learning_rate": rate, "skipped": int(skipped)}
+        metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
         completion, whole = sum(rollouts.lengths), sum(map(len, rollouts.sequences))
         tokens = {"rollout": completion, "teacher": whole, "train": whole * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 
-    def _teacher_states(self, index: int, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
+    def _teacher_states(self, index: int, weight: float, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
         """The teacher reads when its term is on, and on the steps that monitor the KL."""
         distill = self.config.distill
         monitors = distill.monitor_every > 0 and (index % distill.monitor_every == 0 or index + 1 == self.config.steps)
-        if self.teacher is None or not (distill.weight > 0 or monitors):
+        if self.teacher is None or not (weight > 0 or monitors):
             return None
         with watch.part("teacher"):
             return self.teacher.score(rollouts.texts, [sequence.completion_ids for sequence in rollouts.sequences])

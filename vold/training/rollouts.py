@@ -78,7 +78,9 @@ class Collector:
             sequences=[TokenSequence(i, c.token_ids) for i, c in zip(ids, flat, strict=True)],
             logprobs=torch.tensor([value for c in flat for value in c.logprobs], device=device),
             rewards=scores.to(device),
-            advantages=group_advantages(scores.view(-1, size), config.advantage_epsilon).flatten().to(device),
+            advantages=group_advantages(scores.view(-1, size), config.advantage_epsilon, config.advantage)
+            .flatten()
+            .to(device),
             group_size=size,
             truncated=sum(c.finish_reason == "length" for c in flat),
         )

@@ -13,8 +13,8 @@ from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.data.sources import DataSource
 from vold.models import Student, freeze, load_student
-from vold.objectives.fused import Head, token_stats
-from vold.objectives.reduce import token_weights, weighted_sum
+from vold.objectives.fused import Head, head_loss
+from vold.objectives.reduce import token_weights
 from vold.objectives.sft import nll
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
@@ -97,10 +97,9 @@ def _accumulate(model: Student, batch: Sequence[TokenSequence], execution: Execu
     for rows in micro_batches(batch, execution.micro_batch_tokens):
         part = [batch[row] for row in rows]
         targets = completion_targets(part, model.device)
+        loss_of = nll(weights[token_index(lengths, rows)])
         with precision(execution, model.device):
-            hidden = completion_hidden(model, part)
-            stats = token_stats(hidden, Head(model.head), targets)
-        share = weighted_sum(nll(stats.logprobs), weights[token_index(lengths, rows)])
-        share.backward()
-        loss += share.item()
+            value, _ = head_loss(completion_hidden(model, part), Head(model.head), targets, loss_of)
+        value.backward()
+        loss += value.item()
     return loss, sum(lengths)

@@ -22,7 +22,7 @@ def every_token(logits: torch.Tensor, teacher: torch.Tensor, reward: float = 0.0
     student = logits.log_softmax(0)
     kl = (student.exp() * (student - teacher)).sum().expand(VOCABULARY)
     ones = torch.ones(VOCABULARY, dtype=torch.float64)
-    return TokenBatch(student, student.detach(), ones, reward * ones, teacher, kl)
+    return TokenBatch(student, student.detach(), ones, reward * ones, teacher, kl.detach(), kl)
 
 
 def expected_gradient(logits: torch.Tensor, per_token: torch.Tensor) -> torch.Tensor:

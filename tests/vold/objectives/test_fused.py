@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vold.objectives.fused import BANNED, Head, token_stats
+from vold.objectives.distill import Estimator, exact_divergence
+from vold.objectives.divergence import reverse_kl, topk_reverse_kl
+from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
 
 TOKENS, VOCABULARY, HIDDEN, TEACHER_HIDDEN = 37, 50, 16, 24
 
@@ -47,30 +49,155 @@ def test_values_and_gradients_equal_the_plain_computation(
 ) -> None:
     hidden, weight, *expected = plain(case, temperature)
     mine_hidden, mine_weight = case["hidden"].requires_grad_(), case["weight"].requires_grad_()
-    stats = token_stats(
+    factor = torch.linspace(-1, 2, TOKENS)
+    loss, stats = head_loss(
         mine_hidden,
         Head(mine_weight, case["bias"]),
         case["targets"],
+        lambda stats, span: 2 * stats.logprobs * factor[span] + divergence_of(stats),
         temperature=temperature,
         teacher=(case["teacher_hidden"], Head(case["teacher_weight"], case["bias"])),
-        kl_gradient=True,
+        divergence=reverse_kl,
         chunk_elements=chunk,
     )
     assert stats.kl is not None and stats.teacher_logprobs is not None
     for ours, theirs in zip((stats.logprobs, stats.entropy, stats.teacher_logprobs, stats.kl), expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
-    (2 * stats.logprobs.sum() + stats.kl.sum()).backward()
-    (2 * expected[0].sum() + expected[3].sum()).backward()
+    plain_loss = (2 * expected[0] * factor).sum() + expected[3].sum()
+    assert loss.item() == pytest.approx(plain_loss.item(), rel=1e-5)
+    (0.5 * loss).backward()
+    (0.5 * plain_loss).backward()
     for ours, theirs in ((mine_hidden.grad, hidden.grad), (mine_weight.grad, weight.grad)):
         assert ours is not None and theirs is not None
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_the_kl_carries_no_gradient_unless_it_is_the_objective(case: dict[str, torch.Tensor]) -> None:
-    teacher = (case["teacher_hidden"], Head(case["teacher_weight"]))
-    stats = token_stats(case["hidden"].requires_grad_(), Head(case["weight"]), case["targets"], teacher=teacher)
-    assert stats.kl is not None and not stats.kl.requires_grad
-    assert stats.logprobs.requires_grad
+def divergence_of(stats: TokenStats) -> torch.Tensor:
+    assert stats.divergence is not None
+    return stats.divergence
+
+
+def plain_divergence(name: str, student: torch.Tensor, teacher: torch.Tensor, k: int) -> torch.Tensor:
+    """From log-probabilities [T, V], each from its definition."""
+    p, q = student.exp(), teacher.exp()
+    if name == "topk":
+        top = teacher.topk(k, dim=-1).indices
+        rest = torch.ones_like(p).scatter(1, top, 0.0)
+        p, q = (torch.cat([m.gather(1, top), (m * rest).sum(1, keepdim=True)], dim=1) for m in (p, q))
+        return torch.nn.functional.kl_div(q.log(), p, reduction="none").sum(-1)
+    half = ((p + q) / 2).log()
+    to = torch.nn.functional.kl_div
+    return {
+        "reverse_kl": to(teacher, p, reduction="none").sum(-1),
+        "forward_kl": to(student, q, reduction="none").sum(-1),
+        "jsd": (to(half, p, reduction="none") + to(half, q, reduction="none")).sum(-1) / 2,
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["reverse_kl", "forward_kl", "jsd", "topk"])
+@pytest.mark.parametrize("chunk", [5 * VOCABULARY, 1 << 20])
+def test_every_divergence_and_its_gradient_equal_the_definition_in_float64(
+    name: Estimator, chunk: int, case: dict[str, torch.Tensor]
+) -> None:
+    double = {key: value.double() if value.is_floating_point() else value for key, value in case.items()}
+    hidden, weight = double["hidden"].requires_grad_(), double["weight"].requires_grad_()
+    teacher_logits = double["teacher_hidden"] @ double["teacher_weight"].T
+    student = ((hidden @ weight.T) / 0.8).log_softmax(-1)
+    expected = plain_divergence(name, student, teacher_logits.log_softmax(-1), k=7)
+    gradients = torch.autograd.grad((expected * torch.arange(TOKENS)).sum(), (hidden, weight))
+    loss, stats = head_loss(
+        hidden,
+        Head(weight),
+        case["targets"],
+        lambda stats, span: divergence_of(stats) * torch.arange(TOKENS)[span],
+        temperature=0.8,
+        teacher=(double["teacher_hidden"], Head(double["teacher_weight"])),
+        divergence=exact_divergence(name, 7),
+        chunk_elements=chunk,
+    )
+    torch.testing.assert_close(stats.divergence, expected.detach(), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(torch.autograd.grad(loss, (hidden, weight)), gradients, rtol=1e-8, atol=1e-10)
+
+
+def test_teacher_top_k_of_everything_is_the_whole_kl(case: dict[str, torch.Tensor]) -> None:
+    logprobs = [torch.randn(TOKENS, VOCABULARY).log_softmax(-1) for _ in range(2)]
+    value, slope = topk_reverse_kl(logprobs[0].clone(), logprobs[1].clone(), logprobs[0].exp(), VOCABULARY + 5)
+    whole, whole_slope = reverse_kl(logprobs[0].clone(), logprobs[1].clone(), logprobs[0].exp())
+    torch.testing.assert_close(value, whole)
+    torch.testing.assert_close(slope, whole_slope)
+
+
+def test_heads_of_other_widths_are_cut_to_their_common_rows(case: dict[str, torch.Tensor]) -> None:
+    rows = VOCABULARY - 8
+    targets, bias = case["targets"] % rows, torch.zeros(rows)
+    weights = case["weight"].requires_grad_(), torch.cat([case["teacher_weight"], torch.ones(9, TEACHER_HIDDEN)])
+    loss, _ = head_loss(
+        case["hidden"],
+        Head(weights[0], bias),
+        targets,
+        lambda stats, span: divergence_of(stats),
+        teacher=(case["teacher_hidden"], Head(weights[1], bias)),
+        divergence=reverse_kl,
+    )
+    student = (case["hidden"] @ weights[0][:rows].T).log_softmax(-1)
+    teacher = (case["teacher_hidden"] @ weights[1][:rows].T).log_softmax(-1)
+    expected = (student.exp() * (student - teacher)).sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours, theirs = (torch.autograd.grad(value, weights[0])[0] for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert not ours[rows:].any()
+    with pytest.raises(ValueError, match="cut both"):
+        token_stats(case["hidden"], Head(weights[0]), targets, teacher=(case["teacher_hidden"], Head(weights[1])))
+
+
+def test_a_frozen_head_or_trunk_gets_no_gradient(case: dict[str, torch.Tensor]) -> None:
+    for trunk, head in ((True, False), (False, True)):
+        hidden, weight = case["hidden"].clone().requires_grad_(trunk), case["weight"].clone().requires_grad_(head)
+        loss, _ = head_loss(hidden, Head(weight), case["targets"], lambda stats, span: stats.logprobs)
+        loss.backward()
+        assert (hidden.grad is not None, weight.grad is not None) == (trunk, head)
+
+
+def test_bfloat16_products_with_a_softmax_in_float32(case: dict[str, torch.Tensor]) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden, weight = case["hidden"].requires_grad_(), case["weight"].requires_grad_()
+        loss, stats = head_loss(hidden, Head(weight), case["targets"], lambda stats, span: stats.logprobs)
+    exact = (case["hidden"] @ case["weight"].T).log_softmax(-1).gather(1, case["targets"][:, None]).sum()
+    assert stats.logprobs.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=0.01)
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(exact, (hidden, weight)), strict=True
+    ):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_a_teacher_that_breaks_down_where_nothing_is_asked_of_it_leaves_no_trace(case: dict[str, torch.Tensor]) -> None:
+    live = torch.arange(TOKENS) % 2
+    broken = torch.where(live[:, None] == 1, case["teacher_hidden"], torch.nan)
+    gradients = []
+    for states in (case["teacher_hidden"], broken):
+        hidden = case["hidden"].clone().requires_grad_()
+        loss, _ = head_loss(
+            hidden,
+            Head(case["weight"]),
+            case["targets"],
+            lambda stats, span: stats.logprobs + torch.where(live[span] == 1, divergence_of(stats), 0.0),
+            teacher=(states, Head(case["teacher_weight"])),
+            divergence=reverse_kl,
+        )
+        gradients.append(torch.autograd.grad(loss, hidden)[0])
+    assert gradients[0].isfinite().all()
+    assert torch.equal(*gradients)
+
+
+def test_the_gradient_can_be_had_once(case: dict[str, torch.Tensor]) -> None:
+    loss, _ = head_loss(
+        case["hidden"].requires_grad_(), Head(case["weight"]), case["targets"], lambda stats, span: stats.logprobs
+    )
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward()
 
 
 def test_a_student_equal_to_its_teacher_has_no_divergence(case: dict[str, torch.Tensor]) -> None:
@@ -84,7 +211,10 @@ def test_no_tokens_give_empty_statistics(case: dict[str, torch.Tensor]) -> None:
     assert len(token_stats(case["hidden"][:0], Head(case["weight"]), case["targets"][:0]).logprobs) == 0
 
 
-def test_no_array_of_all_tokens_times_vocabulary_ever_exists(case: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("estimator", ["reverse_kl", "forward_kl", "jsd", "topk"])
+def test_no_array_of_all_tokens_times_vocabulary_ever_exists(
+    estimator: Estimator, case: dict[str, torch.Tensor]
+) -> None:
     class Largest(TorchDispatchMode):
         size = 0
 
@@ -98,10 +228,10 @@ def test_no_array_of_all_tokens_times_vocabulary_ever_exists(case: dict[str, tor
     hidden, weight = case["hidden"].requires_grad_(), case["weight"].requires_grad_()
     teacher = (case["teacher_hidden"], Head(case["teacher_weight"]))
     with Largest() as largest:
-        stats = token_stats(
-            hidden, Head(weight), case["targets"], teacher=teacher, kl_gradient=True, chunk_elements=4 * VOCABULARY
-        )
-        assert stats.kl is not None
-        (stats.logprobs + stats.kl).sum().backward()
+        loss, _ = head_loss(
+            hidden, Head(weight), case["targets"], lambda stats, span: stats.logprobs + divergence_of(stats),
+            teacher=teacher, divergence=exact_divergence(estimator, 5), chunk_elements=4 * VOCABULARY,
+        )  # fmt: skip
+        loss.backward()
     assert largest.size <= max(weight.numel(), case["teacher_weight"].numel(), hidden.numel())
     assert largest.size < TOKENS * VOCABULARY

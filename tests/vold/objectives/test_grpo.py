@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from vold.objectives.batch import TokenBatch
-from vold.objectives.grpo import clipped_surrogate, group_advantages
+from vold.objectives.grpo import group_advantages, policy_loss
 
 
 def tokens(logprobs: torch.Tensor, old: torch.Tensor, advantages: list[float]) -> TokenBatch:
     return TokenBatch(logprobs, old, torch.tensor(advantages), torch.zeros(len(advantages)))
+
+
+def clip(batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    return policy_loss(batch, ratio="token", surrogate="clip", clip_low=0.2, clip_high=0.3)
 
 
 def test_advantages_are_standardised_within_the_group_with_delta() -> None:
@@ -32,7 +36,7 @@ def test_a_group_of_one_gives_zero_and_not_nan() -> None:
 
 def test_on_policy_gradient_is_that_of_reinforce() -> None:
     logprobs = torch.tensor([-1.0, -2.0, -0.5], requires_grad=True)
-    loss, clipped = clipped_surrogate(tokens(logprobs, logprobs.detach(), [1.5, -2.0, 0.0]), 0.2, 0.3)
+    loss, clipped = clip(tokens(logprobs, logprobs.detach(), [1.5, -2.0, 0.0]))
     loss.sum().backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == pytest.approx([-1.5, 2.0, 0.0])
@@ -54,7 +58,7 @@ def test_the_clip_is_asymmetric_and_bounds_only_gains(
     ratio: float, advantage: float, loss: float, is_clipped: bool
 ) -> None:
     logprobs = torch.tensor([math.log(ratio)], requires_grad=True)
-    value, clipped = clipped_surrogate(tokens(logprobs, torch.zeros(1), [advantage]), 0.2, 0.3)
+    value, clipped = clip(tokens(logprobs, torch.zeros(1), [advantage]))
     value.sum().backward()
     assert value.item() == pytest.approx(loss)
     assert clipped.item() is is_clipped

@@ -12,6 +12,7 @@ import torch
 
 from vold.config import Execution, HealthConfig, RLConfig
 from vold.models import load_student
+from vold.objectives.fused import TokenLoss, TokenStats
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.training import policy, rollouts
@@ -119,17 +120,19 @@ def test_a_batch_of_nothing_but_empty_completions_is_skipped(
 
 def improbable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher gives the first token of every micro-batch a probability of 0."""
-    whole = policy.token_stats
+    whole = policy.head_loss
 
-    def zeroed(*arguments: object, **fields: object) -> object:
-        stats = whole(*arguments, **fields)  # type: ignore[arg-type]
+    def never(stats: TokenStats, span: slice) -> TokenStats:
         if stats.teacher_logprobs is None or stats.kl is None:
             return stats
-        first = torch.arange(len(stats.logprobs)) == 0
-        never = stats.teacher_logprobs.masked_fill(first, -torch.inf)
-        return replace(stats, teacher_logprobs=never, kl=stats.kl.masked_fill(first, torch.inf))
+        first = torch.arange(len(stats.logprobs)) + span.start == 0
+        teacher_logprobs = stats.teacher_logprobs.masked_fill(first, -torch.inf)
+        return replace(stats, teacher_logprobs=teacher_logprobs, kl=stats.kl.masked_fill(first, torch.inf))
 
-    monkeypatch.setattr(policy, "token_stats", zeroed)
+    def zeroed(hidden: object, head: object, targets: object, loss: TokenLoss, **fields: object) -> object:
+        return whole(hidden, head, targets, lambda stats, span: loss(never(stats, span), span), **fields)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(policy, "head_loss", zeroed)
 
 
 def test_a_teacher_probability_of_zero_skips_steps_until_the_run_ends(

@@ -88,6 +88,7 @@ def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch(
     ratio = 1.0 if config.updates_per_batch == 1 else 1.5
     batch = rollouts(fresh, offset=-torch.tensor(ratio).log().item())
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
+    old = None if config.updates_per_batch == 1 else batch.logprobs
     plain = plain_loss(fresh, teacher, config, ratio)
     plain.backward()
     expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
@@ -95,7 +96,7 @@ def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch(
     for budget in (1, 40, 10_000):
         fresh.model.zero_grad(set_to_none=True)
         objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
-        update = objective.backward(batch, states)
+        update = objective.backward(batch, states, config.distill.weight, old)
         # k1_advantage has the gradient of interest, not its value: its value is compared all the same.
         assert update.loss == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
         for name, parameter in fresh.model.named_parameters():
@@ -109,7 +110,7 @@ def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student,
     batch = rollouts(fresh)
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
     objective = Objective(fresh, teacher, RLConfig(), Execution(micro_batch_tokens=40))
-    stats = objective.backward(batch, states).stats
+    stats = objective.backward(batch, states, 0.0).stats
     torch.testing.assert_close(stats.logprobs, batch.logprobs, atol=1e-4, rtol=1e-4)
     assert stats.kl is not None and (stats.kl > 0).all()
 
@@ -117,7 +118,7 @@ def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student,
 def test_a_batch_of_all_equal_rewards_without_a_teacher_moves_nothing(fresh: Student) -> None:
     batch = rollouts(fresh)
     flat = Rollouts(batch.texts, batch.sequences, batch.logprobs, torch.zeros(6), torch.zeros(6), 3, 0)
-    Objective(fresh, None, RLConfig(), Execution()).backward(flat, None)
+    Objective(fresh, None, RLConfig(), Execution()).backward(flat, None, 0.0)
     assert flat.zero_variance.all()
     assert not any(p.grad is not None and p.grad.any() for p in fresh.model.parameters())
 

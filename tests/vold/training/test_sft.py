@@ -52,7 +52,7 @@ def test_the_first_loss_is_the_nll_of_completion_and_end_of_turn_alone(
 
 
 def test_traces_are_learned_and_the_checkpoint_says_them(student_path: Path, traces: Path, tmp_path: Path) -> None:
-    train(student_path, traces, tmp_path / "run", steps=40, batch_size=20)
+    train(student_path, traces, tmp_path / "run", steps=60, batch_size=20)
     losses = [row["loss"] for row in rows(tmp_path / "run")]
     assert losses[-1] < 0.1 * losses[0]
     trained = load_student(tmp_path / "run" / "out")
