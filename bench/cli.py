@@ -156,6 +156,22 @@ def evaluate(
     cli_eval.run(_store(store), model, data or [], chosen, asked, seed, execution, out, reports, as_json)
 
 
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="Predictions: JSONL rows id, response, or a published file.")],
+    benchmark: Annotated[str, typer.Option(help="mmmu_pro, mathvision, mathvista or logicvista.")],
+    records: Annotated[
+        Path | None, typer.Option(help="Directory or file of the records [default: $VOLD_BENCH_DATA/BENCHMARK].")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="strict, or official: the published procedure, faults kept.")] = "strict",
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the verdict on each row to this file.")] = None,
+) -> None:
+    """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
+    from bench import cli_score
+
+    cli_score.run(file, benchmark, records, mode, out)
+
+
 @train_app.command()
 def sft(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
     """Supervised fine-tuning on traces: the cold start."""

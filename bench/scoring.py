@@ -1,9 +1,13 @@
-"""The one entry to scoring a response: strict mode, deterministic, with every state named and nothing guessed."""
+"""The one entry to scoring: strict mode names every state and guesses nothing; official mode is what was published."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from bench.records import Problem, Response, Verdict
+from bench.official import PROCEDURES, Prediction
+from bench.records import STATES, Problem, Response, Verdict
 from vold.answers import verify
 
 _REFUSAL = re.compile(
@@ -41,3 +45,76 @@ def is_correct(
     if benchmark not in BENCHMARKS:
         raise DatasetError(f"unknown benchmark {benchmark!r}; choose from {', '.join(BENCHMARKS)}")
     return verify(response, gold, options, precision=precision).correct
+
+
+Mode = Literal["strict", "official"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Verdicts on predictions; ``missing`` are records that nothing was predicted for: never wrong, never hidden."""
+
+    benchmark: str
+    mode: Mode
+    verdicts: tuple[Verdict, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def correct(self) -> int:
+        return sum(verdict.correct for verdict in self.verdicts)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Over the predictions there are."""
+        return self.correct / len(self.verdicts) if self.verdicts else None
+
+    @property
+    def states(self) -> dict[str, int]:
+        counts = Counter(verdict.state for verdict in self.verdicts)
+        return {state: counts[state] for state in STATES}
+
+    @property
+    def guessed(self) -> int:
+        return sum(verdict.method == "guessed" for verdict in self.verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that ``vold-bench score --json`` writes."""
+        rows = [
+            {"id": v.id, "sample": v.sample, "state": v.state, "extracted": v.extracted, "correct": v.correct,
+             "method": v.method}
+            for v in self.verdicts
+        ]  # fmt: skip
+        return {
+            "benchmark": self.benchmark,
+            "mode": self.mode,
+            "n": len(self.verdicts),
+            "correct": self.correct,
+            "accuracy": self.accuracy,
+            "states": self.states,
+            "guessed": self.guessed,
+            "missing": list(self.missing),
+            "rows": rows,
+        }
+
+
+def score_predictions(
+    benchmark: str, problems: Sequence[Problem], predictions: Iterable[Prediction], mode: Mode
+) -> Scores:
+    """Judge ``predictions`` of ``problems``; raises KeyError for an id that is no problem's."""
+    known = {problem.id: problem for problem in problems}
+    judge = _strictly if mode == "strict" else _officially
+    verdicts = tuple(judge(known[prediction.id], prediction) for prediction in predictions)
+    asked = {verdict.id for verdict in verdicts}
+    return Scores(benchmark, mode, verdicts, tuple(id for id in known if id not in asked))
+
+
+def _strictly(problem: Problem, prediction: Prediction) -> Verdict:
+    verdict = score(problem, Response(prediction.id, prediction.sample, prediction.response, 0, "stop"))
+    if problem.options and verdict.normalised:
+        return replace(verdict, extracted=verdict.normalised)
+    return verdict
+
+
+def _officially(problem: Problem, prediction: Prediction) -> Verdict:
+    ruling = PROCEDURES[problem.benchmark](problem, prediction)
+    return Verdict(prediction.id, prediction.sample, ruling.outcome, ruling.extracted, ruling.extracted, ruling.method)

@@ -81,10 +81,14 @@ class _Parser:
             if operator := self.take("*", "/"):
                 factor = self.signed(depth)
                 total = _small(total * factor if operator == "*" else total / factor)
-            elif self.peek() in ("(", "{", r"\frac", r"\sqrt"):
+            elif self.peek() in ("(", "{", r"\frac", r"\sqrt") or (self._closed() and self.peek()[:1].isdigit()):
                 total = _small(total * self.power(depth))  # juxtaposition
             else:
                 return total
+
+    def _closed(self) -> bool:
+        """Whether a group has just ended: in ``2^{12} 13^2`` a number behind it is a factor."""
+        return self.at > 0 and self.tokens[self.at - 1] in (")", "}", "]")
 
     def signed(self, depth: int) -> Fraction:
         negative = False

@@ -1,0 +1,130 @@
+"""Prediction files: our JSONL, and the forms in which the benchmarks' own repositories publish theirs.
+
+JSONL, or a JSON list of rows
+    ``{"id", "response", optional "extraction", optional "sample"}``; MathVision's and MMMU-Pro's outputs are such rows.
+JSON dictionary by id
+    of rows (MathVista: ``response`` and ``extraction``; LogicVista: ``answer``), or of bare responses.
+CSV
+    LogicVista's results: ``id``, ``<model> answer raw``, ``<model> answer extracted`` (a Python list of letters).
+"""
+
+import ast
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigurationError
+from bench.official import Prediction
+
+_RAW, _EXTRACTED = " answer raw", " answer extracted"
+
+
+class PredictionError(ConfigurationError):
+    """A prediction file that cannot be read; names file, row and mend."""
+
+
+def read_predictions(file: Path) -> list[Prediction]:
+    """All predictions of a file, in its order; raises PredictionError, also for an id and sample that come twice."""
+    if not file.is_file():
+        raise PredictionError(f"{file}: no such file")
+    seen: set[tuple[str, int]] = set()
+    predictions = []
+    for place, id, row in _rows(file):
+        prediction = _prediction(place, id, row)
+        if (prediction.id, prediction.sample) in seen:
+            raise PredictionError(
+                f"{place}: id {prediction.id!r} stands there twice with sample {prediction.sample}; "
+                'number the samples of one problem: "sample": 0, 1, ...'
+            )
+        seen.add((prediction.id, prediction.sample))
+        predictions.append(prediction)
+    if not predictions:
+        raise PredictionError(f"{file}: holds no predictions")
+    return predictions
+
+
+def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(place, id, fields) of each row."""
+    try:
+        if file.suffix == ".csv":
+            with file.open(encoding="utf-8", newline="") as lines:
+                yield from _with_ids(file, enumerate((_published_csv(row) for row in csv.DictReader(lines)), 2))
+        elif file.suffix == ".jsonl":
+            yield from _with_ids(file, _json_lines(file))
+        else:
+            yield from _json(file)
+    except UnicodeDecodeError as error:
+        raise PredictionError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except csv.Error as error:
+        raise PredictionError(f"{file}: no CSV ({error})") from error
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise PredictionError(f"{file}:{number}: not JSON ({error}); the file may be cut short") from error
+
+
+def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise PredictionError(f"{file}: not JSON ({error}); JSON lines need the ending .jsonl") from error
+    if isinstance(content, list):
+        yield from _with_ids(file, enumerate(content, 1))
+    elif isinstance(content, dict):
+        for key, row in content.items():
+            yield f"{file}: {key!r}", key, row if isinstance(row, dict) else {"response": row}
+    else:
+        raise PredictionError(f"{file}: expected rows or a dictionary by id")
+
+
+def _with_ids(file: Path, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for number, row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str | int):
+            raise PredictionError(f"{file}:{number}: a prediction must be an object with an 'id'")
+        yield f"{file}:{number}", str(row["id"]), row
+
+
+def _published_csv(row: dict[str, Any]) -> dict[str, Any]:
+    """LogicVista's columns under our names; others stay as they are."""
+    for column, value in list(row.items()):
+        if column and column.endswith(_RAW):
+            row["response"] = value
+        elif column and column.endswith(_EXTRACTED):
+            row["extraction"] = _letters(value)
+    return row
+
+
+def _letters(value: str) -> list[str] | str:
+    try:
+        letters = ast.literal_eval(value[:10_000])
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return letters if isinstance(letters, list) else value
+
+
+def _prediction(place: str, id: str, row: Mapping[str, Any]) -> Prediction:
+    response = row.get("response", row.get("answer") if "reasoning" in row else None)
+    if "response" not in row and response is None:
+        raise PredictionError(
+            f"{place}: a prediction needs a 'response', found {', '.join(map(str, row)) or 'nothing'}"
+        )
+    sample = row.get("sample", 0)
+    if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
+        raise PredictionError(f"{place}: 'sample' must be a whole number from 0, found {sample!r}")
+    extraction = row.get("extraction")
+    return Prediction(id, sample, _text(response), None if extraction is None else _text(extraction))
+
+
+def _text(value: Any) -> str:
+    """A response or extraction as text; a list as its parts with commas, nothing as ""."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
