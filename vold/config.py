@@ -40,7 +40,7 @@ class Execution(Strict):
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None leaves torch's own choice")
-    micro_batch_tokens: int = Field(default=4096, ge=1, description="padded tokens in one forward pass")
+    micro_batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass, a shared prompt once")
     rollout_batch: int = Field(default=256, ge=1, description="sequences decoded together")
     checkpoint_every: int = Field(default=20, ge=1, description="optimiser steps between resumable checkpoints")
     health: HealthConfig = HealthConfig()

@@ -14,7 +14,7 @@ from vold.models import LanguageModel
 
 
 class Teacher:
-    """``budget`` bounds the padded tokens of one forward pass."""
+    """``budget`` bounds the tokens of one forward pass, a shared prompt counted once."""
 
     def __init__(self, model: LanguageModel, budget: int) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""Prompts with completions: micro-batches by length, and the positions that predict the completion."""
+"""Prompts with completions: packed micro-batches, and the positions that predict the completion."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,53 +7,78 @@ import torch
 from torch import Tensor
 
 from vold.models.language_model import LanguageModel
+from vold.models.layout import Layout, Segment
+from vold.rollout.base import Pixels
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One prompt and its completion, as ids."""
+    """One prompt and its completion, as ids; ``pixels`` are the prompt's pictures.
+
+    Sequences whose prompts have the same ids and the very same ``pixels`` share the prompt in a micro-batch.
+    """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
-def micro_batches(sequences: Sequence[TokenSequence], budget: int) -> Iterator[list[int]]:
-    """Indices of ``sequences`` in batches of similar length whose padded size is at most ``budget`` tokens.
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Sequences laid end to end without padding, a shared prompt once.
 
-    A single sequence over the budget is a batch of its own. Sequences without completion have nothing to learn
-    from and are left out.
+    ids [T]; positions [axes, T], counted within each sequence (three axes where there are pictures);
+    predicting [N]: places of the tokens that predict the completions' tokens, sequence by sequence.
     """
-    order = sorted(range(len(sequences)), key=lambda index: (-len(sequences[index]), index))
+
+    ids: Tensor
+    positions: Tensor
+    layout: Layout
+    pixels: tuple[Pixels, ...]
+    predicting: Tensor
+
+
+def micro_batches(sequences: Sequence[TokenSequence], budget: int) -> Iterator[list[int]]:
+    """Indices of ``sequences`` in batches of at most ``budget`` tokens, a shared prompt counted once.
+
+    Sequences of one prompt stay together, prompts with the longest completions come first. A single sequence over
+    the budget is a batch of its own. Sequences without completion have nothing to learn from and are left out.
+    """
     batch: list[int] = []
-    for index in (index for index in order if sequences[index].completion_ids):
-        if batch and (len(batch) + 1) * len(sequences[batch[0]]) > budget:
-            yield batch
-            batch = []
-        batch.append(index)
+    size = 0
+    groups = [[index for index in group if sequences[index].completion_ids] for group in _by_prompt(sequences)]
+    for group in sorted(filter(None, groups), key=lambda group: (-max(len(sequences[i]) for i in group), group[0])):
+        shared = 0
+        for index in group:
+            if batch and size + len(sequences[index]) - shared > budget:
+                yield batch
+                batch, size, shared = [], 0, 0
+            batch.append(index)
+            size += len(sequences[index]) - shared
+            shared = len(sequences[index].prompt_ids)
     if batch:
         yield batch
 
 
+def pack(model: LanguageModel, sequences: Sequence[TokenSequence]) -> Packed:
+    """Lay ``sequences`` end to end as ``model`` reads them; each must have a completion."""
+    packing = _Packing(model, len(sequences))
+    for group in _by_prompt(sequences):
+        packing.add(sequences, group)
+    return packing.packed()
+
+
 def completion_hidden(model: LanguageModel, sequences: Sequence[TokenSequence]) -> Tensor:
-    """Hidden states [T, H] of the positions that predict the completions' tokens, laid end to end."""
-    # The last completion token predicts nothing that is wanted, so it is not run.
-    width = max(len(sequence) for sequence in sequences) - 1
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    wanted: list[Tensor] = []
-    for row, sequence in enumerate(sequences):
-        tokens = (sequence.prompt_ids + sequence.completion_ids)[:-1]
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        start = row * width + len(sequence.prompt_ids) - 1
-        wanted.append(torch.arange(start, start + len(sequence.completion_ids)))
-    hidden = model.hidden_states(ids.to(model.device))
-    return hidden.flatten(0, 1)[torch.cat(wanted).to(model.device)]
+    """Hidden states [N, H] of the positions that predict the completions' tokens, laid end to end."""
+    packed = pack(model, sequences)
+    return model.hidden_states(packed.ids, packed.positions, packed.layout, packed.pixels)[packed.predicting]
 
 
 def completion_targets(sequences: Sequence[TokenSequence], device: torch.device) -> Tensor:
-    """The completions' tokens [T], laid end to end."""
+    """The completions' tokens [N], laid end to end."""
     return torch.tensor([token for sequence in sequences for token in sequence.completion_ids], device=device)
 
 
@@ -61,3 +86,68 @@ def token_index(lengths: Sequence[int], rows: Sequence[int]) -> Tensor:
     """Where the tokens of ``rows`` lie in the array of all completions of ``lengths``, laid end to end."""
     ends = torch.tensor(list(lengths)).cumsum(0).tolist()
     return torch.cat([torch.arange(ends[row] - lengths[row], ends[row]) for row in rows])
+
+
+def _by_prompt(sequences: Sequence[TokenSequence]) -> list[list[int]]:
+    groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        groups.setdefault((sequence.prompt_ids, id(sequence.pixels)), []).append(index)
+    return list(groups.values())
+
+
+class _Packing:
+    """A packed batch that grows prompt by prompt."""
+
+    def __init__(self, model: LanguageModel, count: int) -> None:
+        self.model = model
+        self.ids: list[int] = []
+        self.positions: list[Tensor] = []
+        self.segments: list[Segment] = []
+        self.pixels: list[Pixels] = []
+        self.predicting: list[Tensor] = [torch.empty(0)] * count
+
+    def add(self, sequences: Sequence[TokenSequence], group: Sequence[int]) -> None:
+        """Lay out the sequences of one prompt: a lone one in one piece, others behind the prompt that they share."""
+        first = sequences[group[0]]
+        prompt = self.model.positions(first.prompt_ids, first.pixels).cpu()
+        after = int(prompt.max()) + 1
+        if first.pixels is not None:
+            self.pixels.append(first.pixels)
+        if len(group) == 1:
+            # The last token of a completion predicts nothing that is wanted, so it is not run.
+            rest = first.completion_ids[:-1]
+            positions = torch.cat([prompt, self._following(after, len(rest), len(prompt))], dim=1)
+            segment = self._append(first.prompt_ids + rest, positions)
+            start = segment.start + len(first.prompt_ids) - 1
+            self.predicting[group[0]] = torch.arange(start, start + len(first.completion_ids))
+            return
+        shared = self._append(first.prompt_ids, prompt)
+        last = torch.tensor([shared.start + shared.length - 1])
+        for index in group:
+            rest = sequences[index].completion_ids[:-1]
+            self.predicting[index] = last
+            if rest:
+                own = self._append(rest, self._following(after, len(rest), len(prompt)), shared)
+                self.predicting[index] = torch.cat([last, torch.arange(own.start, own.start + own.length)])
+
+    def packed(self) -> Packed:
+        device = self.model.device
+        axes = max(len(positions) for positions in self.positions)
+        return Packed(
+            ids=torch.tensor(self.ids, device=device),
+            positions=torch.cat([positions.expand(axes, -1) for positions in self.positions], dim=1).to(device),
+            layout=Layout(self.segments, device),
+            pixels=tuple(self.pixels),
+            predicting=torch.cat(self.predicting).to(device),
+        )
+
+    def _append(self, ids: Sequence[int], positions: Tensor, prefix: Segment | None = None) -> Segment:
+        segment = Segment(len(self.ids), len(ids), prefix)
+        self.ids.extend(ids)
+        self.positions.append(positions)
+        self.segments.append(segment)
+        return segment
+
+    @staticmethod
+    def _following(start: int, length: int, axes: int) -> Tensor:
+        return torch.arange(start, start + length).expand(axes, -1)

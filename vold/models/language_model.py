@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vold.models.layout import Layout
+from vold.rollout.base import Pixels
+
 Message = Mapping[str, Any]
 
 
@@ -76,12 +79,24 @@ class LanguageModel:
         """The text of a completion, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def hidden_states(self, input_ids: Tensor) -> Tensor:
-        """Final hidden states [batch, length, hidden] of right-padded ids [batch, length].
+    def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
+        """Rotary positions [axes, length] of one prompt; one axis, counting, for text."""
+        if pixels is not None:
+            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds pictures")
+        return torch.arange(len(ids), device=self.device)[None]
 
-        Padding at the right lies in the future of every real token, so the plain causal mask suffices.
-        """
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None].expand_as(input_ids)
+    def embed(self, ids: Tensor, pixels: Sequence[Pixels] = ()) -> Tensor:
+        """Input embeddings [..., hidden] of ids [...], pictures in the order of their placeholders."""
+        if pixels:
+            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds pictures")
+        return self.model.get_input_embeddings()(ids)
+
+    def hidden_states(self, ids: Tensor, positions: Tensor, layout: Layout, pixels: Sequence[Pixels] = ()) -> Tensor:
+        """Final hidden states [T, hidden] of a packed batch: ids [T], rotary positions [axes, T]."""
         return self.trunk(
-            input_ids=input_ids, attention_mask={"full_attention": None}, position_ids=positions, use_cache=False
-        ).last_hidden_state
+            inputs_embeds=self.embed(ids, pixels)[None],
+            attention_mask={"full_attention": None},
+            position_ids=positions if len(positions) == 1 else positions[:, None],
+            use_cache=False,
+            layout=layout,
+        ).last_hidden_state[0]

@@ -82,3 +82,23 @@ class Student(LanguageModel):
         values = torch.cat([item.values for item in pixels]).to(self.device)
         grid = torch.cat([item.grid_thw for item in pixels]).to(self.device)
         return torch.cat(self.model.model.get_image_features(values, grid).pooler_output)
+
+    def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
+        """The model's own three axes (time, height, width) where there are pictures."""
+        if pixels is None:
+            return super().positions(ids)
+        tokens = torch.tensor([list(ids)], device=self.device)
+        kinds = (tokens == self.image_token_id).int()
+        grid = pixels.grid_thw.to(self.device)
+        return self.model.model.get_rope_index(tokens, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
+
+    def embed(self, ids: Tensor, pixels: Sequence[Pixels] = ()) -> Tensor:
+        """The vision tower's output stands where the placeholders are; raises ValueError when their numbers differ."""
+        embeds = super().embed(ids)
+        if not pixels:
+            return embeds
+        visual = self.visual_embeddings(pixels)
+        places = ids == self.image_token_id
+        if int(places.sum()) != len(visual):
+            raise ValueError(f"{int(places.sum())} picture placeholders in the prompts for {len(visual)} visual tokens")
+        return embeds.masked_scatter(places[..., None], visual.to(embeds.dtype))

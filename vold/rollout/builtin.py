@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vold.models.language_model import LanguageModel
-from vold.models.student import Student
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.cache import GrowingLayer
 from vold.rollout.sampling import Uniforms, draw
@@ -119,18 +118,15 @@ class _Prefill:
             start = width - len(prompt.prompt_ids)
             ids[row, start:] = torch.tensor(prompt.prompt_ids, device=device)
             self.valid[row, start:] = True
-            positions[:, row, start:] = rope_positions(model, prompt)
+            positions[:, row, start:] = model.positions(prompt.prompt_ids, prompt.pixels)
             self.next_position[row] = positions[:, row].max() + 1
         # A text model knows one axis of positions; without pictures all three agree.
-        has_pictures = any(prompt.pixels is not None for prompt in prompts)
-        embeds = model.model.get_input_embeddings()(ids)
-        if has_pictures:
-            embeds = _with_pictures(model, ids, embeds, prompts)
+        pixels = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         self.cache = Cache(layer_class_to_replicate=GrowingLayer)
         hidden = model.trunk(
-            inputs_embeds=embeds,
+            inputs_embeds=model.embed(ids, pixels),
             attention_mask={"full_attention": self._mask()},
-            position_ids=positions if has_pictures else positions[0],
+            position_ids=positions if pixels else positions[0],
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state
@@ -184,24 +180,3 @@ class _State:
         ).last_hidden_state
         self.logits = torch.nn.functional.linear(hidden[:, -1], self.model.head)
         self.position = self.position + 1
-
-
-def rope_positions(model: LanguageModel, prompt: RolloutRequest) -> Tensor:
-    """Rotary positions [3, length] of one prompt: the model's own for pictures, counting for text."""
-    if prompt.pixels is None:
-        return torch.arange(len(prompt.prompt_ids), device=model.device).expand(3, -1)
-    assert isinstance(model, Student), "pictures need a vision-language model"
-    ids = torch.tensor([prompt.prompt_ids], device=model.device)
-    kinds = (ids == model.image_token_id).int()
-    grid = prompt.pixels.grid_thw.to(model.device)
-    return model.model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
-
-
-def _with_pictures(model: LanguageModel, ids: Tensor, embeds: Tensor, prompts: Sequence[RolloutRequest]) -> Tensor:
-    """Put the vision tower's output where the placeholders stand; raises ValueError when their numbers differ."""
-    assert isinstance(model, Student), "pictures need a vision-language model"
-    visual = model.visual_embeddings([prompt.pixels for prompt in prompts if prompt.pixels is not None])
-    places = ids == model.image_token_id
-    if int(places.sum()) != len(visual):
-        raise ValueError(f"{int(places.sum())} picture placeholders in the prompts for {len(visual)} visual tokens")
-    return embeds.masked_scatter(places[..., None], visual.to(embeds.dtype))

@@ -12,7 +12,7 @@ from vold.data.sequences import TokenSequence, completion_hidden, completion_tar
 from vold.models import EncodedPrompt, LanguageModel, Student, load_student
 from vold.objectives.fused import Head, token_stats
 from vold.rollout import builtin
-from vold.rollout.base import Completion, RolloutRequest, Sampling
+from vold.rollout.base import Completion, Pixels, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.training.policy import Heads
 
@@ -88,10 +88,10 @@ def test_positions_of_a_picture_matter(student: Student, picture: Image.Image, m
     prompt = pictures(student, picture)[0]
     right = run(student, [prompt], greedy(student))[0]
 
-    def counted(model: LanguageModel, request: RolloutRequest) -> torch.Tensor:
-        return torch.arange(len(request.prompt_ids)).expand(3, -1)
+    def counted(model: Student, ids: Sequence[int], pixels: Pixels | None = None) -> torch.Tensor:
+        return torch.arange(len(ids)).expand(3, -1)
 
-    monkeypatch.setattr(builtin, "rope_positions", counted)
+    monkeypatch.setattr(Student, "positions", counted)
     assert run(student, [prompt], greedy(student))[0].logprobs != pytest.approx(right.logprobs, abs=1e-3)
 
 
