@@ -48,14 +48,16 @@ class Materials:
         location = f"hub:{name}@{revision or 'main'}"
         return Input(location, location)
 
-    def prompts(self, source: str, where: Where) -> Input:
-        """Prompts in any of the forms of ``vold.data.sources``, or of the small world."""
+    def training_data(self, source: str, where: Where) -> Input:
+        """Prompts or traces in any of the forms of ``vold.data.sources``, or of the small world."""
         with _placed(where):
             if source.startswith(SMALLWORLD):
                 return self._data(DataSource(str(self._small_prompts(source))), where)
             if source.startswith(("file:", "hub:")):
                 return self._data(DataSource.parse(source, self.base), where)
-        raise ConfigurationError(f"{where}: {source!r} is no prompt source; expected smallworld/SET?n=N, file: or hub:")
+        raise ConfigurationError(
+            f"{where}: {source!r} is no source of training data; expected smallworld/SET?n=N, file: or hub:"
+        )
 
     def problems(self, benchmark: str, source: str, where: Where) -> Input:
         """One benchmark's problems: a directory in its official form."""

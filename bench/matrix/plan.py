@@ -186,8 +186,11 @@ class _Builder:
         model = self._model("student", index)
         if "sft" not in arm.skip:
             sft = self._config("sft", arm)
-            stages["traces"] = self._traces(arm, sft.traces).id  # type: ignore[attr-defined]
-            traces = Input(stages["traces"], f"{stages['traces']}/out/traces.jsonl")
+            if sft.traces in self.settings.data.written:
+                traces = self._data("written", sft.traces)
+            else:
+                stages["traces"] = self._traces(arm, sft.traces).id
+                traces = Input(stages["traces"], f"{stages['traces']}/out/traces.jsonl")
             stages["sft"] = self._add("sft", sft, {"student": model, "traces": traces}, seed).id
             model = Input(stages["sft"], f"{stages['sft']}/out")
         if "rl" not in arm.skip:
@@ -203,12 +206,12 @@ class _Builder:
         origin = arm.overrides.get("sft.traces") or self.overrides.get("sft.traces")
         where = origin.where if origin else self.plan.profile.where("models")
         config = self._config("traces", arm, {"traces.writer": Override("traces.writer", writer, where)})
-        inputs = {"writer": self._model(writer, 0, where), "prompts": self._prompts("traces")}
+        inputs = {"writer": self._model(writer, 0, where), "prompts": self._data("traces")}
         return self._add("traces", config, inputs, TRACES_SEED)
 
     def _rl(self, arm: Arm, student: Input, seed: int) -> Stage:
         config = self._config("rl", arm)
-        inputs = {"student": student, "prompts": self._prompts("rl")}
+        inputs = {"student": student, "prompts": self._data("rl")}
         if config.distill.active or config.distill.monitor_every:
             override = arm.overrides.get("rl.teacher") or self.overrides.get("rl.teacher")
             inputs["teacher"] = self._model(config.teacher, 0, override.where if override else None)
@@ -231,9 +234,12 @@ class _Builder:
         source, place = self.settings.model(role, index), self.plan.profile.where("models", role)
         return self._once(("model", source), partial(self.materials.model, source, place))
 
-    def _prompts(self, use: str) -> Input:
-        source, place = getattr(self.settings.data, use), self.plan.profile.where("data", use)
-        return self._once(("prompts", source), partial(self.materials.prompts, source, place))
+    def _data(self, *key: str) -> Input:
+        source: Any = self.settings.data.model_dump()
+        for part in key:
+            source = source[part]
+        place = self.plan.profile.where("data", *key)
+        return self._once(("data", source), partial(self.materials.training_data, source, place))
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Input]) -> Input:
         if key not in self.inputs:

@@ -172,6 +172,20 @@ def test_part_of_the_experiment_is_named_so_and_says_what_is_missing(world):
         assert report_name(make_plan(matrix, store, **alone)) == "fake-partial"
 
 
+def test_traces_that_exist_are_imitated_and_not_written_again(world):
+    profiles = world[0].parent / "profiles"
+    (profiles / "r1.jsonl").write_text('{"id": "1", "text": "1+1", "completion": "2"}\n')
+    rewrite(profiles / "small.yaml", "data: {", "data: {written: {other_model: 'file:r1.jsonl'}, ")
+    plan = make_plan(*world)
+    assert Counter(stage.kind for stage in plan.stages.values())["traces"] == 1
+    starts = {name: plan.stages[stage_of(plan, f"{name}+grpo", "sft")] for name in ("teacher", "mismatch")}
+    assert starts["mismatch"].spec.locations["traces"] == str(profiles / "r1.jsonl") and not starts["mismatch"].needs
+    assert starts["teacher"].spec.locations["traces"].startswith("traces-")
+    before = starts["mismatch"].id
+    (profiles / "r1.jsonl").write_text('{"id": "1", "text": "1+1", "completion": "3"}\n')
+    assert stage_of(make_plan(*world), "mismatch+grpo", "sft") != before
+
+
 def test_inputs_that_are_not_here_are_listed_and_the_plan_is_made(world):
     profile = world[0].parent / "profiles" / "small.yaml"
     rewrite(profile, "teacher: ./teacher", "teacher: ./nowhere")
@@ -187,6 +201,7 @@ def test_the_papers_profile_plans_the_real_models_and_reads_nothing(tmp_path):
     locations = {place for stage in plan.stages.values() for place in stage.spec.locations.values()}
     for model in ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-R1"):
         assert f"hub:{model}@main" in locations
+    assert "hub:open-r1/Mixture-of-Thoughts@main?config=all" in locations
     sft = next(stage.spec.config for stage in plan.stages.values() if stage.kind == "sft")
     assert (sft["steps"], sft["batch_size"], sft["optimizer"]["learning_rate"]) == (4000, 256, 5e-5)
     assert plan.profile.settings.hardware.gpus == 8
