@@ -80,7 +80,7 @@ def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> No
         )
     if any(prompt.images for prompt in prompts):
         raise ValueError("prompts with pictures can be read and sampled, but training on them is not there yet")
-    if has_teacher and (config.distill.weight > 0 or config.distill.monitor_every > 0):
+    if has_teacher and (config.distill.active or config.distill.monitor_every > 0):
         check_pictures(prompts, config.distill.pictures, "distill.pictures")
 
 
