@@ -197,6 +197,21 @@ def traces(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.
 
 
 @app.command()
+def preflight(
+    config: Annotated[Path, typer.Argument(help="A file for `train sft` or `train rl`, or a matrix file.")],
+    profile: ProfileOption = "small",
+    gpu: Annotated[
+        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB' [default: this machine's].")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with a training run before it starts. Reads files and settings, loads no weights."""
+    from bench import cli_preflight
+
+    raise typer.Exit(cli_preflight.run(config, profile, gpu, as_json))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Versions, devices, disk and optional parts of this installation."""
     from bench import cli_info

@@ -101,31 +101,37 @@ def _work(settings: TracesRun | SFTRun | RLRun, source: Source, out: Path, progr
 
 
 def _data(source: Source, key: str, text: str) -> DataSource:
-    """Training data in any form of ``vold.data.sources``; raises ConfigurationError at its line when it is no source.
-
-    What the hub holds is fetched when it is read.
-    """
-    try:
-        data = DataSource.parse(text, source.path.parent)
-    except ValueError as error:
-        source.fail((key,), str(error))
+    """Training data that are there, or on the hub, which are fetched when they are read; raises ConfigurationError."""
+    data = parse_data(source, key, text)
     if not data.revision and not Path(data.place).exists():
         source.fail((key,), f"nothing at {data.place}")
     return data
 
 
-def _path(source: Source, key: str, text: str) -> Path:
-    """A path of the file, or ``smallworld/NAME``; raises ConfigurationError at its line when nothing is there."""
-    from bench.datasets import SMALLWORLD
-    from bench.smallworld import checkpoint_path
+def parse_data(source: Source, key: str, text: str) -> DataSource:
+    """Any form of ``vold.data.sources``; raises ConfigurationError at its line when it is no source."""
+    try:
+        return DataSource.parse(text, source.path.parent)
+    except ValueError as error:
+        source.fail((key,), str(error))
 
-    if text.startswith(SMALLWORLD):
-        try:
-            path = checkpoint_path(text.removeprefix(SMALLWORLD))
-        except KeyError as error:
-            source.fail((key,), error.args[0])
-    else:
-        path = (source.path.parent / Path(text).expanduser()).resolve()
+
+def _path(source: Source, key: str, text: str) -> Path:
+    """A path of the file that is there; raises ConfigurationError at its line when it is not."""
+    path = resolve(source, key, text)
     if not path.exists():
         source.fail((key,), f"nothing at {path}")
     return path
+
+
+def resolve(source: Source, key: str, text: str) -> Path:
+    """A path relative to the file, or ``smallworld/NAME``; raises ConfigurationError for an unknown name."""
+    from bench.datasets import SMALLWORLD
+    from bench.smallworld import checkpoint_path
+
+    if not text.startswith(SMALLWORLD):
+        return (source.path.parent / Path(text).expanduser()).resolve()
+    try:
+        return checkpoint_path(text.removeprefix(SMALLWORLD))
+    except KeyError as error:
+        source.fail((key,), error.args[0])

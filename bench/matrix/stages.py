@@ -116,7 +116,7 @@ class StageSpec:
         """Where the input ``name`` lies on this machine; fetches it when it lives on the hub."""
         location = self.locations[name]
         if location.startswith("hub:"):
-            return _from_hub(location)
+            return from_hub(location)
         path = store / location
         if not path.exists():
             raise ConfigurationError(f"{self.id}: its input {name!r} is not at {path}")
@@ -129,13 +129,14 @@ class StageSpec:
         return DataSource.parse(self.locations[name], store)
 
 
-def _from_hub(location: str) -> Path:
+def from_hub(location: str, weights: bool = True) -> Path:
+    """A model of the hub on this machine; fetches what is not there, on request without its weights."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name, _, revision = location.removeprefix("hub:").partition("@")
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigurationError(f"{name}: no such model or revision on the hub ({error})") from error

@@ -1,8 +1,7 @@
-"""Students and teachers: loading, freezing, checking that a pair fits, saving."""
+"""Students and teachers: loading, freezing, saving."""
 
 from vold.models.language_model import LanguageModel
 from vold.models.loading import ModelError, load_student, load_teacher
-from vold.models.pair import PairReport, check_pair
 from vold.models.parts import freeze
 from vold.models.saving import save_checkpoint
 from vold.models.student import EncodedPrompt, Student
@@ -11,9 +10,7 @@ __all__ = [
     "EncodedPrompt",
     "LanguageModel",
     "ModelError",
-    "PairReport",
     "Student",
-    "check_pair",
     "freeze",
     "load_student",
     "load_teacher",

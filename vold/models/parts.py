@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from vold.config import FreezablePart
-from vold.models.student import Student
+from vold.models.language_model import LanguageModel
 
 
-def freeze(student: Student, parts: Sequence[FreezablePart]) -> None:
+def freeze(student: LanguageModel, parts: Sequence[FreezablePart]) -> None:
     """Switch the gradients of ``parts`` off and those of everything else on.
 
     ``vision`` is the tower without its merger; ``embeddings`` are input and output embeddings, tied or not.

@@ -10,8 +10,9 @@ from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
-from vold.models import Student, check_pair, freeze, load_student, load_teacher
+from vold.models import Student, freeze, load_student, load_teacher
 from vold.objectives.distill import distill_weight
+from vold.preflight.pair import check_models
 from vold.rewards import self_test
 from vold.rollout.builtin import BuiltinEngine
 from vold.teacher import Teacher
@@ -56,7 +57,7 @@ def train_rl(
     if teacher is not None:
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
         scorer = Teacher(reader, execution.micro_batch_tokens)
-        check_pair(model, scorer.model)
+    check_models(model, scorer.model if scorer else None)
     stage = _Stage(config, execution, model, scorer, asked, seed)
     run_steps(
         stage.step,

@@ -16,6 +16,7 @@ from vold.models import Student, freeze, load_student
 from vold.objectives.fused import Head, head_loss
 from vold.objectives.reduce import token_weights
 from vold.objectives.sft import nll
+from vold.preflight.pair import check_models
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
 from vold.training.optim import Optimizer, learning_rate
@@ -61,6 +62,7 @@ def train_sft(
     claim_data(run, imitated)
     device = prepare(execution)
     model = load_student(student, device=device)
+    check_models(model)
     freeze(model, config.freeze)
     sequences = encode_traces(model, imitated, config.max_length)
     optimizer = Optimizer(model.model, config.optimizer, MAX_NONFINITE_STEPS)

@@ -10,7 +10,7 @@ import torch
 from vold.config import Execution, RLConfig
 from vold.data.prompts import Prompt
 from vold.models import load_student
-from vold.models.pair import PairError
+from vold.preflight.pair import PairError
 from vold.teacher import Teacher
 from vold.training import rl, rollouts
 from vold.training.metrics import KL_POSITIONS, METRICS

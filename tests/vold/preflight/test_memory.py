@@ -1,0 +1,125 @@
+"""The estimate's parts by hand, and what the verdict says to change."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.vold.preflight.test_sizes import qwen2_5_vl_3b, qwen3_8b
+from vold.config import DistillConfig, Execution, RLConfig, SFTConfig
+from vold.preflight.devices import Device, parse_device, this_machine
+from vold.preflight.findings import Level
+from vold.preflight.job import Job
+from vold.preflight.memory import Estimate, estimate, memory_findings
+from vold.preflight.sizes import Sizes, count
+
+SMALL = Sizes(
+    total=1000, trained=600, rows=32, layers=3, hidden=8, intermediate=16, queries=8, key_values=4, head_norms=False
+)
+TEACHER = replace(SMALL, total=5000, trained=0, hidden=12)
+
+
+def parts(estimated: Estimate) -> dict[str, int]:
+    return {part.name: part.bytes for part in estimated.parts}
+
+
+def job(config: RLConfig | SFTConfig, **execution: object) -> Job:
+    settings = Execution.model_validate({"micro_batch_tokens": 64, "rollout_batch": 4, **execution})
+    return Job(config, Path("student"), Path("run"), execution=settings)
+
+
+def test_fp32_training_takes_sixteen_bytes_of_each_trained_parameter_and_four_of_each_frozen_one() -> None:
+    found = parts(estimate(job(SFTConfig(max_length=10)), SMALL, None, 5))
+    states = found["student's weights"] + found["gradients"] + found["AdamW's moments"]
+    assert states == 16 * 600 + 4 * 400
+    assert "bf16 copies of the weights" not in found
+
+
+def test_rl_holds_rollouts_teacher_and_its_hidden_states() -> None:
+    config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
+    found = parts(estimate(job(config), SMALL, TEACHER, prompt=10))
+    # 4 rows of 30 tokens; keys and values of 3 layers, 4 wide, in fp32.
+    assert found["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
+    assert found["teacher's weights"] == 5000 * 4
+    assert found["teacher's hidden states"] == 6 * 2 * 20 * 12 * 4
+    half = parts(estimate(job(config, dtype="bfloat16"), SMALL, TEACHER, prompt=10))
+    assert half["teacher's weights"] == 5000 * 2 and half["bf16 copies of the weights"] == 2000
+
+
+def test_a_sequence_over_the_token_budget_is_a_pass_of_its_own() -> None:
+    short, long = (parts(estimate(job(SFTConfig(max_length=n)), SMALL, None, 5)) for n in (10, 100))
+    assert "activations of 64 tokens, 3 layers" in short
+    assert "activations of 100 tokens, 3 layers" in long
+
+
+def test_the_peak_counts_one_moment_at_a_time() -> None:
+    config = RLConfig(prompts_per_step=60, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
+    estimated = estimate(job(config, rollout_batch=1000), SMALL, TEACHER, prompt=3000)
+    assert estimated.moment == "rollout"
+    held = sum(part.bytes for part in estimated.parts if part.moment == "always")
+    cache = 120 * 3020 * 2 * 3 * 4 * 4
+    assert estimated.peak == held + cache
+
+
+def test_the_papers_pair_is_named_too_large_for_one_small_gpu_with_the_part_to_change() -> None:
+    config = RLConfig(distill=DistillConfig(weight=0.1))
+    paper = replace(
+        job(config, device="cuda", dtype="bfloat16", micro_batch_tokens=32_768, rollout_batch=256),
+        device=parse_device("RTX 4090"),
+    )
+    estimated = estimate(paper, count(qwen2_5_vl_3b(), config.freeze), count(qwen3_8b()), prompt=512)
+    found = memory_findings(paper, estimated)
+    assert [finding.id for finding in found] == ["memory.too_large"]
+    assert "RTX 4090" in found[0].what and "execution.micro_batch_tokens" in found[0].mend
+    # States alone: 3.09 billion trained at 16 bytes, 0.63 frozen at 4, and 2 bytes of each for autocast.
+    states = sum(parts(estimated)[name] for name in list(parts(estimated))[:4])
+    assert states == pytest.approx(61e9, rel=0.02)
+
+
+def test_a_device_that_is_nearly_full_is_a_warning() -> None:
+    whole = estimate(job(SFTConfig(max_length=10)), SMALL, None, 5)
+    for memory, level in ((whole.peak - 1, Level.ERROR), (whole.peak, Level.WARNING)):
+        near = replace(job(SFTConfig(max_length=10)), device=Device("toy", memory))
+        assert [finding.level for finding in memory_findings(near, whole)] == [level]
+    roomy = replace(job(SFTConfig(max_length=10)), device=Device("toy", 2 * whole.peak))
+    assert memory_findings(roomy, whole) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "gigabytes", "count_"),
+    [
+        ("H200 x 8", 150.8, 8),
+        ("8 x A100 80 GB", 85.9, 8),
+        ("A100 40GB", 40.0, 1),
+        ("NVIDIA H100 80GB HBM3", 85.5, 1),
+        ("48 GB x 2", 48.0, 2),
+        ("2 x rtx-4090", 25.8, 2),
+        ("RTX 4090", 25.8, 1),
+        ("H200x8", 150.8, 8),
+    ],
+)
+def test_gpus_are_named_freely(text: str, gigabytes: float, count_: int) -> None:
+    found = parse_device(text)
+    assert (found.memory / 1e9, found.count) == (pytest.approx(gigabytes, rel=1e-2), count_)
+
+
+@pytest.mark.parametrize("text", ["", "Voodoo 2", "x 8", "0 x H100"])
+def test_an_unknown_gpu_is_refused_with_the_known_ones(text: str) -> None:
+    with pytest.raises(ValueError, match=r"48 GB x 2.*H200"):
+        parse_device(text)
+
+
+def test_a_cpu_run_is_held_against_the_ram() -> None:
+    found = this_machine("cpu")
+    assert found is not None and found.kind == "cpu" and found.memory > 1 << 28
+
+
+def test_gpus_of_this_machine_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771'\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert this_machine("auto") == Device("NVIDIA H200", 81_559 << 20, 2)
+    assert this_machine("cpu") != this_machine("auto")
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert this_machine("cuda") is None

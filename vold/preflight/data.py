@@ -1,0 +1,88 @@
+"""The training data as rows: readable, not empty, each with an id and an answer of its own."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vold.data.prompts import Prompt, Trace
+from vold.data.reading import read_prompts, read_traces
+from vold.data.sources import DataSource
+from vold.models.images import MAX_PIXELS
+from vold.preflight.findings import Finding, error, warning
+from vold.preflight.tokenizers import THINK
+
+Rows = Sequence[Prompt] | Sequence[Trace]
+# Encoding a million rows, or opening as many pictures, would take minutes and say the same.
+SAMPLE = 2000
+
+
+def sample(rows: Rows) -> Rows:
+    """At most ``SAMPLE`` rows at even distances."""
+    return rows[:: max(1, -(-len(rows) // SAMPLE))]
+
+
+def read_rows(source: Path | DataSource, kind: str) -> tuple[Rows, list[Finding]]:
+    """Traces for SFT, prompts for RL; no rows where they cannot be read."""
+    try:
+        rows: Rows = read_traces(source) if kind == "sft" else read_prompts(source)
+    except (OSError, ValueError) as problem:
+        mend = (
+            "mend the file, or leave malformed rows out with the source's option malformed=skip; one row must be left"
+        )
+        return [], [error("data.unreadable", str(problem), source, mend)]
+    return rows, row_findings(source, rows)
+
+
+def row_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
+    """What is wrong with single rows; each complaint names the first of them."""
+    found = []
+    repeated = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
+    if repeated:
+        what = f"{len(repeated)} ids are used more than once, {repeated[0]!r} first"
+        mend = "give every row an id of its own; was the file appended to twice?"
+        found.append(warning("data.duplicate_ids", what, source, mend))
+    blank = [row.id for row in rows if not row.text.strip()]
+    if blank:
+        found.append(
+            error("data.no_text", f"{len(blank)} rows have no text, {blank[0]!r} first", source, "remove them")
+        )
+    unanswered = [row.id for row in rows if isinstance(row, Prompt) and not row.answer.strip()]
+    if unanswered:
+        what = f"{len(unanswered)} of {len(rows)} prompts have no answer, {unanswered[0]!r} first: never rewarded"
+        found.append(error("data.no_answer", what, source, "give them an `answer` or remove them"))
+    silent = [row.id for row in rows if isinstance(row, Trace) and not row.completion.strip()]
+    if silent:
+        what = f"{len(silent)} traces are empty, {silent[0]!r} first: the student would learn to say nothing"
+        found.append(error("data.no_completion", what, source, "remove them"))
+    return found
+
+
+def picture_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
+    """Can the pictures be opened?  Reads their headers."""
+    broken = [(row.id, image) for row in rows for image in row.images if picture_size(image) is None]
+    if not broken:
+        return []
+    what = f"{len(broken)} pictures cannot be opened, {broken[0][1]} of row {broken[0][0]!r} first"
+    mend = f"replace them, or make them smaller than {MAX_PIXELS:,} pixels"
+    return [error("data.picture", what, source, mend)]
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height from the header; None for what the trainer would refuse."""
+    try:
+        with Image.open(path) as image:
+            return image.size if image.width * image.height <= MAX_PIXELS else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def think_findings(source: Path | DataSource, rows: Rows, pieces: int) -> list[Finding]:
+    """Traces that think aloud, for a student that spells ``<think>`` in ``pieces`` tokens."""
+    thoughts = sum(isinstance(row, Trace) and any(tag in row.completion for tag in THINK) for row in rows)
+    if pieces == 1 or not thoughts:
+        return []
+    what = f"{thoughts} of {len(rows)} traces contain {THINK[0]}, which the student spells in {pieces} tokens"
+    mend = "strip the tags from the traces, or add both tokens to the student before the cold start"
+    return [warning("data.think", what, source, mend)]

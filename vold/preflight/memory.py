@@ -1,0 +1,146 @@
+"""How much memory of one device a run takes, part by part, at its widest moment.
+
+Bytes per parameter are those of mixed-precision AdamW as in ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section
+3.1). The estimate assumes the worst case: every completion as long as allowed.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vold.config import Execution, RLConfig
+from vold.objectives.fused import CHUNK_ELEMENTS
+from vold.preflight.findings import Finding, error, note, warning
+from vold.preflight.job import Job
+from vold.preflight.sizes import Sizes
+
+Moment = Literal["always", "rollout", "teacher", "train"]
+_FP32 = 4
+# Logits and log-probabilities of student and teacher, the probabilities, and the gradient of the logits.
+_CHUNK_ARRAYS = 6
+# Beyond this share allocators fragment and libraries' own buffers no longer fit.
+_COMFORTABLE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of one device, held always or only at one moment of a step."""
+
+    name: str
+    bytes: int
+    moment: Moment = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The parts, and the sum at the widest moment."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def peak(self) -> int:
+        return sum(part.bytes for part in self.parts if part.moment in ("always", self.moment))
+
+    @property
+    def moment(self) -> Moment:
+        """When the peak is reached."""
+        sums = {part.moment: 0 for part in self.parts}
+        for part in self.parts:
+            sums[part.moment] += part.bytes
+        sums.pop("always", None)
+        return max(sums, key=sums.__getitem__, default="always")
+
+
+def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Estimate:
+    """Parts of one device; ``prompt`` is the longest prompt in tokens."""
+    execution = job.execution
+    parts = state_parts(student, execution)
+    if teacher is not None:
+        parts.append(Part("teacher's weights", teacher.total * _element(execution)))
+    if isinstance(job.config, RLConfig):
+        parts += _rollout_parts(job.config, execution, student, teacher, prompt)
+        longest = prompt + job.config.max_new_tokens
+    else:
+        longest = job.config.max_length
+    return Estimate(tuple(parts + _train_parts(execution, student, longest)))
+
+
+def state_parts(student: Sizes, execution: Execution) -> list[Part]:
+    """Weights in fp32 (4 bytes), their gradients (4), AdamW's two moments (8), and autocast's bf16 copies (2)."""
+    parts = [
+        Part("student's weights", student.total * _FP32),
+        Part("gradients", student.trained * _FP32),
+        Part("AdamW's moments", 2 * student.trained * _FP32),
+    ]
+    if execution.dtype == "bfloat16":
+        parts.append(Part("bf16 copies of the weights", 2 * student.total))
+    return parts
+
+
+def _rollout_parts(
+    config: RLConfig, execution: Execution, student: Sizes, teacher: Sizes | None, prompt: int
+) -> list[Part]:
+    element, longest = _element(execution), prompt + config.max_new_tokens
+    rows = min(execution.rollout_batch, config.prompts_per_step * config.group_size)
+    cache = rows * longest * student.cache_bytes(element)
+    parts = [Part(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
+    if teacher is not None:
+        tokens = config.prompts_per_step * config.group_size * config.max_new_tokens
+        # A frozen layer keeps nothing; what it computes on is about what a trained one would save.
+        pass_ = _rows_in_pass(execution, longest) * teacher.saved_bytes(element)
+        parts.append(Part("teacher's hidden states", tokens * teacher.hidden * element))
+        parts.append(Part("one layer of the teacher", pass_, "teacher"))
+    return parts
+
+
+def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Part]:
+    tokens, element = _rows_in_pass(execution, longest), _element(execution)
+    chunk = min(CHUNK_ELEMENTS, tokens * student.rows)
+    # Final hidden states and their gradient, kept while the head is applied chunk by chunk.
+    head = 2 * tokens * student.hidden * _FP32 + _CHUNK_ARRAYS * chunk * _FP32
+    saved = student.layers * tokens * student.saved_bytes(element)
+    return [
+        Part(f"activations of {tokens} tokens, {student.layers} layers", saved, "train"),
+        Part("output head, one chunk", head, "train"),
+    ]
+
+
+def memory_findings(job: Job, estimated: Estimate) -> list[Finding]:
+    """Does it fit the device?"""
+    largest = sorted(estimated.parts, key=lambda part: -part.bytes)[:3]
+    shares = ", ".join(f"{part.name} {part.bytes / 1e9:.1f}" for part in largest)
+    what = f"about {estimated.peak / 1e9:.1f} GB at its widest moment (GB: {shares})"
+    if job.device is None:
+        mend = "name the GPU with --gpu, such as --gpu 'H100 x 1', to have it compared"
+        return [note("memory.estimate", what, job.where("execution"), mend)]
+    place, share = job.where("execution"), estimated.peak / job.device.memory
+    if share <= _COMFORTABLE:
+        return []
+    what += f"; {job.device} has {job.device.memory / 1e9:.1f} GB"
+    mend = _mend(job, estimated)
+    if share > 1:
+        return [error("memory.too_large", what, place, mend)]
+    return [warning("memory.tight", what, place, mend)]
+
+
+def _mend(job: Job, estimated: Estimate) -> str:
+    """What to change first: by the widest moment's largest part."""
+    there = [part for part in estimated.parts if part.moment in ("always", estimated.moment)]
+    largest = max(there, key=lambda part: part.bytes)
+    if largest.moment == "rollout":
+        return "lower execution.rollout_batch or max_new_tokens"
+    if largest.moment in ("train", "teacher"):
+        return "lower execution.micro_batch_tokens or the longest sequence"
+    if largest.name.startswith("teacher's hidden"):
+        return "lower prompts_per_step or max_new_tokens"
+    if largest.name.startswith("teacher"):
+        return "choose a smaller teacher, or set execution.dtype to bfloat16"
+    return "freeze more, choose a smaller student, or a larger GPU"
+
+
+def _rows_in_pass(execution: Execution, longest: int) -> int:
+    """Tokens of the largest forward pass: a sequence over the budget is a batch of its own."""
+    return max(execution.micro_batch_tokens, longest)
+
+
+def _element(execution: Execution) -> int:
+    return 2 if execution.dtype == "bfloat16" else _FP32

@@ -1,0 +1,39 @@
+"""The cheap part of the preflight, which the trainer runs itself before its first step."""
+
+import logging
+
+from vold.models.language_model import LanguageModel
+from vold.preflight.checkpoints import Checkpoint, Role
+from vold.preflight.findings import Finding, Level, errors
+from vold.preflight.pictures import picture_findings
+from vold.preflight.templates import template_findings
+from vold.preflight.tokenizers import tokenizer_findings
+
+_log = logging.getLogger(__name__)
+
+
+class PairError(ValueError):
+    """Student and teacher, or the student alone, cannot be trained as they are."""
+
+
+def model_findings(student: Checkpoint, teacher: Checkpoint | None) -> list[Finding]:
+    """Tokenizers, templates and pictures; both checkpoints have their tokenizers."""
+    return tokenizer_findings(student, teacher) + template_findings(student, teacher) + picture_findings(student)
+
+
+def check_models(student: LanguageModel, teacher: LanguageModel | None = None) -> list[Finding]:
+    """Refuse loaded models that cannot be trained together; warnings are logged and returned with the notes.
+
+    Raises PairError naming every error's place and mend.
+    """
+    found = model_findings(_loaded("student", student), None if teacher is None else _loaded("teacher", teacher))
+    if wrong := errors(found):
+        raise PairError("\n".join(map(str, wrong)))
+    for finding in found:
+        if finding.level is Level.WARNING:
+            _log.warning("%s", finding)
+    return found
+
+
+def _loaded(role: Role, model: LanguageModel) -> Checkpoint:
+    return Checkpoint.at(role, model.path, model.model.config, model.tokenizer)

@@ -1,0 +1,173 @@
+"""All checks over one or several training runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vold.data.sources import AbsentData, DataSource
+from vold.preflight.checkpoints import Checkpoint, Role, read_checkpoint
+from vold.preflight.data import Rows, picture_findings, read_rows, sample, think_findings
+from vold.preflight.disk import disk_findings
+from vold.preflight.findings import Finding, error, errors
+from vold.preflight.job import Job
+from vold.preflight.lengths import Lengths, length_findings, measure
+from vold.preflight.memory import Estimate, estimate, memory_findings
+from vold.preflight.pair import model_findings
+from vold.preflight.rewards import gold_findings, self_test_findings
+from vold.preflight.settings import batch_findings, policy_findings, setting_findings, trained_findings
+from vold.preflight.sizes import count
+from vold.preflight.templates import Rendering, render
+from vold.preflight.tokenizers import THINK
+
+THEMES = {
+    "checkpoints": "files, kind and shape of both models",
+    "settings": "settings that contradict each other",
+    "tokenizers": "ids that both models read alike, end of turn, padding",
+    "templates": "chat templates",
+    "pictures": "placeholders against visual tokens",
+    "data": "rows of the training data",
+    "lengths": "tokens against limits and contexts",
+    "rewards": "self-test, and golds that can be read",
+    "memory": "estimate against the device",
+    "disk": "room for checkpoints",
+}
+
+
+@dataclass(slots=True)
+class Report:
+    """Findings in the order of ``THEMES``; ``unchecked`` are themes that could not be looked at, and why."""
+
+    findings: list[Finding] = field(default_factory=list)
+    unchecked: dict[str, str] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    renderings: list[tuple[Checkpoint, Rendering]] = field(default_factory=list)
+    estimates: list[tuple[Job, Estimate]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not errors(self.findings)
+
+    def add(self, findings: Sequence[Finding]) -> None:
+        """Several runs share most of their findings: each is kept once."""
+        self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]
+
+
+def preflight(jobs: Sequence[Job]) -> Report:
+    """Everything that can be found without weights and without training; never raises for what it finds."""
+    session = _Session(Report())
+    for job in jobs:
+        session.check(job)
+    order = list(THEMES)
+    session.report.findings.sort(key=lambda finding: order.index(finding.theme))
+    return session.report
+
+
+class _Session:
+    """One preflight; what several jobs share is read once."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.read: dict[tuple[Role, Path], Checkpoint | None] = {}
+        self.rows: dict[tuple[str, Path | DataSource], Rows] = {}
+        self.lengths: dict[tuple[Path, Path | DataSource], Lengths] = {}
+        self.rewards_tested = False
+
+    def check(self, job: Job) -> None:
+        report = self.report
+        report.add(setting_findings(job))
+        student = self._checkpoint("student", job.student, job.weights_here)
+        teacher = self._checkpoint("teacher", job.teacher, job.weights_here) if job.teacher else None
+        readable = [side for side in (student, teacher) if side is not None and side.tokenizer is not None]
+        if student in readable:
+            report.add(model_findings(student, teacher if teacher in readable else None))
+        else:
+            self._skip("no student's tokenizer", "tokenizers", "templates", "pictures", "lengths")
+        rows = self._data(job)
+        lengths = self._lengths(job, readable, rows) if student in readable else Lengths((), ())
+        if job.kind == "rl":
+            self._rewards(job, rows)
+        if student is not None:
+            self._sizes(job, student, teacher, lengths.longest_prompt)
+        else:
+            self._skip("no student's config", "memory", "disk")
+
+    def _checkpoint(self, role: Role, path: Path, weights: bool) -> Checkpoint | None:
+        if (role, path) not in self.read:
+            checkpoint, findings = read_checkpoint(role, path, weights)
+            self.read[role, path] = checkpoint
+            self.report.add(findings)
+            if checkpoint is not None:
+                self.report.checkpoints.append(checkpoint)
+                rendered = render(checkpoint) if checkpoint.tokenizer is not None else None
+                self.report.renderings += [(checkpoint, rendered)] if rendered else []
+        return self.read[role, path]
+
+    def _data(self, job: Job) -> Rows:
+        if job.data is None or not _here(job.data):
+            name = "traces" if job.kind == "sft" else "prompts"
+            self._skip(f"the {name} are not on this machine yet", "data", "lengths")
+            return []
+        key = (job.kind, job.data)
+        if key not in self.rows:
+            self.rows[key], findings = read_rows(job.data, job.kind)
+            self.report.add(findings + picture_findings(job.data, sample(self.rows[key])))
+        self.report.add(batch_findings(job, len(self.rows[key])))
+        self.report.add(policy_findings(job, self.rows[key]))
+        return self.rows[key]
+
+    def _lengths(self, job: Job, sides: Sequence[Checkpoint], rows: Rows) -> Lengths:
+        """Measures on both sides, reports, and returns the student's."""
+        sides = [side for side in sides if render(side) is not None]
+        if job.data is None or not rows or not sides or sides[0].role != "student":
+            return Lengths((), ())
+        measured = []
+        for side in sides:
+            key = (side.path, job.data)
+            if key not in self.lengths:
+                self.lengths[key] = measure(side, sample(rows))
+            measured.append((side, self.lengths[key]))
+        self.report.add(length_findings(job, measured))
+        pieces = len(sides[0].tokenizer.tokenize(THINK[0]))
+        self.report.add(think_findings(job.data, rows, pieces))
+        return measured[0][1]
+
+    def _rewards(self, job: Job, rows: Rows) -> None:
+        if not self.rewards_tested:
+            self.rewards_tested = True
+            self.report.add(self_test_findings())
+        if job.data is not None:
+            self.report.add(gold_findings(job.data, rows))  # type: ignore[arg-type]
+
+    def _sizes(self, job: Job, student: Checkpoint, teacher: Checkpoint | None, prompt: int) -> None:
+        try:
+            sizes = count(student, job.config.freeze)
+            beside = count(teacher) if teacher else None
+        except Exception as problem:  # a config that transformers reads and cannot build
+            if not errors(self.report.findings):
+                what = f"no model can be built from config.json ({problem})"
+                mend = "take the config of the release that the weights come from"
+                self.report.add([error("checkpoints.unbuildable", what, job.student, mend)])
+            self._skip("a model cannot be built from its config", "memory", "disk")
+            return
+        self.report.add(trained_findings(job, sizes))
+        estimated = estimate(job, sizes, beside, prompt)
+        self.report.estimates.append((job, estimated))
+        self.report.add(memory_findings(job, estimated))
+        self.report.add(disk_findings(job, sizes))
+
+    def _skip(self, why: str, *themes: str) -> None:
+        for theme in themes:
+            self.report.unchecked.setdefault(theme, why)
+
+
+def _here(source: Path | DataSource) -> bool:
+    """Whether the data can be looked at without fetching them; what is wrong with them is for the reader to say."""
+    if isinstance(source, Path) or not source.revision:
+        return True
+    try:
+        source.files(fetch=False)
+    except AbsentData:
+        return False
+    except ValueError:
+        pass
+    return True

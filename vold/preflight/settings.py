@@ -1,0 +1,55 @@
+"""Settings that are each valid, but not together or not with this data."""
+
+from vold.config import RLConfig
+from vold.data.pictures import check_pictures
+from vold.data.prompts import Prompt
+from vold.preflight.data import Rows
+from vold.preflight.findings import Finding, error, warning
+from vold.preflight.job import Job
+from vold.preflight.sizes import Sizes
+
+
+def setting_findings(job: Job) -> list[Finding]:
+    """Contradictions that the config's own validation cannot see."""
+    found = []
+    if isinstance(job.config, RLConfig) and job.config.distill.active and job.teacher is None:
+        what = f"distill.weight is {job.config.distill.weight:g}, but there is no teacher"
+        mend = "name a checkpoint under `teacher`, or set distill.weight to 0"
+        found.append(error("settings.no_teacher", what, job.where("config.distill.weight"), mend))
+    warm, steps = job.config.optimizer.warmup_steps, job.config.steps
+    if warm >= steps:
+        what = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
+        mend = f"set warmup_steps below {steps}, about a tenth of the steps"
+        found.append(warning("settings.warmup", what, job.where("config.optimizer.warmup_steps"), mend))
+    return found
+
+
+def trained_findings(job: Job, student: Sizes) -> list[Finding]:
+    """Is anything left to train?"""
+    if student.trained:
+        return []
+    what = f"all {student.total:,} parameters are frozen by {', '.join(job.config.freeze)}"
+    return [error("settings.all_frozen", what, job.where("config.freeze"), "take a part out of `freeze`")]
+
+
+def batch_findings(job: Job, rows: int) -> list[Finding]:
+    """Is there enough data for one step?"""
+    rl = isinstance(job.config, RLConfig)
+    key = "prompts_per_step" if rl else "batch_size"
+    wanted = getattr(job.config, key)
+    if not rows or wanted <= rows:
+        return []
+    what = f"a step draws {wanted}, the data has {rows}: the same rows come several times in one step"
+    return [warning("settings.batch", what, job.where(f"config.{key}"), f"set {key} to at most {rows}, or add data")]
+
+
+def policy_findings(job: Job, rows: Rows) -> list[Finding]:
+    """Does a teacher that sees no pictures know what to make of prompts with some?"""
+    if not isinstance(job.config, RLConfig) or job.teacher is None:
+        return []
+    try:
+        check_pictures([row for row in rows if isinstance(row, Prompt)], job.config.distill.pictures, "it")
+    except ValueError as problem:
+        what, _, mend = str(problem).partition("; ")
+        return [error("settings.pictures", what, job.where("config.distill.pictures"), mend)]
+    return []

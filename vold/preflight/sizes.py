@@ -1,0 +1,75 @@
+"""Numbers of parameters and bytes per token of a model, counted from its config alone.
+
+The model is built on torch's meta device, where tensors have shapes and no memory, so the counts are those of the
+very classes that will be trained, whatever the architecture.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vold.config import FreezablePart
+from vold.models.language_model import LanguageModel
+from vold.models.parts import freeze as freeze_parts
+from vold.preflight.checkpoints import STUDENT_TYPES, Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """``total`` and ``trained`` parameters of the whole model, and the widths of its language model's layers.
+
+    ``queries``, ``key_values``: heads times their size; ``head_norms``: queries and keys are normalised (Qwen3).
+    """
+
+    total: int
+    trained: int
+    rows: int
+    layers: int
+    hidden: int
+    intermediate: int
+    queries: int
+    key_values: int
+    head_norms: bool
+
+    def cache_bytes(self, element: int) -> int:
+        """KV cache of one token: a key and a value of every layer, ``element`` bytes a number."""
+        return 2 * self.layers * self.key_values * element
+
+    def saved_bytes(self, element: int) -> int:
+        """What one layer keeps of one token for its backward pass, computing in ``element`` bytes (2: autocast).
+
+        Counted as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4), for RMSNorm, a gated MLP and attention
+        that keeps no scores. Norms keep their input and the normalised input in fp32; what they put out is kept
+        once in fp32, and under autocast cast anew for each of the five projections that read it.
+        """
+        norms = 2 * 2 * 4 * self.hidden + (2 * 4 if element == 4 else 5 * 2) * self.hidden
+        attention = element * 2 * (self.queries + self.key_values)
+        head_norms = (4 + element) * (self.queries + self.key_values) if self.head_norms else 0
+        return norms + attention + head_norms + 4 * element * self.intermediate
+
+
+def count(checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = None) -> Sizes:
+    """Sizes of a model; ``freeze`` None: nothing is trained (a teacher). Raises what transformers raises for it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    loader = AutoModelForImageTextToText if checkpoint.config.model_type in STUDENT_TYPES else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = loader.from_config(checkpoint.config, trust_remote_code=False)
+    text, size = checkpoint.text, checkpoint.head_size
+    return Sizes(
+        total=sum(parameter.numel() for parameter in model.parameters()),
+        trained=0 if freeze is None else _trained(model, freeze),
+        rows=text.vocab_size,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        queries=text.num_attention_heads * size,
+        key_values=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * size,
+        head_norms=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
+    )
+
+
+def _trained(model: Any, freeze: tuple[FreezablePart, ...]) -> int:
+    freeze_parts(LanguageModel(Path(), model, None), freeze)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
