@@ -47,6 +47,10 @@ ProfileOption = Annotated[str, typer.Option(help="Models, data and budgets: a na
 SeedsOption = Annotated[str, typer.Option(help="Training seeds instead of the file's, such as 11,23.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting for every arm, such as rl.steps=10.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this arm; may be given several times.")]
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that share the training, one a GPU [default: the file's].")
+]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Directory that receives the report.")]
 
 
@@ -173,19 +177,19 @@ def score(
 
 
 @train_app.command()
-def sft(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
+def sft(config: ConfigArgument, processes: ProcessesOption = None) -> None:
     """Supervised fine-tuning on traces: the cold start."""
     from bench import cli_train
 
-    cli_train.run("sft", config)
+    cli_train.run("sft", config, processes)
 
 
 @train_app.command()
-def rl(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
+def rl(config: ConfigArgument, processes: ProcessesOption = None) -> None:
     """GRPO, on-policy distillation, or both."""
     from bench import cli_train
 
-    cli_train.run("rl", config)
+    cli_train.run("rl", config, processes)
 
 
 @app.command()

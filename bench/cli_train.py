@@ -10,8 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.errors import ConfigurationError
 from bench.matrix.source import Source
+from bench.ranks import launches, main_rank, run_on_ranks
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
 from vold.data.sources import DataSource
+from vold.training.progress import Progress as ShowProgress
+from vold.training.progress import silent
 
 
 class _Run(Strict):
@@ -47,11 +50,16 @@ class RLRun(_Run):
 FORMS: dict[str, type[TracesRun] | type[SFTRun] | type[RLRun]] = {"traces": TracesRun, "sft": SFTRun, "rl": RLRun}
 
 
-def run(kind: Literal["traces", "sft", "rl"], path: Path) -> None:
-    """Work, or go on with what the run directory holds; raises ConfigurationError naming file, line and column."""
+def run(kind: Literal["traces", "sft", "rl"], path: Path, processes: int | None = None) -> None:
+    """Work, or go on with what the run directory holds; raises ConfigurationError naming file, line and column.
+
+    ``processes`` overrides the file's; where torchrun has started this process it is one of them already.
+    """
     source = Source(path)
     settings = source.validate(FORMS[kind])
     out = (path.parent / settings.run).resolve()
+    if not main_rank():
+        return _work(settings, source, out, silent)
     claim(out, settings)
     with Progress(
         TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -63,10 +71,21 @@ def run(kind: Literal["traces", "sft", "rl"], path: Path) -> None:
             note = "  ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:4])
             bars.update(task, completed=done, total=total, note=note)
 
-        _work(settings, source, out, progress)
+        execution = settings.execution.model_copy(update={"processes": processes or settings.execution.processes})
+        if kind != "traces" and launches(execution):
+            run_on_ranks(execution.processes, "bench.cli_train:train_rank", (kind, path), out, progress)
+        else:
+            _work(settings, source, out, progress)
     if isinstance(settings, TracesRun):
         print((out / "out" / "summary.json").read_text(encoding="utf-8").rstrip())
     print(f"{'traces' if isinstance(settings, TracesRun) else 'checkpoint'}: {out / 'out'}")
+
+
+def train_rank(kind: Literal["sft", "rl"], path: Path, progress: ShowProgress) -> None:
+    """One rank's part of ``run``."""
+    source = Source(path)
+    settings = source.validate(FORMS[kind])
+    _work(settings, source, (path.parent / settings.run).resolve(), progress)
 
 
 def claim(out: Path, settings: BaseModel) -> None:

@@ -80,6 +80,25 @@ class InfrastructureError(VoldBenchError):
     error_class = ErrorClass.INFRASTRUCTURE
 
 
+class StageError(VoldBenchError):
+    """What ended a stage in another process, of the class that it had there."""
+
+    def __init__(self, kind: ErrorClass, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    @property
+    def error_class(self) -> ErrorClass:  # type: ignore[override]
+        return self.kind
+
+
+def describe(error: BaseException) -> str:
+    """The error's text, with its type where the text alone says too little."""
+    text = str(error).strip()
+    clear = isinstance(error, StageError) or (text and classify(error) is ErrorClass.CONFIGURATION)
+    return text if clear else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
 def classify(error: BaseException) -> ErrorClass:
     """The class of any exception that ended a stage."""
     names = {cls.__name__ for cls in type(error).__mro__}

@@ -34,6 +34,17 @@ class HealthConfig(Strict):
     )
 
 
+class Parallel(Strict):
+    """How several processes share a model's training.
+
+    ``none``: each holds all of it. ``zero2``: optimizer states and gradients are cut up over the processes;
+    ``zero3``: the weights too (both by DeepSpeed). Rollouts and the teacher always use whole weights.
+    """
+
+    strategy: Literal["none", "zero2", "zero3"] = "none"
+    offload: bool = Field(default=False, description="keep what is cut up in CPU memory (zero2: optimizer states)")
+
+
 class Execution(Strict):
     """How a stage runs; outside its identity."""
 
@@ -42,6 +53,8 @@ class Execution(Strict):
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None leaves torch's own choice")
     micro_batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass, a shared prompt once")
     rollout_batch: int = Field(default=256, ge=1, description="sequences decoded together")
+    processes: int = Field(default=1, ge=1, description="processes of a training stage, one a GPU")
+    parallel: Parallel = Parallel()
     checkpoint_every: int = Field(default=20, ge=1, description="optimiser steps between resumable checkpoints")
     health: HealthConfig = HealthConfig()
     telemetry: tuple[TelemetrySink, ...] = Field(default=(), description="where metrics go beside the run's own files")

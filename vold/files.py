@@ -65,10 +65,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         scratch.replace(path)
 
 
+def scratch_path(out: Path) -> Path:
+    """Where ``publish_directory(out)`` gathers what will be ``out``."""
+    return out.with_name(f".{out.name}.partial")
+
+
 @contextmanager
 def publish_directory(out: Path) -> Iterator[Path]:
     """Yield a scratch directory beside ``out`` that takes its name when the block ends without an error."""
-    scratch = out.with_name(f".{out.name}.partial")
+    scratch = scratch_path(out)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:

@@ -5,7 +5,7 @@ import resource
 import time
 from contextlib import suppress
 
-from bench.errors import classify
+from bench.errors import classify, describe
 from bench.matrix.stages import Progress, StageSpec, locate
 from bench.matrix.store import Status, Store
 
@@ -43,12 +43,6 @@ def execute(spec: StageSpec, store: Store, progress: Progress) -> None:
             raise
         account.now(state="done").write(work)
         store.publish(spec.id)
-
-
-def describe(error: BaseException) -> str:
-    """The error's text, with its type where the text alone says too little."""
-    text = str(error).strip()
-    return text if classify(error) == "configuration" and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 class _Account:

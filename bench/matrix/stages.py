@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from bench.errors import ConfigurationError, InfrastructureError
+from bench.ranks import launches, run_on_ranks
 from vold.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -159,10 +160,13 @@ def run_sft(spec: StageSpec, store: Path, work: Path, progress: Progress) -> Non
     from vold.config import Execution, SFTConfig
     from vold.training.sft import train_sft
 
+    execution = Execution.model_validate(spec.execution)
+    if launches(execution):
+        return run_on_ranks(execution.processes, spec.run, (spec, store, work), work, progress)
     train_sft(
         SFTConfig.model_validate(spec.config), student=spec.path("student", store),
         traces=spec.data("traces", store), run=work, seed=spec.seed,
-        execution=Execution.model_validate(spec.execution), progress=progress,
+        execution=execution, progress=progress,
     )  # fmt: skip
 
 
@@ -170,11 +174,14 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
     from vold.config import Execution, RLConfig
     from vold.training.rl import train_rl
 
+    execution = Execution.model_validate(spec.execution)
+    if launches(execution):
+        return run_on_ranks(execution.processes, spec.run, (spec, store, work), work, progress)
     train_rl(
         RLConfig.model_validate(spec.config), student=spec.path("student", store),
         teacher=spec.path("teacher", store) if "teacher" in spec.locations else None,
         prompts=spec.data("prompts", store), run=work, seed=spec.seed,
-        execution=Execution.model_validate(spec.execution), progress=progress,
+        execution=execution, progress=progress,
     )  # fmt: skip
 
 

@@ -2,11 +2,12 @@
 
 from vold.models.language_model import LanguageModel
 from vold.models.loading import ModelError, load_student, load_teacher
-from vold.models.parts import freeze
+from vold.models.parts import UNREACHED_BY_TEXT, freeze
 from vold.models.saving import save_checkpoint
 from vold.models.student import EncodedPrompt, Student
 
 __all__ = [
+    "UNREACHED_BY_TEXT",
     "EncodedPrompt",
     "LanguageModel",
     "ModelError",

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from vold.config import FreezablePart
 from vold.models.language_model import LanguageModel
 
+# Without pictures these parts get no gradient. Frozen, they cost no optimizer state and no weight decay moves them.
+UNREACHED_BY_TEXT: tuple[FreezablePart, ...] = ("vision", "merger")
+
 
 def freeze(student: LanguageModel, parts: Sequence[FreezablePart]) -> None:
     """Switch the gradients of ``parts`` off and those of everything else on.

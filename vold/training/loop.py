@@ -1,6 +1,7 @@
 """What every training loop does around its step: resume, journal, checkpoint, progress, publish."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,24 +36,34 @@ def run_steps(
 ) -> None:
     """Call ``step(index, stopwatch)`` for each index that is still to do, then publish ``run/out``.
 
-    Continues bit-exactly from the newest checkpoint under ``run``; does nothing when ``run/out`` exists.
+    Continues bit-exactly from the newest checkpoint under ``run``; does nothing when ``run/out`` exists. Every rank
+    runs the same steps and gets the same metrics; the main one alone writes them.
     """
-    out, checkpoints = run / "out", run / "checkpoints"
+    out, checkpoints, main = run / "out", run / "checkpoints", optimizer.ranks.main
     if out.exists():
         return
     run.mkdir(parents=True, exist_ok=True)
     done = load_state(checkpoints, optimizer)
     about = config.model_dump(mode="json")
-    record = Record(run, done, steps=steps, execution=execution, device=model.device, progress=progress, about=about)
-    with record:
+    record = None
+    if main:
+        record = Record(
+            run, done, steps=steps, execution=execution, device=model.device, progress=progress, about=about
+        )
+    with record or nullcontext():
         for index in range(done, steps):
             watch = Stopwatch()
             with watch.part("step"):
                 result = step(index, watch)
-            record.measured(index + 1, result.metrics)
+            if record:
+                record.measured(index + 1, result.metrics)
             if (index + 1) % execution.checkpoint_every == 0 and index + 1 < steps:
                 with watch.part("checkpoint"):
                     save_state(checkpoints, optimizer, index + 1)
-            record.finished(index + 1, watch, result.tokens)
-    save_checkpoint(model, out)
-    remove_states(checkpoints)
+            if record:
+                record.finished(index + 1, watch, result.tokens)
+    with optimizer.whole():
+        if main:
+            save_checkpoint(model, out)
+            remove_states(checkpoints)
+        optimizer.ranks.barrier()

@@ -1,10 +1,16 @@
 """AdamW over what is trainable, the learning-rate schedule, and the guard against non-finite steps."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from vold.config import OptimizerConfig
+from vold.distributed import ALONE, Ranks
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class NonFiniteError(RuntimeError):
@@ -24,11 +30,36 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
     return config.learning_rate * factor
 
 
-class Optimizer:
-    """One clipped AdamW update at a time; weight decay spares vectors (norms and biases)."""
+class Backward:
+    """Back-propagation of a step's micro-batches on one rank; sums over ranks are the optimizer's."""
 
-    def __init__(self, model: torch.nn.Module, config: OptimizerConfig, max_nonfinite: int) -> None:
-        self.config = config
+    ranks: Ranks = ALONE
+
+    def batches(self, batches: Iterable[list[int]]) -> Iterator[list[int]]:
+        """The micro-batches of this rank, one ``accumulate`` each."""
+        return iter(batches)
+
+    def accumulate(self, loss: Callable[[], Tensor]) -> Tensor:
+        """Compute a scalar and add its gradients to those of the step; returns its value."""
+        value = loss()
+        value.backward()
+        return value.detach()
+
+
+class Optimizer(Backward):
+    """One clipped AdamW update at a time; weight decay spares vectors (norms and biases).
+
+    Over several ranks gradients are summed, so losses must carry denominators of the whole batch.
+    """
+
+    layout = "whole weights"
+    """How the resumable state is cut up: what one run writes, another reads only in the same layout."""
+    file = "state.safetensors"
+
+    def __init__(
+        self, model: torch.nn.Module, config: OptimizerConfig, max_nonfinite: int, ranks: Ranks = ALONE
+    ) -> None:
+        self.config, self.ranks = config, ranks
         self.max_nonfinite = max_nonfinite
         self.nonfinite_in_a_row = 0
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -38,29 +69,68 @@ class Optimizer:
         vectors = [p for p in self.named.values() if p.ndim <= 1]
         groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
-
-    def zero_grad(self) -> None:
-        self.adamw.zero_grad(set_to_none=True)
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
+        )  # fmt: skip
 
     def step(self, loss: float, rate: float) -> tuple[float, bool]:
-        """Update once from the accumulated gradients; returns the gradient norm before clipping and "skipped".
+        """Update once from the accumulated gradients and drop them; returns their norm before clipping and "skipped".
 
-        A non-finite loss or gradient leaves the weights as they are; ``max_nonfinite`` of them in a row raise
-        NonFiniteError.
+        ``loss`` is that of all ranks. A non-finite loss or gradient leaves the weights as they are, on every rank;
+        ``max_nonfinite`` of them in a row raise NonFiniteError.
         """
+        norm, applied = self._update(loss, rate)
+        self.nonfinite_in_a_row = 0 if applied else self.nonfinite_in_a_row + 1
+        if self.nonfinite_in_a_row >= self.max_nonfinite:
+            raise NonFiniteError(
+                f"{self.nonfinite_in_a_row} steps in a row had a loss of {loss} or a gradient norm of {norm}; "
+                "lower the learning rate or look at the last rows of metrics.jsonl"
+            )
+        return norm, not applied
+
+    def _update(self, loss: float, rate: float) -> tuple[float, bool]:
+        """The gradients' norm, and whether the weights were updated."""
+        self._sum_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm))
-        if not (math.isfinite(norm) and math.isfinite(loss)):
-            self.nonfinite_in_a_row += 1
-            if self.nonfinite_in_a_row >= self.max_nonfinite:
-                raise NonFiniteError(
-                    f"{self.nonfinite_in_a_row} steps in a row had a loss of {loss} or a gradient norm of {norm}; "
-                    "lower the learning rate or look at the last rows of metrics.jsonl"
-                )
-            return norm, True
-        self.nonfinite_in_a_row = 0
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
-        return norm, False
+        finite = math.isfinite(norm) and math.isfinite(loss)
+        if finite:
+            for group in self.adamw.param_groups:
+                group["lr"] = rate
+            self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return norm, finite
+
+    def _sum_gradients(self) -> None:
+        for parameter in self.named.values():
+            # What this rank's samples did not reach may have been reached on another, or at another step.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if self.ranks.world > 1:
+                torch.distributed.all_reduce(parameter.grad)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, every rank holds all weights of the model and may run it as often as it likes."""
+        return nullcontext()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What this rank's file of the resumable state holds, nothing where another rank writes it."""
+        if not self.ranks.main:
+            return {}
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.named.items():
+            found[f"weight/{name}"] = parameter.detach()
+            for key, value in self.adamw.state.get(parameter, {}).items():
+                found[f"{key}/{name}"] = value
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what ``tensors()`` gave; raises ValueError when it was another model's."""
+        if {key.split("/", 1)[1] for key in tensors} != set(self.named):
+            raise ValueError("other weights are trained")
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(tensors[f"weight/{name}"])
+                moments = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
+                if moments:
+                    device = parameter.device
+                    self.adamw.state[parameter] = {k: v if k == "step" else v.to(device) for k, v in moments.items()}

@@ -1,6 +1,7 @@
 """Gradients of the RL objective over one batch of rollouts, micro-batch by micro-batch."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from vold.objectives.distill import exact_divergence, teacher_term
 from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
 from vold.objectives.grpo import per_sequence, policy_loss, truncated_importance
 from vold.objectives.reduce import token_weights
+from vold.training.optim import Backward
 from vold.training.rollouts import Rollouts
 from vold.training.runtime import precision
 
@@ -50,8 +52,16 @@ class Update:
 class Objective:
     """reward_weight * policy term + distill_weight * teacher term, with denominators of the whole batch."""
 
-    def __init__(self, student: Student, teacher: LanguageModel | None, config: RLConfig, execution: Execution) -> None:
+    def __init__(
+        self,
+        student: Student,
+        teacher: LanguageModel | None,
+        config: RLConfig,
+        execution: Execution,
+        optimizer: Backward | None = None,
+    ) -> None:
         self.student, self.teacher, self.config, self.execution = student, teacher, config, execution
+        self.optimizer = optimizer or Backward()
 
     def backward(
         self,
@@ -60,14 +70,14 @@ class Objective:
         distill_weight: float,
         old_logprobs: Tensor | None = None,
     ) -> Update:
-        """Accumulate the gradients of ``rollouts``; ``teacher_states`` [T, H] where the teacher has read them.
+        """Accumulate the gradients of this rank's ``rollouts``; the losses returned are its summands of the batch's.
 
-        ``old_logprobs`` [T]: the log-probabilities of the first update on these rollouts; None on that first
-        update, whose weights are still those that sampled.
+        ``teacher_states`` [T, H] where the teacher has read them. ``old_logprobs`` [T]: the log-probabilities of the
+        first update on these rollouts; None on that first update, whose weights are still those that sampled.
         """
         run = _Pass(self, rollouts, teacher_states, distill_weight, old_logprobs)
-        for rows in micro_batches(rollouts.sequences, self.execution.micro_batch_tokens):
-            run.learn(rows)
+        for rows in self.optimizer.batches(micro_batches(rollouts.sequences, self.execution.micro_batch_tokens)):
+            self.optimizer.accumulate(partial(run.loss, rows))
         return run.update()
 
 
@@ -93,36 +103,37 @@ class _Pass:
     ) -> None:
         self.rollouts, self.states, self.old = rollouts, teacher_states, old_logprobs
         self.config, self.execution, self.student = objective.config, objective.execution, objective.student
-        self.heads = Heads.of(self.student, None if teacher_states is None else objective.teacher)
+        self.teacher = None if teacher_states is None else objective.teacher
         self.distill_weight = distill_weight
         distill = self.config.distill
         self.divergence = exact_divergence(distill.estimator, distill.top_k) if distill_weight > 0 else None
         lengths, limit = torch.tensor(rollouts.lengths), self.config.max_new_tokens
-        reduce = self.config.reduce
-        device = self.student.device
-        self.policy_weights = token_weights(lengths, reduce, limit=limit).to(device)
-        self.distill_weights = token_weights(lengths, distill.reduce or reduce, limit=limit).to(device)
+        reduce, device, ranks = self.config.reduce, self.student.device, objective.optimizer.ranks
+        everyones, own = ranks.gather(lengths), ranks.span(int(lengths.sum()))
+        self.policy_weights = token_weights(everyones, reduce, limit=limit)[own].to(device)
+        self.distill_weights = token_weights(everyones, distill.reduce or reduce, limit=limit)[own].to(device)
         self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
         self.seen: list[tuple[Tensor, TokenStats, dict[str, Tensor]]] = []
 
-    def learn(self, rows: list[int]) -> None:
-        """Accumulate the gradients of the rollouts ``rows``."""
+    def loss(self, rows: list[int]) -> Tensor:
+        """The summand of the rollouts ``rows``."""
+        heads = Heads.of(self.student, self.teacher)
         part = [self.rollouts.sequences[row] for row in rows]
         targets = completion_targets(part, self.student.device)
         index = token_index(self.rollouts.lengths, rows).to(self.student.device)
         with precision(self.execution, self.student.device):
             hidden = completion_hidden(self.student, part)
-            known = self._known(index, [len(sequence.completion_ids) for sequence in part], hidden.detach(), targets)
+            known = self._known(index, [len(s.completion_ids) for s in part], hidden.detach(), targets, heads.student)
             loss, _ = head_loss(
                 hidden,
-                self.heads.student,
+                heads.student,
                 targets,
                 lambda stats, span: self._loss(self._tokens(stats, known, span), stats, index[span]),
                 temperature=self.config.temperature,
-                teacher=self._teacher(index),
+                teacher=None if self.states is None or heads.teacher is None else (self.states[index], heads.teacher),
                 divergence=self.divergence,
             )
-        loss.backward()
+        return loss
 
     def update(self) -> Update:
         """Everything that was learned, in the order of the rollouts."""
@@ -134,17 +145,13 @@ class _Pass:
         loss = self.distill_weight * distill + (self.config.reward_weight * policy if self.config.reward_weight else 0)
         return Update(loss, policy, distill, stats, terms["clipped"])
 
-    def _teacher(self, index: Tensor) -> tuple[Tensor, Head] | None:
-        head = self.heads.teacher
-        return None if self.states is None or head is None else (self.states[index], head)
-
-    def _known(self, index: Tensor, lengths: list[int], hidden: Tensor, targets: Tensor) -> _Known:
+    def _known(self, index: Tensor, lengths: list[int], hidden: Tensor, targets: Tensor, head: Head) -> _Known:
         """What a token takes from its whole rollout; a pass of its own, as a loss sees one token at a time."""
         of_ratio = self.config.ratio == "sequence"
         of_engine = self.config.engine_correction == "sequence"
         old, now = None if self.old is None else self.old[index], None
         if (of_ratio and old is not None) or (of_engine and old is None):
-            now = token_stats(hidden, self.heads.student, targets, temperature=self.config.temperature).logprobs
+            now = token_stats(hidden, head, targets, temperature=self.config.temperature).logprobs
         size = torch.tensor(lengths, device=index.device)
         ratio = correction = None
         if of_ratio:

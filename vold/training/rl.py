@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vold.config import Execution, RLConfig
@@ -10,7 +11,8 @@ from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
-from vold.models import Student, freeze, load_student, load_teacher
+from vold.distributed import Ranks
+from vold.models import UNREACHED_BY_TEXT, Student, freeze, load_student, load_teacher
 from vold.objectives.distill import distill_weight
 from vold.preflight.pair import check_models
 from vold.rewards import self_test
@@ -20,11 +22,11 @@ from vold.training.health import guarded_loss
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
 from vold.training.metrics import rollout_metrics, rollout_totals
-from vold.training.optim import Optimizer, learning_rate
+from vold.training.optim import learning_rate
 from vold.training.policy import Objective
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
-from vold.training.runtime import frozen_dtype, precision, prepare
+from vold.training.runtime import frozen_dtype, make_optimizer, precision, start
 
 
 def train_rl(
@@ -48,17 +50,18 @@ def train_rl(
         raise ValueError("distill.weight is above 0, but there is no teacher")
     asked = read_prompts(prompts)
     _check(asked, config, teacher is not None)
-    claim_data(run, asked)
     self_test()
-    device = prepare(execution)
+    device, ranks = start(execution)
+    if ranks.main:
+        claim_data(run, asked)
     model = load_student(student, device=device)
-    freeze(model, config.freeze)
+    freeze(model, (*config.freeze, *UNREACHED_BY_TEXT))
     scorer = None
     if teacher is not None:
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
         scorer = Teacher(reader, execution.micro_batch_tokens)
     check_models(model, scorer.model if scorer else None)
-    stage = _Stage(config, execution, model, scorer, asked, seed)
+    stage = _Stage(config, execution, ranks, model, scorer, asked, seed)
     run_steps(
         stage.step,
         config=config,
@@ -92,21 +95,23 @@ class _Stage:
         self,
         config: RLConfig,
         execution: Execution,
+        ranks: Ranks,
         student: Student,
         teacher: Teacher | None,
         prompts: Sequence[Prompt],
         seed: int,
     ) -> None:
-        self.config, self.execution, self.student, self.teacher = config, execution, student, teacher
+        self.config, self.execution, self.ranks = config, execution, ranks
+        self.student, self.teacher = student, teacher
         engine = BuiltinEngine(student, execution.rollout_batch)
-        self.collector = Collector(student, engine, prompts, config, seed)
-        self.objective = Objective(student, teacher.model if teacher else None, config, execution)
-        self.optimizer = Optimizer(student.model, config.optimizer, config.max_nonfinite_steps)
+        self.collector = Collector(student, engine, prompts, config, seed, ranks)
+        self.optimizer = make_optimizer(student, config.optimizer, config.max_nonfinite_steps, execution, ranks)
+        self.objective = Objective(student, teacher.model if teacher else None, config, execution, self.optimizer)
 
     def step(self, index: int, watch: Stopwatch) -> StepResult:
-        """Roll out, reward, let the teacher read, update."""
+        """Roll out, reward, let the teacher read, update; each rank its share of the prompts."""
         weight = distill_weight(self.config.distill, index, self.config.steps)
-        with precision(self.execution, self.student.device):
+        with precision(self.execution, self.student.device), self.optimizer.whole():
             rollouts = self.collector.collect(index, watch)
             states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
@@ -116,12 +121,13 @@ class _Stage:
                 update = self.objective.backward(rollouts, states, weight, first.stats.logprobs if first else None)
                 first = first or update
                 totals = rollout_totals(rollouts, first, update, self.config.max_new_tokens)
-                norm, skip = self.optimizer.step(guarded_loss(update.loss, totals), rate)
-                self.optimizer.zero_grad()
+                totals = totals.reduced(self.ranks.sum, self.ranks.gather)
+                norm, skip = self.optimizer.step(guarded_loss(totals.sums["loss"], totals), rate)
                 skipped |= skip
         metrics = rollout_metrics(totals, start=index == 0)
         metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
-        completion, whole = sum(rollouts.lengths), sum(map(len, rollouts.sequences))
+        counts = torch.tensor([sum(rollouts.lengths), sum(map(len, rollouts.sequences))])
+        completion, whole = self.ranks.sum(counts).tolist()
         tokens = {"rollout": completion, "teacher": whole, "train": whole * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 

@@ -11,6 +11,7 @@ from vold.data.pictures import text_for_teacher
 from vold.data.prompts import Prompt
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence
+from vold.distributed import ALONE, Ranks
 from vold.models import EncodedPrompt, Student
 from vold.objectives.grpo import group_advantages
 from vold.rewards import rewards
@@ -50,21 +51,29 @@ class Collector:
     """Draws prompts and lets ``engine`` answer them with the student's present weights."""
 
     def __init__(
-        self, student: Student, engine: RolloutEngine, prompts: Sequence[Prompt], config: RLConfig, seed: int
+        self,
+        student: Student,
+        engine: RolloutEngine,
+        prompts: Sequence[Prompt],
+        config: RLConfig,
+        seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.student, self.engine, self.prompts, self.config, self.seed = student, engine, prompts, config, seed
+        self.student, self.engine, self.prompts, self.config = student, engine, prompts, config
+        self.seed, self.ranks = seed, ranks
         self.sampling = Sampling(config.max_new_tokens, config.temperature, student.stop_ids, student.banned_ids)
 
     def collect(self, step: int, watch: Stopwatch) -> Rollouts:
-        """The rollouts of ``step``; every sample's seed is a function of (seed, step, place)."""
+        """This rank's rollouts of ``step``; every sample's seed is a function of (seed, step, place)."""
         config, size = self.config, self.config.group_size
         chosen = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
-        prompts = [self.prompts[index] for index in chosen]
+        places = self.ranks.share(range(len(chosen)), "prompts_per_step")
+        prompts = [self.prompts[chosen[place]] for place in places]
         encoded = [self._encode(prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [
                 prompt.request([derive(self.seed, "rollout", step, place, sample) for sample in range(size)])
-                for place, prompt in enumerate(encoded)
+                for place, prompt in zip(places, encoded, strict=True)
             ]
             groups = self.engine.generate(requests, self.sampling)
         flat = [completion for group in groups for completion in group]

@@ -4,16 +4,40 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vold.config import Execution
+from vold.config import Execution, OptimizerConfig
+from vold.distributed import Ranks, join, local_rank
+from vold.models import Student
+from vold.training.optim import Optimizer
 
 
 def prepare(execution: Execution) -> torch.device:
-    """Set the number of threads and return the device."""
+    """Set the number of threads and return the device; each process of a machine has a GPU of its own."""
     if execution.threads is not None:
         torch.set_num_threads(execution.threads)
-    if execution.device != "auto":
-        return torch.device(execution.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = execution.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        torch.cuda.set_device(local_rank())
+        return torch.device("cuda", local_rank())
+    return torch.device(name)
+
+
+def start(execution: Execution) -> tuple[torch.device, Ranks]:
+    """``prepare``, then meet the other processes of this training run."""
+    device = prepare(execution)
+    return device, join(device, always=execution.parallel.strategy != "none")
+
+
+def make_optimizer(
+    model: Student, config: OptimizerConfig, limit: int, execution: Execution, ranks: Ranks
+) -> Optimizer:
+    """The optimizer of the strategy that ``execution`` names; ``limit`` non-finite steps in a row end the run."""
+    if execution.parallel.strategy == "none":
+        return Optimizer(model.model, config, limit, ranks)
+    from vold.training.zero import ZeroOptimizer
+
+    return ZeroOptimizer(model, config, limit, execution, ranks)
 
 
 def frozen_dtype(execution: Execution) -> torch.dtype:

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vold.config import MAX_NONFINITE_STEPS, Execution, SFTConfig
 from vold.data.prompts import Trace
@@ -12,7 +14,7 @@ from vold.data.reading import claim_data, read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.data.sources import DataSource
-from vold.models import Student, freeze, load_student
+from vold.models import UNREACHED_BY_TEXT, Student, freeze, load_student
 from vold.objectives.fused import Head, head_loss
 from vold.objectives.reduce import token_weights
 from vold.objectives.sft import nll
@@ -21,7 +23,7 @@ from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
 from vold.training.optim import Optimizer, learning_rate
 from vold.training.progress import Progress, silent
-from vold.training.runtime import precision, prepare
+from vold.training.runtime import make_optimizer, precision, start
 
 _log = logging.getLogger(__name__)
 
@@ -59,22 +61,22 @@ def train_sft(
     if (run / "out").exists():
         return
     imitated = read_traces(traces)
-    claim_data(run, imitated)
-    device = prepare(execution)
+    device, ranks = start(execution)
+    if ranks.main:
+        claim_data(run, imitated)
     model = load_student(student, device=device)
     check_models(model)
-    freeze(model, config.freeze)
+    freeze(model, (*config.freeze, *UNREACHED_BY_TEXT))
     sequences = encode_traces(model, imitated, config.max_length)
-    optimizer = Optimizer(model.model, config.optimizer, MAX_NONFINITE_STEPS)
+    optimizer = make_optimizer(model, config.optimizer, MAX_NONFINITE_STEPS, execution, ranks)
 
     def step(index: int, watch: Stopwatch) -> StepResult:
         chosen = draw(seed, "sft", len(sequences), config.batch_size, index)
         batch = [sequences[position] for position in chosen]
         rate = learning_rate(config.optimizer, index, config.steps)
         with watch.part("train"):
-            loss, tokens = _accumulate(model, batch, execution)
+            loss, tokens = _accumulate(model, batch, execution, optimizer)
             norm, skipped = optimizer.step(loss, rate)
-            optimizer.zero_grad()
         padded = sum(map(len, batch))
         metrics = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "skipped": int(skipped)}
         return StepResult(metrics, {"train": padded})
@@ -91,17 +93,23 @@ def train_sft(
     )
 
 
-def _accumulate(model: Student, batch: Sequence[TokenSequence], execution: Execution) -> tuple[float, int]:
-    """Gradients of the batch's mean NLL, micro-batch by micro-batch; returns the loss and its number of tokens."""
-    lengths = [len(sequence.completion_ids) for sequence in batch]
-    weights = token_weights(torch.tensor(lengths), "token_mean").to(model.device)
-    loss = 0.0
-    for rows in micro_batches(batch, execution.micro_batch_tokens):
-        part = [batch[row] for row in rows]
+def _accumulate(
+    model: Student, batch: Sequence[TokenSequence], execution: Execution, optimizer: Optimizer
+) -> tuple[float, int]:
+    """Gradients of the batch's mean NLL, this rank's share in micro-batches; returns the batch's loss and tokens."""
+    ranks, own = optimizer.ranks, optimizer.ranks.share(batch, "batch_size")
+    lengths = [len(sequence.completion_ids) for sequence in own]
+    everyones = ranks.gather(torch.tensor(lengths, device=model.device))
+    weights = token_weights(everyones, "token_mean")[ranks.span(sum(lengths))]
+    loss = torch.zeros((), dtype=torch.float64, device=model.device)
+
+    def share(rows: list[int]) -> Tensor:
+        part = [own[row] for row in rows]
         targets = completion_targets(part, model.device)
         loss_of = nll(weights[token_index(lengths, rows)])
         with precision(execution, model.device):
-            value, _ = head_loss(completion_hidden(model, part), Head(model.head), targets, loss_of)
-        value.backward()
-        loss += value.item()
-    return loss, sum(lengths)
+            return head_loss(completion_hidden(model, part), Head(model.head), targets, loss_of)[0]
+
+    for rows in optimizer.batches(micro_batches(own, execution.micro_batch_tokens)):
+        loss += optimizer.accumulate(partial(share, rows))
+    return float(ranks.sum(loss)), int(everyones.sum())

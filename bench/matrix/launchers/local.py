@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import connection, forkserver
 from typing import Any, Protocol
 
-from bench.errors import ErrorClass, classify, is_disk_full
-from bench.matrix.execute import describe, execute
+from bench.errors import ErrorClass, classify, describe, is_disk_full
+from bench.matrix.execute import execute
 from bench.matrix.plan import Stage
 from bench.matrix.stages import KINDS, StageSpec
 from bench.matrix.store import Store

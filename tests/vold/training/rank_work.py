@@ -1,0 +1,66 @@
+"""What the ranks of the tests do; importable by name, as the launcher wants it."""
+
+import os
+import signal
+from pathlib import Path
+
+from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
+from vold.training import rl
+from vold.training.progress import Progress
+from vold.training.rl import train_rl
+from vold.training.sft import train_sft
+
+STEPS = 5
+DECAYING = OptimizerConfig(learning_rate=5e-3, warmup_steps=2, schedule="cosine")
+SFT = SFTConfig(steps=STEPS, batch_size=7, optimizer=DECAYING)
+RL = RLConfig.model_validate(
+    {"steps": STEPS, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "optimizer": DECAYING,
+     "distill": {"weight": 0.1, "estimator": "reverse_kl"}}
+)  # fmt: skip
+# Several micro-batches a rank, and not as many on each: 3 prompts and 7 traces do not divide by 2.
+EXECUTION = {"device": "cpu", "threads": 1, "checkpoint_every": 3, "micro_batch_tokens": 90}
+
+
+def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) -> None:
+    """One stage on the tiny models under ``home``."""
+    execution = Execution.model_validate({**EXECUTION, "parallel": {"strategy": strategy}})
+    shared = {"student": home / "student", "run": run, "seed": 3, "execution": execution, "progress": progress}
+    if stage == "sft":
+        train_sft(SFT, traces=home / "traces.jsonl", **shared)
+    else:
+        rl.self_test = lambda: None  # it starts a process, and tests/vold/test_rewards.py has it
+        train_rl(RL, teacher=home / "teacher", prompts=home / "prompts.jsonl", **shared)
+
+
+def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress) -> None:
+    """Several stages one after the other, to start the processes only once; resumes what is there."""
+    for stage, strategy, run in runs:
+        train(stage, strategy, home, run, progress)
+
+
+def train_and_die(stage: str, strategy: str, home: Path, run: Path, rank: str, progress: Progress) -> None:
+    """``rank`` is killed in the fifth step, after the checkpoint of the third."""
+    from vold.training.optim import Optimizer
+
+    steps, step = [], Optimizer.step
+
+    def counted(self: Optimizer, loss: float, rate: float) -> tuple[float, bool]:
+        steps.append(rate)
+        if len(steps) == 5 and os.environ["RANK"] == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, loss, rate)
+
+    Optimizer.step = counted
+    train(stage, strategy, home, run, progress)
+
+
+def refuse(progress: Progress) -> None:
+    """Rank 1 finds its input wrong; the others wait for it."""
+    import torch
+
+    from vold.training.runtime import start
+
+    start(Execution.model_validate(EXECUTION))
+    if os.environ["RANK"] == "1":
+        raise ValueError("the traces of rank 1 are no traces")
+    torch.distributed.barrier()
