@@ -94,14 +94,16 @@ def head_loss(
     temperature: float = 1.0,
     teacher: tuple[Tensor, Head] | None = None,
     divergence: Divergence | None = None,
+    kl: bool = True,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, TokenStats]:
     """The sum of ``loss`` over all tokens, differentiable once by ``hidden`` and ``head.weight``; their statistics.
 
-    Arguments as in ``token_stats``; ``divergence`` is computed and kept where it is part of the loss.
+    Arguments as in ``token_stats``; ``divergence`` is computed where it is part of the loss, and the exact KL beside
+    it to be looked at, unless ``kl`` is False.
     """
     with torch.no_grad():
-        view = _View.of(hidden, head, targets, temperature, teacher)
+        view = _View.of(hidden, head, targets, temperature, teacher, kl)
         gradients = _Gradients.of(hidden, head)
         parts = [
             _learn(view, span, loss, divergence, gradients) for span in _spans(len(targets), head.rows, chunk_elements)
@@ -125,19 +127,26 @@ class _View:
     targets: Tensor
     temperature: float
     teacher: "_View | None" = None
+    kl: bool = True
 
     @classmethod
     def of(
-        cls, hidden: Tensor, head: Head, targets: Tensor, temperature: float, teacher: tuple[Tensor, Head] | None = None
+        cls,
+        hidden: Tensor,
+        head: Head,
+        targets: Tensor,
+        temperature: float,
+        teacher: tuple[Tensor, Head] | None,
+        kl: bool = True,
     ) -> "_View":
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        beside = None if teacher is None else cls.of(*teacher, targets, 1.0)
+        beside = None if teacher is None else cls.of(*teacher, targets, 1.0, None)
         if beside is not None and len(beside.weight) != head.rows:
             raise ValueError(
                 f"the student's head has {head.rows} rows and the teacher's {len(beside.weight)}: cut both"
             )
-        return cls(hidden.to(dtype), head.weight[: head.rows].to(dtype), head.bias, targets, temperature, beside)
+        return cls(hidden.to(dtype), head.weight[: head.rows].to(dtype), head.bias, targets, temperature, beside, kl)
 
     def read(self, span: slice, divergence: Divergence | None) -> tuple[TokenStats, Tensor, Tensor | None]:
         """Statistics of ``span``, the student's probabilities [n, R], and the slope of ``divergence`` [n, R]."""
@@ -147,11 +156,13 @@ class _View:
         if self.teacher is None:
             return TokenStats(chosen, entropy), p, None
         teacher, teacher_chosen = self.teacher._log_softmax(span)
+        kl = expectation(p, student - teacher) if self.kl and divergence is not reverse_kl else None
         if divergence is None:
-            return TokenStats(chosen, entropy, teacher_chosen, expectation(p, student.sub_(teacher))), p, None
-        kl = None if divergence is reverse_kl else expectation(p, student - teacher)
+            return TokenStats(chosen, entropy, teacher_chosen, kl), p, None
         value, slope = divergence(student, teacher, p)
-        return TokenStats(chosen, entropy, teacher_chosen, value if kl is None else kl, value), p, slope
+        if divergence is reverse_kl:
+            kl = value
+        return TokenStats(chosen, entropy, teacher_chosen, kl, value), p, slope
 
     def _log_softmax(self, span: slice) -> tuple[Tensor, Tensor]:
         """[n, R] in float32 or better, and its values at the targets [n]."""

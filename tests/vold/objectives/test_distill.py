@@ -1,83 +1,133 @@
-"""Estimators of the teacher term, by exact enumeration of a vocabulary of 20 in float64."""
+"""Estimators of the teacher term by exact enumeration in float64; their mask, weight and defined outcomes."""
+
+import math
 
 import pytest
 import torch
 
+from perf.estimators import DISTANCES, TARGETS, Pair, enumerated, table
+from vold.config import DistillConfig, RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import Estimator, Mask, teacher_term
+from vold.objectives.distill import Estimator, Mask, distill_weight, teacher_term
 
-VOCABULARY = 20
-
-
-def pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Student logits (with gradient) and the teacher's log-probabilities."""
-    random = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(VOCABULARY, dtype=torch.float64, generator=random)
-    teacher = (2 * torch.randn(VOCABULARY, dtype=torch.float64, generator=random)).log_softmax(0)
-    return logits.requires_grad_(), teacher
+SAMPLED: tuple[Estimator, ...] = ("k1_advantage", "k2", "k1_control", "k3_forward")
 
 
-def every_token(logits: torch.Tensor, teacher: torch.Tensor, reward: float = 0.0) -> TokenBatch:
-    """One position, once for each token that could have been drawn."""
-    student = logits.log_softmax(0)
-    kl = (student.exp() * (student - teacher)).sum().expand(VOCABULARY)
-    ones = torch.ones(VOCABULARY, dtype=torch.float64)
-    return TokenBatch(student, student.detach(), ones, reward * ones, teacher, kl.detach(), kl)
+def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenBatch:
+    """A token a rollout; the teacher is 0.5 nats below the student where nothing else is said."""
+    size = len(rewards)
+    logprobs = torch.full((size,), -1.0, requires_grad=True)
+    divergence = torch.full((size,), 0.3, requires_grad=True)
+    said = torch.tensor(teacher) if teacher else torch.full((size,), -1.5)
+    kl = torch.full((size,), 0.3).masked_fill(~said.isfinite(), torch.inf)
+    return TokenBatch(
+        logprobs, logprobs.detach(), torch.zeros(size), torch.tensor(rewards), said, kl,
+        torch.where(said.isfinite(), divergence, torch.inf),
+    )  # fmt: skip
 
 
-def expected_gradient(logits: torch.Tensor, per_token: torch.Tensor) -> torch.Tensor:
-    """The gradient of each token's loss, weighted with the probability that the token is drawn."""
-    probabilities = logits.detach().softmax(0)
-    return torch.autograd.grad((probabilities * per_token).sum(), logits, retain_graph=True)[0]
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=list(DISTANCES))
+@pytest.mark.parametrize("estimator", TARGETS)
+def test_the_expected_gradient_is_that_of_the_named_divergence(estimator: Estimator, distance: float) -> None:
+    for seed in range(5):
+        assert enumerated(estimator, Pair.at_distance(distance, seed)).error < 1e-6
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("estimator", ["k2", "k1_advantage", "reverse_kl"])
-def test_every_estimator_has_the_gradient_of_the_reverse_kl(estimator: Estimator, seed: int) -> None:
-    logits, teacher = pair(seed)
-    student = logits.log_softmax(0)
-    reverse = torch.autograd.grad((student.exp() * (student - teacher)).sum(), logits)[0]
-    forward = torch.autograd.grad((teacher.exp() * (teacher - logits.log_softmax(0))).sum(), logits)[0]
-    ours = expected_gradient(logits, teacher_term(every_token(logits, teacher), estimator, "all"))
-    torch.testing.assert_close(ours, reverse, rtol=1e-10, atol=1e-12)
-    assert not torch.allclose(ours, forward, atol=1e-2)
+def test_the_divergences_are_told_apart() -> None:
+    """The comparison above could not pass for another target."""
+    pair = Pair.at_distance(1.0, 0)
+    targets = [enumerated(estimator, pair).target for estimator in ("k2", "k3_forward", "jsd", "topk")]
+    for one in range(4):
+        for two in range(one):
+            assert (targets[one] - targets[two]).norm() > 0.01 * targets[one].norm()
 
 
 def test_k2_and_k1_advantage_agree_sample_by_sample() -> None:
-    logits, teacher = pair(7)
-    batch = every_token(logits, teacher)
-    for token in range(VOCABULARY):
-        one, two = (
-            torch.autograd.grad(teacher_term(batch, name, "all")[token], logits, retain_graph=True)[0]
-            for name in ("k2", "k1_advantage")
-        )
-        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+    gradients = []
+    for estimator in ("k2", "k1_advantage"):
+        tokens = batch([0.0, 0.0], teacher=[-0.2, -3.0])
+        gradients.append(torch.autograd.grad(teacher_term(tokens, estimator, "all").sum(), tokens.logprobs)[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_exact_baseline_lowers_the_variance_and_exact_divergences_have_none() -> None:
+    for distance in DISTANCES.values():
+        pair = Pair.at_distance(distance, 3)
+        noisy = enumerated("k1_advantage", pair).variance
+        assert enumerated("k1_control", pair).variance < noisy
+        for estimator in ("reverse_kl", "forward_kl", "jsd", "topk"):
+            assert enumerated(estimator, pair).variance < 1e-12 * noisy
+
+
+def test_the_table_of_variances_has_a_line_for_every_estimator() -> None:
+    lines = table(seeds=2).splitlines()[2:]
+    assert [line.split("`")[1] for line in lines] == list(TARGETS)
 
 
 def test_k1_as_a_loss_has_no_gradient_and_is_refused() -> None:
-    logits, teacher = pair(3)
-    batch = every_token(logits, teacher)
-    assert batch.teacher_logprobs is not None
-    k1 = batch.logprobs - batch.teacher_logprobs
-    torch.testing.assert_close(expected_gradient(logits, k1), torch.zeros_like(logits), atol=1e-12, rtol=0)
+    pair = Pair.at_distance(1.0, 1)
+    logits = pair.student.requires_grad_()
+    k1 = logits.log_softmax(0) - pair.teacher.log_softmax(0)
+    expected = torch.autograd.grad((logits.detach().softmax(0) * k1).sum(), logits)[0]
+    assert expected.abs().max() < 1e-12
     with pytest.raises(ValueError, match="k1 as a loss has no gradient"):
-        teacher_term(batch, "k1", "all")  # type: ignore[arg-type]
+        teacher_term(batch([0.0]), "k1", "all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected gradient of exactly zero; k1_advantage, k2"):
+        RLConfig.model_validate({"distill": {"weight": 0.1, "estimator": "k1"}})
 
 
+@pytest.mark.parametrize("estimator", TARGETS)
 @pytest.mark.parametrize(
     ("mask", "reward", "share"),
     [("wrong", 0.0, 1.0), ("wrong", 1.0, 0.0), ("correct", 0.0, 0.0), ("correct", 1.0, 1.0), ("all", 1.0, 1.0),
      ("wrong", 0.25, 0.75)],
 )  # fmt: skip
-def test_the_mask_weighs_by_reward(mask: Mask, reward: float, share: float) -> None:
-    logits, teacher = pair(1)
-    batch = every_token(logits, teacher, reward)
-    unmasked = teacher_term(batch, "k2", "all").detach()
-    torch.testing.assert_close(teacher_term(batch, "k2", mask).detach(), share * unmasked)
+def test_the_mask_weighs_by_reward(estimator: Estimator, mask: Mask, reward: float, share: float) -> None:
+    unmasked = teacher_term(batch([reward]), estimator, "all").detach()
+    torch.testing.assert_close(teacher_term(batch([reward]), estimator, mask).detach(), share * unmasked)
+
+
+@pytest.mark.parametrize("estimator", TARGETS)
+@pytest.mark.parametrize("value", [-math.inf, math.nan])
+def test_a_teacher_without_a_finite_answer_counts_only_where_it_is_asked(estimator: Estimator, value: float) -> None:
+    tokens = batch([1.0, 0.0], teacher=[value, -1.5])
+    loss = teacher_term(tokens, estimator, "wrong").sum()
+    (gradient,) = torch.autograd.grad(loss, tokens.logprobs, allow_unused=True)
+    assert loss.isfinite()
+    assert gradient is None or (gradient.isfinite().all() and gradient[0] == 0)
+    assert not teacher_term(tokens, estimator, "all").sum().isfinite()
+
+
+def test_a_correction_weighs_what_is_estimated_from_the_drawn_token_alone() -> None:
+    plain = batch([0.0, 0.0])
+    weights = torch.tensor([0.5, 2.0])
+    corrected = TokenBatch(**{name: getattr(plain, name) for name in plain.__slots__} | {"correction": weights})
+    for estimator in TARGETS:
+        expected = teacher_term(plain, estimator, "all") * (weights if estimator in SAMPLED else 1)
+        torch.testing.assert_close(teacher_term(corrected, estimator, "all"), expected)
 
 
 def test_a_term_without_its_teacher_is_refused() -> None:
-    batch = TokenBatch(*(torch.zeros(3) for _ in range(4)))
-    for estimator in ("k2", "k1_advantage", "reverse_kl"):
+    silent = TokenBatch(*(torch.zeros(3) for _ in range(4)))
+    for estimator in TARGETS:
         with pytest.raises(ValueError, match="needs the"):
-            teacher_term(batch, estimator, "all")
+            teacher_term(silent, estimator, "all")
+
+
+def test_the_weight_follows_its_schedule_from_the_delay_to_the_last_step() -> None:
+    def weights(**fields: object) -> list[float]:
+        config = DistillConfig.model_validate({"weight": 1.0, **fields})
+        return [distill_weight(config, step, 7) for step in range(7)]
+
+    assert weights() == [1.0] * 7
+    assert weights(delay=2) == [0.0] * 2 + [1.0] * 5
+    assert weights(schedule="linear", weight_end=0.2, delay=2) == pytest.approx([0, 0, 1.0, 0.8, 0.6, 0.4, 0.2])
+    half = math.sqrt(0.5) / 2
+    assert weights(schedule="cosine", weight_end=0.0, delay=2) == pytest.approx(
+        [0, 0, 1, 0.5 + half, 0.5, 0.5 - half, 0]
+    )
+    rising = DistillConfig(weight=0.0, weight_end=0.4, schedule="linear")
+    assert rising.active and distill_weight(rising, 6, 7) == pytest.approx(0.4)
+    for fields in ({"weight_end": 0.1}, {"schedule": "cosine"}):
+        with pytest.raises(ValueError, match="go together"):
+            weights(**fields)

@@ -1,0 +1,140 @@
+"""What every estimator of the teacher term optimises and how noisy it is, by exact enumeration of a vocabulary.
+
+    python -m perf.estimators
+
+One position, student and teacher known: the expectation over the drawn token is a sum over the vocabulary, so the
+mean and the variance of each estimator's gradient (by the student's logits) are exact up to rounding in float64.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vold.objectives.batch import TokenBatch
+from vold.objectives.distill import Estimator, exact_divergence, teacher_term
+
+VOCABULARY = 64
+TOP_K = 8
+Target = Callable[[Tensor, Tensor], Tensor]
+"""Log-probabilities of student (with gradient) and teacher [V] to the divergence that an estimator is to follow."""
+
+
+def reverse(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student.exp() * (student - teacher)).sum()
+
+
+def forward(student: Tensor, teacher: Tensor) -> Tensor:
+    return (teacher.exp() * (teacher - student)).sum()
+
+
+def jensen_shannon(student: Tensor, teacher: Tensor) -> Tensor:
+    mixture = ((student.exp() + teacher.exp()) / 2).log()
+    return (reverse(student, mixture) + reverse(teacher, mixture)) / 2
+
+
+def bucketed(student: Tensor, teacher: Tensor) -> Tensor:
+    """Reverse KL over the teacher's TOP_K tokens and the rest as one."""
+    order = teacher.argsort(descending=True)
+    masses = (torch.cat([p[order[:TOP_K]], p[order[TOP_K:]].sum()[None]]).log() for p in (student.exp(), teacher.exp()))
+    return reverse(*masses)
+
+
+TARGETS: dict[Estimator, tuple[str, Target]] = {
+    "k1_advantage": ("KL(student, teacher)", reverse),
+    "k2": ("KL(student, teacher)", reverse),
+    "k1_control": ("KL(student, teacher)", reverse),
+    "reverse_kl": ("KL(student, teacher)", reverse),
+    "k3_forward": ("KL(teacher, student)", forward),
+    "forward_kl": ("KL(teacher, student)", forward),
+    "jsd": ("Jensen-Shannon", jensen_shannon),
+    "topk": (f"KL(student, teacher), {TOP_K} tokens + rest", bucketed),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Logits of student and teacher at one position [V], float64."""
+
+    student: Tensor
+    teacher: Tensor
+
+    @classmethod
+    def at_distance(cls, distance: float, seed: int, spread: float = 3.0) -> "Pair":
+        """A student like a language model's (a few likely tokens), and a teacher moved from it at random."""
+        random = torch.Generator().manual_seed(seed)
+        student, moved = (torch.randn(VOCABULARY, dtype=torch.float64, generator=random) for _ in range(2))
+        return cls(spread * student, spread * student + distance * moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Enumerated:
+    """Of one estimator at one position: expected gradient [V], its target's, and E|g - E g|^2 of a drawn token."""
+
+    mean: Tensor
+    target: Tensor
+    variance: float
+
+    @property
+    def error(self) -> float:
+        return float((self.mean - self.target).norm() / self.target.norm())
+
+
+def enumerated(estimator: Estimator, pair: Pair) -> Enumerated:
+    """Each token's gradient through ``teacher_term``, weighed with the probability that it is drawn."""
+    logits = pair.student.clone().requires_grad_()
+    student, teacher = logits.log_softmax(0), pair.teacher.log_softmax(0)
+    ones = torch.ones_like(teacher)
+    batch = TokenBatch(
+        logprobs=student,
+        old_logprobs=student.detach(),
+        advantages=ones,
+        rewards=ones,
+        teacher_logprobs=teacher,
+        kl=reverse(student.detach(), teacher) * ones,
+        divergence=_attached(estimator, logits, teacher),
+    )
+    losses = teacher_term(batch, estimator, "all")
+    gradients = torch.stack([torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in losses])
+    p = student.detach().exp()
+    mean = p @ gradients
+    target = torch.autograd.grad(TARGETS[estimator][1](logits.log_softmax(0), teacher), logits)[0]
+    return Enumerated(mean, target, float(p @ (gradients - mean).square().sum(dim=1)))
+
+
+def _attached(estimator: Estimator, logits: Tensor, teacher: Tensor) -> Tensor | None:
+    """The exact divergence at every token [V], with the slope that the fused head gives it."""
+    divergence = exact_divergence(estimator, TOP_K)
+    if divergence is None:
+        return None
+    student = logits.detach().log_softmax(0)
+    value, slope = divergence(student[None].clone(), teacher[None].clone(), student.exp()[None])
+    return (value.item() + (slope[0] * (logits - logits.detach())).sum()).expand(VOCABULARY)
+
+
+DISTANCES = {"near": 0.1, "apart": 1.0, "far": 3.0}
+
+
+def table(seeds: int = 20) -> str:
+    """Markdown: the largest error of the expected gradient, and the mean variance relative to k1_advantage's."""
+    pairs = {name: [Pair.at_distance(d, seed) for seed in range(seeds)] for name, d in DISTANCES.items()}
+    found = {e: {name: [enumerated(e, pair) for pair in of] for name, of in pairs.items()} for e in TARGETS}
+    kl = {
+        name: sum(float(reverse(p.student.log_softmax(0), p.teacher.log_softmax(0))) for p in of) / seeds
+        for name, of in pairs.items()
+    }
+    heads = " | ".join(f"{name}, KL {kl[name]:.2g}" for name in DISTANCES)
+    lines = [f"| estimator | gradient of | error | {heads} |", "|---|---|---|" + "---|" * len(DISTANCES)]
+    for estimator, (target, _) in TARGETS.items():
+        error = max(item.error for items in found[estimator].values() for item in items)
+        cells = []
+        for name in DISTANCES:
+            own, base = (sum(item.variance for item in found[e][name]) for e in (estimator, "k1_advantage"))
+            cells.append("0" if own / base < 1e-12 else f"{own / base:.3g}")
+        lines.append(f"| `{estimator}` | {target} | {error:.0e} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,149 @@
+"""Memory and time of the fused head with and without the exact KL, beside the plain computation where that fits.
+
+    python -m perf.fused memory --tokens 32768 --hidden 64
+    python -m perf.fused time --tokens 1024 --hidden 2048 --teacher-hidden 4096
+
+Memory: each form in a fresh process; its peak less what hidden states, weights and their gradients take. Time: forward
+and backward of all forms in turn, the least of each, as a ratio to the form ``none``, which computes the
+log-probabilities of student and teacher, normalisers included, and no divergence.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vold.objectives.distill import exact_divergence
+from vold.objectives.fused import Head, TokenStats, head_loss
+
+FORMS = ("none", "monitor", "reverse_kl", "forward_kl", "jsd", "topk", "plain_none", "plain_reverse_kl")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Hidden states [T, H] and heads [V, H] of student (with gradient) and teacher, and targets [T]."""
+
+    hidden: Tensor
+    weight: Tensor
+    teacher_hidden: Tensor
+    teacher_weight: Tensor
+    targets: Tensor
+
+    @classmethod
+    def random(cls, tokens: int, rows: int, hidden: int, teacher_hidden: int, frozen: bool) -> "Inputs":
+        torch.manual_seed(0)
+        return cls(
+            torch.randn(tokens, hidden).requires_grad_(),
+            torch.randn(rows, hidden).mul_(2 / hidden**0.5).requires_grad_(not frozen),
+            torch.randn(tokens, teacher_hidden),
+            torch.randn(rows, teacher_hidden).mul_(2 / teacher_hidden**0.5),
+            torch.randint(rows, (tokens,)),
+        )
+
+
+def fused(inputs: Inputs, form: str) -> float:
+    """Loss and gradients through ``head_loss``: log-probabilities, and the divergence that ``form`` names."""
+    divergence = exact_divergence(form, 64) if form not in ("none", "monitor") else None  # type: ignore[arg-type]
+
+    def loss(stats: TokenStats, span: slice) -> Tensor:
+        return -stats.logprobs if stats.divergence is None else stats.divergence - stats.logprobs
+
+    value, _ = head_loss(
+        inputs.hidden,
+        Head(inputs.weight),
+        inputs.targets,
+        loss,
+        teacher=(inputs.teacher_hidden, Head(inputs.teacher_weight)),
+        divergence=divergence,
+        kl=form != "none",
+    )
+    value.backward()
+    return value.item()
+
+
+def plain(inputs: Inputs, form: str) -> float:
+    """The same with whole arrays of tokens x vocabulary and autograd."""
+    rows = torch.arange(len(inputs.targets))
+    student = (inputs.hidden @ inputs.weight.T).log_softmax(-1)
+    with torch.no_grad():
+        teacher = (inputs.teacher_hidden @ inputs.teacher_weight.T).log_softmax(-1)
+        _ = teacher[rows, inputs.targets], -(student.exp() * student).sum(-1)
+    value = -student[rows, inputs.targets].sum()
+    if form == "plain_reverse_kl":
+        value = value + (student.exp() * (student - teacher)).sum()
+    value.backward()
+    return value.item()
+
+
+def run(inputs: Inputs, form: str) -> float:
+    """One forward and backward pass; returns the loss."""
+    inputs.hidden.grad = inputs.weight.grad = None
+    return plain(inputs, form) if form.startswith("plain") else fused(inputs, form)
+
+
+def extra_memory(inputs: Inputs, form: str) -> int:
+    """Bytes at the peak beyond inputs and gradients; of this process so far, so for a fresh one."""
+    gradients = sum(t.numel() * t.element_size() for t in (inputs.hidden, inputs.weight) if t.requires_grad)
+    before = _resident()
+    run(inputs, form)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - gradients
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def least_seconds(inputs: Inputs, forms: Sequence[str], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+    """The least time of each form over ``repeats`` rounds, in which the forms take turns."""
+    found: dict[str, float] = dict.fromkeys(forms, float("inf"))
+    for _ in range(repeats):
+        for form in forms:
+            start = clock()
+            run(inputs, form)
+            found[form] = min(found[form], clock() - start)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=["memory", "time", "one"])
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--rows", type=int, default=151_936)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--teacher-hidden", type=int, default=0, help="0: as the student's")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["none", "reverse_kl"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--frozen-head", action="store_true")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    if args.what == "memory":
+        print(f"extra memory, {args.tokens} tokens x {args.rows} rows, hidden {args.hidden}")
+        for form in args.forms:
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            command = [sys.executable, "-m", "perf.fused", "one", *given[1:], "--forms", form]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            print(f"{form:18} {int(out) / 1e6:8.0f} MB", flush=True)
+        return
+    inputs = Inputs.random(args.tokens, args.rows, args.hidden, args.teacher_hidden or args.hidden, args.frozen_head)
+    if args.what == "one":
+        print(extra_memory(inputs, args.forms[0]))
+        return
+    print(
+        f"seconds, {args.tokens} tokens x {args.rows} rows, hidden {args.hidden} / {args.teacher_hidden or args.hidden}"
+    )
+    # Processor time: this machine may be shared.
+    seconds = least_seconds(inputs, args.forms, args.repeats, time.process_time)
+    for form, value in seconds.items():
+        print(f"{form:18} {value:8.2f} s   {value / seconds[args.forms[0]]:5.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
