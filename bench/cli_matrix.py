@@ -10,10 +10,10 @@ from rich.table import Table
 
 from bench.errors import ErrorClass, ExitCode
 from bench.json_output import print_json
+from bench.live import clock
 from bench.matrix.costs import Estimate, estimate, pending
 from bench.matrix.launchers.local import longest_paths
 from bench.matrix.plan import Plan
-from bench.matrix.progress import clock
 from bench.matrix.run import MatrixRun, complete, write_report
 from bench.matrix.store import Store
 

@@ -2,19 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.errors import ConfigurationError
+from bench.live import training_view
 from bench.matrix.source import Source
 from bench.ranks import launches, main_rank, run_on_ranks
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
 from vold.data.sources import DataSource
-from vold.training.progress import Progress as ShowProgress
-from vold.training.progress import silent
+from vold.training.progress import Progress, silent
 
 
 class _Run(Strict):
@@ -61,27 +60,18 @@ def run(kind: Literal["traces", "sft", "rl"], path: Path, processes: int | None 
     if not main_rank():
         return _work(settings, source, out, silent)
     claim(out, settings)
-    with Progress(
-        TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    ) as bars:  # fmt: skip
-        task = bars.add_task("", total=None, note="")
-
-        def progress(done: int, total: int, metrics: dict[str, float]) -> None:
-            note = "  ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:4])
-            bars.update(task, completed=done, total=total, note=note)
-
-        execution = settings.execution.model_copy(update={"processes": processes or settings.execution.processes})
+    execution = settings.execution.model_copy(update={"processes": processes or settings.execution.processes})
+    with training_view(Console(stderr=True), kind, out) as view:
         if kind != "traces" and launches(execution):
-            run_on_ranks(execution.processes, "bench.cli_train:train_rank", (kind, path), out, progress)
+            run_on_ranks(execution.processes, "bench.cli_train:train_rank", (kind, path), out, view)
         else:
-            _work(settings, source, out, progress)
+            _work(settings, source, out, view)
     if isinstance(settings, TracesRun):
         print((out / "out" / "summary.json").read_text(encoding="utf-8").rstrip())
     print(f"{'traces' if isinstance(settings, TracesRun) else 'checkpoint'}: {out / 'out'}")
 
 
-def train_rank(kind: Literal["sft", "rl"], path: Path, progress: ShowProgress) -> None:
+def train_rank(kind: Literal["sft", "rl"], path: Path, progress: Progress) -> None:
     """One rank's part of ``run``."""
     source = Source(path)
     settings = source.validate(FORMS[kind])
@@ -98,7 +88,7 @@ def claim(out: Path, settings: BaseModel) -> None:
     record.write_text(text, encoding="utf-8")
 
 
-def _work(settings: TracesRun | SFTRun | RLRun, source: Source, out: Path, progress: Any) -> None:
+def _work(settings: TracesRun | SFTRun | RLRun, source: Source, out: Path, progress: Progress) -> None:
     shared = {"run": out, "seed": settings.seed, "execution": settings.execution, "progress": progress}
     if isinstance(settings, TracesRun):
         from vold.data.tracing import write_traces

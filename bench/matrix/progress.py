@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bench.live import alarms, clock
 from bench.matrix.launchers.local import Outcome
 
 if TYPE_CHECKING:
@@ -12,14 +13,6 @@ if TYPE_CHECKING:
 _LINE_EVERY = 30.0
 # Of what a stage reports, these are shown, in this order.
 _SHOWN = ("accuracy", "reward_mean", "kl_sampled", "completion_tokens", "loss")
-
-
-def clock(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
-    minutes, second = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{second:02d}" if hours else f"{minutes}:{second:02d}"
 
 
 class _Task:
@@ -45,6 +38,7 @@ class _Task:
 
     def text(self) -> str:
         shown = [f"{name} {self.metrics[name]:.3g}" for name in _SHOWN if name in self.metrics]
+        shown += [f"! {name}" for name in alarms(self.metrics)]
         rate = f"{self.rate:.2g}/s, {clock((self.total - self.done) / self.rate)} left" if self.rate else ""
         return "  ".join(filter(None, [f"{self.done}/{self.total}" if self.total else "starting", rate, *shown]))
 

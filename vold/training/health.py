@@ -30,12 +30,16 @@ def guarded_loss(loss: float, totals: "Totals") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """``raised`` looks at a row, each metric's first value, and the limits; ``text`` is formatted with the row."""
+    """``raised`` looks at a row, each metric's first value, and the limits; ``text`` is formatted with the row.
+
+    It is told again when it was off for ``quiet`` steps.
+    """
 
     name: str
     needs: str
     raised: Callable[[Row, Row, HealthConfig], bool]
     text: str
+    quiet: int = 10
 
 
 def _number(row: Row, name: str) -> float:
@@ -56,6 +60,7 @@ ALARMS: tuple[Alarm, ...] = (
         "the step was skipped, the weights are as before: loss {loss}, gradient norm {grad_norm}, not finite: "
         "{nonfinite_rewards} rewards, {nonfinite_logprobs} log-probabilities, {nonfinite_teacher_logprobs} of the "
         "teacher's; {tokens} tokens",
+        quiet=0,
     ),
     Alarm(
         "warn_teacher", "nonfinite_teacher_logprobs",
@@ -101,24 +106,26 @@ class Health:
         """``earlier`` are the rows before a resume: they count, and are not told again."""
         self.limits = limits
         self.first: dict[str, float | int | None] = {}
-        self.active: set[str] = set()
+        self.last_raised: dict[str, int] = {}
         for row in earlier:
             self._raised(row)
 
     def check(self, row: Row) -> dict[str, int]:
         """0 or 1 for each alarm that this kind of row can raise."""
-        before = self.active
+        before = dict(self.last_raised)
         flags = self._raised(row)
+        step = int(row["step"] or 0)
         for alarm in ALARMS:
-            if alarm.name in self.active - before:
-                _log.warning("step %s: %s", row["step"], alarm.text.format_map(_Shown(row)))
+            silent = step - before.get(alarm.name, -alarm.quiet) > alarm.quiet
+            if flags.get(alarm.name) and silent:
+                _log.warning("step %d: %s", step, alarm.text.format_map(_Shown(row)))
         return flags
 
     def _raised(self, row: Row) -> dict[str, int]:
         finite = {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
         self.first = finite | self.first
         flags = {a.name: int(a.raised(row, self.first, self.limits)) for a in ALARMS if a.needs in row}
-        self.active = {name for name, flag in flags.items() if flag}
+        self.last_raised |= {name: int(row["step"] or 0) for name, flag in flags.items() if flag}
         return flags
 
 

@@ -199,9 +199,18 @@ def test_each_alarm_is_raised_for_its_reason_alone(
     flags = health.check(FINE | {"step": 2} | fields)
     assert [name for name, flag in flags.items() if flag] == [alarm]
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("step 2: ")
-    health.check(FINE | {"step": 3} | fields)
-    assert len(caplog.messages) == 1
-    assert not any(health.check(FINE | {"step": 4}).values())
+    assert not any(health.check(FINE | {"step": 3}).values())
+
+
+def test_an_alarm_is_told_when_it_begins_and_a_skipped_step_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health(HealthConfig())
+    for step in (1, 2, 3, 5, 16, 17):
+        health.check(FINE | {"step": step, "truncated_share": 0.9})
+    assert [text.split(":")[0] for text in caplog.messages] == ["step 1", "step 16"]
+    caplog.clear()
+    for step in (18, 19):
+        health.check(FINE | {"step": step, "skipped": 1})
+    assert [text.split(":")[0] for text in caplog.messages] == ["step 18", "step 19"]
 
 
 def test_a_small_kl_may_grow_without_alarm() -> None:
