@@ -1,4 +1,4 @@
-"""What ``vold-bench train`` and ``traces`` show while they run: a view that lives in the terminal, plain lines elsewhere."""
+"""What ``vold-bench train`` and ``traces`` show: a view that lives in the terminal, plain lines elsewhere."""
 
 import json
 import logging
@@ -222,11 +222,10 @@ class LiveTrainingView(TrainingView):
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=self.total, completed=self.done, width=20)
-        times = f"{clock(time.monotonic() - self.began)} gone, {clock(self.seconds_left())} left"
-        name = Text(f"{self.kind} {self.run.name}", style="bold")
-        rate = f"{self.seconds_a_step():.3g} s/{self.unit}"
-        table.add_row(name, f"{self.unit} {self.done}/{self.total}", bar, rate, times)
+        left = f"{clock(time.monotonic() - self.began)} gone, {clock(self.seconds_left())} left"
+        name = Text(f"{self.kind} {self.run.name}", style="bold", no_wrap=True, overflow="ellipsis")
+        table.add_row(name, f"{self.unit} {self.done}/{self.total}", f"{self.seconds_a_step():.3g} s/{self.unit}")
+        table.add_row(ProgressBar(total=self.total, completed=self.done, width=_WIDTH), left)
         return table
 
     def _trends(self) -> "Table":
