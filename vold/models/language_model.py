@@ -10,9 +10,18 @@ import torch
 from torch import Tensor
 
 from vold.models.layout import Layout
+from vold.preflight.checkpoints import layer_findings
 from vold.rollout.base import Pixels
 
 Message = Mapping[str, Any]
+
+PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
+"""Tokens that stand for pictures and videos in a prompt and mean nothing in a completion."""
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The id that closes an assistant's turn: ``<|im_end|>``, else the tokenizer's EOS, if it has one."""
+    return tokenizer.get_vocab().get("<|im_end|>", tokenizer.eos_token_id)
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,8 @@ class LanguageModel:
     def trunk(self) -> torch.nn.Module:
         """The decoder up to and including its final norm."""
         trunk = self.model.get_decoder()
-        if set(getattr(trunk.config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-            raise ValueError(
-                f"{self.path}: layers with sliding-window or linear attention are not supported; "
-                "use a model whose layer_types are all full_attention"
-            )
+        if wrong := layer_findings(self.path, trunk.config):
+            raise ValueError(str(wrong[0]))
         return trunk
 
     @property
@@ -45,13 +51,11 @@ class LanguageModel:
 
     @cached_property
     def end_of_turn_id(self) -> int:
-        """The id that closes an assistant's turn: ``<|im_end|>``, else the tokenizer's EOS."""
-        vocabulary = self.tokenizer.get_vocab()
-        if "<|im_end|>" in vocabulary:
-            return vocabulary["<|im_end|>"]
-        if self.tokenizer.eos_token_id is None:
+        """The id that closes an assistant's turn; raises ValueError where there is none."""
+        end = end_of_turn(self.tokenizer)
+        if end is None:
             raise ValueError(f"{self.path}: the tokenizer has neither <|im_end|> nor an EOS token")
-        return self.tokenizer.eos_token_id
+        return end
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -64,7 +68,7 @@ class LanguageModel:
     def banned_ids(self) -> tuple[int, ...]:
         """Ids that must never be drawn: placeholders of pictures and videos, and rows of padding without a token."""
         vocabulary = self.tokenizer.get_vocab()
-        placeholders = {vocabulary[name] for name in ("<|image_pad|>", "<|video_pad|>") if name in vocabulary}
+        placeholders = {vocabulary[name] for name in PLACEHOLDERS if name in vocabulary}
         without_token = set(range(self.head.shape[0])) - set(vocabulary.values())
         return tuple(sorted(placeholders | without_token))
 

@@ -191,11 +191,7 @@ def _embedding_findings(file: Path, header: Mapping[str, Any], config: Any) -> l
 
 def shape_findings(checkpoint: Checkpoint) -> list[Finding]:
     """What the trainer's own attention and positions need of a config."""
-    found, place = [], checkpoint.path / "config.json"
-    if kinds := unsupported_layers(checkpoint.text):
-        mend = "use a model whose layer_types are all full_attention"
-        what = f"layers with sliding-window or linear attention are not supported ({', '.join(kinds)})"
-        found.append(error("checkpoints.layers", what, place, mend))
+    found, place = layer_findings(checkpoint.path, checkpoint.text), checkpoint.path / "config.json"
     section = (getattr(checkpoint.text, "rope_parameters", None) or {}).get("mrope_section")
     half = checkpoint.head_size // 2
     if checkpoint.role == "student" and section and sum(section) != half:
@@ -208,9 +204,14 @@ def shape_findings(checkpoint: Checkpoint) -> list[Finding]:
     return found
 
 
-def unsupported_layers(text_config: Any) -> list[str]:
-    """Kinds of layers that the trainer's attention masks are wrong for."""
-    return sorted(set(getattr(text_config, "layer_types", None) or ()) - {"full_attention"})
+def layer_findings(path: Path, text_config: Any) -> list[Finding]:
+    """Kinds of layers that the trainer's attention is wrong for."""
+    kinds = sorted(set(getattr(text_config, "layer_types", None) or ()) - {"full_attention"})
+    if not kinds:
+        return []
+    what = f"layers with sliding-window or linear attention are not supported ({', '.join(kinds)})"
+    mend = "use a model whose layer_types are all full_attention"
+    return [error("checkpoints.layers", what, path / "config.json", mend)]
 
 
 def vllm_findings(checkpoint: Checkpoint, cpu: bool, where: str) -> list[Finding]:

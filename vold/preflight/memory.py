@@ -37,8 +37,13 @@ class Estimate:
     parts: tuple[Part, ...]
 
     @property
+    def counted(self) -> list[Part]:
+        """What is held at the widest moment, the largest first."""
+        return sorted((p for p in self.parts if p.moment in ("always", self.moment)), key=lambda part: -part.bytes)
+
+    @property
     def peak(self) -> int:
-        return sum(part.bytes for part in self.parts if part.moment in ("always", self.moment))
+        return sum(part.bytes for part in self.counted)
 
     @property
     def moment(self) -> Moment:
@@ -106,8 +111,7 @@ def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Par
 
 def memory_findings(job: Job, estimated: Estimate) -> list[Finding]:
     """Does it fit the device?"""
-    largest = sorted(estimated.parts, key=lambda part: -part.bytes)[:3]
-    shares = ", ".join(f"{part.name} {part.bytes / 1e9:.1f}" for part in largest)
+    shares = ", ".join(f"{part.name} {part.bytes / 1e9:.1f}" for part in estimated.counted[:3])
     what = f"about {estimated.peak / 1e9:.1f} GB at its widest moment (GB: {shares})"
     if job.device is None:
         mend = "name the GPU with --gpu, such as --gpu 'H100 x 1', to have it compared"
@@ -124,8 +128,7 @@ def memory_findings(job: Job, estimated: Estimate) -> list[Finding]:
 
 def _mend(job: Job, estimated: Estimate) -> str:
     """What to change first: by the widest moment's largest part."""
-    there = [part for part in estimated.parts if part.moment in ("always", estimated.moment)]
-    largest = max(there, key=lambda part: part.bytes)
+    largest = estimated.counted[0]
     if largest.moment == "rollout":
         return "lower execution.rollout_batch or max_new_tokens"
     if largest.moment in ("train", "teacher"):

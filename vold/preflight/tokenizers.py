@@ -5,10 +5,10 @@ The teacher reads the student's completions as ids, so only ids that the student
 
 from collections.abc import Mapping
 
+from vold.models.language_model import PLACEHOLDERS, end_of_turn
 from vold.preflight.checkpoints import Checkpoint
 from vold.preflight.findings import Finding, error, note, warning
 
-PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
 THINK = ("<think>", "</think>")
 _PROBE = "First, 12 + 30 = 42.\n\nSo the answer is \\boxed{42}; naïve café, 数学 x²≥0.\n```python\n    return x\n```"
 
@@ -115,8 +115,3 @@ def _row_findings(student: Checkpoint, teacher: Checkpoint, ours: Mapping[str, i
         mend = "nothing to do: rows without a token are left out on both sides"
         return [note("tokenizers.padded_rows", what, teacher.path / "config.json", mend)]
     return []
-
-
-def end_of_turn(tokenizer: object) -> int | None:
-    """The id that closes an assistant's turn: ``<|im_end|>``, else the tokenizer's EOS."""
-    return tokenizer.get_vocab().get("<|im_end|>", tokenizer.eos_token_id)  # type: ignore[attr-defined]
