@@ -70,35 +70,51 @@ def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Es
 
 
 def state_parts(student: Sizes, execution: Execution) -> list[Part]:
-    """Weights in fp32 (4 bytes), their gradients (4), AdamW's two moments (8), and autocast's bf16 copies (2)."""
+    """Weights in fp32 (4 bytes), their gradients (4), AdamW's two moments (8), and autocast's bf16 copies (2).
+
+    ZeRO's stage 2 cuts gradients and moments up over the processes, stage 3 the weights too, which are gathered again
+    for rollouts; what is cut up may lie in CPU memory (stage 2: the moments).
+    """
+    strategy, offload = execution.parallel.strategy, execution.parallel.offload
+    share = {"none": 1, "zero2": execution.processes, "zero3": execution.processes}[strategy]
+    whole = execution.processes if strategy == "zero3" else 1
     parts = [
-        Part("student's weights", student.total * _FP32),
-        Part("gradients", student.trained * _FP32),
-        Part("AdamW's moments", 2 * student.trained * _FP32),
+        Part("student's weights", 0 if whole > 1 and offload else _cut(student.total * _FP32, whole)),
+        Part("gradients", 0 if whole > 1 and offload else _cut(student.trained * _FP32, share)),
+        Part("AdamW's moments", 0 if offload and strategy != "none" else _cut(2 * student.trained * _FP32, share)),
     ]
+    if strategy == "zero3":
+        parts.append(Part("weights gathered for rollouts", student.total * _FP32, "rollout"))
     if execution.dtype == "bfloat16":
-        parts.append(Part("bf16 copies of the weights", 2 * student.total))
+        parts.append(Part("bf16 copies of the weights", _cut(2 * student.total, whole)))
     return parts
 
 
 def _rollout_parts(
     config: RLConfig, execution: Execution, student: Sizes, teacher: Sizes | None, prompt: int
 ) -> list[Part]:
+    """A process answers its share of the prompts."""
     element, longest = _element(execution), prompt + config.max_new_tokens
-    rows = min(execution.rollout_batch, config.prompts_per_step * config.group_size)
+    answered = _cut(config.prompts_per_step, execution.processes) * config.group_size
+    rows = min(execution.rollout_batch, answered)
     cache = rows * longest * student.cache_bytes(element)
     parts = [Part(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
     if teacher is not None:
-        tokens = config.prompts_per_step * config.group_size * config.max_new_tokens
+        states = answered * config.max_new_tokens * teacher.hidden * element
         # A frozen layer keeps nothing; what it computes on is about what a trained one would save.
-        pass_ = _rows_in_pass(execution, longest) * teacher.saved_bytes(element)
-        parts.append(Part("teacher's hidden states", tokens * teacher.hidden * element))
-        parts.append(Part("one layer of the teacher", pass_, "teacher"))
+        one_layer = _tokens_in_pass(execution, longest) * teacher.saved_bytes(element)
+        parts.append(Part("teacher's hidden states", states))
+        parts.append(Part("one layer of the teacher", one_layer, "teacher"))
     return parts
 
 
+def _cut(amount: int, share: int) -> int:
+    """One process's part, rounded up."""
+    return -(-amount // share)
+
+
 def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Part]:
-    tokens, element = _rows_in_pass(execution, longest), _element(execution)
+    tokens, element = _tokens_in_pass(execution, longest), _element(execution)
     chunk = min(CHUNK_ELEMENTS, tokens * student.rows)
     # Final hidden states and their gradient, kept while the head is applied chunk by chunk.
     head = 2 * tokens * student.hidden * _FP32 + _CHUNK_ARRAYS * chunk * _FP32
@@ -140,7 +156,7 @@ def _mend(job: Job, estimated: Estimate) -> str:
     return "freeze more, choose a smaller student, or a larger GPU"
 
 
-def _rows_in_pass(execution: Execution, longest: int) -> int:
+def _tokens_in_pass(execution: Execution, longest: int) -> int:
     """Tokens of the largest forward pass: a sequence over the budget is a batch of its own."""
     return max(execution.micro_batch_tokens, longest)
 

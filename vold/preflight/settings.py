@@ -21,7 +21,19 @@ def setting_findings(job: Job) -> list[Finding]:
         what = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
         mend = f"set warmup_steps below {steps}, about a tenth of the steps"
         found.append(warning("settings.warmup", what, job.where("config.optimizer.warmup_steps"), mend))
-    return found
+    return found + _process_findings(job)
+
+
+def _process_findings(job: Job) -> list[Finding]:
+    """As many processes as GPUs: one that shares a GPU fails, a GPU without one is idle."""
+    processes, device = job.execution.processes, job.device
+    if device is None or device.kind != "cuda" or processes == device.count:
+        return []
+    what, place = f"{processes} processes for {device}", job.where("execution.processes")
+    if processes > device.count:
+        return [error("settings.processes", what, place, f"set processes to at most {device.count}, one a GPU")]
+    mend = f"set processes to {device.count} to use all of them, or name as many GPUs as are meant"
+    return [warning("settings.idle_gpus", what, place, mend)]
 
 
 def trained_findings(job: Job, student: Sizes) -> list[Finding]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.vold.preflight.conftest import World
 from vold import rewards
+from vold.config import Execution
 from vold.data.prompts import chat
 from vold.data.reading import read_prompts
 from vold.models import Student
@@ -259,6 +260,14 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     "fewer prompts than a step": (
         lambda w: w.settings.update(prompts_per_step=50), "settings.batch", f"{RUN} config.prompts_per_step",
         "at most 8",
+    ),
+    "more processes than GPUs": (
+        lambda w: w.changes.update(execution=Execution(processes=4)), "settings.processes",
+        f"{RUN} execution.processes", "at most 1",
+    ),
+    "GPUs without a process": (
+        lambda w: w.changes.update(device=Device("H100", 80 << 30, 8)), "settings.idle_gpus",
+        f"{RUN} execution.processes", "set processes to 8",
     ),
     "GPU too small": (
         lambda w: w.changes.update(device=Device("toy", 1 << 20)), "memory.too_large", f"{RUN} execution", "lower",

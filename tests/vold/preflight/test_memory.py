@@ -46,6 +46,30 @@ def test_rl_holds_rollouts_teacher_and_its_hidden_states() -> None:
     assert half["teacher's weights"] == 5000 * 2 and half["bf16 copies of the weights"] == 2000
 
 
+@pytest.mark.parametrize(
+    ("strategy", "offload", "bytes_of_a_parameter"),
+    # 4 weights + 4 gradients + 8 moments over 4 processes; arXiv 1910.02054, figure 1, with fp32 weights.
+    [("none", False, 16), ("zero2", False, 4 + 12 / 4), ("zero3", False, 16 / 4), ("zero2", True, 4 + 4 / 4),
+     ("zero3", True, 0)],
+)  # fmt: skip
+def test_zero_divides_the_states_by_the_processes(strategy: str, offload: bool, bytes_of_a_parameter: float) -> None:
+    sizes = replace(SMALL, trained=1000)
+    parallel = {"strategy": strategy, "offload": offload}
+    found = estimate(job(SFTConfig(max_length=10), processes=4, parallel=parallel), sizes, None, 5).parts
+    names = ("student's weights", "gradients", "AdamW's moments")
+    assert sum(part.bytes for part in found if part.name in names) == 1000 * bytes_of_a_parameter
+    gathered = [part.bytes for part in found if part.moment == "rollout"]
+    assert gathered == ([4000] if strategy == "zero3" else [])
+
+
+def test_processes_share_the_rollouts_and_their_hidden_states() -> None:
+    config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
+    found = parts(estimate(job(config, processes=4, rollout_batch=100), SMALL, TEACHER, prompt=10))
+    # Six prompts over four processes: two at most, with two answers each.
+    assert found["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
+    assert found["teacher's hidden states"] == 4 * 20 * 12 * 4
+
+
 def test_a_sequence_over_the_token_budget_is_a_pass_of_its_own() -> None:
     short, long = (parts(estimate(job(SFTConfig(max_length=n)), SMALL, None, 5)) for n in (10, 100))
     assert "activations of 64 tokens, 3 layers" in short
