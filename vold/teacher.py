@@ -28,11 +28,17 @@ class Teacher:
         return self._prompts[text]
 
     @torch.no_grad()
-    def score(self, texts: Sequence[str], completions: Sequence[tuple[int, ...]]) -> Tensor:
-        """Hidden states [T, H] that predict each completion token, in the order of the completions."""
-        sequences = [TokenSequence(self.prompt_ids(t), ids) for t, ids in zip(texts, completions, strict=True)]
+    def score(self, texts: Sequence[str | None], completions: Sequence[tuple[int, ...]]) -> Tensor:
+        """Hidden states [T, H] that predict each completion token, in the order of the completions.
+
+        A completion whose text is None is not read: its states are 0 and say nothing.
+        """
+        sequences = [
+            TokenSequence((), ()) if text is None else TokenSequence(self.prompt_ids(text), ids)
+            for text, ids in zip(texts, completions, strict=True)
+        ]
         lengths = [len(ids) for ids in completions]
-        states = torch.empty(
+        states = torch.zeros(
             sum(lengths), self.model.head.shape[1], dtype=self.model.head.dtype, device=self.model.device
         )
         for rows in micro_batches(sequences, self.budget):

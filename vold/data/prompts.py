@@ -29,7 +29,7 @@ class Prompt:
     caption: str = ""
 
     def messages(self) -> str | list[dict[str, Any]]:
-        """The chat as ``Student.encode`` takes it: the text, or parts with places for the pictures."""
+        """The user's turn, with places for the pictures."""
         return chat(self.text, self.images)
 
     def in_words(self) -> str:
@@ -51,13 +51,9 @@ class Trace:
     correct: bool | None = None
     images: tuple[Path, ...] = ()
 
-    def messages(self) -> str | list[dict[str, Any]]:
-        """The chat that the completion answers, as ``Student.encode`` takes it."""
-        return chat(self.text, self.images)
-
 
 def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
-    """One turn of the user: a string, or parts where there are pictures."""
+    """One turn of the user as ``Student.encode`` takes it: a string, or parts where there are pictures."""
     if not images:
         return text
     parts: list[dict[str, Any]] = [] if IMAGE_MARK in text else [{"type": "image"} for _ in images]

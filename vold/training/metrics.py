@@ -64,6 +64,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("completion_tokens", "tokens", "mean length of a completion"),
     Metric("truncated_share", "share", "completions that hit the length limit"),
     Metric("empty_share", "share", "completions without a token: they count in their group's mean reward alone"),
+    Metric("unread_share", "share", "rollouts whose pictures the teacher cannot see: no teacher term, no KL"),
     Metric("nonfinite_rewards", "rollouts", "rewards that are no finite number; any makes the step a skipped one"),
     Metric("nonfinite_logprobs", "tokens", "likewise the student's log-probabilities, by the trainer or by the engine"),
     Metric("nonfinite_teacher_logprobs", "tokens", "likewise the teacher's; such tokens are left out of the KL"),
@@ -153,6 +154,7 @@ def rollout_totals(rollouts: "Rollouts", first: "Update", last: "Update", max_ne
             "completion_tokens": _sum_and_count(lengths),
             "truncated_share": (float(rollouts.truncated), float(count)),
             "empty_share": _sum_and_count(lengths == 0),
+            "unread_share": (float(sum(text is None for text in rollouts.texts)), float(count)),
             "entropy": _sum_and_count(stats.entropy),
             "clip_share": _sum_and_count(last.clipped),
             "mismatch_outside_share": _sum_and_count(outside),
@@ -172,7 +174,7 @@ def _teacher_ratios(
     stats = update.stats
     if stats.teacher_logprobs is None:
         return found
-    usable = stats.teacher_logprobs.isfinite()
+    usable = stats.teacher_logprobs.isfinite() & rollouts.taught
     sampled = stats.logprobs - stats.teacher_logprobs
     best = sampled if stats.kl is None else stats.kl
     right = (rollouts.rewards >= 0.5).repeat_interleave(lengths)

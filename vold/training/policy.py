@@ -112,6 +112,8 @@ class _Pass:
         everyones, own = ranks.gather(lengths), ranks.span(int(lengths.sum()))
         self.policy_weights = token_weights(everyones, reduce, limit=limit)[own].to(device)
         self.distill_weights = token_weights(everyones, distill.reduce or reduce, limit=limit)[own].to(device)
+        # Unread tokens stay in the denominator, as masked ones do: beta means the same whatever else is in the batch.
+        self.distill_weights *= rollouts.taught
         self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
         self.seen: list[tuple[Tensor, TokenStats, dict[str, Tensor]]] = []
 

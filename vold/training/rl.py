@@ -82,8 +82,6 @@ def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> No
             f"{len(unanswered)} of {len(prompts)} prompts have no answer to reward (the first is {unanswered[0]!r}); "
             "leave them out of the data, or give them one"
         )
-    if any(prompt.images for prompt in prompts):
-        raise ValueError("prompts with pictures can be read and sampled, but training on them is not there yet")
     if has_teacher and (config.distill.active or config.distill.monitor_every > 0):
         check_pictures(prompts, config.distill.pictures, "distill.pictures")
 

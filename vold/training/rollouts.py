@@ -41,6 +41,12 @@ class Rollouts:
         return [len(sequence.completion_ids) for sequence in self.sequences]
 
     @property
+    def taught(self) -> Tensor:
+        """Whether the teacher reads the rollout of each token [T]."""
+        read = torch.tensor([text is not None for text in self.texts])
+        return read.repeat_interleave(torch.tensor(self.lengths)).to(self.rewards.device)
+
+    @property
     def zero_variance(self) -> Tensor:
         """Which groups' rewards are all equal [N / group_size]."""
         groups = self.rewards.view(-1, self.group_size)
@@ -80,11 +86,11 @@ class Collector:
         asked = [prompt for prompt in prompts for _ in range(size)]
         with watch.part("reward"):
             scores = torch.tensor(rewards([self.student.decode(c.token_ids) for c in flat], asked))
-        ids = [prompt.ids for prompt in encoded for _ in range(size)]
+        seen = [prompt for prompt in encoded for _ in range(size)]
         device = self.student.device
         return Rollouts(
             texts=[text_for_teacher(prompt, config.distill.pictures) for prompt in asked],
-            sequences=[TokenSequence(i, c.token_ids) for i, c in zip(ids, flat, strict=True)],
+            sequences=[TokenSequence(p.ids, c.token_ids, p.pixels) for p, c in zip(seen, flat, strict=True)],
             logprobs=torch.tensor([value for c in flat for value in c.logprobs], device=device),
             rewards=scores.to(device),
             advantages=group_advantages(scores.view(-1, size), config.advantage_epsilon, config.advantage)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vold.config import MAX_NONFINITE_STEPS, Execution, SFTConfig
-from vold.data.prompts import Trace
+from vold.data.prompts import Trace, chat
 from vold.data.reading import claim_data, read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
@@ -31,13 +31,14 @@ _log = logging.getLogger(__name__)
 def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[TokenSequence]:
     """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out and told.
 
-    Raises ValueError when none is left.
+    The pixels of all pictures are held in memory. Raises ValueError when no trace is left.
     """
-    prompts = {text: student.encode_text(text) for text in {trace.text for trace in traces}}
+    prompts = {key: student.encode(chat(*key), key[1]) for key in {(trace.text, trace.images) for trace in traces}}
     encoded = []
     for trace in traces:
         completion = student.tokenizer(trace.completion, add_special_tokens=False)["input_ids"]
-        sequence = TokenSequence(prompts[trace.text], (*completion, student.end_of_turn_id))
+        prompt = prompts[trace.text, trace.images]
+        sequence = TokenSequence(prompt.ids, (*completion, student.end_of_turn_id), prompt.pixels)
         if len(sequence) <= max_length:
             encoded.append(sequence)
     if not encoded:

@@ -73,10 +73,24 @@ def test_means_are_those_of_single_tokens() -> None:
         "completion_tokens": 112 / 6,
         "truncated_share": 1 / 6,
         "empty_share": 1 / 6,
+        "unread_share": 0,
         "tokens": 112,
         "loss": 1.5,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_kl_is_that_of_what_the_teacher_read() -> None:
+    rollouts, update = batch()
+    rollouts = replace(rollouts, texts=["?", None, "?", None, "?", "?"])
+    row = measured(rollouts, update)
+    kl, teacher = update.stats.kl, update.stats.teacher_logprobs
+    assert kl is not None and teacher is not None
+    read = torch.tensor([r not in (1, 3) for r, length in enumerate(LENGTHS) for _ in range(length)])
+    assert row["kl_exact"] == pytest.approx(float(kl[read].mean()))
+    assert row["kl_sampled"] == pytest.approx(float((update.stats.logprobs - teacher)[read].mean()))
+    assert row["teacher_perplexity"] == pytest.approx(math.exp(-float(teacher[read].mean())))
+    assert row["kl_wrong"] is None and row["unread_share"] == pytest.approx(2 / 6)
 
 
 def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_updates() -> None:

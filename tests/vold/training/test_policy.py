@@ -1,5 +1,6 @@
 """The RL objective's value and gradient against a plain computation, however the batch is split."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,10 @@ def plain_logprobs(
     return logprobs, logprobs.gather(1, torch.tensor(completion)[:, None])[:, 0]
 
 
-def plain_loss(student: Student, teacher: LanguageModel, config: RLConfig, ratio: float) -> torch.Tensor:
-    """reward_weight * L_GRPO + weight * E[mask(r) * KL], written out row by row."""
+def plain_loss(
+    student: Student, teacher: LanguageModel, config: RLConfig, ratio: float, unread: tuple[int, ...] = ()
+) -> torch.Tensor:
+    """reward_weight * L_GRPO + weight * E[mask(r) * KL], written out row by row; no KL on ``unread`` rows."""
     banned = student.banned_ids
     texts = ["a"] * 3 + ["longer prompt"] * 3
     rows = []
@@ -64,7 +67,8 @@ def plain_loss(student: Student, teacher: LanguageModel, config: RLConfig, ratio
             "reverse_kl": (full.exp() * (full - theirs)).sum(-1),
         }[config.distill.estimator]
         mask = {"wrong": 1 - reward, "correct": reward, "all": 1.0}[config.distill.mask]
-        rows.append(config.reward_weight * policy + config.distill.weight * mask * kl)
+        weight = 0 if len(rows) in unread else config.distill.weight
+        rows.append(config.reward_weight * policy + weight * mask * kl)
     if config.reduce == "token_mean":
         return torch.cat(rows).mean()
     return torch.stack([row.mean() for row in rows]).mean()
@@ -103,6 +107,29 @@ def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch(
             if parameter.grad is None:
                 assert name not in expected or not expected[name].any()
             else:
+                torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "reverse_kl"])
+@pytest.mark.parametrize("reduce", ["token_mean", "sequence_mean"])
+def test_rollouts_that_the_teacher_does_not_read_have_no_teacher_term_and_stay_in_its_denominator(
+    estimator: str, reduce: str, fresh: Student, teacher: LanguageModel
+) -> None:
+    distill = {"weight": 0.5, "mask": "all", "estimator": estimator}
+    config = RLConfig.model_validate({"distill": distill, "reduce": reduce})
+    batch = rollouts(fresh)
+    texts = [None if row in (0, 4) else text for row, text in enumerate(batch.texts)]
+    states = Teacher(teacher, 30).score(texts, [s.completion_ids for s in batch.sequences])
+    plain = plain_loss(fresh, teacher, config, 1.0, unread=(0, 4))
+    plain.backward()
+    expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
+    for budget in (1, 10_000):
+        fresh.model.zero_grad(set_to_none=True)
+        objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
+        update = objective.backward(replace(batch, texts=texts), states, 0.5)
+        assert update.loss == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
+        for name, parameter in fresh.model.named_parameters():
+            if parameter.grad is not None:
                 torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
 
 
