@@ -2,12 +2,11 @@
 
 from vold.models.language_model import LanguageModel
 from vold.models.loading import ModelError, load_student, load_teacher
-from vold.models.parts import UNREACHED_BY_TEXT, freeze
+from vold.models.parts import freeze, to_freeze
 from vold.models.saving import save_checkpoint
 from vold.models.student import EncodedPrompt, Student
 
 __all__ = [
-    "UNREACHED_BY_TEXT",
     "EncodedPrompt",
     "LanguageModel",
     "ModelError",
@@ -16,4 +15,5 @@ __all__ = [
     "load_student",
     "load_teacher",
     "save_checkpoint",
+    "to_freeze",
 ]

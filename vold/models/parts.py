@@ -6,7 +6,12 @@ from vold.config import FreezablePart
 from vold.models.language_model import LanguageModel
 
 # Without pictures these parts get no gradient. Frozen, they cost no optimizer state and no weight decay moves them.
-UNREACHED_BY_TEXT: tuple[FreezablePart, ...] = ("vision", "merger")
+_UNREACHED_BY_TEXT: tuple[FreezablePart, ...] = ("vision", "merger")
+
+
+def to_freeze(parts: Sequence[FreezablePart], *, pictures: bool) -> tuple[FreezablePart, ...]:
+    """``parts``, and with them what data without pictures never reach."""
+    return (*parts, *(() if pictures else _UNREACHED_BY_TEXT))
 
 
 def freeze(student: LanguageModel, parts: Sequence[FreezablePart]) -> None:

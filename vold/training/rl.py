@@ -12,7 +12,7 @@ from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
 from vold.distributed import Ranks
-from vold.models import UNREACHED_BY_TEXT, Student, freeze, load_student, load_teacher
+from vold.models import Student, freeze, load_student, load_teacher, to_freeze
 from vold.objectives.distill import distill_weight
 from vold.preflight.pair import check_models
 from vold.rewards import self_test
@@ -55,7 +55,7 @@ def train_rl(
     if ranks.main:
         claim_data(run, asked)
     model = load_student(student, device=device)
-    freeze(model, (*config.freeze, *UNREACHED_BY_TEXT))
+    freeze(model, to_freeze(config.freeze, pictures=any(row.images for row in asked)))
     scorer = None
     if teacher is not None:
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)

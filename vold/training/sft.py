@@ -14,7 +14,7 @@ from vold.data.reading import claim_data, read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.data.sources import DataSource
-from vold.models import UNREACHED_BY_TEXT, Student, freeze, load_student
+from vold.models import Student, freeze, load_student, to_freeze
 from vold.objectives.fused import Head, head_loss
 from vold.objectives.reduce import token_weights
 from vold.objectives.sft import nll
@@ -67,7 +67,7 @@ def train_sft(
         claim_data(run, imitated)
     model = load_student(student, device=device)
     check_models(model)
-    freeze(model, (*config.freeze, *UNREACHED_BY_TEXT))
+    freeze(model, to_freeze(config.freeze, pictures=any(row.images for row in imitated)))
     sequences = encode_traces(model, imitated, config.max_length)
     optimizer = make_optimizer(model, config.optimizer, MAX_NONFINITE_STEPS, execution, ranks)
 
