@@ -45,6 +45,21 @@ class Parallel(Strict):
     offload: bool = Field(default=False, description="keep what is cut up in CPU memory (zero2: optimizer states)")
 
 
+class VLLMExecution(Strict):
+    """How vLLM runs where a stage samples with it."""
+
+    server: bool = Field(default=False, description="in a process of its own, which may crash and be restarted")
+    memory_share: float = Field(default=0.4, gt=0, le=1, description="of a GPU's memory while it is awake")
+    kv_cache_gib: float | None = Field(default=None, gt=0, description="None: what memory_share leaves; on CPUs 0.25")
+    max_length: int | None = Field(default=None, ge=2, description="prompt and completion; None: the model's own limit")
+    eager: bool | None = Field(default=None, description="no compilation; None: on CPUs, where it takes minutes")
+    restarts: int = Field(default=2, ge=0, description="fresh engines for one batch before the stage fails")
+    timeout_seconds: float = Field(default=3600, gt=0, description="of the server for its start or one batch")
+    tolerance: float | None = Field(
+        default=None, gt=0, description="of a probe's log-probabilities after a sync; None: 1e-4, in bfloat16 0.25"
+    )
+
+
 class Execution(Strict):
     """How a stage runs; outside its identity."""
 
@@ -60,6 +75,7 @@ class Execution(Strict):
     telemetry: tuple[TelemetrySink, ...] = Field(default=(), description="where metrics go beside the run's own files")
     telemetry_project: str = "vold-bench"
     telemetry_run: str | None = Field(default=None, description="the run's name there; None: its directory's")
+    vllm: VLLMExecution = VLLMExecution()
 
 
 class OptimizerConfig(Strict):
@@ -74,6 +90,7 @@ class OptimizerConfig(Strict):
 
 
 FreezablePart = Literal["vision", "merger", "embeddings"]
+RolloutEngineName = Literal["builtin", "vllm"]
 
 PicturePolicy = Literal["refuse", "skip", "caption"]
 """What a text-only teacher makes of a prompt with pictures: an error, nothing, or the caption in their place."""
@@ -186,6 +203,7 @@ class RLConfig(PolicyConfig):
     updates_per_batch: int = Field(default=1, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=8192, ge=1)
+    rollout: RolloutEngineName = Field(default="builtin", description="engine that samples; each draws its own numbers")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-6, warmup_steps=5)
     reward_weight: float = Field(default=1.0, ge=0, description="0: the teacher term alone")
     engine_correction: Literal["off", "token", "sequence"] = Field(

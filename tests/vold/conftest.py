@@ -54,7 +54,9 @@ def byte_tokenizer(extra: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> 
     )
 
 
-def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, int] = (0, 0, 16)) -> Path:
+def save_student(
+    path: Path, *, seed: int = 0, mrope_section: tuple[int, int, int] = (0, 0, 16), tied: bool = True
+) -> Path:
     """A Qwen2.5-VL with random weights: hidden 64, 2 layers, heads of 32, patch 8, merge 2."""
     tokenizer = byte_tokenizer()
     ids = tokenizer.get_vocab()
@@ -71,7 +73,7 @@ def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, in
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(mrope_section)},
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": tied,
         },
         vision_config={
             "depth": 2,
@@ -84,7 +86,7 @@ def save_student(path: Path, *, seed: int = 0, mrope_section: tuple[int, int, in
             "fullatt_block_indexes": [1],
             "out_hidden_size": 64,
         },
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from vold.rollout.proof import SyncProof, Weights
+
 FinishReason = Literal["stop", "length"]
+
+
+class EngineError(RuntimeError):
+    """The engine broke (killed, out of reach, an exception of its own); a fresh one may do the same work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,20 @@ class Sampling:
 
 
 class RolloutEngine(Protocol):
-    """Completions come back in the order of the requests, and of the seeds within a request."""
+    """Completions come back in the order of the requests, and of the seeds within a request.
+
+    ``live``: decodes with the trainer's own tensors, so there is nothing to synchronise. Any other engine is told
+    the weights before it is asked, by ``sync``, which raises SyncError where it cannot prove that it uses them;
+    between ``sleep`` and the next ``sync`` it holds as little memory as it can. ``generate`` and ``sync`` raise
+    EngineError when the engine broke, ValueError for what it will never do.
+    """
+
+    live: bool
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]: ...
+
+    def sync(self, weights: "Weights") -> "SyncProof": ...
+
+    def sleep(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 from vold.models.language_model import LanguageModel
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.cache import GrowingLayer
+from vold.rollout.proof import SyncProof, Weights
 from vold.rollout.sampling import Uniforms, draw
 
 # Prompts x length x length (at least 1,024) of one prefill: bounds its mask to 64 MiB and its tokens to 65,536.
@@ -22,6 +23,8 @@ Slot = tuple[int, int]  # request, sample within it
 
 class BuiltinEngine:
     """Implements ``RolloutEngine``; ``max_batch`` bounds the sequences that are decoded together."""
+
+    live = True
 
     def __init__(self, model: LanguageModel, max_batch: int = 256) -> None:
         self.model = model
@@ -36,6 +39,16 @@ class BuiltinEngine:
         for slots in self._batches(requests):
             done.update(zip(slots, self._decode(requests, slots, sampling), strict=True))
         return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
+
+    def sync(self, weights: Weights) -> SyncProof:
+        """Nothing to hand over: the tensors are the trainer's own."""
+        return SyncProof(0, 0.0)
+
+    def sleep(self) -> None:
+        """It holds nothing between two batches."""
+
+    def close(self) -> None:
+        """It has nothing to close."""
 
     def _batches(self, requests: Sequence[RolloutRequest]) -> Iterator[list[Slot]]:
         """Slots in batches of prompts of similar length, groups side by side, within the limits of one prefill."""

@@ -1,6 +1,7 @@
 """Stage 2: GRPO and on-policy distillation on the same rollouts."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from vold.models import Student, freeze, load_student, load_teacher, to_freeze
 from vold.objectives.distill import distill_weight
 from vold.preflight.pair import check_models
 from vold.rewards import self_test
-from vold.rollout.builtin import BuiltinEngine
+from vold.rollout.factory import build_engine
+from vold.rollout.proof import weights_of
 from vold.teacher import Teacher
 from vold.training.health import guarded_loss
 from vold.training.journal import Stopwatch
@@ -62,16 +64,17 @@ def train_rl(
         scorer = Teacher(reader, execution.micro_batch_tokens)
     check_models(model, scorer.model if scorer else None)
     stage = _Stage(config, execution, ranks, model, scorer, asked, seed)
-    run_steps(
-        stage.step,
-        config=config,
-        steps=config.steps,
-        model=model,
-        optimizer=stage.optimizer,
-        run=run,
-        execution=execution,
-        progress=progress,
-    )
+    with closing(stage.engine):
+        run_steps(
+            stage.step,
+            config=config,
+            steps=config.steps,
+            model=model,
+            optimizer=stage.optimizer,
+            run=run,
+            execution=execution,
+            progress=progress,
+        )
 
 
 def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> None:
@@ -101,8 +104,8 @@ class _Stage:
     ) -> None:
         self.config, self.execution, self.ranks = config, execution, ranks
         self.student, self.teacher = student, teacher
-        engine = BuiltinEngine(student, execution.rollout_batch)
-        self.collector = Collector(student, engine, prompts, config, seed, ranks)
+        self.engine = build_engine(student, config.rollout, execution)
+        self.collector = Collector(student, self.engine, prompts, config, seed, ranks)
         self.optimizer = make_optimizer(student, config.optimizer, config.max_nonfinite_steps, execution, ranks)
         self.objective = Objective(student, teacher.model if teacher else None, config, execution, self.optimizer)
 
@@ -110,7 +113,7 @@ class _Stage:
         """Roll out, reward, let the teacher read, update; each rank its share of the prompts."""
         weight = distill_weight(self.config.distill, index, self.config.steps)
         with precision(self.execution, self.student.device), self.optimizer.whole():
-            rollouts = self.collector.collect(index, watch)
+            rollouts = self._rollouts(index, watch)
             states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
         skipped, first = False, None
@@ -128,6 +131,17 @@ class _Stage:
         completion, whole = self.ranks.sum(counts).tolist()
         tokens = {"rollout": completion, "teacher": whole, "train": whole * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
+
+    def _rollouts(self, index: int, watch: Stopwatch) -> Rollouts:
+        """From an engine that is proven to hold the present weights, and sleeps while they change."""
+        if not self.engine.live:
+            with watch.part("sync"):
+                if self.student.device.type == "cuda":
+                    torch.cuda.empty_cache()  # the engine needs what the last update has left
+                self.engine.sync(weights_of(self.student))
+        rollouts = self.collector.collect(index, watch)
+        self.engine.sleep()
+        return rollouts
 
     def _teacher_states(self, index: int, weight: float, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
         """The teacher reads when its term is on, and on the steps that monitor the KL."""

