@@ -5,6 +5,7 @@ talk over the loopback interface, so nothing listens to the outside.
 """
 
 import importlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -90,6 +91,10 @@ def _listen(pipe: connection.Connection, progress: Callable) -> None:
             if kind == "progress":
                 progress(*values)
                 continue
+            if kind == "log":
+                name, level, message = values
+                logging.getLogger(name).log(level, "%s", message)
+                continue
             name, message, full = values
             raise DiskFullError(message) if full else StageError(ErrorClass(name), message)
     except (EOFError, ConnectionError):
@@ -123,6 +128,8 @@ def _rank(
     def progress(*values: Any) -> None:
         sender.send(("progress", *values))
 
+    if rank == 0:
+        logging.getLogger("vold").addHandler(_Relay(sender))
     try:
         module, _, name = work.partition(":")
         getattr(importlib.import_module(module), name)(*arguments, progress)
@@ -131,6 +138,17 @@ def _rank(
         if log is not None or os.environ.get("VOLD_BENCH_DEBUG"):
             traceback.print_exc()
         sys.exit(classify(error).exit_code)
+
+
+class _Relay(logging.Handler):
+    """Hands warnings to the launcher, which alone writes to the terminal."""
+
+    def __init__(self, sender: connection.Connection) -> None:
+        super().__init__(logging.WARNING)
+        self.sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sender.send(("log", record.name, record.levelno, record.getMessage()))
 
 
 def _die_with_launcher() -> None:

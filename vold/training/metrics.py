@@ -83,7 +83,11 @@ TIMING: tuple[Metric, ...] = (
     Metric("rollout_tokens_per_second", "tokens/s", "sampled tokens"),
     Metric("teacher_tokens_per_second", "tokens/s", "prompt and completion tokens that the teacher read"),
     Metric("train_tokens_per_second", "tokens/s", "prompt and completion tokens, forward and backward, once an update"),
-    Metric("peak_memory_bytes", "bytes", "on a GPU the most that was allocated in this step, else the process's most"),
+    Metric(
+        "peak_memory_bytes",
+        "bytes",
+        "first process's: on a GPU the peak of this step, else the most ever held",
+    ),
 )
 
 

@@ -76,8 +76,9 @@ def test_the_published_checkpoint_is_whole(stage: str, strategy: str, whole: Pat
     assert not (out.parent / "checkpoints").exists()
 
 
-def test_an_error_on_one_process_ends_all_and_is_told_once(tmp_path: Path) -> None:
+def test_an_error_on_one_process_ends_all_and_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StageError, match=r"^ValueError: the traces of rank 1 are no traces$") as caught:
         run_on_ranks(2, f"{WORK}:refuse", (), tmp_path, silent)
     assert caught.value.error_class is ErrorClass.FAILED
     assert "the traces of rank 1 are no traces" in (tmp_path / "rank-1.log").read_text()
+    assert caplog.messages == ["told by rank 0"], "the first rank's warnings reach whoever started it"
