@@ -63,7 +63,7 @@ def train_rl(
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
         scorer = Teacher(reader, execution.micro_batch_tokens)
     check_models(model, scorer.model if scorer else None)
-    stage = _Stage(config, execution, ranks, model, scorer, asked, seed)
+    stage = RLStage(config, execution, ranks, model, scorer, asked, seed)
     with closing(stage.engine):
         run_steps(
             stage.step,
@@ -89,7 +89,7 @@ def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> No
         check_pictures(prompts, config.distill.pictures, "distill.pictures")
 
 
-class _Stage:
+class RLStage:
     """Everything that a step needs."""
 
     def __init__(

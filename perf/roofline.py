@@ -1,0 +1,256 @@
+"""How near a full-size step comes to what the device allows: T_bound / T_measured for decode, teacher and train.
+
+``python -m perf.roofline`` builds Qwen2.5-VL-3B and Qwen3-8B from their configs with random weights and runs a step
+of RL on the GPU at hand; ``--reduced`` runs the same code on tiny models on the CPU, against peaks measured there.
+Completions never end early, so that a step has exactly the stated size.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vold  # noqa: F401  before transformers: see vold.torchvision_cpu
+
+# isort: split
+from transformers import (
+    AutoTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from bench.smallworld import checkpoint_path
+from perf.bounds import DEVICES, Device, Shape, Work, decode_seconds, teacher_seconds, train_seconds
+from perf.trial import memory_mb
+from vold.config import Execution, RLConfig
+from vold.data.prompts import Prompt
+from vold.distributed import ALONE
+from vold.models import LanguageModel, Student, attention, freeze
+from vold.teacher import Teacher
+from vold.training.journal import Stopwatch
+from vold.training.rl import RLStage
+from vold.training.runtime import frozen_dtype
+
+QWEN2_5_VL_3B: dict[str, Any] = {
+    "text_config": {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128000,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+        "tie_word_embeddings": True,
+    },
+    "vision_config": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "out_hidden_size": 2048,
+    },
+    "tie_word_embeddings": True,
+}
+"""Qwen/Qwen2.5-VL-3B-Instruct as published (arXiv 2502.13923 and the checkpoint's config.json)."""
+
+QWEN3_8B: dict[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "tie_word_embeddings": False,
+}
+"""Qwen/Qwen3-8B as published (arXiv 2505.09388 and the checkpoint's config.json)."""
+
+_TINY: dict[str, Any] = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+def student_config(reduced: bool) -> Qwen2_5_VLConfig:
+    """The student's config: the published one, or a tiny one of the same architecture."""
+    if not reduced:
+        return Qwen2_5_VLConfig(**QWEN2_5_VL_3B)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    vision = QWEN2_5_VL_3B["vision_config"] | {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2}
+    return Qwen2_5_VLConfig(
+        text_config=_TINY | {"rope_parameters": rope},
+        vision_config=vision | {"out_hidden_size": 64, "fullatt_block_indexes": [0]},
+        tie_word_embeddings=True,
+    )
+
+
+def teacher_config(reduced: bool) -> Qwen3Config:
+    """The teacher's config, likewise."""
+    return Qwen3Config(**(_TINY | {"head_dim": 16} if reduced else QWEN3_8B))
+
+
+class _Unending(Student):
+    """A student that nothing stops before the length limit."""
+
+    stop_ids = ()  # type: ignore[assignment]
+
+
+def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
+    """The trainer's RL stage over models with random weights; the teacher term lets it learn from every token."""
+    device = torch.device(execution.device)
+    path = checkpoint_path("student_a")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    settings = {"attn_implementation": attention.register()}
+    with device:
+        model = Qwen2_5_VLForConditionalGeneration._from_config(student_config(reduced), **settings).eval()
+        reader = Qwen3ForCausalLM._from_config(
+            teacher_config(reduced), dtype=frozen_dtype(execution), **settings
+        ).eval()
+    student = _Unending(path, model, tokenizer, image_processor=None)
+    config = RLConfig.model_validate(
+        {
+            "steps": 1,
+            "prompts_per_step": work.prompts,
+            "group_size": work.group,
+            "max_new_tokens": work.completion,
+            "distill": {"weight": 0.1, "mask": "all"},
+            "freeze": ("vision", "merger"),
+        }
+    )
+    freeze(student, config.freeze)
+    teacher = Teacher(LanguageModel(path, reader.requires_grad_(False), tokenizer), execution.micro_batch_tokens)
+    return RLStage(config, execution, ALONE, student, teacher, _prompts(student, work), seed=0)
+
+
+def _prompts(student: Student, work: Work) -> list[Prompt]:
+    """Distinct prompts of exactly the wanted number of tokens, the chat template's included."""
+    room = work.prompt - len(student.encode_text(""))
+    texts = [f"{index:>{room}}".replace(" ", "+") for index in range(work.prompts)]
+    if any(len(student.encode_text(text)) != work.prompt for text in texts):
+        raise ValueError(f"no prompts of {work.prompt} tokens: the chat template alone takes {work.prompt - room}")
+    return [Prompt(id=str(index), text=text, answer="0") for index, text in enumerate(texts)]
+
+
+def measured_device(size: int = 1024) -> Device:
+    """This machine's processor: the best of several matrix products and of several copies, in float32."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    source, target = torch.randn(size * size * 16), torch.empty(size * size * 16)
+    flops = 2 * size**3 / _best_seconds(lambda: torch.mm(a, b))
+    bandwidth = 2 * source.nbytes / _best_seconds(lambda: target.copy_(source))
+    return Device("this CPU", flops, bandwidth, f"measured: a product of {size} x {size} matrices, a copy", width=4)
+
+
+def _best_seconds(work: Any, repeats: int = 7) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def device_at_hand() -> Device:
+    """The published peaks of the GPU; raises ValueError where there is none, or none that the table knows."""
+    if not torch.cuda.is_available():
+        raise ValueError("no GPU here; --reduced runs on the CPU")
+    name = torch.cuda.get_device_name()
+    found = next((device for device in DEVICES if device.name in name), None)
+    if found is None:
+        raise ValueError(f"no published peaks for {name!r}; add them to DEVICES in perf/bounds.py")
+    return found
+
+
+def run(work: Work, execution: Execution, device: Device, reduced: bool) -> str:
+    """One step after a warm-up; the table as Markdown."""
+    stage = build_stage(work, execution, reduced)
+    stage.step(0, Stopwatch())
+    watch = Stopwatch()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with watch.part("step"):
+        stage.step(0, watch)
+    shapes = Shape.of(stage.student.model.config), Shape.of(stage.teacher.model.model.config)
+    bounds = {
+        "rollout": decode_seconds(shapes[0], work, device, execution.rollout_batch),
+        "teacher": teacher_seconds(shapes[1], work, device),
+        "train": train_seconds(*shapes, work, device),
+    }
+    return table(bounds, watch.seconds, work, device, _peak_gb())
+
+
+def _peak_gb() -> float:
+    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else memory_mb("VmHWM") / 1e3
+
+
+def table(bounds: dict[str, float], seconds: dict[str, float], work: Work, device: Device, peak_gb: float) -> str:
+    """T_bound and T_measured of each stage and of all of them, and how near the second comes to the first."""
+    lines = [
+        f"{work.prompts} prompts x {work.group}, {work.prompt} + {work.completion} tokens, on {device.name} "
+        f"({device.flops / 1e12:.4g} TFLOP/s, {device.bandwidth / 1e12:.4g} TB/s; {device.source}); "
+        f"peak memory {peak_gb:.1f} GB",
+        "",
+        "| stage | bound s | measured s | bound / measured |",
+        "|---|---|---|---|",
+    ]
+    rows = [(name, bound, seconds[name]) for name, bound in bounds.items()]
+    rows.append(("step", sum(bounds.values()), seconds["step"]))
+    lines += [f"| {name} | {bound:.4g} | {taken:.4g} | {bound / taken:.2f} |" for name, bound, taken in rows]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _options(arguments)
+    work = Work(options.prompts, options.group, options.prompt_tokens, options.completion_tokens)
+    execution = Execution(
+        device="cpu" if options.reduced else "cuda",
+        dtype="float32" if options.reduced else "bfloat16",
+        threads=1 if options.reduced else None,
+        micro_batch_tokens=options.micro_batch_tokens,
+        rollout_batch=options.rollout_batch,
+    )
+    if options.reduced:
+        torch.set_num_threads(1)
+    device = measured_device() if options.reduced else device_at_hand()
+    text = run(work, execution, device, options.reduced)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reduced", action="store_true", help="tiny models on the CPU")
+    small = parser.parse_known_args(arguments)[0].reduced
+    parser.add_argument("--prompts", type=int, default=4 if small else 128)
+    parser.add_argument("--group", type=int, default=4 if small else 8)
+    parser.add_argument("--prompt-tokens", type=int, default=32 if small else 256)
+    parser.add_argument("--completion-tokens", type=int, default=64 if small else 2048)
+    parser.add_argument("--micro-batch-tokens", type=int, default=16384)
+    parser.add_argument("--rollout-batch", type=int, default=256, help="sequences decoded together")
+    parser.add_argument("--out", type=Path, help="write the table there too")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
