@@ -12,7 +12,7 @@ from rich.table import Table
 from bench.cli_train import FORMS, RLRun, SFTRun, TracesRun, parse_data, resolve
 from bench.errors import ConfigurationError, ExitCode
 from bench.json_output import print_json
-from bench.matrix.source import Source
+from bench.matrix.source import Source, setting_place
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.findings import Level
 from vold.preflight.job import Job
@@ -68,7 +68,7 @@ def train_job(source: Source, gpu: str) -> Job:
         data=parse_data(source, *data),
         run=(source.path.parent / settings.run).resolve(),
         device=device(gpu, settings.execution.device),
-        where=lambda key: f"{source.where(key.split('.'))} {key}",
+        where=lambda key: setting_place([source], key.split("."), key),
     )
 
 
@@ -143,7 +143,8 @@ def _widest(report: Report) -> list[tuple[Job, Estimate]]:
 
 
 def _memory(job: Job, estimated: Estimate) -> Table:
-    against = f" on {job.device}" if job.device else ""
+    several = job.device is not None and job.device.count > 1
+    against = f" on {'one of ' if several else ''}{job.device}" if job.device else ""
     title = f"memory of the {job.kind} run{against}, at worst"
     unit, size = ("GB", 1e9) if estimated.peak >= 1e9 else ("MB", 1e6)
     table = Table("part", "held", title=escape(title), title_justify="left")

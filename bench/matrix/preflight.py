@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.matrix.plan import Plan
+from bench.matrix.source import setting_place
 from bench.matrix.stages import StageSpec, from_hub
 from bench.matrix.store import Store
 from vold.config import Execution, RLConfig, SFTConfig
@@ -74,6 +75,6 @@ def _place(plan: Plan, kind: str) -> Callable[[str], str]:
         first, *rest = key.split(".")
         loc = {"config": ("stages", kind, *rest), "prompts": ("data", "rl"), "traces": ("data", "traces")}
         name = ".".join([kind, *rest]) if first == "config" else key
-        return f"{plan.profile.where(*loc.get(first, (first, *rest)))} {name}"
+        return setting_place(plan.profile.sources, loc.get(first, (first, *rest)), name)
 
     return where

@@ -115,6 +115,12 @@ class Source:
             self.fail(loc, f"{name!r} is no valid name: letters, digits, '_', '-' and '.' only")
 
 
+def setting_place(sources: Sequence[Source], loc: Sequence[str], name: str) -> str:
+    """Where the setting ``name`` stands in the first of ``sources`` that has it, or that it has its default."""
+    found = next((source for source in sources if source.has(loc)), None)
+    return f"{found.where(loc)} {name}" if found else f"{sources[0].path}: {name} (not set, its default)"
+
+
 def explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     """One sentence for an error of pydantic: what was found, what was expected."""
     loc: Loc = error["loc"]

@@ -40,21 +40,20 @@ def row_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
     found = []
     repeated = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
     if repeated:
-        what = f"{len(repeated)} ids are used more than once, {repeated[0]!r} first"
+        what = f"ids used more than once: {len(repeated)}, the first is {repeated[0]!r}"
         mend = "give every row an id of its own; was the file appended to twice?"
         found.append(warning("data.duplicate_ids", what, source, mend))
     blank = [row.id for row in rows if not row.text.strip()]
     if blank:
-        found.append(
-            error("data.no_text", f"{len(blank)} rows have no text, {blank[0]!r} first", source, "remove them")
-        )
+        what = f"rows without text: {len(blank)}, the first is {blank[0]!r}"
+        found.append(error("data.no_text", what, source, "remove them"))
     unanswered = [row.id for row in rows if isinstance(row, Prompt) and not row.answer.strip()]
     if unanswered:
-        what = f"{len(unanswered)} of {len(rows)} prompts have no answer, {unanswered[0]!r} first: never rewarded"
+        what = f"prompts never rewarded for want of an answer: {len(unanswered)} of {len(rows)}, as {unanswered[0]!r}"
         found.append(error("data.no_answer", what, source, "give them an `answer` or remove them"))
     silent = [row.id for row in rows if isinstance(row, Trace) and not row.completion.strip()]
     if silent:
-        what = f"{len(silent)} traces are empty, {silent[0]!r} first: the student would learn to say nothing"
+        what = f"empty traces: {len(silent)}, the first is {silent[0]!r}; the student would learn to say nothing"
         found.append(error("data.no_completion", what, source, "remove them"))
     return found
 
@@ -64,7 +63,7 @@ def picture_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
     broken = [(row.id, image) for row in rows for image in row.images if picture_size(image) is None]
     if not broken:
         return []
-    what = f"{len(broken)} pictures cannot be opened, {broken[0][1]} of row {broken[0][0]!r} first"
+    what = f"pictures that cannot be opened: {len(broken)}, the first is {broken[0][1]} of row {broken[0][0]!r}"
     mend = f"replace them, or make them smaller than {MAX_PIXELS:,} pixels"
     return [error("data.picture", what, source, mend)]
 
@@ -83,6 +82,6 @@ def think_findings(source: Path | DataSource, rows: Rows, pieces: int) -> list[F
     thoughts = sum(isinstance(row, Trace) and any(tag in row.completion for tag in THINK) for row in rows)
     if pieces == 1 or not thoughts:
         return []
-    what = f"{thoughts} of {len(rows)} traces contain {THINK[0]}, which the student spells in {pieces} tokens"
+    what = f"traces with {THINK[0]}, which the student spells in {pieces} tokens: {thoughts} of {len(rows)}"
     mend = "strip the tags from the traces, or add both tokens to the student before the cold start"
     return [warning("data.think", what, source, mend)]

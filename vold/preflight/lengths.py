@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vold.config import RLConfig
-from vold.data.prompts import Prompt, Trace
+from vold.data.prompts import Prompt, Trace, chat
 from vold.models.language_model import LanguageModel
 from vold.preflight.checkpoints import Checkpoint
 from vold.preflight.data import Rows, picture_size
@@ -31,7 +31,9 @@ def measure(side: Checkpoint, rows: Rows) -> Lengths:
     """Lengths under one side's template and tokenizer, as the trainer encodes."""
     reader = LanguageModel(side.path, None, side.tokenizer)
     if side.role == "student":
-        prompts = [len(reader.encode_text(row.messages())) + _visual_tokens(side, row.images) for row in rows]
+        prompts = [
+            len(reader.encode_text(chat(row.text, row.images))) + _visual_tokens(side, row.images) for row in rows
+        ]
     else:
         prompts = [len(reader.encode_text(row.in_words() if isinstance(row, Prompt) else row.text)) for row in rows]
     texts = [row.completion if isinstance(row, Trace) else None for row in rows]

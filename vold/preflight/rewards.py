@@ -33,8 +33,8 @@ def gold_findings(source: Path | DataSource, prompts: Sequence[Prompt]) -> list[
     if not unread:
         return []
     what = (
-        f"{len(unread)} of {len(asked)} answers could never be given right, "
-        f"{unread[0].id!r} first: {unread[0].answer[:60]!r}"
+        f"answers that could never be given right: {len(unread)} of {len(asked)}, "
+        f"the first is {unread[0].answer[:60]!r} of {unread[0].id!r}"
     )
     mend = "write bare golds: a number, a formula or an option's letter (with `options`), or remove these prompts"
     make = error if len(unread) > _MANY * len(asked) else warning

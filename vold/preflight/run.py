@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vold.data.sources import AbsentData, DataSource
+from vold.models.parts import to_freeze
 from vold.preflight.checkpoints import Checkpoint, Role, read_checkpoint
 from vold.preflight.data import Rows, picture_findings, read_rows, sample, think_findings
 from vold.preflight.disk import disk_findings
@@ -87,7 +88,7 @@ class _Session:
         if job.kind == "rl":
             self._rewards(job, rows)
         if student is not None:
-            self._sizes(job, student, teacher, lengths.longest_prompt)
+            self._sizes(job, student, teacher, rows, lengths.longest_prompt)
         else:
             self._skip("no student's config", "memory", "disk")
 
@@ -138,9 +139,9 @@ class _Session:
         if job.data is not None:
             self.report.add(gold_findings(job.data, rows))  # type: ignore[arg-type]
 
-    def _sizes(self, job: Job, student: Checkpoint, teacher: Checkpoint | None, prompt: int) -> None:
+    def _sizes(self, job: Job, student: Checkpoint, teacher: Checkpoint | None, rows: Rows, prompt: int) -> None:
         try:
-            sizes = count(student, job.config.freeze)
+            sizes = count(student, to_freeze(job.config.freeze, pictures=any(row.images for row in rows)))
             beside = count(teacher) if teacher else None
         except Exception as problem:  # a config that transformers reads and cannot build
             if not errors(self.report.findings):

@@ -29,7 +29,7 @@ def _process_findings(job: Job) -> list[Finding]:
     processes, device = job.execution.processes, job.device
     if device is None or device.kind != "cuda" or processes == device.count:
         return []
-    what, place = f"{processes} processes for {device}", job.where("execution.processes")
+    what, place = f"processes: {processes}, but {device}", job.where("execution.processes")
     if processes > device.count:
         return [error("settings.processes", what, place, f"set processes to at most {device.count}, one a GPU")]
     mend = f"set processes to {device.count} to use all of them, or name as many GPUs as are meant"
@@ -58,6 +58,8 @@ def batch_findings(job: Job, rows: int) -> list[Finding]:
 def policy_findings(job: Job, rows: Rows) -> list[Finding]:
     """Does a teacher that sees no pictures know what to make of prompts with some?"""
     if not isinstance(job.config, RLConfig) or job.teacher is None:
+        return []
+    if not job.config.distill.active and job.config.distill.monitor_every == 0:
         return []
     try:
         check_pictures([row for row in rows if isinstance(row, Prompt)], job.config.distill.pictures, "it")

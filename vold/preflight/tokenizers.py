@@ -61,7 +61,7 @@ def pair_findings(student: Checkpoint, teacher: Checkpoint) -> list[Finding]:
     found += _row_findings(student, teacher, ours)
     if only := sorted(theirs.keys() - ours.keys(), key=theirs.__getitem__):
         shown = ", ".join(map(repr, only[:6])) + (", ..." if len(only) > 6 else "")
-        what = f"{len(only)} tokens of the teacher alone ({shown}): the student cannot emit them"
+        what = f"tokens of the teacher alone: {len(only)} ({shown}); the student cannot emit them"
         found.append(note("tokenizers.teacher_only", what, teacher.path, "nothing to do: their ids are banned"))
     for token in THINK:
         pieces = student.tokenizer.tokenize(token)
