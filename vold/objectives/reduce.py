@@ -4,7 +4,6 @@ The weights carry the denominator of the whole batch, so the gradient is the sam
 micro-batches, ranks, packed rows or padding. Each term of a loss may have weights of its own.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,34 +12,21 @@ from torch import Tensor
 Reduction = Literal["token_mean", "sequence_mean", "constant"]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchSize:
-    """Completions and their tokens in one update, summed over micro-batches and ranks."""
+def token_weights(lengths: Tensor, reduction: Reduction, *, limit: int | None = None) -> Tensor:
+    """Weights [T] float64 of the tokens of an update's B completions with ``lengths`` [B], laid end to end.
 
-    sequences: int
-    tokens: int
-
-
-def token_weights(
-    lengths: Tensor, reduction: Reduction, *, size: BatchSize | None = None, limit: int | None = None
-) -> Tensor:
-    """Weights [T] float64 of the tokens of B completions with ``lengths`` [B], laid end to end.
-
-    ``token_mean``: 1 / all tokens. ``sequence_mean``: 1 / (all sequences * length of the token's own); empty
-    completions count and contribute nothing. ``constant``: 1 / (all sequences * ``limit``), the longest completion
-    allowed (Dr.GRPO, arXiv 2503.20783). ``size`` is that of the whole update; None: these completions are all of it.
+    ``token_mean``: 1 / T. ``sequence_mean``: 1 / (B * length of the token's own); empty completions count in B and
+    contribute nothing. ``constant``: 1 / (B * ``limit``), the longest completion allowed (Dr.GRPO, arXiv 2503.20783).
     Raises ValueError when ``constant`` has no limit.
     """
-    size = size or BatchSize(len(lengths), int(lengths.sum()))
     if reduction == "token_mean":
-        per_row = torch.full(lengths.shape, 1.0 / max(size.tokens, 1), dtype=torch.float64, device=lengths.device)
+        per_row = torch.full_like(lengths, 1.0 / max(int(lengths.sum()), 1), dtype=torch.float64)
     elif reduction == "sequence_mean":
-        per_row = 1.0 / (lengths.clamp(min=1).double() * max(size.sequences, 1))
+        per_row = 1.0 / (lengths.clamp(min=1).double() * max(len(lengths), 1))
     elif limit is None:
         raise ValueError("a constant denominator needs the longest completion allowed")
     else:
-        constant = 1.0 / (max(size.sequences, 1) * limit)
-        per_row = torch.full(lengths.shape, constant, dtype=torch.float64, device=lengths.device)
+        per_row = torch.full_like(lengths, 1.0 / (max(len(lengths), 1) * limit), dtype=torch.float64)
     return per_row.repeat_interleave(lengths)
 
 

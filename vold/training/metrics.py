@@ -42,6 +42,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("tokens", "tokens", "completion tokens that the step learned from"),
     Metric("reward_mean", "0 to 1", "mean reward of the rollouts"),
     Metric("reward_zero_variance_share", "share", "groups whose rewards are all equal: no signal for the policy term"),
+    Metric("refills", "prompts", "tried in place of those whose rewards were all equal (max_refills); replaced groups "
+           "are in no other value of the row"),
     Metric("loss_policy", "", "policy term, before its weight"),
     Metric("loss_distill", "", "teacher term, before its weight"),
     Metric("distill_weight", "", "weight of the teacher term in this step"),
@@ -148,6 +150,7 @@ def rollout_totals(rollouts: "Rollouts", first: "Update", last: "Update", max_ne
             "loss_policy": last.policy,
             "loss_distill": last.distill,
             "tokens": float(lengths.sum()),
+            "refills": float(rollouts.refills),
             "nonfinite_rewards": _nonfinite(rollouts.rewards),
             "nonfinite_logprobs": _nonfinite(student),
             "nonfinite_teacher_logprobs": _nonfinite(stats.teacher_logprobs),
@@ -205,7 +208,7 @@ def rollout_metrics(totals: Totals, *, start: bool) -> Metrics:
         **dict(zip(("ratio_q05", "ratio_q95"), totals.quantiles("ratio", 0.05, 0.95), strict=True)),
         **dict(zip(("mismatch_q01", "mismatch_q99"), totals.quantiles("mismatch", 0.01, 0.99), strict=True)),
     }
-    for name in ("tokens", "nonfinite_rewards", "nonfinite_logprobs", "nonfinite_teacher_logprobs"):
+    for name in ("tokens", "refills", "nonfinite_rewards", "nonfinite_logprobs", "nonfinite_teacher_logprobs"):
         row[name] = int(totals.sums[name])
     if start:
         row |= {"start_kl": totals.mean("kl"), "start_teacher_perplexity": perplexity}

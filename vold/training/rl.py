@@ -127,9 +127,9 @@ class RLStage:
                 skipped |= skip
         metrics = rollout_metrics(totals, start=index == 0)
         metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
-        counts = torch.tensor([sum(rollouts.lengths), sum(map(len, rollouts.sequences))])
-        completion, whole = self.ranks.sum(counts).tolist()
-        tokens = {"rollout": completion, "teacher": whole, "train": whole * self.config.updates_per_batch}
+        counts = torch.tensor([sum(rollouts.lengths) + rollouts.discarded_tokens, sum(map(len, rollouts.sequences))])
+        sampled, whole = self.ranks.sum(counts).tolist()
+        tokens = {"rollout": sampled, "teacher": whole, "train": whole * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 
     def _rollouts(self, index: int, watch: Stopwatch) -> Rollouts:

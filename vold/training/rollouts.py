@@ -1,7 +1,9 @@
 """One step's rollouts: prompts drawn, answered by the live student, rewarded."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from vold.distributed import ALONE, Ranks
 from vold.models import EncodedPrompt, Student
 from vold.objectives.grpo import group_advantages
 from vold.rewards import rewards
-from vold.rollout.base import RolloutEngine, Sampling
+from vold.rollout.base import Completion, RolloutEngine, Sampling
 from vold.seeding import derive
 from vold.training.journal import Stopwatch
 
@@ -25,7 +27,9 @@ class Rollouts:
     """N = prompts x group_size completions, a group's side by side.
 
     texts: what the teacher reads of each prompt, None where it does not speak (pictures that it cannot see);
-    logprobs [T]: under the policy that sampled; rewards, advantages [N]; truncated: how many hit the length limit.
+    logprobs [T]: under the policy that sampled; rewards, advantages [N]; truncated: how many hit the length limit;
+    refills: further prompts that were tried in place of some whose rewards were all equal, and discarded_tokens: the
+    completion tokens of those that were replaced.
     """
 
     texts: list[str | None]
@@ -35,6 +39,8 @@ class Rollouts:
     advantages: Tensor
     group_size: int
     truncated: int
+    refills: int = 0
+    discarded_tokens: int = 0
 
     @property
     def lengths(self) -> list[int]:
@@ -51,6 +57,25 @@ class Rollouts:
         """Which groups' rewards are all equal [N / group_size]."""
         groups = self.rewards.view(-1, self.group_size)
         return (groups == groups[:, :1]).all(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One prompt's completions and their rewards."""
+
+    prompt: Prompt
+    encoded: EncodedPrompt
+    completions: Sequence[Completion]
+    rewards: tuple[float, ...]
+
+    @property
+    def settled(self) -> bool:
+        """All rewards equal: the policy term learns nothing. One that is no number is a fault and stays in sight."""
+        return min(self.rewards) == max(self.rewards) and all(map(math.isfinite, self.rewards))
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(completion.token_ids) for completion in self.completions)
 
 
 class Collector:
@@ -70,34 +95,62 @@ class Collector:
         self.sampling = Sampling(config.max_new_tokens, config.temperature, student.stop_ids, student.banned_ids)
 
     def collect(self, step: int, watch: Stopwatch) -> Rollouts:
-        """This rank's rollouts of ``step``; every sample's seed is a function of (seed, step, place)."""
-        config, size = self.config, self.config.group_size
+        """This rank's rollouts of ``step``; every sample's seed is a function of (seed, step, place).
+
+        A group whose rewards are all equal is replaced by another prompt's, ``max_refills`` times at most; the last
+        one tried stays. Places do not depend on each other, so the batch is full and the same on any number of ranks.
+        """
+        config = self.config
         chosen = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
         places = self.ranks.share(range(len(chosen)), "prompts_per_step")
-        prompts = [self.prompts[chosen[place]] for place in places]
+        groups = dict(zip(places, self._answer(chosen, places, ("rollout", step), watch), strict=True))
+        refills = discarded = 0
+        for attempt in range(config.max_refills):
+            settled = [place for place in places if groups[place].settled]
+            if not settled:
+                break
+            turn = step * config.max_refills + attempt
+            others = draw(self.seed, "refills", len(self.prompts), config.prompts_per_step, turn)
+            refills += len(settled)
+            discarded += sum(groups[place].tokens for place in settled)
+            groups |= zip(settled, self._answer(others, settled, ("refill", step, attempt), watch), strict=True)
+        return self._rollouts([groups[place] for place in places], refills, discarded)
+
+    def _answer(
+        self, chosen: Sequence[int], places: Sequence[int], stream: tuple[str | int, ...], watch: Stopwatch
+    ) -> list[_Group]:
+        """A group for each of ``places``, of the prompt ``chosen[place]``; samples are seeded by stream and place."""
+        prompts, size = [self.prompts[chosen[place]] for place in places], self.config.group_size
         encoded = [self._encode(prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [
-                prompt.request([derive(self.seed, "rollout", step, place, sample) for sample in range(size)])
+                prompt.request([derive(self.seed, *stream, place, sample) for sample in range(size)])
                 for place, prompt in zip(places, encoded, strict=True)
             ]
-            groups = self.engine.generate(requests, self.sampling)
-        flat = [completion for group in groups for completion in group]
-        asked = [prompt for prompt in prompts for _ in range(size)]
+            answers = self.engine.generate(requests, self.sampling)
         with watch.part("reward"):
-            scores = torch.tensor(rewards([self.student.decode(c.token_ids) for c in flat], asked))
-        seen = [prompt for prompt in encoded for _ in range(size)]
-        device = self.student.device
+            texts = [self.student.decode(completion.token_ids) for group in answers for completion in group]
+            scores = iter(rewards(texts, [prompt for prompt in prompts for _ in range(size)]))
+        return [
+            _Group(prompt, read, group, tuple(islice(scores, size)))
+            for prompt, read, group in zip(prompts, encoded, answers, strict=True)
+        ]
+
+    def _rollouts(self, groups: Sequence[_Group], refills: int, discarded_tokens: int) -> Rollouts:
+        config, device = self.config, self.student.device
+        flat = [(group, completion) for group in groups for completion in group.completions]
+        scores = torch.tensor([group.rewards for group in groups])
+        advantages = group_advantages(scores, config.advantage_epsilon, config.advantage)
         return Rollouts(
-            texts=[text_for_teacher(prompt, config.distill.pictures) for prompt in asked],
-            sequences=[TokenSequence(p.ids, c.token_ids, p.pixels) for p, c in zip(seen, flat, strict=True)],
-            logprobs=torch.tensor([value for c in flat for value in c.logprobs], device=device),
-            rewards=scores.to(device),
-            advantages=group_advantages(scores.view(-1, size), config.advantage_epsilon, config.advantage)
-            .flatten()
-            .to(device),
-            group_size=size,
-            truncated=sum(c.finish_reason == "length" for c in flat),
+            texts=[text_for_teacher(group.prompt, config.distill.pictures) for group, _ in flat],
+            sequences=[TokenSequence(g.encoded.ids, completion.token_ids, g.encoded.pixels) for g, completion in flat],
+            logprobs=torch.tensor([value for _, c in flat for value in c.logprobs], device=device),
+            rewards=scores.flatten().to(device),
+            advantages=advantages.flatten().to(device),
+            group_size=config.group_size,
+            truncated=sum(completion.finish_reason == "length" for _, completion in flat),
+            refills=refills,
+            discarded_tokens=discarded_tokens,
         )
 
     def _encode(self, prompt: Prompt) -> EncodedPrompt:

@@ -7,7 +7,7 @@ from vold.objectives.batch import TokenBatch
 from vold.objectives.distill import teacher_term
 from vold.objectives.fused import Head, TokenStats, head_loss
 from vold.objectives.grpo import policy_loss
-from vold.objectives.reduce import BatchSize, Reduction, token_weights, weighted_sum
+from vold.objectives.reduce import Reduction, token_weights, weighted_sum
 
 LENGTHS = torch.tensor([3, 1, 5, 2])
 
@@ -73,13 +73,10 @@ class Case:
         self.old = -4 + torch.randn(tokens, **double)
         self.spans = torch.arange(tokens).split(self.lengths.tolist())
 
-    def share(self, rank: list[int], rows: list[int], reductions: tuple[Reduction, Reduction]) -> torch.Tensor:
-        """The loss of one micro-batch ``rows`` of a rank that has the completions ``rank``."""
-        size = BatchSize(len(self.lengths), int(self.lengths.sum()))
-        policy_weights, teacher_weights = (
-            token_weights(self.lengths[rank], reduction, size=size, limit=9) for reduction in reductions
-        )
-        place = dict(zip(rank, torch.arange(len(policy_weights)).split(self.lengths[rank].tolist()), strict=True))
+    def share(self, order: list[int], rows: list[int], reductions: tuple[Reduction, Reduction]) -> torch.Tensor:
+        """The loss of the micro-batch ``rows``; ``order`` are the completions of all ranks, end to end."""
+        policy_weights, teacher_weights = (token_weights(self.lengths[order], r, limit=9) for r in reductions)
+        place = dict(zip(order, torch.arange(len(policy_weights)).split(self.lengths[order].tolist()), strict=True))
         index, here = torch.cat([self.spans[row] for row in rows]), torch.cat([place[row] for row in rows])
         owner = torch.tensor(rows).repeat_interleave(self.lengths[rows])
 
@@ -102,11 +99,8 @@ class Case:
         self, ranks: list[list[list[int]]], reductions: tuple[Reduction, Reduction]
     ) -> tuple[float, list[torch.Tensor]]:
         """Loss and gradients, summed over the micro-batches of all ``ranks``."""
-        shares = [
-            self.share([row for rows in batches for row in rows], rows, reductions)
-            for batches in ranks
-            for rows in batches
-        ]
+        order = [row for batches in ranks for rows in batches for row in rows]
+        shares = [self.share(order, rows, reductions) for batches in ranks for rows in batches]
         total = torch.stack(shares).sum()
         return total.item(), list(torch.autograd.grad(total, (self.hidden, self.weight)))
 

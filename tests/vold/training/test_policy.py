@@ -1,6 +1,8 @@
 """The RL objective's value and gradient against a plain computation, however the batch is split."""
 
+import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import torch
 from vold.config import DistillConfig, Execution, RLConfig
 from vold.data.sequences import TokenSequence
 from vold.models import LanguageModel, Student, freeze, load_student
+from vold.objectives import fused
 from vold.teacher import Teacher
+from vold.training import policy
 from vold.training.policy import Objective
 from vold.training.rollouts import Rollouts
 
@@ -59,18 +63,36 @@ def plain_loss(
         with torch.no_grad():
             theirs, their_chosen = plain_logprobs(teacher, teacher.encode_text(text), completion, banned)
         scale = ratio * (chosen - chosen.detach()).exp()
+        if config.ratio == "sequence":
+            scale = scale.log().mean().exp().expand(len(chosen))
         low, high = 1 - config.clip_low, 1 + config.clip_high
-        policy = -torch.minimum(scale * advantage, scale.clamp(low, high) * advantage)
-        kl = {
+        if config.surrogate == "cispo":
+            policy = -scale.detach().clamp(low, high) * advantage * chosen
+        else:
+            policy = -torch.minimum(scale * advantage, scale.clamp(low, high) * advantage)
+        kl = (full.exp() * (full - theirs)).sum(-1)
+        sampled = (chosen - their_chosen).detach()
+        # The engine's probabilities are 1 / 1.5 of the trainer's when there is one update, else the same.
+        mismatch = 1.5 if config.updates_per_batch == 1 else 1.0
+        correction = {"off": 1.0, "token": mismatch, "sequence": mismatch ** len(chosen)}[config.engine_correction]
+        correction = min(correction, config.engine_correction_cap)
+        estimated = {
             "k2": 0.5 * (chosen - their_chosen) ** 2,
-            "k1_advantage": (chosen - their_chosen).detach() * chosen,
-            "reverse_kl": (full.exp() * (full - theirs)).sum(-1),
-        }[config.distill.estimator]
+            "k1_advantage": sampled * chosen,
+            "k1_control": (sampled - kl.detach()) * chosen,
+            "k3_forward": (their_chosen - chosen).exp() - (their_chosen - chosen) - 1,
+        }
+        exact = {"reverse_kl": kl, "forward_kl": (theirs.exp() * (theirs - full)).sum(-1)}
+        name = config.distill.estimator
+        kl = estimated[name] * correction if name in estimated else exact[name]
+        policy = policy * correction
         mask = {"wrong": 1 - reward, "correct": reward, "all": 1.0}[config.distill.mask]
         weight = 0 if len(rows) in unread else config.distill.weight
         rows.append(config.reward_weight * policy + weight * mask * kl)
     if config.reduce == "token_mean":
         return torch.cat(rows).mean()
+    if config.reduce == "constant":
+        return torch.cat(rows).sum() / (len(rows) * config.max_new_tokens)
     return torch.stack([row.mean() for row in rows]).mean()
 
 
@@ -81,23 +103,36 @@ CASES: list[dict[str, object]] = [
     {"distill": {"weight": 0.5, "estimator": "k1_advantage"}, "reward_weight": 0.0},
     {"reduce": "sequence_mean"},
     {"updates_per_batch": 2, "distill": {"weight": 0.1}},
+    {"algorithm": "dr_grpo", "max_new_tokens": 8, "distill": {"weight": 0.5, "estimator": "forward_kl", "mask": "all"}},
+    {
+        "algorithm": "gspo",
+        "updates_per_batch": 2,
+        "clip_high": 0.6,
+        "distill": {"weight": 0.1, "estimator": "k1_control"},
+    },
+    {"algorithm": "gspo", "engine_correction": "sequence", "distill": {"weight": 0.1, "estimator": "k3_forward"}},
+    {"algorithm": "cispo", "updates_per_batch": 2, "engine_correction": "sequence", "engine_correction_cap": 3.0},
+    {"engine_correction": "token", "engine_correction_cap": 1.2, "distill": {"weight": 0.1}},
+    {"algorithm": "dapo", "engine_correction": "token", "distill": {"weight": 0.1, "estimator": "reverse_kl"}},
 ]
 
 
 @pytest.mark.parametrize("fields", CASES)
-def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch(
-    fields: dict[str, object], fresh: Student, teacher: LanguageModel
+def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch_and_chunk(
+    fields: dict[str, object], fresh: Student, teacher: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = RLConfig.model_validate(fields)
     ratio = 1.0 if config.updates_per_batch == 1 else 1.5
-    batch = rollouts(fresh, offset=-torch.tensor(ratio).log().item())
+    batch = rollouts(fresh, offset=-math.log(1.5))
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
     old = None if config.updates_per_batch == 1 else batch.logprobs
     plain = plain_loss(fresh, teacher, config, ratio)
     plain.backward()
     expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
     assert expected
-    for budget in (1, 40, 10_000):
+    for budget, chunk in ((1, 1 << 20), (40, 1 << 20), (10_000, 3 * 300)):
+        for name in ("head_loss", "token_stats"):
+            monkeypatch.setattr(policy, name, partial(getattr(fused, name), chunk_elements=chunk))
         fresh.model.zero_grad(set_to_none=True)
         objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
         update = objective.backward(batch, states, config.distill.weight, old)

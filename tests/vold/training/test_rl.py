@@ -201,3 +201,45 @@ def test_bfloat16_computes_about_the_same_over_float32_weights(
     assert half["mismatch_outside_share"] < 0.1
     weights = load_student(tmp_path / "half" / "out").model.state_dict()
     assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_groups_without_signal_are_refilled_from_further_prompts(
+    student_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def even_prompts_have_signal(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
+        asked.extend(prompt.id for prompt in prompts[::4])
+        return [float(place % 4 == 0 and int(p.id[1:]) % 2 == 0) for place, p in enumerate(prompts)]
+
+    monkeypatch.setattr(rollouts, "rewards", even_prompts_have_signal)
+    plain = train(config(), student_path, None, prompts, tmp_path / "plain")
+    assert all(row["refills"] == 0 for row in plain) and plain[0]["reward_zero_variance_share"] > 0
+    asked.clear()
+    rows = train(config(max_refills=9), student_path, None, prompts, tmp_path / "refilled")
+    assert all(row["reward_zero_variance_share"] == 0 for row in rows)
+    assert sum(row["refills"] for row in rows) == len(asked) - 3 * 4
+    again = train(config(max_refills=9), student_path, None, prompts, tmp_path / "again")
+    assert again == rows
+
+
+def test_refilling_ends_and_the_batch_stays_full(
+    student_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "rewards", lambda responses, prompts: [0.0] * len(responses))
+    (row,) = train(config(steps=1, algorithm="dapo", max_refills=3), student_path, None, prompts, tmp_path / "run")
+    assert row["refills"] == 3 * 4 and row["reward_zero_variance_share"] == 1
+    assert row["grad_norm"] == 0 and row["tokens"] > 0
+
+
+@pytest.mark.parametrize("algorithm", ["dr_grpo", "dapo", "gspo", "cispo"])
+def test_every_algorithm_raises_the_reward(
+    algorithm: str, student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
+) -> None:
+    cfg = config(
+        algorithm=algorithm, steps=12, group_size=8, updates_per_batch=2, optimizer={"learning_rate": 1e-2},
+        engine_correction="sequence" if algorithm == "gspo" else "token", max_refills=0,
+    )  # fmt: skip
+    rows = train(cfg, student_path, None, prompts, tmp_path / "run")
+    start, end = (sum(row["reward_mean"] for row in part) / 3 for part in (rows[:3], rows[-3:]))
+    assert start < 0.6 < 0.75 < end
