@@ -35,7 +35,7 @@ def test_a_healthy_run_exits_0_and_shows_templates_memory_and_every_theme(rl: Pa
     assert code == 0
     assert "What is 12 + 30?<|im_end|>" in text and r"'<|im_start|>' 'assistant' '\n'" in text
     assert "KV cache of 20 rollouts" in text
-    assert text.count(" ok ") == 10 and "0 errors, 0 warnings, 0 notes: ready to train" in text
+    assert text.count(" ok ") == 11 and "0 errors, 0 warnings, 0 notes: ready to train" in text
 
 
 def test_an_error_exits_4_and_names_file_line_and_mend(rl: Path) -> None:

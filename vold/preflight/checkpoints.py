@@ -17,9 +17,6 @@ Role = Literal["student", "teacher"]
 STUDENT_TYPES = ("qwen2_5_vl",)
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _HEADER_LIMIT = 100_000_000
-# What the CPU build of vLLM has attention kernels for; on GPUs flash-attention takes any multiple of 8 up to 256.
-VLLM_CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128)
-_VLLM_HEAD_LIMIT = 256
 
 
 @dataclass(frozen=True)
@@ -212,17 +209,6 @@ def layer_findings(path: Path, text_config: Any) -> list[Finding]:
     what = f"layers with sliding-window or linear attention are not supported ({', '.join(kinds)})"
     mend = "use a model whose layer_types are all full_attention"
     return [error("checkpoints.layers", what, path / "config.json", mend)]
-
-
-def vllm_findings(checkpoint: Checkpoint, cpu: bool, where: str) -> list[Finding]:
-    """Does vLLM have an attention kernel for the student's heads?"""
-    size = checkpoint.head_size
-    fits = size in VLLM_CPU_HEAD_SIZES if cpu else size % 8 == 0 and size <= _VLLM_HEAD_LIMIT
-    if fits:
-        return []
-    known = ", ".join(map(str, VLLM_CPU_HEAD_SIZES)) if cpu else f"multiples of 8 up to {_VLLM_HEAD_LIMIT}"
-    what = f"vLLM has no attention for heads of {size} ({checkpoint.path / 'config.json'}); it knows {known}"
-    return [error("checkpoints.head_size", what, where, "choose the builtin engine, or another model")]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -28,19 +28,19 @@ class Lengths:
 
 
 def measure(side: Checkpoint, rows: Rows) -> Lengths:
-    """Lengths under one side's template and tokenizer, as the trainer encodes."""
+    """Lengths under one side's template and tokenizer, as the trainer encodes; a teacher reads captions."""
     reader = LanguageModel(side.path, None, side.tokenizer)
-    if side.role == "student":
-        prompts = [
-            len(reader.encode_text(chat(row.text, row.images))) + _visual_tokens(side, row.images) for row in rows
-        ]
-    else:
-        prompts = [len(reader.encode_text(row.in_words() if isinstance(row, Prompt) else row.text)) for row in rows]
-    texts = [row.completion if isinstance(row, Trace) else None for row in rows]
-    extra = [
-        0 if text is None else len(side.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts
-    ]
-    return Lengths(tuple(prompts), tuple(a + b for a, b in zip(prompts, extra, strict=True)))
+    prompts, wholes = [], []
+    for row in rows:
+        if side.role == "student":
+            length = len(reader.encode_text(chat(row.text, row.images))) + _visual_tokens(side, row.images)
+        else:
+            length = len(reader.encode_text(row.in_words() if isinstance(row, Prompt) else row.text))
+        prompts.append(length)
+        if isinstance(row, Trace):
+            length += len(side.tokenizer(row.completion, add_special_tokens=False)["input_ids"]) + 1
+        wholes.append(length)
+    return Lengths(tuple(prompts), tuple(wholes))
 
 
 def _visual_tokens(side: Checkpoint, images: Sequence[Path]) -> int:

@@ -62,7 +62,7 @@ def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Es
     if teacher is not None:
         parts.append(Part("teacher's weights", teacher.total * _element(execution)))
     if isinstance(job.config, RLConfig):
-        parts += _rollout_parts(job.config, execution, student, teacher, prompt)
+        parts += _rollout_parts(job, job.config, student, teacher, prompt)
         longest = prompt + job.config.max_new_tokens
     else:
         longest = job.config.max_length
@@ -90,15 +90,17 @@ def state_parts(student: Sizes, execution: Execution) -> list[Part]:
     return parts
 
 
-def _rollout_parts(
-    config: RLConfig, execution: Execution, student: Sizes, teacher: Sizes | None, prompt: int
-) -> list[Part]:
+def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | None, prompt: int) -> list[Part]:
     """A process answers its share of the prompts."""
+    execution = job.execution
     element, longest = _element(execution), prompt + config.max_new_tokens
     answered = _cut(config.prompts_per_step, execution.processes) * config.group_size
     rows = min(execution.rollout_batch, answered)
     cache = rows * longest * student.cache_bytes(element)
-    parts = [Part(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
+    if config.rollout == "vllm":
+        parts = [Part("vLLM while awake", _vllm_bytes(job, student, cache), "rollout")]
+    else:
+        parts = [Part(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
     if teacher is not None:
         states = answered * config.max_new_tokens * teacher.hidden * element
         # A frozen layer keeps nothing; what it computes on is about what a trained one would save.
@@ -106,6 +108,15 @@ def _rollout_parts(
         parts.append(Part("teacher's hidden states", states))
         parts.append(Part("one layer of the teacher", one_layer, "teacher"))
     return parts
+
+
+def _vllm_bytes(job: Job, student: Sizes, cache: int) -> int:
+    """Its share of the device, or its weights and the cache that it is given (as much as is wanted, if nothing is)."""
+    vllm, on_gpu = job.execution.vllm, job.device is not None and job.device.kind == "cuda"
+    if job.device is not None and on_gpu and vllm.kv_cache_gib is None:
+        return int(vllm.memory_share * job.device.memory)
+    given = cache if vllm.kv_cache_gib is None else int(vllm.kv_cache_gib * (1 << 30))
+    return student.total * _element(job.execution) + given
 
 
 def _cut(amount: int, share: int) -> int:

@@ -9,6 +9,7 @@ from vold.models.parts import to_freeze
 from vold.preflight.checkpoints import Checkpoint, Role, read_checkpoint
 from vold.preflight.data import Rows, picture_findings, read_rows, sample, think_findings
 from vold.preflight.disk import disk_findings
+from vold.preflight.engines import engine_findings
 from vold.preflight.findings import Finding, error, errors
 from vold.preflight.job import Job
 from vold.preflight.lengths import Lengths, length_findings, measure
@@ -29,6 +30,7 @@ THEMES = {
     "data": "rows of the training data",
     "lengths": "tokens against limits and contexts",
     "rewards": "self-test, and golds that can be read",
+    "engines": "vLLM's heads, lengths and share of the memory, where it samples",
     "memory": "estimate against the device",
     "disk": "room for checkpoints",
 }
@@ -90,7 +92,7 @@ class _Session:
         if student is not None:
             self._sizes(job, student, teacher, rows, lengths.longest_prompt)
         else:
-            self._skip("no student's config", "memory", "disk")
+            self._skip("no student's config", "engines", "memory", "disk")
 
     def _checkpoint(self, role: Role, path: Path, weights: bool) -> Checkpoint | None:
         if (role, path) not in self.read:
@@ -148,9 +150,9 @@ class _Session:
                 what = f"no model can be built from config.json ({problem})"
                 mend = "take the config of the release that the weights come from"
                 self.report.add([error("checkpoints.unbuildable", what, job.student, mend)])
-            self._skip("a model cannot be built from its config", "memory", "disk")
+            self._skip("a model cannot be built from its config", "engines", "memory", "disk")
             return
-        self.report.add(trained_findings(job, sizes))
+        self.report.add(trained_findings(job, sizes) + engine_findings(job, student, sizes, prompt))
         estimated = estimate(job, sizes, beside, prompt)
         self.report.estimates.append((job, estimated))
         self.report.add(memory_findings(job, estimated))

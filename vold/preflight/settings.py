@@ -1,5 +1,7 @@
 """Settings that are each valid, but not together or not with this data."""
 
+import importlib.util
+
 from vold.config import RLConfig
 from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt
@@ -21,7 +23,26 @@ def setting_findings(job: Job) -> list[Finding]:
         what = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
         mend = f"set warmup_steps below {steps}, about a tenth of the steps"
         found.append(warning("settings.warmup", what, job.where("config.optimizer.warmup_steps"), mend))
-    return found + _process_findings(job)
+    return found + _process_findings(job) + _package_findings(job)
+
+
+def _package_findings(job: Job) -> list[Finding]:
+    """Optional packages that the settings call for; only a warning, as the run may be meant for another machine."""
+    needs = {"deepspeed": ("deepspeed", job.execution.parallel.strategy != "none", "execution.parallel.strategy")}
+    if isinstance(job.config, RLConfig):
+        needs["vllm"] = ("vllm", job.config.rollout == "vllm", "config.rollout")
+    absent = [
+        (package, setting)
+        for module, (package, needed, setting) in needs.items()
+        if needed and importlib.util.find_spec(module) is None
+    ]
+    return [
+        warning(
+            "settings.package", f"{package} is not installed here", job.where(setting),
+            f"`pip install 'vold-bench[{package}]'` where the run is meant to be",
+        )
+        for package, setting in absent
+    ]  # fmt: skip
 
 
 def _process_findings(job: Job) -> list[Finding]:

@@ -14,7 +14,7 @@ from vold.config import Execution
 from vold.data.prompts import chat
 from vold.data.reading import read_prompts
 from vold.models import Student
-from vold.preflight import disk
+from vold.preflight import disk, settings
 from vold.preflight.checkpoints import Checkpoint
 from vold.preflight.devices import Device
 from vold.preflight.findings import Finding, Level
@@ -57,6 +57,11 @@ def garbage_header(world: World) -> None:
 def missing_shard(world: World) -> None:
     index = '{"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     (world.teacher / "model.safetensors.index.json").write_text(index)
+
+
+def wide_heads(world: World) -> None:
+    """Two heads of 18: no kernel of vLLM knows them."""
+    world.edit(world.student / "config.json", text_config={"hidden_size": 36})
 
 
 def no_special(path: Path, name: str) -> None:
@@ -269,6 +274,23 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         lambda w: w.changes.update(device=Device("H100", 80 << 30, 8)), "settings.idle_gpus",
         f"{RUN} execution.processes", "set processes to 8",
     ),
+    "vLLM without a kernel for the heads": (
+        lambda w: (wide_heads(w), w.settings.update(rollout="vllm")), "engines.head_size", f"{RUN} config.rollout",
+        "builtin",
+    ),
+    "vLLM inside one of several ranks": (
+        lambda w: (w.settings.update(rollout="vllm"), w.changes.update(execution=Execution(processes=2))),
+        "engines.ranks", f"{RUN} execution.vllm.server", "server to true",
+    ),
+    "vLLM for shorter sequences": (
+        lambda w: (w.settings.update(rollout="vllm"),
+                   w.changes.update(execution=Execution.model_validate({"vllm": {"max_length": 64}}))),
+        "engines.max_length", f"{RUN} execution.vllm.max_length", "set vllm.max_length to",
+    ),
+    "vLLM without room for a cache": (
+        lambda w: (w.settings.update(rollout="vllm"), w.changes.update(device=Device("toy", 1 << 20))),
+        "engines.no_cache", f"{RUN} execution.vllm.memory_share", "memory_share above",
+    ),
     "GPU too small": (
         lambda w: w.changes.update(device=Device("toy", 1 << 20)), "memory.too_large", f"{RUN} execution", "lower",
     ),
@@ -329,6 +351,13 @@ def test_a_failing_reward_is_an_error(world: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rewards, "verify", lambda *_: SimpleNamespace(correct=False))
     mine = {finding.id: finding for finding in found(world)}
     assert "should be right" in mine["rewards.self_test"].what and "constraints.txt" in mine["rewards.self_test"].mend
+
+
+def test_a_package_that_the_settings_call_for_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: None)
+    world.settings.update(rollout="vllm")
+    mine = next(finding for finding in found(world) if finding.id == "settings.package")
+    assert mine.where == "run.yaml config.rollout" and "vold-bench[vllm]" in mine.mend
 
 
 def test_a_full_disk_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,15 @@ def test_processes_share_the_rollouts_and_their_hidden_states() -> None:
     assert found["teacher's hidden states"] == 4 * 20 * 12 * 4
 
 
+def test_vllm_takes_its_share_of_the_gpu_while_it_is_awake() -> None:
+    config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, rollout="vllm")
+    on_gpu = replace(job(config, vllm={"memory_share": 0.5}), device=Device("toy", 10_000))
+    assert parts(estimate(on_gpu, SMALL, None, 10))["vLLM while awake"] == 5_000
+    given = replace(job(config, vllm={"kv_cache_gib": 1}), device=Device("toy", 10_000))
+    assert parts(estimate(given, SMALL, None, 10))["vLLM while awake"] == 4 * 1000 + (1 << 30)
+    assert next(part.moment for part in estimate(given, SMALL, None, 10).parts if "vLLM" in part.name) == "rollout"
+
+
 def test_a_sequence_over_the_token_budget_is_a_pass_of_its_own() -> None:
     short, long = (parts(estimate(job(SFTConfig(max_length=n)), SMALL, None, 5)) for n in (10, 100))
     assert "activations of 64 tokens, 3 layers" in short
