@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -50,3 +51,44 @@ def test_make_knows_the_targets_that_the_readme_names():
 def test_the_code_passes_the_linter():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+UNSAFE_ARGUMENTS = {"trust_remote_code": True, "weights_only": False, "allow_pickle": True, "shell": True}
+
+
+def dangers(tree: ast.AST) -> list[str]:
+    """Calls and imports that would run what a file, a model or a checkpoint says."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            found += [name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
+            found.append(node.func.id)
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            name = f"{node.func.value.id}.{node.func.attr}"
+            if name in ("yaml.load", "yaml.unsafe_load", "os.system", "builtins.eval", "builtins.exec"):
+                found.append(name)
+            if name == "torch.load" and not any(k.arg == "weights_only" for k in node.keywords):
+                found.append(name)
+        for keyword in node.keywords:
+            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+            if keyword.arg in UNSAFE_ARGUMENTS and value is UNSAFE_ARGUMENTS[keyword.arg]:
+                found.append(f"{keyword.arg}={value}")
+    return found
+
+
+def test_nothing_that_is_read_can_be_run():
+    sources = [path for folder in ("vold", "bench", "perf", "tests") for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 150
+    found = {str(path.relative_to(ROOT)): dangers(ast.parse(path.read_text(encoding="utf-8"))) for path in sources}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_the_search_for_dangers_finds_them():
+    code = "import pickle\nfrom dill import loads\neval('1')\nyaml.load(x)\ntorch.load(x)\nf(trust_remote_code=True)"
+    assert dangers(ast.parse(code)) == ["pickle", "dill", "eval", "yaml.load", "torch.load", "trust_remote_code=True"]

@@ -18,8 +18,11 @@ WALL_SECONDS = 600.0
 
 _LONGEST = 300
 _MATHS = re.compile(r"\d|\\(?:pi|sqrt|frac|infty|sin|cos|tan|log|ln)|^[-+]?[A-Za-z]$")
-# Sequences and ratios are not compared here; relations and towers of powers are refused.
-_COSTLY = r"[<>&#@\"]|\\(?:le|ge|begin|input|text)(?![a-z])|\^[^\^]{0,8}\^|\d{40}|!!|\d{4,}!|\^\s*\{?-?\d{5}"
+# Sequences and ratios are not compared here; relations, towers of powers, integrals and sums are refused.
+_COSTLY = (
+    r"[<>&#@\"]|\\(?:le|ge|begin|input|text|int|sum|prod|lim)(?![a-z])|\^[^\^]{0,8}\^"
+    r"|\d{40}|!!|\d{4,}!|\^\s*\{?-?\d{5}|\d[eE][+-]?\d{4}"
+)
 _REFUSED = re.compile(rf"[,:;=]|{_COSTLY}")
 _REFUSED_NUMBER = re.compile(rf"[;=]|{_COSTLY}")
 

@@ -5,21 +5,69 @@
 Memory is capped, and so is the CPU time of each question: SIGPROF, left at its default, ends the process even
 inside a C function. CPU time, not wall time, so that a verdict does not depend on what else the machine does;
 math-verify's own limit (SIGALRM, wall time) is switched off.
+
+The libraries take seconds to import. So they are imported once, and a forked child answers: when a question ends it,
+the parent says null in its place and forks the next child within milliseconds.
 """
 
 import json
 import math
+import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 MEMORY = 2 << 30
 CPU_SECONDS = 0.8
 
+Answer = Callable[[list[str]], bool | float | None]
+
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    answer = _libraries()
+    answer([r"\frac{1}{2}", "0.5"])  # imports what is imported on first use
+    _say(True)
+    while True:
+        child = os.fork()
+        if child == 0:
+            _serve(answer)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return  # the questions have ended
+        _say(None)
+
+
+def _serve(answer: Answer) -> None:
+    while question := _line():
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        texts = json.loads(question)
+        try:
+            result = answer(texts)
+        except (Exception, MemoryError):
+            result = None if len(texts) == 1 else False
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _say(result)
+
+
+def _line() -> bytes:
+    """One line of standard input, nothing read beyond it: what follows may be another child's."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        if not (byte := os.read(0, 1)):
+            return b""
+        line += byte
+    return bytes(line)
+
+
+def _say(result: bool | float | None) -> None:
+    os.write(1, json.dumps(result).encode() + b"\n")
+
+
+def _libraries() -> Answer:
     import logging
 
     from latex2sympy2_extended import latex2sympy
@@ -33,26 +81,15 @@ def main() -> None:
     def parsed(text: str) -> Any:
         return parse_latex(f"${text}$", extraction_config=config, parsing_timeout=0)
 
-    def number(text: str) -> float | None:
-        value = float(latex2sympy(text).evalf())
-        return value if math.isfinite(value) else None
+    def answer(texts: list[str]) -> bool | float | None:
+        if len(texts) == 1:
+            value = float(latex2sympy(texts[0]).evalf())
+            return value if math.isfinite(value) else None
+        given, gold = map(parsed, texts)
+        return bool(given and gold and same(gold, given, timeout_seconds=0))
 
-    same(parsed(r"\frac{1}{2}"), parsed("0.5"), timeout_seconds=0)  # imports what is imported on first use
-    print("true", flush=True)
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        try:
-            texts = json.loads(line)
-            if len(texts) == 1:
-                result = number(texts[0])
-            else:
-                answer, gold = map(parsed, texts)
-                result = bool(answer and gold and same(gold, answer, timeout_seconds=0))
-        except (Exception, MemoryError):
-            result = None if len(texts) == 1 else False
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(result), flush=True)
+    return answer
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

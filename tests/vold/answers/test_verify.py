@@ -1,8 +1,9 @@
+import os
 import time
 
 import pytest
 
-from vold.answers import verify
+from vold.answers import symbolic, verify
 
 FOUR = ("nine", "A dramatic increase", "twelve", "none of these")
 
@@ -214,3 +215,15 @@ def test_a_symbolic_question_that_takes_too_long_is_cut_off_and_the_next_one_ans
     assert heavy is not None and gold is not None
     assert not symbolic.equal(heavy, gold)[0]
     assert verify(r"\boxed{\sqrt{27}}", r"3\sqrt{3}").correct
+
+
+def test_a_question_that_takes_too_long_costs_its_own_answer_alone() -> None:
+    worker = symbolic._worker(os.getpid())
+    assert worker.ask(r"\sqrt{12}", r"2\sqrt{3}") is True
+    assert worker._process is not None
+    before = worker._process.pid
+    assert worker.ask(r"\int_0^{9} x^{x^{x}} dx", "7") is None  # refused before it comes here, asked all the same
+    assert worker.ask(r"\sqrt{12}", r"2\sqrt{3}") is True
+    assert worker.ask(r"6\pi") == pytest.approx(18.849556)
+    assert worker.ask("x+y") is None
+    assert worker._process.pid == before
