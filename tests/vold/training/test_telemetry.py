@@ -71,7 +71,7 @@ def test_wandb_offline_holds_each_step_of_a_resumed_run_once(
 
 def history(file: Path) -> Iterator[dict[str, str]]:
     """The logged rows of a W&B file: protobuf records in LevelDB's log format (32 KiB blocks, chunked records)."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # generated at import
 
     data, place, record = file.read_bytes(), 7, b""
     while place + 7 <= len(data):
