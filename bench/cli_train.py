@@ -42,6 +42,7 @@ class RLRun(_Run):
     schema_: Literal["vold-bench/train@1"] = Field(alias="schema")
     student: str
     prompts: str
+    validation: str | None = None
     teacher: str | None = None
     config: RLConfig = RLConfig()
 
@@ -105,8 +106,9 @@ def _work(settings: TracesRun | SFTRun | RLRun, source: Source, out: Path, progr
         from vold.training.rl import train_rl
 
         teacher = _path(source, "teacher", settings.teacher) if settings.teacher else None
-        prompts = _data(source, "prompts", settings.prompts)
-        train_rl(settings.config, student=student, teacher=teacher, prompts=prompts, **shared)
+        shared["prompts"] = _data(source, "prompts", settings.prompts)
+        shared["validation"] = _data(source, "validation", settings.validation) if settings.validation else None
+        train_rl(settings.config, student=student, teacher=teacher, **shared)
 
 
 def _data(source: Source, key: str, text: str) -> DataSource:

@@ -211,6 +211,7 @@ class RLConfig(PolicyConfig):
     )
     engine_correction_cap: float = Field(default=2.0, gt=0, description="largest weight of a token or sequence")
     distill: DistillConfig = DistillConfig()
+    validate_every: int = Field(default=10, ge=0, description="steps between validations, where there are prompts")
     freeze: tuple[FreezablePart, ...] = ("vision",)
     max_nonfinite_steps: int = Field(
         default=MAX_NONFINITE_STEPS, ge=1, description="consecutive skipped steps that end the run"

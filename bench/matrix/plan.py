@@ -215,6 +215,8 @@ class _Builder:
         if config.distill.active or config.distill.monitor_every:
             override = arm.overrides.get("rl.teacher") or self.overrides.get("rl.teacher")
             inputs["teacher"] = self._model(config.teacher, 0, override.where if override else None)
+        if self.settings.data.validation and config.validate_every:
+            inputs["validation"] = self._data("validation")
         return self._add("rl", config, inputs, seed)
 
     def _eval(self, arm: Arm, model: Input, seed: int) -> Stage:

@@ -21,7 +21,8 @@ class Data(Strict):
     """Where prompts and problems come from.
 
     ``traces`` and ``rl`` are prompts: ``smallworld/SET?n=N`` or a source of ``vold.data.sources``. ``written`` maps a
-    role to traces that it has written already: those are imitated, none are written. ``eval`` maps a benchmark to
+    role to traces that it has written already: those are imitated, none are written. ``validation`` are prompts that
+    RL asks now and then. ``eval`` maps a benchmark to
     ``smallworld/SPLIT?n=N`` or to a directory with the benchmark's own files.
     """
 
@@ -29,6 +30,7 @@ class Data(Strict):
     rl: str
     eval: dict[str, str] = Field(min_length=1)
     written: dict[str, str] = Field(default_factory=dict)
+    validation: str | None = None
 
 
 class Hardware(Strict):

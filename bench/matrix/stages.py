@@ -180,6 +180,7 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
     train_rl(
         RLConfig.model_validate(spec.config), student=spec.path("student", store),
         teacher=spec.path("teacher", store) if "teacher" in spec.locations else None,
+        validation=spec.data("validation", store) if "validation" in spec.locations else None,
         prompts=spec.data("prompts", store), run=work, seed=spec.seed,
         execution=execution, progress=progress,
     )  # fmt: skip

@@ -44,6 +44,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward_zero_variance_share", "share", "groups whose rewards are all equal: no signal for the policy term"),
     Metric("refills", "prompts", "tried in place of those whose rewards were all equal (max_refills); replaced groups "
            "are in no other value of the row"),
+    Metric("validation_reward", "0 to 1", "mean reward of greedy answers to the validation prompts, before the update"),
     Metric("loss_policy", "", "policy term, before its weight"),
     Metric("loss_distill", "", "teacher term, before its weight"),
     Metric("distill_weight", "", "weight of the teacher term in this step"),
@@ -81,7 +82,9 @@ METRICS: tuple[Metric, ...] = (
 TIMING: tuple[Metric, ...] = (
     Metric("step", "", "optimiser step, from 1"),
     Metric("step_seconds", "s", "the whole step, without its checkpoint"),
-    Metric("rollout_seconds", "s", "sampling completions; likewise reward, teacher, train, sync and checkpoint"),
+    Metric(
+        "rollout_seconds", "s", "sampling; likewise reward, validation, teacher, train, sync and checkpoint"
+    ),
     Metric("rollout_tokens_per_second", "tokens/s", "sampled tokens"),
     Metric("teacher_tokens_per_second", "tokens/s", "prompt and completion tokens that the teacher read"),
     Metric("train_tokens_per_second", "tokens/s", "prompt and completion tokens, forward and backward, once an update"),

@@ -29,6 +29,7 @@ from vold.training.policy import Objective
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
 from vold.training.runtime import frozen_dtype, make_optimizer, precision, start
+from vold.training.validation import Validator
 
 
 def train_rl(
@@ -41,17 +42,21 @@ def train_rl(
     seed: int,
     execution: Execution,
     progress: Progress = silent,
+    validation: Path | DataSource | None = None,
 ) -> None:
     """Train ``student`` on ``prompts`` and write the checkpoint to ``run/out``; resumes what ``run`` holds.
 
-    ``teacher`` may be None when ``distill.weight`` is 0; then no KL is measured.
+    ``teacher`` may be None when ``distill.weight`` is 0; then no KL is measured. ``validation`` are prompts that are
+    asked now and then and never learned from.
     """
     if (run / "out").exists():
         return
     if teacher is None and config.distill.active:
         raise ValueError("distill.weight is above 0, but there is no teacher")
     asked = read_prompts(prompts)
+    held_out = [] if validation is None else read_prompts(validation)
     _check(asked, config, teacher is not None)
+    _check(held_out, config, has_teacher=False)
     self_test()
     device, ranks = start(execution)
     if ranks.main:
@@ -63,7 +68,7 @@ def train_rl(
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
         scorer = Teacher(reader, execution.micro_batch_tokens)
     check_models(model, scorer.model if scorer else None)
-    stage = RLStage(config, execution, ranks, model, scorer, asked, seed)
+    stage = RLStage(config, execution, ranks, model, scorer, asked, held_out, seed)
     with closing(stage.engine):
         run_steps(
             stage.step,
@@ -100,12 +105,14 @@ class RLStage:
         student: Student,
         teacher: Teacher | None,
         prompts: Sequence[Prompt],
+        validation: Sequence[Prompt],
         seed: int,
     ) -> None:
         self.config, self.execution, self.ranks = config, execution, ranks
         self.student, self.teacher = student, teacher
         self.engine = build_engine(student, config.rollout, execution)
         self.collector = Collector(student, self.engine, prompts, config, seed, ranks)
+        self.validator = Validator(student, self.engine, validation, config, ranks)
         self.optimizer = make_optimizer(student, config.optimizer, config.max_nonfinite_steps, execution, ranks)
         self.objective = Objective(student, teacher.model if teacher else None, config, execution, self.optimizer)
 
@@ -113,7 +120,7 @@ class RLStage:
         """Roll out, reward, let the teacher read, update; each rank its share of the prompts."""
         weight = distill_weight(self.config.distill, index, self.config.steps)
         with precision(self.execution, self.student.device), self.optimizer.whole():
-            rollouts = self._rollouts(index, watch)
+            rollouts, validated = self._rollouts(index, watch)
             states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
         skipped, first = False, None
@@ -127,21 +134,22 @@ class RLStage:
                 skipped |= skip
         metrics = rollout_metrics(totals, start=index == 0)
         metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
+        metrics |= {"validation_reward": validated}
         counts = torch.tensor([sum(rollouts.lengths) + rollouts.discarded_tokens, sum(map(len, rollouts.sequences))])
         sampled, whole = self.ranks.sum(counts).tolist()
         tokens = {"rollout": sampled, "teacher": whole, "train": whole * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 
-    def _rollouts(self, index: int, watch: Stopwatch) -> Rollouts:
-        """From an engine that is proven to hold the present weights, and sleeps while they change."""
+    def _rollouts(self, index: int, watch: Stopwatch) -> tuple[Rollouts, float | None]:
+        """And the validation's reward, from an engine that is proven to hold the present weights, and sleeps while they change."""
         if not self.engine.live:
             with watch.part("sync"):
                 if self.student.device.type == "cuda":
                     torch.cuda.empty_cache()  # the engine needs what the last update has left
                 self.engine.sync(weights_of(self.student))
-        rollouts = self.collector.collect(index, watch)
+        rollouts, validated = self.collector.collect(index, watch), self.validator.measure(index, watch)
         self.engine.sleep()
-        return rollouts
+        return rollouts, validated
 
     def _teacher_states(self, index: int, weight: float, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
         """The teacher reads when its term is on, and on the steps that monitor the KL."""

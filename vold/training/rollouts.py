@@ -78,6 +78,14 @@ class _Group:
         return sum(len(completion.token_ids) for completion in self.completions)
 
 
+def encode(student: Student, prompt: Prompt) -> EncodedPrompt:
+    """The prompt as the student reads it; raises ValueError naming the prompt."""
+    try:
+        return student.encode(prompt.messages(), prompt.images)
+    except ValueError as error:
+        raise ValueError(f"prompt {prompt.id!r}: {error}") from error
+
+
 class Collector:
     """Draws prompts and lets ``engine`` answer them with the student's present weights."""
 
@@ -122,6 +130,10 @@ class Collector:
         """A group for each of ``places``, of the prompt ``chosen[place]``; samples are seeded by stream and place."""
         prompts, size = [self.prompts[chosen[place]] for place in places], self.config.group_size
         encoded = [self._encode(prompt) for prompt in prompts]
+
+
+        prompts = [self.prompts[chosen[place]] for place in places]
+        encoded = [encode(self.student, prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [
                 prompt.request([derive(self.seed, *stream, place, sample) for sample in range(size)])
@@ -152,9 +164,3 @@ class Collector:
             refills=refills,
             discarded_tokens=discarded_tokens,
         )
-
-    def _encode(self, prompt: Prompt) -> EncodedPrompt:
-        try:
-            return self.student.encode(prompt.messages(), prompt.images)
-        except ValueError as error:
-            raise ValueError(f"prompt {prompt.id!r}: {error}") from error

@@ -186,6 +186,14 @@ def test_traces_that_exist_are_imitated_and_not_written_again(world):
     assert stage_of(make_plan(*world), "mismatch+grpo", "sft") != before
 
 
+def test_validation_prompts_are_an_input_of_rl_where_they_are_asked(world):
+    rewrite(world[0].parent / "profiles" / "small.yaml", "data: {", "data: {validation: 'file:prompts.jsonl', ")
+    plan = make_plan(*world, only=["teacher+grpo"], seeds=[1])
+    assert "validation" in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
+    plan = make_plan(*world, only=["teacher+grpo"], seeds=[1], overrides=[parse_setting("rl.validate_every=0")])
+    assert "validation" not in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
+
+
 def test_inputs_that_are_not_here_are_listed_and_the_plan_is_made(world):
     profile = world[0].parent / "profiles" / "small.yaml"
     rewrite(profile, "teacher: ./teacher", "teacher: ./nowhere")

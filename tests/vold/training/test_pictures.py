@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
 from vold.data.prompts import Prompt, write_jsonl
 from vold.teacher import Teacher
-from vold.training import rollouts
+from vold.training import rollouts, validation
 from vold.training.rl import train_rl
 from vold.training.sft import train_sft
 
@@ -32,10 +32,15 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path / "mixed.jsonl"
 
 
-def train(prompts: Path, student: Path, teacher: Path | None, run: Path, **fields: object) -> list[dict[str, float]]:
+def train(
+    prompts: Path, student: Path, teacher: Path | None, run: Path, held_out: Path | None = None, **fields: object
+) -> list[dict[str, float]]:
     small = {"steps": 2, "prompts_per_step": 6, "group_size": 4, "max_new_tokens": 12}
     config = RLConfig.model_validate(small | {"optimizer": {"learning_rate": 3e-3}} | fields)
-    train_rl(config, student=student, teacher=teacher, prompts=prompts, run=run, seed=1, execution=EXECUTION)
+    train_rl(
+        config, student=student, teacher=teacher, prompts=prompts, validation=held_out, run=run, seed=1,
+        execution=EXECUTION,
+    )  # fmt: skip
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -100,6 +105,27 @@ def test_captions_are_what_the_teacher_reads(
     rows = train(mixed, student_path, teacher_path, tmp_path / "run", distill=distill)
     assert read == {f"[{i}+1]solve" for i in range(3)}
     assert all(row["unread_share"] == 0 and row["kl_exact"] > 0 for row in rows)
+
+
+def test_held_out_pictures_are_asked_now_and_then_and_change_nothing(
+    student_path: Path, mixed: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "rewards", count_of_a)
+    asked: list[tuple[str, ...]] = []
+
+    def watched(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
+        asked.append(tuple(prompt.id for prompt in prompts))
+        return [float(prompt.id in ("t0", "p0", "p1")) for prompt in prompts]
+
+    monkeypatch.setattr(validation, "rewards", watched)
+    plain = train(prompts, student_path, None, tmp_path / "plain", steps=4)
+    assert all(row["validation_reward"] is None for row in plain) and not asked
+    rows = train(prompts, student_path, None, tmp_path / "watched", steps=4, validate_every=2, held_out=mixed)
+    assert [row.pop("validation_reward") for row in rows] == [0.5, None, 0.5, 0.5]
+    assert asked == [("t0", "t1", "t2", "p0", "p1", "p2")] * 3
+    assert rows == [{k: v for k, v in row.items() if k != "validation_reward"} for row in plain]
+    weights = [load_file(tmp_path / name / "out" / "model.safetensors") for name in ("plain", "watched")]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
 
 
 def test_sft_imitates_answers_to_pictures(student_path: Path, mixed: Path, tmp_path: Path) -> None:
