@@ -104,6 +104,7 @@ class TracesConfig(Strict):
     temperature: float = Field(default=1.0, ge=0)
     max_new_tokens: int = Field(default=8192, ge=1, description="longer traces are dropped and counted")
     keep: Literal["all", "correct"] = "all"
+    rollout: RolloutEngineName = Field(default="builtin", description="engine that samples; each draws its own numbers")
     pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the writer sees none")
 
 

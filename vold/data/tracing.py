@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from vold.data.sources import DataSource
 from vold.files import disk_full_named, publish_directory
 from vold.models import LanguageModel, load_teacher
 from vold.rewards import reward
-from vold.rollout.base import Completion, RolloutRequest, Sampling
-from vold.rollout.builtin import BuiltinEngine
+from vold.rollout.base import Completion, RolloutEngine, RolloutRequest, Sampling
+from vold.rollout.factory import build_engine
+from vold.rollout.proof import weights_of
 from vold.seeding import derive
 from vold.training.progress import Progress, silent
 from vold.training.runtime import frozen_dtype, prepare
@@ -60,14 +62,16 @@ def write_traces(
     partial = run / "answers.jsonl"
     answers = list(_read_partial(partial))
     if len(answers) < len(asked):
-        device = prepare(execution)
-        model = load_teacher(writer, dtype=frozen_dtype(execution), device=device)
-        with disk_full_named(partial), partial.open("w", encoding="utf-8") as file:
+        model = load_teacher(writer, dtype=frozen_dtype(execution), device=prepare(execution))
+        engine = build_engine(model, config.rollout, execution)
+        with closing(engine), disk_full_named(partial), partial.open("w", encoding="utf-8") as file:
+            if not engine.live:
+                engine.sync(weights_of(model))  # nothing changes: this proves that both read the prompts alike
             for answer in answers:
                 file.write(json.dumps(asdict(answer)) + "\n")
             while len(answers) < len(asked):
                 chunk = asked[len(answers) : len(answers) + execution.rollout_batch]
-                fresh = _answer(model, chunk, config, seed, len(answers), execution)
+                fresh = _answer(model, engine, chunk, config, seed, len(answers))
                 file.writelines(json.dumps(asdict(answer)) + "\n" for answer in fresh)
                 file.flush()
                 answers += fresh
@@ -78,9 +82,8 @@ def write_traces(
 
 
 def _answer(
-    model: LanguageModel, prompts: Sequence[Prompt], config: TracesConfig, seed: int, start: int, execution: Execution
+    model: LanguageModel, engine: RolloutEngine, prompts: Sequence[Prompt], config: TracesConfig, seed: int, start: int
 ) -> list[_Answer]:
-    engine = BuiltinEngine(model, execution.rollout_batch)
     sampling = Sampling(config.max_new_tokens, config.temperature, model.stop_ids, model.banned_ids)
     requests = [
         RolloutRequest(model.encode_text(prompt.in_words()), (derive(seed, "trace", start + place),))

@@ -82,9 +82,7 @@ METRICS: tuple[Metric, ...] = (
 TIMING: tuple[Metric, ...] = (
     Metric("step", "", "optimiser step, from 1"),
     Metric("step_seconds", "s", "the whole step, without its checkpoint"),
-    Metric(
-        "rollout_seconds", "s", "sampling; likewise reward, validation, teacher, train, sync and checkpoint"
-    ),
+    Metric("rollout_seconds", "s", "sampling; likewise reward, validation, teacher, train, sync and checkpoint"),
     Metric("rollout_tokens_per_second", "tokens/s", "sampled tokens"),
     Metric("teacher_tokens_per_second", "tokens/s", "prompt and completion tokens that the teacher read"),
     Metric("train_tokens_per_second", "tokens/s", "prompt and completion tokens, forward and backward, once an update"),

@@ -141,7 +141,7 @@ class RLStage:
         return StepResult(metrics, tokens)
 
     def _rollouts(self, index: int, watch: Stopwatch) -> tuple[Rollouts, float | None]:
-        """And the validation's reward, from an engine that is proven to hold the present weights, and sleeps while they change."""
+        """And the validation's reward; from an engine proven to hold the present weights, asleep while they change."""
         if not self.engine.live:
             with watch.part("sync"):
                 if self.student.device.type == "cuda":

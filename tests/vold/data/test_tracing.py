@@ -15,6 +15,7 @@ from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt, write_jsonl
 from vold.data.reading import read_prompts, read_traces
 from vold.data.tracing import write_traces
+from vold.rollout.builtin import BuiltinEngine
 
 EXECUTION = Execution(threads=1, rollout_batch=8)
 CONFIG = TracesConfig(max_new_tokens=40, temperature=1.0)
@@ -91,13 +92,13 @@ def test_the_writer_sees_no_pictures_unless_told_what_to_do_with_them(
     skipped = write("skip", path)
     assert summary(skipped)["prompts"] == 1 == summary(skipped)["skipped_pictures"]
     asked: list[tuple[int, ...]] = []
-    generate = tracing.BuiltinEngine.generate
+    generate = BuiltinEngine.generate
 
     def watched(self, requests, sampling):  # type: ignore[no-untyped-def]
         asked.extend(request.prompt_ids for request in requests)
         return generate(self, requests, sampling)
 
-    monkeypatch.setattr(tracing.BuiltinEngine, "generate", watched)
+    monkeypatch.setattr(BuiltinEngine, "generate", watched)
     captioned = write("caption", path)
     assert asked[0] == asked[1], "the caption stands where the picture stood"
     for trace in read_traces(captioned / "out" / "traces.jsonl"):
