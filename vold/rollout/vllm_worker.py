@@ -59,18 +59,18 @@ def _parameters(model: Any) -> dict[str, Tensor]:
 
 
 def _places(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, int]]:
-    """(name in vLLM, rows, first row): as it is, then as a part of a fused layer."""
+    """(name in vLLM, rows, first row): as a part of a fused layer, which the mapper may name itself, then as it is."""
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     mapped = (mapper.apply_list([name]) if mapper else [name])[0]
     size = shapes[name][0] if shapes[name] else 1
-    yield mapped, size, 0
-    layer, _, leaf = mapped.rpartition(".")
-    prefix, _, last = layer.rpartition(".")
+    last, leaf = ["", *name.split(".")][-2:]
+    prefix = mapped.rpartition(".")[0].rpartition(".")[0]
     for fused, parts in getattr(model, "packed_modules_mapping", {}).items():
         if last in parts:
             siblings = [name.replace(f".{last}.{leaf}", f".{part}.{leaf}") for part in parts]
             start = sum(shapes[sibling][0] for sibling in siblings[: parts.index(last)])
             yield f"{prefix}.{fused}.{leaf}", size, start
+    yield mapped, size, 0
 
 
 def _is_deaf(module: torch.nn.Module) -> bool:
