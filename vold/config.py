@@ -67,6 +67,9 @@ class Execution(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None leaves torch's own choice")
     micro_batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass, a shared prompt once")
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep a layer's input alone and compute the layer again for the gradient"
+    )
     rollout_batch: int = Field(default=256, ge=1, description="sequences decoded together")
     processes: int = Field(default=1, ge=1, description="processes of a training stage, one a GPU")
     parallel: Parallel = Parallel()
@@ -96,6 +99,16 @@ PicturePolicy = Literal["refuse", "skip", "caption"]
 """What a text-only teacher makes of a prompt with pictures: an error, nothing, or the caption in their place."""
 
 
+class LoraConfig(Strict):
+    """Low-rank adapters on linear layers of the language model; everything else is frozen."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+
+
 class TracesConfig(Strict):
     """Reasoning traces written by a teacher for text prompts."""
 
@@ -117,6 +130,7 @@ class SFTConfig(Strict):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5, warmup_steps=150, schedule="cosine")
     max_length: int = Field(default=8192, ge=1)
     freeze: tuple[FreezablePart, ...] = ("vision",)
+    lora: LoraConfig | None = None
 
 
 class DistillConfig(Strict):
@@ -214,6 +228,7 @@ class RLConfig(PolicyConfig):
     distill: DistillConfig = DistillConfig()
     validate_every: int = Field(default=10, ge=0, description="steps between validations, where there are prompts")
     freeze: tuple[FreezablePart, ...] = ("vision",)
+    lora: LoraConfig | None = None
     max_nonfinite_steps: int = Field(
         default=MAX_NONFINITE_STEPS, ge=1, description="consecutive skipped steps that end the run"
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vold.models.layout import Layout
+from vold.models.recomputation import recomputed_layers
 from vold.preflight.checkpoints import layer_findings
 from vold.rollout.base import Pixels
 
@@ -97,10 +98,11 @@ class LanguageModel:
 
     def hidden_states(self, ids: Tensor, positions: Tensor, layout: Layout, pixels: Sequence[Pixels] = ()) -> Tensor:
         """Final hidden states [T, hidden] of a packed batch: ids [T], rotary positions [axes, T]."""
-        return self.trunk(
-            inputs_embeds=self.embed(ids, pixels)[None],
-            attention_mask={"full_attention": None},
-            position_ids=positions if len(positions) == 1 else positions[:, None],
-            use_cache=False,
-            layout=layout,
-        ).last_hidden_state[0]
+        with recomputed_layers(self.model):
+            return self.trunk(
+                inputs_embeds=self.embed(ids, pixels)[None],
+                attention_mask={"full_attention": None},
+                position_ids=positions if len(positions) == 1 else positions[:, None],
+                use_cache=False,
+                layout=layout,
+            ).last_hidden_state[0]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vold.files import MODEL_SUFFIXES, WEIGHTS, publish_directory
 from vold.models.language_model import LanguageModel
+from vold.models.lora import merged_weights
 
 # Everything beside the weights travels as it is: tokenizer, chat template, image processor, generation config.
 # Not so a recipe: it tells how the source was made, which is no longer true of what was trained from it.
@@ -14,7 +15,7 @@ _NOT_COPIED = {"config.json", "model.safetensors.index.json", "recipe.json"}
 def save_checkpoint(model: LanguageModel, out: Path) -> None:
     """Write the weights as safetensors with the source checkpoint's companions; ``out`` appears whole or not at all."""
     with publish_directory(out) as directory:
-        model.model.save_pretrained(directory)
+        model.model.save_pretrained(directory, state_dict=merged_weights(model))
         for file in sorted(model.path.iterdir()):
             if file.suffix in MODEL_SUFFIXES - {WEIGHTS} and file.name not in _NOT_COPIED:
                 shutil.copyfile(file, directory / file.name)

@@ -13,7 +13,7 @@ from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
 from vold.distributed import Ranks
-from vold.models import Student, freeze, load_student, load_teacher, to_freeze
+from vold.models import Student, load_teacher
 from vold.objectives.distill import distill_weight
 from vold.preflight.pair import check_models
 from vold.rewards import self_test
@@ -29,6 +29,7 @@ from vold.training.policy import Objective
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
 from vold.training.runtime import frozen_dtype, make_optimizer, precision, start
+from vold.training.trainee import load_trainee
 from vold.training.validation import Validator
 
 
@@ -61,8 +62,7 @@ def train_rl(
     device, ranks = start(execution)
     if ranks.main:
         claim_data(run, asked)
-    model = load_student(student, device=device)
-    freeze(model, to_freeze(config.freeze, pictures=any(row.images for row in asked)))
+    model = load_trainee(student, config, execution, device, seed, pictures=any(prompt.images for prompt in asked))
     scorer = None
     if teacher is not None:
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vold.data.reading import claim_data, read_traces
 from vold.data.samplers import draw
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.data.sources import DataSource
-from vold.models import Student, freeze, load_student, to_freeze
+from vold.models import EncodedPrompt, Student
 from vold.objectives.fused import Head, head_loss
 from vold.objectives.reduce import token_weights
 from vold.objectives.sft import nll
@@ -24,23 +25,50 @@ from vold.training.loop import StepResult, run_steps
 from vold.training.optim import Optimizer, learning_rate
 from vold.training.progress import Progress, silent
 from vold.training.runtime import make_optimizer, precision, start
+from vold.training.trainee import load_trainee
 
 _log = logging.getLogger(__name__)
 
 
-def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[TokenSequence]:
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A trace as ids. Its pictures are read again whenever it is learned from: those of all would fill the memory."""
+
+    trace: Trace
+    sequence: TokenSequence
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def with_pictures(self, student: Student) -> TokenSequence:
+        """What the student is trained on."""
+        if not self.trace.images:
+            return self.sequence
+        return replace(self.sequence, pixels=_prompt(student, self.trace).pixels)
+
+
+def _prompt(student: Student, trace: Trace) -> EncodedPrompt:
+    return student.encode(chat(trace.text, trace.images), trace.images)
+
+
+def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[Lesson]:
     """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out and told.
 
-    The pixels of all pictures are held in memory. Raises ValueError when no trace is left.
+    Raises ValueError when none is left, or naming the trace whose pictures cannot be read.
     """
-    prompts = {key: student.encode(chat(*key), key[1]) for key in {(trace.text, trace.images) for trace in traces}}
+    prompts: dict[tuple[str, tuple[Path, ...]], tuple[int, ...]] = {}
     encoded = []
     for trace in traces:
+        key = (trace.text, trace.images)
+        if key not in prompts:
+            try:
+                prompts[key] = _prompt(student, trace).ids
+            except ValueError as error:
+                raise ValueError(f"trace {trace.id!r}: {error}") from error
         completion = student.tokenizer(trace.completion, add_special_tokens=False)["input_ids"]
-        prompt = prompts[trace.text, trace.images]
-        sequence = TokenSequence(prompt.ids, (*completion, student.end_of_turn_id), prompt.pixels)
-        if len(sequence) <= max_length:
-            encoded.append(sequence)
+        lesson = Lesson(trace, TokenSequence(prompts[key], (*completion, student.end_of_turn_id)))
+        if len(lesson) <= max_length:
+            encoded.append(lesson)
     if not encoded:
         raise ValueError(f"none of {len(traces)} traces fits into max_length {max_length}")
     if dropped := len(traces) - len(encoded):
@@ -65,15 +93,14 @@ def train_sft(
     device, ranks = start(execution)
     if ranks.main:
         claim_data(run, imitated)
-    model = load_student(student, device=device)
+    model = load_trainee(student, config, execution, device, seed, pictures=any(trace.images for trace in imitated))
     check_models(model)
-    freeze(model, to_freeze(config.freeze, pictures=any(row.images for row in imitated)))
-    sequences = encode_traces(model, imitated, config.max_length)
+    lessons = encode_traces(model, imitated, config.max_length)
     optimizer = make_optimizer(model, config.optimizer, MAX_NONFINITE_STEPS, execution, ranks)
 
     def step(index: int, watch: Stopwatch) -> StepResult:
-        chosen = draw(seed, "sft", len(sequences), config.batch_size, index)
-        batch = [sequences[position] for position in chosen]
+        chosen = draw(seed, "sft", len(lessons), config.batch_size, index)
+        batch = [lessons[position].with_pictures(model) for position in chosen]
         rate = learning_rate(config.optimizer, index, config.steps)
         with watch.part("train"):
             loss, tokens = _accumulate(model, batch, execution, optimizer)

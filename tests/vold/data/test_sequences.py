@@ -126,6 +126,17 @@ def test_a_text_only_model_too(teacher_path: Path) -> None:
     assert_equal(model, text_rows(model))
 
 
+def test_half_precision_gives_float32_gradients_close_to_the_full_ones(reader: Student, picture: Image.Image) -> None:
+    rows = mixed_rows(reader, picture)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, loss, grads = packed(reader, rows)
+    _, full_loss, full = packed(reader, rows)
+    assert float(loss) == pytest.approx(float(full_loss), rel=1e-2)
+    assert {gradient.dtype for gradient in grads.values()} == {torch.float32}
+    mine, theirs = (torch.cat([g.flatten() for g in each.values()]) for each in (grads, full))
+    assert torch.nn.functional.cosine_similarity(mine, theirs, dim=0) > 0.99
+
+
 def test_one_at_a_time_gives_what_many_give(reader: Student, picture: Image.Image) -> None:
     rows = mixed_rows(reader, picture)
     with torch.no_grad():

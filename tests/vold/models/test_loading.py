@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from vold.models import LanguageModel, ModelError, Student, freeze, load_student, load_teacher, save_checkpoint
-from vold.models.saving import save_checkpoint as save
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
@@ -74,18 +73,16 @@ def test_a_saved_teacher_loads_with_auto_classes(teacher: LanguageModel, tmp_pat
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "out").lm_head.weight, teacher.head)
 
 
-def test_a_save_that_fails_leaves_nothing_under_the_name(student: Student, tmp_path: Path) -> None:
-    class Broken:
-        path = student.path
+def test_a_save_that_fails_leaves_nothing_under_the_name(
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(directory: Path, **kwargs: object) -> None:
+        (directory / "model.safetensors").write_bytes(b"half")
+        raise RuntimeError("stopped")
 
-        class model:
-            @staticmethod
-            def save_pretrained(directory: Path) -> None:
-                (directory / "model.safetensors").write_bytes(b"half")
-                raise RuntimeError("stopped")
-
+    monkeypatch.setattr(student.model, "save_pretrained", broken)
     with pytest.raises(RuntimeError, match="stopped"):
-        save(Broken(), tmp_path / "out")  # type: ignore[arg-type]
+        save_checkpoint(student, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

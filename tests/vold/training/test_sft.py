@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from vold.config import Execution, OptimizerConfig, SFTConfig
+from vold.data.prompts import Trace, write_jsonl
 from vold.data.reading import read_traces
 from vold.data.samplers import draw
 from vold.models import load_student
@@ -96,6 +98,16 @@ def test_traces_over_the_length_limit_are_left_out_and_counted(
     assert caplog.messages == [f"{20 - len(kept)} of 20 traces are over max_length {limit} and were left out"]
     with pytest.raises(ValueError, match="none of 20 traces fits into max_length 5"):
         encode_traces(model, every, 5)
+
+
+def test_traces_with_pictures_are_learned_with_them(student_path: Path, tmp_path: Path, picture: Image.Image) -> None:
+    """Two pictures under one question: only who sees them can tell the answers apart."""
+    for name, image in (("left", picture), ("right", picture.transpose(Image.Transpose.ROTATE_180))):
+        image.save(tmp_path / f"{name}.png")
+    every = [Trace(name, "which?", name, images=(tmp_path / f"{name}.png",)) for name in ("left", "right")]
+    write_jsonl(tmp_path / "traces.jsonl", every)
+    train(student_path, tmp_path / "traces.jsonl", tmp_path / "run", steps=30, batch_size=2, freeze=())
+    assert rows(tmp_path / "run")[-1]["loss"] < 0.05
 
 
 def test_a_finished_run_is_not_done_again(student_path: Path, traces: Path, tmp_path: Path) -> None:
