@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.plan import Plan
 from bench.matrix.source import setting_place
 from bench.matrix.stages import StageSpec, from_hub
@@ -65,7 +66,12 @@ def _root(plan: Plan, spec: StageSpec) -> str:
 
 def _model(plan: Plan, spec: StageSpec, role: str, store: Store) -> Path:
     location = _root(plan, spec) if role == "student" else spec.locations[role]
-    return from_hub(location, weights=False) if location.startswith("hub:") else store.root / location
+    if not location.startswith("hub:"):
+        return store.root / location
+    try:
+        return from_hub(location, weights=False)
+    except (ConfigurationError, InfrastructureError):
+        return Path(location)  # not there: a finding like any other, beside what else can be checked
 
 
 def _place(plan: Plan, kind: str) -> Callable[[str], str]:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli
+from bench.errors import InfrastructureError
 from vold.data.prompts import Prompt, write_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,3 +93,20 @@ def test_a_matrix_error_names_the_profiles_line(tmp_path: Path, monkeypatch: pyt
     line = profile.read_text().splitlines().index("    max_new_tokens: 5000") + 1
     assert code == 4 and found
     assert all(f"{profile}:{line}:5 rl.max_new_tokens" in finding["where"] for finding in found)
+
+
+@pytest.mark.slow
+def test_models_of_an_unreachable_hub_are_findings_beside_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(location: str, weights: bool) -> Path:
+        assert not weights
+        raise InfrastructureError(location)
+
+    monkeypatch.setattr("bench.matrix.run.STORE", tmp_path)
+    monkeypatch.setattr("bench.matrix.preflight.from_hub", unreachable)
+    code, text = preflight(str(REPOSITORY / "ablations" / "cold_start.yaml"), "--profile", "paper", "--json")
+    data = json.loads(text)
+    assert code == 4
+    absent = [finding["where"] for finding in data["findings"] if finding["id"] == "checkpoints.missing"]
+    assert "hub:Qwen/Qwen3-8B@main" in absent and "memory" in data["unchecked"]

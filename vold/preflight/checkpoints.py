@@ -91,7 +91,7 @@ def _read_tokenizer(path: Path) -> tuple[Any | None, list[Finding]]:
 def directory_findings(path: Path) -> list[Finding]:
     """Is it a directory with a config?"""
     if not path.is_dir():
-        mend = "give a directory in Hugging Face format, or build it first"
+        mend = "give a directory in Hugging Face format; a model of the hub (hub:) needs a network once"
         return [error("checkpoints.missing", "no such checkpoint directory", path, mend)]
     if not (path / "config.json").is_file():
         return [error("checkpoints.no_config", "no config.json", path, "give a directory in Hugging Face format")]

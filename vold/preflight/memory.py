@@ -129,9 +129,15 @@ def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Par
     chunk = min(CHUNK_ELEMENTS, tokens * student.rows)
     # Final hidden states and their gradient, kept while the head is applied chunk by chunk.
     head = 2 * tokens * student.hidden * _FP32 + _CHUNK_ARRAYS * chunk * _FP32
-    saved = student.layers * tokens * student.saved_bytes(element)
+    if execution.gradient_checkpointing:
+        # The residual stream, which enters every layer, is fp32 under autocast too.
+        saved = tokens * (student.layers * student.hidden * _FP32 + student.saved_bytes(element))
+        kept = f"inputs of {student.layers} layers and one of them"
+    else:
+        saved = student.layers * tokens * student.saved_bytes(element)
+        kept = f"{student.layers} layers"
     return [
-        Part(f"activations of {tokens} tokens, {student.layers} layers", saved, "train"),
+        Part(f"activations of {tokens} tokens, {kept}", saved, "train"),
         Part("output head, one chunk", head, "train"),
     ]
 
@@ -147,24 +153,26 @@ def memory_findings(job: Job, estimated: Estimate) -> list[Finding]:
     if share <= _COMFORTABLE:
         return []
     what += f"; {job.device} has {job.device.memory / 1e9:.1f} GB"
-    mend = _mend(job, estimated)
+    mend = _mend(job.execution, estimated)
     if share > 1:
         return [error("memory.too_large", what, place, mend)]
     return [warning("memory.tight", what, place, mend)]
 
 
-def _mend(job: Job, estimated: Estimate) -> str:
+def _mend(execution: Execution, estimated: Estimate) -> str:
     """What to change first: by the widest moment's largest part."""
     largest = estimated.counted[0]
     if largest.moment == "rollout":
         return "lower execution.rollout_batch or max_new_tokens"
+    if largest.moment == "train" and not execution.gradient_checkpointing:
+        return "set execution.gradient_checkpointing to true, or lower execution.micro_batch_tokens"
     if largest.moment in ("train", "teacher"):
         return "lower execution.micro_batch_tokens or the longest sequence"
     if largest.name.startswith("teacher's hidden"):
-        return "lower prompts_per_step or max_new_tokens"
+        return "lower prompts_per_step or max_new_tokens, or use more processes"
     if largest.name.startswith("teacher"):
         return "choose a smaller teacher, or set execution.dtype to bfloat16"
-    return "freeze more, choose a smaller student, or a larger GPU"
+    return "freeze more or set lora, share the states (parallel.strategy zero2 or zero3), or choose a larger GPU"
 
 
 def _tokens_in_pass(execution: Execution, longest: int) -> int:

@@ -143,7 +143,8 @@ class _Session:
 
     def _sizes(self, job: Job, student: Checkpoint, teacher: Checkpoint | None, rows: Rows, prompt: int) -> None:
         try:
-            sizes = count(student, to_freeze(job.config.freeze, pictures=any(row.images for row in rows)))
+            frozen = to_freeze(job.config.freeze, pictures=any(row.images for row in rows))
+            sizes = count(student, frozen, job.config.lora)
             beside = count(teacher) if teacher else None
         except Exception as problem:  # a config that transformers reads and cannot build
             if not errors(self.report.findings):

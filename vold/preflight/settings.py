@@ -29,19 +29,20 @@ def setting_findings(job: Job) -> list[Finding]:
 def _package_findings(job: Job) -> list[Finding]:
     """Optional packages that the settings call for; only a warning, as the run may be meant for another machine."""
     needs = {"deepspeed": ("deepspeed", job.execution.parallel.strategy != "none", "execution.parallel.strategy")}
+    needs["peft"] = ("lora", job.config.lora is not None, "config.lora")
     if isinstance(job.config, RLConfig):
         needs["vllm"] = ("vllm", job.config.rollout == "vllm", "config.rollout")
     absent = [
-        (package, setting)
-        for module, (package, needed, setting) in needs.items()
+        (module, extra, setting)
+        for module, (extra, needed, setting) in needs.items()
         if needed and importlib.util.find_spec(module) is None
     ]
     return [
         warning(
-            "settings.package", f"{package} is not installed here", job.where(setting),
-            f"`pip install 'vold-bench[{package}]'` where the run is meant to be",
+            "settings.package", f"{module} is not installed here", job.where(setting),
+            f"`pip install 'vold-bench[{extra}]'` where the run is meant to be",
         )
-        for package, setting in absent
+        for module, extra, setting in absent
     ]  # fmt: skip
 
 

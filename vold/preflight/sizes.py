@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vold.config import FreezablePart
+from vold.config import FreezablePart, LoraConfig
 from vold.models.language_model import LanguageModel
 from vold.models.parts import freeze as freeze_parts
 from vold.preflight.checkpoints import STUDENT_TYPES, Checkpoint
@@ -48,8 +48,13 @@ class Sizes:
         return norms + attention + head_norms + 4 * element * self.intermediate
 
 
-def count(checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = None) -> Sizes:
-    """Sizes of a model; ``freeze`` None: nothing is trained (a teacher). Raises what transformers raises for it."""
+def count(
+    checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = None, lora: LoraConfig | None = None
+) -> Sizes:
+    """Sizes of a model; ``freeze`` None: nothing is trained (a teacher); ``lora``: adapters alone are.
+
+    Raises what transformers raises for a config that builds no model.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -57,9 +62,10 @@ def count(checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = Non
     with torch.device("meta"):
         model = loader.from_config(checkpoint.config, trust_remote_code=False)
     text, size = checkpoint.text, checkpoint.head_size
+    adapters = 0 if lora is None else _adapters(model, lora)
     return Sizes(
-        total=sum(parameter.numel() for parameter in model.parameters()),
-        trained=0 if freeze is None else _trained(model, freeze),
+        total=sum(parameter.numel() for parameter in model.parameters()) + adapters,
+        trained=adapters if lora is not None else 0 if freeze is None else _trained(model, freeze),
         rows=text.vocab_size,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -73,3 +79,10 @@ def count(checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = Non
 def _trained(model: Any, freeze: tuple[FreezablePart, ...]) -> int:
     freeze_parts(LanguageModel(Path(), model, None), freeze)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _adapters(model: Any, lora: LoraConfig) -> int:
+    """Parameters of the two thin matrices beside each adapted layer (Hu et al. 2021, arXiv 2106.09685)."""
+    linear = ((name, m) for name, m in model.get_decoder().named_modules() if hasattr(m, "in_features"))
+    adapted = (m for name, m in linear if name.rpartition(".")[2] in lora.targets)
+    return sum(lora.rank * (m.in_features + m.out_features) for m in adapted)

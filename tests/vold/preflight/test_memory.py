@@ -85,6 +85,14 @@ def test_a_sequence_over_the_token_budget_is_a_pass_of_its_own() -> None:
     assert "activations of 100 tokens, 3 layers" in long
 
 
+def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
+    short = SFTConfig(max_length=10)
+    whole, lean = (parts(estimate(job(short, gradient_checkpointing=on), SMALL, None, 5)) for on in (False, True))
+    one_layer = 64 * SMALL.saved_bytes(4)
+    assert whole["activations of 64 tokens, 3 layers"] == 3 * one_layer
+    assert lean["activations of 64 tokens, inputs of 3 layers and one of them"] == 3 * 64 * 8 * 4 + one_layer
+
+
 def test_the_peak_counts_one_moment_at_a_time() -> None:
     config = RLConfig(prompts_per_step=60, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
     estimated = estimate(job(config, rollout_batch=1000), SMALL, TEACHER, prompt=3000)
@@ -103,7 +111,7 @@ def test_the_papers_pair_is_named_too_large_for_one_small_gpu_with_the_part_to_c
     estimated = estimate(paper, count(qwen2_5_vl_3b(), config.freeze), count(qwen3_8b()), prompt=512)
     found = memory_findings(paper, estimated)
     assert [finding.id for finding in found] == ["memory.too_large"]
-    assert "RTX 4090" in found[0].what and "execution.micro_batch_tokens" in found[0].mend
+    assert "RTX 4090" in found[0].what and "execution.gradient_checkpointing" in found[0].mend
     # States alone: 3.09 billion trained at 16 bytes, 0.63 frozen at 4, and 2 bytes of each for autocast.
     states = sum(parts(estimated)[name] for name in list(parts(estimated))[:4])
     assert states == pytest.approx(61e9, rel=0.02)

@@ -4,37 +4,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2_5_VLConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Qwen2_5_VLConfig, Qwen3Config
 
-from vold.models import attention
+from perf.roofline import QWEN2_5_VL_3B, QWEN3_8B
+from tests.conftest import need
+from vold.config import LoraConfig
+from vold.models import LanguageModel, Student, attention, load_student
+from vold.models.layout import Layout, Segment
+from vold.models.recomputation import enable_recomputation
 from vold.preflight.checkpoints import Checkpoint
-from vold.preflight.sizes import Sizes, count
+from vold.preflight.sizes import count
 
 
 def qwen3_8b() -> Checkpoint:
-    """The published config.json of Qwen/Qwen3-8B, as far as it has sizes."""
-    config = Qwen3Config(
-        vocab_size=151_936, hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=128, tie_word_embeddings=False, max_position_embeddings=40_960,
-    )  # fmt: skip
-    return Checkpoint("teacher", Path("Qwen3-8B"), config)
+    return Checkpoint("teacher", Path("Qwen3-8B"), Qwen3Config(**QWEN3_8B))
 
 
 def qwen2_5_vl_3b() -> Checkpoint:
-    """The published config.json of Qwen/Qwen2.5-VL-3B-Instruct, as far as it has sizes."""
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 151_936, "hidden_size": 2048, "intermediate_size": 11_008, "num_hidden_layers": 36,
-            "num_attention_heads": 16, "num_key_value_heads": 2, "max_position_embeddings": 128_000,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        },
-        vision_config={
-            "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
-            "patch_size": 14, "spatial_merge_size": 2,
-        },
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    return Checkpoint("student", Path("Qwen2.5-VL-3B"), config)
+    return Checkpoint("student", Path("Qwen2.5-VL-3B"), Qwen2_5_VLConfig(**QWEN2_5_VL_3B))
 
 
 def test_parameters_are_those_that_the_model_cards_weigh() -> None:
@@ -62,10 +49,30 @@ def test_bytes_and_flops_of_a_token_are_the_known_ones() -> None:
     assert 2 * matrices == pytest.approx(15.1e9, rel=5e-3)
 
 
-def saved(config: PreTrainedConfig, tokens: int, bf16: bool) -> int:
-    """Bytes that autograd keeps of a forward pass, weights and their casts left out."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.register())
+def test_adapters_are_counted_as_peft_makes_them(student_path: Path) -> None:
+    need("peft", "lora")
+    from vold.models.lora import add_adapters
+
+    student: Student = load_student(student_path)
+    side = Checkpoint("student", student_path, student.model.config)
+    whole = count(side, ())
+    for lora in (LoraConfig(), LoraConfig(rank=3, targets=("q_proj", "down_proj"))):
+        adapted = load_student(student_path)
+        add_adapters(adapted, lora, seed=0)
+        learning = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+        counted = count(side, (), lora)
+        assert (counted.trained, counted.total) == (learning, whole.total + learning)
+
+
+def saved(layers: int, intermediate: int, tokens: int, bf16: bool, recomputed: bool) -> tuple[int, Qwen3Config]:
+    """Bytes that autograd keeps of the trainer's own forward pass, weights and their casts left out."""
+    config = Qwen3Config(
+        vocab_size=64, hidden_size=256, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=512,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.register()).eval()
+    if recomputed:
+        enable_recomputation(model)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -74,22 +81,26 @@ def saved(config: PreTrainedConfig, tokens: int, bf16: bool) -> int:
             kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
+    layout = Layout([Segment(0, tokens // 2), Segment(tokens // 2, tokens // 2)], torch.device("cpu"))
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
-        ids, positions = torch.zeros(1, tokens, dtype=torch.long), torch.arange(tokens)[None]
-        mask = {"full_attention": None}
-        model.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-    casts = sum(w.numel() for name, w in model.named_parameters() if w.ndim == 2 and "layers" in name) * 2 * bf16
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) - casts
+        ids, positions = torch.zeros(tokens, dtype=torch.long), torch.arange(tokens)[None]
+        LanguageModel(Path(), model, None).hidden_states(ids, positions, layout)
+    cast = [w for name, w in model.named_parameters() if w.ndim == 2 and "layers" in name]
+    casts = 0 if recomputed or not bf16 else 2 * sum(weight.numel() for weight in cast)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) - casts, config
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("intermediate", [704, 1024])
 def test_what_a_layer_saves_is_what_autograd_keeps(intermediate: int, bf16: bool) -> None:
-    sizes = dict(vocab_size=64, hidden_size=256, intermediate_size=intermediate, num_attention_heads=4,
-                 num_key_value_heads=2, head_dim=64, max_position_embeddings=512)  # fmt: skip
-    one, two = (Qwen3Config(num_hidden_layers=layers, **sizes) for layers in (1, 2))
     tokens = 192
-    measured = (saved(two, tokens, bf16) - saved(one, tokens, bf16)) / tokens
-    counted: Sizes = count(Checkpoint("teacher", Path(), two))
-    assert counted.saved_bytes(2 if bf16 else 4) == pytest.approx(measured, rel=0.03)
+    one, two = (saved(layers, intermediate, tokens, bf16, recomputed=False) for layers in (1, 2))
+    counted = count(Checkpoint("teacher", Path(), two[1])).saved_bytes(2 if bf16 else 4)
+    assert counted == pytest.approx((two[0] - one[0]) / tokens, rel=0.05)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_recomputed_layer_keeps_its_input_in_fp32(bf16: bool) -> None:
+    one, two = (saved(layers, 704, 192, bf16, recomputed=True) for layers in (1, 2))
+    assert two[0] - one[0] == 192 * 256 * 4
