@@ -5,7 +5,17 @@ from typing import Any
 
 from bench.report.model import Arm, Settings
 
-OBJECTIVES = {"k2": "k2 estimate", "k1_advantage": "k1 as an advantage", "reverse_kl": "exact reverse KL"}
+ALGORITHMS = {"grpo": "GRPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "gspo": "GSPO", "cispo": "CISPO"}
+OBJECTIVES = {
+    "k2": "k2 estimate",
+    "k1_advantage": "k1 as an advantage",
+    "k1_control": "k1 as an advantage, less its expectation",
+    "k3_forward": "k3 estimate of the forward KL's gradient",
+    "reverse_kl": "exact reverse KL",
+    "forward_kl": "exact forward KL",
+    "jsd": "exact Jensen-Shannon divergence",
+    "topk": "reverse KL on the teacher's likeliest tokens",
+}
 MASKS = {"wrong": "on wrong attempts", "all": "on all attempts", "correct": "on right attempts"}
 
 
@@ -35,9 +45,10 @@ def _objective(arm: Arm, settings: Settings) -> str:
     rl = settings.get((arm.name, "rl"), {})
     distill: Mapping[str, Any] = rl.get("distill", {})
     weight = distill.get("weight", 0)
-    if not weight:
-        return "then GRPO without a teacher term"
-    name = "OPD without a reward" if rl.get("reward_weight") == 0 else "GRPO + OPD"
+    policy = ALGORITHMS[rl.get("algorithm", "grpo")]
+    if not weight and not distill.get("weight_end"):
+        return f"then {policy} without a teacher term"
+    name = "OPD without a reward" if rl.get("reward_weight") == 0 else f"{policy} + OPD"
     details = [f"weight {weight:g}"]
     if "estimator" in distill:
         details.append(OBJECTIVES.get(distill["estimator"], str(distill["estimator"])))

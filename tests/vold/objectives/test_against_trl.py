@@ -10,7 +10,7 @@ import torch
 from tests.conftest import need
 from vold.config import RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.grpo import per_sequence, policy_loss, truncated_importance
+from vold.objectives.grpo import group_advantages, per_sequence, policy_loss, truncated_importance
 from vold.objectives.reduce import token_weights, weighted_sum
 
 pytestmark = pytest.mark.slow
@@ -138,3 +138,12 @@ def test_trl_depends_on_the_split_into_micro_batches_where_ours_does_not(trl_los
         trl_loss(case.logps[rows], case.inputs(rows), kind, current_gradient_accumulation_steps=2) for rows in halves
     )
     assert split.item() != pytest.approx(whole.item(), rel=1e-2)
+
+
+def test_trl_takes_the_sample_deviation_of_a_group_and_we_the_one_of_all_its_members(trl_loss: Any) -> None:
+    """Ours divides by K, as the deviation of these K rewards; TRL's by K - 1, which shrinks its advantages."""
+    from trl.trainer.utils import nanstd
+
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    theirs = (rewards - rewards.mean(1, keepdim=True)) / (nanstd(rewards, dim=1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(group_advantages(rewards, 1e-4) * (4 / 5) ** 0.5, theirs, rtol=1e-3, atol=0)

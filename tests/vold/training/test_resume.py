@@ -30,7 +30,7 @@ def train(request: pytest.FixtureRequest, student_path: Path, teacher_path: Path
     sft = SFTConfig(steps=STEPS, batch_size=6, optimizer=decaying)
     rl = RLConfig.model_validate(
         {"steps": STEPS, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "optimizer": decaying,
-         "distill": {"weight": 0.1}}
+         "max_refills": 1, "distill": {"weight": 0.1, "weight_end": 0.02, "schedule": "linear"}}
     )  # fmt: skip
 
     def run_sft(run: Path, progress: Progress) -> None:
