@@ -108,5 +108,12 @@ def test_bfloat16_engines_are_compared_in_bfloat16(weights: Weights) -> None:
     rounded = {name: fingerprint(tensor.to(torch.bfloat16)) for name, tensor in weights.tensors.items()}
     reading = dataclasses.replace(faithful(weights), fingerprints=rounded)
     assert prove(weights, reading, torch.bfloat16).tensors == len(rounded)
+    off = tuple(value * 1.2 - 0.01 for value in reading.probes[0])
+    assert (
+        prove(weights, dataclasses.replace(reading, probes=(off, reading.probes[1])), torch.bfloat16).probe_error > 0.5
+    )
+    far = tuple(value * 1.3 for value in reading.probes[0])
+    with pytest.raises(SyncError, match="of the text probe"):
+        prove(weights, dataclasses.replace(reading, probes=(far, reading.probes[1])), torch.bfloat16)
     with pytest.raises(SyncError):
         prove(weights, reading, FLOAT)

@@ -15,8 +15,9 @@ from scipy.stats import chisquare
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
 from tests.vold.rollout.agreement import largest_difference, prompts_of
-from vold.config import Execution, RLConfig, VLLMExecution
+from vold.config import Execution, RLConfig, TracesConfig, VLLMExecution
 from vold.data.prompts import Prompt, write_jsonl
+from vold.data.tracing import write_traces
 from vold.models import EncodedPrompt, Student, load_student
 from vold.rollout.base import EngineError, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
@@ -293,3 +294,18 @@ def test_an_exception_in_the_engine_is_told_from_a_refusal(
         pytest.raises(EngineError, match="from inside"),
     ):
         engine.generate([request], sampling(student))
+
+
+def test_a_fresh_engine_in_the_same_process_writes_traces_of_a_text_only_model_in_bfloat16(
+    engine: VLLMEngine, teacher_path: Path, tmp_path: Path
+) -> None:
+    engine.close()  # the last test of this module
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, [Prompt(f"p{i}", f"[{i}+1]solve", str(i)) for i in range(6)])
+    config = TracesConfig(rollout="vllm", max_new_tokens=20, temperature=1.5)
+    execution = Execution(threads=1, device="cpu", dtype="bfloat16", rollout_batch=4)
+    write_traces(config, writer=teacher_path, prompts=prompts, run=tmp_path / "run", seed=1, execution=execution)
+    summary = json.loads((tmp_path / "run" / "out" / "summary.json").read_text())
+    assert summary["prompts"] == 6 == summary["written"] + summary["dropped_long"]
+    assert 0 < summary["mean_tokens"] <= 20
+    assert not torch.distributed.is_initialized(), "closing an engine takes its process groups along"
