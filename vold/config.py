@@ -119,7 +119,6 @@ class TracesConfig(Strict):
     keep: Literal["all", "correct"] = "all"
     rollout: RolloutEngineName = Field(default="builtin", description="engine that samples; each draws its own numbers")
     pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the writer sees none")
-    rollout: RolloutEngineName = Field(default="builtin", description="engine that writes")
 
 
 class SFTConfig(Strict):

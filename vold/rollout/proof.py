@@ -84,7 +84,7 @@ class SyncProof:
 
 
 def weights_of(model: LanguageModel) -> Weights:
-    """The live tensors of ``model``, adapters merged, and what it makes of the probes; only merged tensors are copies."""
+    """The live tensors of ``model`` (copies where adapters are merged in) and what it makes of the probes."""
     prompts = [EncodedPrompt(model.encode_text(_PROBE))]
     if isinstance(model, Student):
         picture = Image.radial_gradient("L").resize((112, 84)).convert("RGB")

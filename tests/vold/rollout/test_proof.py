@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import need
+from vold.config import LoraConfig
 from vold.models import LanguageModel, Student, load_student
+from vold.models.lora import add_adapters
 from vold.rollout.proof import Reading, SyncError, Weights, fingerprint, prove, weights_of
 
 FLOAT = torch.float32
@@ -70,6 +73,21 @@ def test_a_tied_head_is_compared_under_both_names(weights: Weights) -> None:
     assert weights.tensors["lm_head.weight"].data_ptr() == (
         weights.tensors["model.language_model.embed_tokens.weight"].data_ptr()
     )
+
+
+def test_adapters_are_handed_over_merged(student_path: Path, weights: Weights) -> None:
+    need("peft", "lora")
+    model = load_student(student_path)
+    add_adapters(model, LoraConfig(rank=2, targets=("q_proj",)), seed=1)
+    with torch.no_grad():
+        for name, parameter in model.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    adapted = weights_of(model)
+    assert adapted.tensors.keys() == weights.tensors.keys()
+    differ = {name for name in adapted.tensors if not torch.equal(adapted.tensors[name], weights.tensors[name])}
+    assert differ == {f"model.language_model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)}
+    assert adapted.probes[0].logprobs != pytest.approx(weights.probes[0].logprobs, abs=1e-3)
 
 
 def test_one_update_too_small_for_the_probe_is_caught(student_path: Path) -> None:

@@ -15,13 +15,12 @@ from scipy.stats import chisquare
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
 from tests.vold.rollout.agreement import largest_difference, prompts_of
-from vold.config import Execution, RLConfig, TracesConfig, VLLMExecution
+from vold.config import Execution, RLConfig, VLLMExecution
 from vold.data.prompts import Prompt, write_jsonl
-from vold.data.tracing import write_traces
 from vold.models import EncodedPrompt, Student, load_student
 from vold.rollout.base import EngineError, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
-from vold.rollout.proof import SyncError, weights_of
+from vold.rollout.proof import SyncError, prove, weights_of
 from vold.rollout.vllm import VLLMEngine
 from vold.rollout.vllm_worker import WorkerExtension
 from vold.training import rl
@@ -296,16 +295,19 @@ def test_an_exception_in_the_engine_is_told_from_a_refusal(
         engine.generate([request], sampling(student))
 
 
-def test_a_fresh_engine_in_the_same_process_writes_traces_of_a_text_only_model_in_bfloat16(
-    engine: VLLMEngine, teacher_path: Path, tmp_path: Path
-) -> None:
+def test_a_fresh_engine_in_the_same_process_is_proven_in_bfloat16(engine: VLLMEngine, path: Path) -> None:
     engine.close()  # the last test of this module
-    prompts = tmp_path / "prompts.jsonl"
-    write_jsonl(prompts, [Prompt(f"p{i}", f"[{i}+1]solve", str(i)) for i in range(6)])
-    config = TracesConfig(rollout="vllm", max_new_tokens=20, temperature=1.5)
-    execution = Execution(threads=1, device="cpu", dtype="bfloat16", rollout_batch=4)
-    write_traces(config, writer=teacher_path, prompts=prompts, run=tmp_path / "run", seed=1, execution=execution)
-    summary = json.loads((tmp_path / "run" / "out" / "summary.json").read_text())
-    assert summary["prompts"] == 6 == summary["written"] + summary["dropped_long"]
-    assert 0 < summary["mean_tokens"] <= 20
     assert not torch.distributed.is_initialized(), "closing an engine takes its process groups along"
+    model = load_student(path)
+    fresh = VLLMEngine(path, engine.settings, device=torch.device("cpu"), dtype="bfloat16", max_batch=4)
+    try:
+        shift(model, 0.05)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            weights = weights_of(model)
+        assert fresh.sync(weights).tensors == len(weights.tensors)
+        reading = fresh.load(weights)
+        shift(model, 1e-2)
+        with pytest.raises(SyncError, match="is not the trainer's"), torch.autocast("cpu", dtype=torch.bfloat16):
+            prove(weights_of(model), reading, torch.bfloat16)
+    finally:
+        fresh.close()
