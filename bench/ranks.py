@@ -23,6 +23,8 @@ from bench.errors import ErrorClass, StageError, classify, describe
 from vold.config import Execution
 from vold.files import DiskFullError, is_disk_full
 
+_GRACE = 1.0
+
 
 def launches(execution: Execution) -> bool:
     """Whether the stage must be handed to ``run_on_ranks``: it wants several processes and this is none of them."""
@@ -67,17 +69,25 @@ def run_on_ranks(processes: int, work: str, arguments: tuple[Any, ...], logs: Pa
 def _wait(ranks: list[tuple[Any, connection.Connection]], progress: Callable) -> None:
     """Pass progress on until all ranks have ended well; raises the first one's error.
 
-    Whoever fails first is the cause: the others notice only when its connections close, after its message.
+    Whoever fails first is the cause: the others notice only when its connections close, after its message. One that
+    was killed says nothing, so a message is held back for a moment to see whether there is one.
     """
     while running := [(process, pipe) for process, pipe in ranks if process.exitcode is None]:
-        connection.wait(
-            [source for process, pipe in running for source in (process.sentinel, pipe) if not _shut(source)]
-        )
-        for _, pipe in ranks:
-            _listen(pipe, progress)
-        for process, _ in ranks:
-            if process.exitcode:
-                raise StageError(ErrorClass.INFRASTRUCTURE, _how(process))
+        sources = [source for process, pipe in running for source in (process.sentinel, pipe) if not _shut(source)]
+        connection.wait(sources)
+        try:
+            for _, pipe in ranks:
+                _listen(pipe, progress)
+        except Exception:
+            connection.wait([process.sentinel for process, _ in running], timeout=_GRACE)
+            _raise_death([process for process, _ in ranks if (process.exitcode or 0) < 0])
+            raise
+        _raise_death([process for process, _ in ranks if process.exitcode])
+
+
+def _raise_death(dead: list[Any]) -> None:
+    for process in dead:
+        raise StageError(ErrorClass.INFRASTRUCTURE, _how(process))
 
 
 def _shut(source: Any) -> bool:

@@ -4,11 +4,17 @@ import logging
 import os
 import signal
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
+from vold.teacher import Teacher
 from vold.training import rl
+from vold.training.optim import Optimizer
 from vold.training.progress import Progress
 from vold.training.rl import train_rl
+from vold.training.runtime import start
 from vold.training.sft import train_sft
 
 STEPS = 5
@@ -24,7 +30,8 @@ EXECUTION = {"device": "cpu", "threads": 1, "checkpoint_every": 3, "micro_batch_
 
 def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) -> None:
     """One stage on the tiny models under ``home``."""
-    execution = Execution.model_validate({**EXECUTION, "parallel": {"strategy": strategy}})
+    fields = {"parallel": {"strategy": strategy}, "gradient_checkpointing": strategy == "zero3"}
+    execution = Execution.model_validate(EXECUTION | fields)
     shared = {"student": home / "student", "run": run, "seed": 3, "execution": execution, "progress": progress}
     if stage == "sft":
         train_sft(SFT, traces=home / "traces.jsonl", **shared)
@@ -34,15 +41,26 @@ def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) 
 
 
 def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress) -> None:
-    """Several stages one after the other, to start the processes only once; resumes what is there."""
+    """Several stages one after the other, to start the processes only once; resumes what is there.
+
+    In a stage called ``rl_poisoned`` the teacher's states are NaN on the last rank in the second step.
+    """
+    score = Teacher.score
     for stage, strategy, run in runs:
+        calls: list[int] = []
+
+        def poisoned(self: Teacher, *arguments: Any, calls: list[int] = calls) -> torch.Tensor:
+            calls.append(1)
+            states = score(self, *arguments)
+            return states * torch.nan if len(calls) == 2 and os.environ["RANK"] == "1" else states
+
+        Teacher.score = poisoned if stage == "rl_poisoned" else score
         train(stage, strategy, home, run, progress)
+    Teacher.score = score
 
 
 def train_and_die(stage: str, strategy: str, home: Path, run: Path, rank: str, progress: Progress) -> None:
     """``rank`` is killed in the fifth step, after the checkpoint of the third."""
-    from vold.training.optim import Optimizer
-
     steps, step = [], Optimizer.step
 
     def counted(self: Optimizer, loss: float, rate: float) -> tuple[float, bool]:
@@ -57,10 +75,6 @@ def train_and_die(stage: str, strategy: str, home: Path, run: Path, rank: str, p
 
 def refuse(progress: Progress) -> None:
     """Rank 1 finds its input wrong; the others wait for it."""
-    import torch
-
-    from vold.training.runtime import start
-
     logging.getLogger("vold.training.health").warning("told by rank %s", os.environ["RANK"])
     start(Execution.model_validate(EXECUTION))
     if os.environ["RANK"] == "1":

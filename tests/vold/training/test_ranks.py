@@ -17,8 +17,9 @@ from vold.training.progress import silent
 
 pytestmark = pytest.mark.slow
 WORK = "tests.vold.training.rank_work"
-STRATEGIES = ("none",)
+STRATEGIES = ("none", "zero2", "zero3")
 RUNS = [(stage, strategy) for stage in ("sft", "rl") for strategy in STRATEGIES]
+POISONED = [("rl_poisoned", strategy) for strategy in STRATEGIES]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def whole(home: Path) -> Path:
     need("deepspeed", "deepspeed")
     for stage in ("sft", "rl"):
         rank_work.train(stage, "none", home, home / f"{stage}-one", silent)
-    runs = [(stage, strategy, home / f"{stage}-{strategy}") for stage, strategy in RUNS]
+    runs = [(stage, strategy, home / f"{stage}-{strategy}") for stage, strategy in [*RUNS, *POISONED]]
     run_on_ranks(2, f"{WORK}:train_all", (runs, home), home, silent)
     return home
 
@@ -74,6 +75,35 @@ def test_the_published_checkpoint_is_whole(stage: str, strategy: str, whole: Pat
         if file.suffix != ".safetensors" and file.name != "config.json":
             assert (out / file.name).read_bytes() == file.read_bytes()
     assert not (out.parent / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(strategy: str, whole: Path) -> None:
+    found = rows(whole / f"rl_poisoned-{strategy}")
+    assert [row["skipped"] for row in found] == [0, 1, 0, 0, 0]
+    assert found[1]["loss"] is None and found[0] == rows(whole / f"rl-{strategy}")[0]
+    # The third step meets the weights of the second: its teacher, its prompts and its entropy are as they were.
+    assert all(row["loss"] is not None for row in found[2:])
+    weights = load_student(whole / f"rl_poisoned-{strategy}" / "out").model.state_dict()
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_a_killed_run_over_two_processes_ends_bit_for_bit_like_one_never_killed(whole: Path, tmp_path: Path) -> None:
+    """SFT with ZeRO-2 and RL with ZeRO-3, one losing its first process and the other its second."""
+    killed = [("sft", "zero2", "1"), ("rl", "zero3", "0")]
+    for stage, strategy, rank in killed:
+        arguments = (stage, strategy, whole, tmp_path / stage, rank)
+        with pytest.raises(StageError, match=f"rank {rank} was ended by signal 9") as caught:
+            run_on_ranks(2, f"{WORK}:train_and_die", arguments, tmp_path, silent)
+        assert caught.value.error_class is ErrorClass.INFRASTRUCTURE
+        assert [path.name for path in (tmp_path / stage / "checkpoints").iterdir()] == ["step-00000003"]
+    with pytest.raises(ValueError, match="written by a run with zero2 over 2 processes, this one has whole weights"):
+        rank_work.train("sft", "none", whole, tmp_path / "sft", silent)
+    run_on_ranks(2, f"{WORK}:train_all", ([(*run[:2], tmp_path / run[0]) for run in killed], whole), tmp_path, silent)
+    for stage, strategy, _ in killed:
+        for file in ("metrics.jsonl", "out/model.safetensors"):
+            resumed, never = tmp_path / stage / file, whole / f"{stage}-{strategy}" / file
+            assert resumed.read_bytes() == never.read_bytes(), (stage, file)
 
 
 def test_an_error_on_one_process_ends_all_and_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

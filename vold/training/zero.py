@@ -1,0 +1,186 @@
+"""DeepSpeed's ZeRO behind the optimizer that the loops know: what is trained is cut up over the processes.
+
+Everything DeepSpeed sees is one module whose forward is a loss (a closure over the student), so its hooks cover the
+whole of it, the output head included.
+"""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vold.config import Execution, OptimizerConfig
+from vold.data.sequences import TokenSequence, completion_hidden
+from vold.distributed import Ranks
+from vold.models import Student
+from vold.training.optim import MOMENTS, Optimizer
+
+# Its forward pass is all that a rank computes to keep step with ranks that have more to do.
+_NOTHING = TokenSequence((0,), (0,))
+
+
+class _Computation(torch.nn.Module):
+    """What is trained (and, in ZeRO-3, what is cut up): its parts of the student; its forward is any loss over them."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.trunk = student.trunk
+        self.output = student.model.get_output_embeddings()
+
+    def forward(self, loss: Callable[[], Tensor]) -> Tensor:
+        return loss()
+
+
+class ZeroOptimizer(Optimizer):
+    """ZeRO-2 or ZeRO-3 over ``ranks``, one of which may be all there is.
+
+    Collective operations happen in every forward and backward pass, so all ranks run equally many.
+    """
+
+    def __init__(
+        self, student: Student, config: OptimizerConfig, max_nonfinite: int, execution: Execution, ranks: Ranks
+    ) -> None:
+        """Raises ValueError where DeepSpeed is missing, or where a vision part is to be trained."""
+        if any(p.requires_grad for p in student.model.model.visual.parameters()):
+            raise ValueError(
+                f"execution.parallel.strategy {execution.parallel.strategy}: vision tower and merger cannot be trained "
+                "with it, as not every process sees a picture in every pass; freeze both, or use strategy none"
+            )
+        super().__init__(student.model, config, max_nonfinite, ranks)
+        strategy = execution.parallel.strategy
+        self.layout = f"{strategy} over {ranks.world} processes"
+        self.file = f"state-{ranks.rank}.safetensors"
+        self.student = student
+        # Afterwards the weights are no longer whole and could not say how many rows the head has.
+        self.vocabulary = (student.banned_ids, student.stop_ids)
+        computation = _Computation(student)
+        self._deepspeed = _import(student.device)
+        self.engine: Any = self._deepspeed.initialize(
+            model=computation, optimizer=self.adamw, config=_settings(execution, config, ranks)
+        )[0]
+        self.zero: Any = self.engine.optimizer
+        self.cuts_weights = strategy == "zero3"
+        if self.cuts_weights:
+            self._deepspeed.zero.register_external_parameter(computation, student.head)
+
+    def batches(self, batches: Iterable[list[int]]) -> Iterator[list[int]]:
+        """The micro-batches of this rank; after the last it keeps step with the ranks that have more."""
+        own = list(batches)
+        missing = max(self.ranks.max(len(own)), 1) - len(own)
+        yield from own
+        for _ in range(missing):
+            self.accumulate(self._nothing)
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 with a gradient of 0 at every trained weight."""
+        hidden = completion_hidden(self.student, [_NOTHING])
+        return (hidden.sum() + self.student.head[0].sum()) * 0
+
+    def accumulate(self, loss: Callable[[], Tensor]) -> Tensor:
+        value = self.engine(loss)
+        # DeepSpeed averages over ranks what here must be summed.
+        self.engine.backward(value * self.ranks.world)
+        return value.detach()
+
+    def _update(self, loss: float, rate: float) -> tuple[float, bool]:
+        if not math.isfinite(loss):
+            # DeepSpeed itself drops a step whose gradient is not finite, on every rank.
+            self.accumulate(lambda: self._nothing() * torch.nan)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm()), self.engine.was_step_applied()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        if not self.cuts_weights:
+            yield
+            return
+        parameters = list(self.engine.module.parameters())
+        hooks = self.zero.parameter_offload
+        with self._deepspeed.zero.GatheredParameters(parameters):
+            # With its hooks in place every forward pass would cut the weights up again.
+            for hook in (*hooks.forward_hooks, *hooks.backward_hooks):
+                hook.remove()
+            for parameter in parameters:
+                parameter.ds_active_sub_modules.clear()
+            hooks.forward_hooks, hooks.backward_hooks = [], []
+            try:
+                yield
+            finally:
+                hooks._register_deepspeed_module(hooks.module)
+
+    def _flat(self) -> list[Tensor]:
+        """This rank's pieces of the trained weights, in full precision."""
+        return list(
+            self.zero.fp32_partitioned_groups_flat if self.cuts_weights else self.zero.single_partition_of_fp32_groups
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for index, piece in enumerate(self._flat()):
+            found[f"weight/{index}"] = piece.detach()
+            for key, value in self.adamw.state.get(piece, {}).items():
+                found[f"{key}/{index}"] = value
+        return found
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        pieces = self._flat()
+        shapes = {f"weight/{index}": piece.shape for index, piece in enumerate(pieces)}
+        if shapes != {name: value.shape for name, value in tensors.items() if name.startswith("weight/")}:
+            raise ValueError("other weights are trained")
+        for index, piece in enumerate(pieces):
+            piece.copy_(tensors[f"weight/{index}"])
+            moments = {key: tensors[f"{key}/{index}"] for key in MOMENTS if f"{key}/{index}" in tensors}
+            if moments:
+                self.adamw.state[piece] = {k: v if k == "step" else v.to(piece.device) for k, v in moments.items()}
+        if not self.cuts_weights:
+            self.zero.update_lp_params()
+            return
+        self.zero._partition_all_parameters()
+        for index in range(len(pieces)):
+            self.zero._reassign_or_swap_out_partitioned_parameters(index)
+        kept = self.zero.persistent_parameters
+        if kept:
+            kept[0].all_gather(kept)
+
+
+def _import(device: torch.device) -> Any:
+    # Else it takes the GPU where there is one, whatever the model is on.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise ValueError(
+            "execution.parallel.strategy needs DeepSpeed: pip install 'vold-bench[deepspeed]', or choose strategy none"
+        ) from error
+    # Its collectives for CPUs would be compiled at first use, for minutes; gloo's serve.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)  # names that it still uses
+    return deepspeed
+
+
+def _settings(execution: Execution, config: OptimizerConfig, ranks: Ranks) -> dict[str, Any]:
+    stage = 3 if execution.parallel.strategy == "zero3" else 2
+    zero: dict[str, Any] = {"stage": stage}
+    if execution.parallel.offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_batch_size": ranks.world,
+        "train_micro_batch_size_per_gpu": 1,
+        # A step ends when ``step`` is called, however many micro-batches came before.
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": config.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+    }
