@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import vold  # noqa: F401  before transformers: see vold.torchvision_cpu
 
 if TYPE_CHECKING:
-    from vold.config import RLConfig
+    from vold.config import Execution, RLConfig
 
 PROFILE = Path(__file__).resolve().parents[1] / "ablations" / "profiles" / "small.yaml"
 SEED = 1
@@ -99,6 +99,14 @@ def rl_config(trial: Trial) -> "RLConfig":
     return RLConfig.model_validate(settings)
 
 
+def _execution(trial: Trial, steps: int) -> "Execution":
+    """The small profile's, without a checkpoint on the way."""
+    from bench.matrix.profile import load_profile
+
+    execution = load_profile(PROFILE).settings.execution
+    return execution.model_copy(update={"threads": trial.threads, "checkpoint_every": steps + 1})
+
+
 def materialise(trial: Trial, directory: Path) -> Path:
     """As many training problems as the trial draws, as JSONL; with their pictures beside it where asked for."""
     from PIL import Image
@@ -125,7 +133,6 @@ def materialise(trial: Trial, directory: Path) -> Path:
 def run_ours(trial: Trial, directory: Path) -> tuple[list[Step], float]:
     """All steps of ``train_rl`` as its own timing.jsonl tells them, and the memory held when the first had ended."""
     from bench.smallworld import checkpoint_path
-    from vold.config import Execution
     from vold.training.rl import train_rl
 
     config, run = rl_config(trial), directory / "run"
@@ -137,7 +144,7 @@ def run_ours(trial: Trial, directory: Path) -> tuple[list[Step], float]:
         prompts=materialise(trial, directory),
         run=run,
         seed=SEED,
-        execution=Execution(device="cpu", threads=trial.threads, checkpoint_every=config.steps + 1),
+        execution=_execution(trial, config.steps),
         progress=lambda done, total, metrics: ends.append((time.process_time(), memory_mb("VmRSS"))),
     )
     timing, metrics = (

@@ -41,15 +41,21 @@ class Packed:
     predicting: Tensor
 
 
-def micro_batches(sequences: Sequence[TokenSequence], budget: int) -> Iterator[list[int]]:
-    """Indices of ``sequences`` in batches of at most ``budget`` tokens, a shared prompt counted once.
+def micro_batches(
+    sequences: Sequence[TokenSequence], budget: int, among: Sequence[int] | None = None
+) -> Iterator[list[int]]:
+    """Indices of ``sequences`` (only those ``among``) in batches of at most ``budget`` tokens, a shared prompt once.
 
     Sequences of one prompt stay together, prompts with the longest completions come first. A single sequence over
     the budget is a batch of its own. Sequences without completion have nothing to learn from and are left out.
     """
     batch: list[int] = []
     size = 0
-    groups = [[index for index in group if sequences[index].completion_ids] for group in _by_prompt(sequences)]
+    chosen = set(range(len(sequences)) if among is None else among)
+    groups = [
+        [index for index in group if index in chosen and sequences[index].completion_ids]
+        for group in _by_prompt(sequences)
+    ]
     for group in sorted(filter(None, groups), key=lambda group: (-max(len(sequences[i]) for i in group), group[0])):
         shared = 0
         for index in group:

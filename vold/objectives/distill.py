@@ -70,7 +70,7 @@ def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
     an unmasked one then makes the loss non-finite. ``k1_advantage`` and ``k1_control`` have the gradient of
     interest, not its value. Raises ValueError for an unknown estimator or a teacher that did not speak.
     """
-    share = {"wrong": 1 - batch.rewards, "correct": batch.rewards, "all": torch.ones_like(batch.rewards)}[mask]
+    share = mask_share(batch.rewards, mask)
     live = share != 0
     if estimator in _SAMPLED:
         # Behind the mask the teacher is replaced, not multiplied away: 0 * inf would be NaN.
@@ -85,6 +85,11 @@ def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
         names = ", ".join([*_SAMPLED, *_EXACT, "topk"])
         raise ValueError(f"unknown estimator {estimator!r}: one of {names} (k1 as a loss has no gradient)")
     return torch.where(live, values * share, torch.zeros_like(values))
+
+
+def mask_share(rewards: Tensor, mask: Mask) -> Tensor:
+    """How much of the term a rollout with this reward gets: wrong (1 - r), correct (r) or all (1)."""
+    return {"wrong": 1 - rewards, "correct": rewards, "all": torch.ones_like(rewards)}[mask]
 
 
 def distill_weight(config: DistillConfig, step: int, total: int) -> float:

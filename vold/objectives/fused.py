@@ -102,9 +102,10 @@ def head_loss(
     Arguments as in ``token_stats``; ``divergence`` is computed where it is part of the loss, and the exact KL beside
     it to be looked at, unless ``kl`` is False.
     """
+    learns = torch.is_grad_enabled()
     with torch.no_grad():
         view = _View.of(hidden, head, targets, temperature, teacher, kl)
-        gradients = _Gradients.of(hidden, head)
+        gradients = _Gradients.of(hidden, head) if learns else _Gradients(None, None)
         parts = [
             _learn(view, span, loss, divergence, gradients) for span in _spans(len(targets), head.rows, chunk_elements)
         ]

@@ -93,9 +93,9 @@ class BuiltinEngine:
             ended = torch.isin(ids, stops)
             if ended.any():
                 lengths[rows[ended]], stopped[rows[ended]] = step + 1, True
-                keep = (~ended).nonzero()[:, 0]
-                rows, ids = rows[keep], ids[keep]
-                state.select(keep)
+                leaving = _Leaving(ended)
+                rows, ids = leaving.closed_up(rows), leaving.closed_up(ids)
+                state.close_up(leaving)
             if len(rows) == 0 or step + 1 == sampling.max_new_tokens:
                 break
             state.advance(ids)
@@ -115,6 +115,20 @@ def _completions(tokens: Tensor, logprobs: Tensor, lengths: Tensor, stopped: Ten
         Completion(tuple(ids[:length]), tuple(values[:length]), "stop" if stop else "length")
         for ids, values, length, stop in rows
     ]
+
+
+class _Leaving:
+    """Which rows of a batch have ended [rows] bool: rows from its end take their places, so that few are copied."""
+
+    def __init__(self, ended: Tensor) -> None:
+        self.left = len(ended) - int(ended.sum())
+        self.holes = ended[: self.left].nonzero()[:, 0]
+        self.movers = (~ended[self.left :]).nonzero()[:, 0] + self.left
+
+    def closed_up(self, values: Tensor) -> Tensor:
+        """The rows of ``values`` [rows, ...] that go on, in their new places; overwrites."""
+        values[self.holes] = values[self.movers]
+        return values[: self.left]
 
 
 class _Prefill:
@@ -175,11 +189,12 @@ class _State:
             padding = padding.masked_fill(~prefill.valid, -torch.inf)
             self.mask = torch.nn.functional.pad(padding, (0, prefill.room))[owner][:, None, None]
 
-    def select(self, keep: Tensor) -> None:
-        self.cache.batch_select_indices(keep)
-        self.position = self.position[keep]
+    def close_up(self, leaving: "_Leaving") -> None:
+        for layer in self.cache.layers:
+            layer.close_up(leaving.holes, leaving.movers, leaving.left)
+        self.position = leaving.closed_up(self.position)
         if self.mask is not None:
-            self.mask = self.mask[keep]
+            self.mask = leaving.closed_up(self.mask)
 
     def advance(self, ids: Tensor) -> None:
         self.width += 1

@@ -29,6 +29,13 @@ class GrowingLayer(DynamicLayer):
         self._keys, self._values = self._keys[indices], self._values[indices]
         self._expose()
 
+    def close_up(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        """Move the rows ``movers`` to ``holes`` and keep the first ``count``: what stays is not copied."""
+        for buffer in (self._keys, self._values):
+            buffer[holes] = buffer[movers]
+        self._keys, self._values = self._keys[:count], self._values[:count]
+        self._expose()
+
     def _grown(self, buffer: Tensor, filled: int) -> Tensor:
         rows, heads, _, size = buffer.shape
         wider = buffer.new_empty(rows, heads, self._length + _ROOM, size)

@@ -39,6 +39,10 @@ class Backward:
         """The micro-batches of this rank, one ``accumulate`` each."""
         return iter(batches)
 
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, every rank holds all weights of the model and may run it as often as it likes."""
+        return nullcontext()
+
     def accumulate(self, loss: Callable[[], Tensor]) -> Tensor:
         """Compute a scalar and add its gradients to those of the step; returns its value."""
         value = loss()
@@ -107,10 +111,6 @@ class Optimizer(Backward):
                 parameter.grad = torch.zeros_like(parameter)
             if self.ranks.world > 1:
                 torch.distributed.all_reduce(parameter.grad)
-
-    def whole(self) -> AbstractContextManager[None]:
-        """Inside, every rank holds all weights of the model and may run it as often as it likes."""
-        return nullcontext()
 
     def tensors(self) -> dict[str, Tensor]:
         """What this rank's file of the resumable state holds, nothing where another rank writes it."""

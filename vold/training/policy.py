@@ -10,7 +10,7 @@ from vold.config import Execution, RLConfig
 from vold.data.sequences import completion_hidden, completion_targets, micro_batches, token_index
 from vold.models import LanguageModel, Student
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import exact_divergence, teacher_term
+from vold.objectives.distill import exact_divergence, mask_share, teacher_term
 from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
 from vold.objectives.grpo import per_sequence, policy_loss, truncated_importance
 from vold.objectives.reduce import token_weights
@@ -76,8 +76,13 @@ class Objective:
         first update on these rollouts; None on that first update, whose weights are still those that sampled.
         """
         run = _Pass(self, rollouts, teacher_states, distill_weight, old_logprobs)
-        for rows in self.optimizer.batches(micro_batches(rollouts.sequences, self.execution.micro_batch_tokens)):
+        budget, teaching = self.execution.micro_batch_tokens, run.teaching().tolist()
+        some, none = ([row for row, teaches in enumerate(teaching) if teaches == wanted] for wanted in (True, False))
+        for rows in self.optimizer.batches(micro_batches(rollouts.sequences, budget, some)):
             self.optimizer.accumulate(partial(run.loss, rows))
+        with torch.no_grad(), self.optimizer.whole():
+            for rows in micro_batches(rollouts.sequences, budget, none):
+                run.loss(rows)
         return run.update()
 
 
@@ -116,6 +121,15 @@ class _Pass:
         self.distill_weights *= rollouts.taught
         self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
         self.seen: list[tuple[Tensor, TokenStats, dict[str, Tensor]]] = []
+
+    def teaching(self) -> Tensor:
+        """Which rollouts [N] can have a gradient; the others are read for the metrics alone."""
+        teaches = torch.zeros_like(self.rollouts.rewards, dtype=torch.bool)
+        if self.config.reward_weight > 0:
+            teaches |= self.rollouts.advantages != 0
+        if self.distill_weight > 0:
+            teaches |= mask_share(self.rollouts.rewards, self.config.distill.mask) != 0
+        return teaches
 
     def loss(self, rows: list[int]) -> Tensor:
         """The summand of the rollouts ``rows``."""

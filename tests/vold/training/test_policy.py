@@ -185,6 +185,34 @@ def test_a_batch_of_all_equal_rewards_without_a_teacher_moves_nothing(fresh: Stu
     assert not any(p.grad is not None and p.grad.any() for p in fresh.model.parameters())
 
 
+def test_rollouts_without_signal_are_read_for_the_metrics_and_not_back_propagated(
+    fresh: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = replace(rollouts(fresh), advantages=torch.tensor([*ADVANTAGES[:3], 0.0, 0.0, 0.0]))
+    tokens = sum(map(len, COMPLETIONS))
+    signal = [
+        -advantage * plain_logprobs(fresh, fresh.encode_text("a"), completion)[1].sum() / tokens
+        for completion, advantage in zip(COMPLETIONS[:3], ADVANTAGES, strict=False)
+    ]
+    torch.stack(signal).sum().backward()
+    expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
+    fresh.model.zero_grad(set_to_none=True)
+    seen: list[tuple[bool, int]] = []
+    hidden = policy.completion_hidden
+
+    def spy(model: LanguageModel, part: list[TokenSequence]) -> torch.Tensor:
+        seen.append((torch.is_grad_enabled(), len(part)))
+        return hidden(model, part)
+
+    monkeypatch.setattr(policy, "completion_hidden", spy)
+    update = Objective(fresh, None, RLConfig(), Execution()).backward(batch, None, 0.0)
+    assert sorted(seen) == [(False, 3), (True, 3)]
+    torch.testing.assert_close(update.stats.logprobs, batch.logprobs, atol=1e-4, rtol=1e-4)
+    for name, parameter in fresh.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
+
+
 def test_config_refuses_an_objective_of_nothing() -> None:
     with pytest.raises(ValueError, match="nothing to optimise"):
         RLConfig(reward_weight=0.0, distill=DistillConfig(weight=0.0))
