@@ -17,6 +17,7 @@ from torch import Tensor
 from vold.objectives.divergence import Divergence, expectation, reverse_kl
 
 CHUNK_ELEMENTS = 1 << 25
+_ROWS = 1 << 14
 # Finite, so that a banned id contributes 0 * finite = 0 to sums over the vocabulary, and not NaN.
 BANNED = -1e30
 
@@ -151,19 +152,19 @@ class _View:
 
     def read(self, span: slice, divergence: Divergence | None) -> tuple[TokenStats, Tensor, Tensor | None]:
         """Statistics of ``span``, the student's probabilities [n, R], and the slope of ``divergence`` [n, R]."""
+        # Three arrays [n, R] at a time, a fourth where the KL is looked at beside another divergence.
         student, chosen = self._log_softmax(span)
+        teacher, teacher_chosen = (None, None) if self.teacher is None else self.teacher._log_softmax(span)
         p = student.exp()
         entropy = expectation(p, student).neg_()
-        if self.teacher is None:
+        if teacher is None:
             return TokenStats(chosen, entropy), p, None
-        teacher, teacher_chosen = self.teacher._log_softmax(span)
-        kl = expectation(p, student - teacher) if self.kl and divergence is not reverse_kl else None
         if divergence is None:
+            kl = expectation(p, student.sub_(teacher)) if self.kl else None
             return TokenStats(chosen, entropy, teacher_chosen, kl), p, None
+        kl = expectation(p, student - teacher) if self.kl and divergence is not reverse_kl else None
         value, slope = divergence(student, teacher, p)
-        if divergence is reverse_kl:
-            kl = value
-        return TokenStats(chosen, entropy, teacher_chosen, kl, value), p, slope
+        return TokenStats(chosen, entropy, teacher_chosen, value if divergence is reverse_kl else kl, value), p, slope
 
     def _log_softmax(self, span: slice) -> tuple[Tensor, Tensor]:
         """[n, R] in float32 or better, and its values at the targets [n]."""
@@ -207,8 +208,10 @@ class _Gradients:
                 rows = self.weight[: len(view.weight)]
                 if rows.dtype == by_logits.dtype:
                     rows.addmm_(by_logits.T, view.hidden[span])
-                else:
-                    rows.add_(torch.mm(by_logits.T, view.hidden[span]))
+                    return
+                # Products in half precision are added up in float32, some rows at a time.
+                for block, part in zip(rows.split(_ROWS), by_logits.T.split(_ROWS), strict=True):
+                    block.add_(torch.mm(part, view.hidden[span]))
 
 
 def _learn(
