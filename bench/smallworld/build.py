@@ -117,5 +117,12 @@ def _publish(task: "StudentPretraining | TeacherPretraining", directory: Path, c
     if card["blueprint"]["notation"] is None:
         task.batcher.image_processor.save_pretrained(directory)
     weights = (directory / "model.safetensors").read_bytes()
-    card |= {"torch": torch.__version__, "sha256": sha256(weights).hexdigest(), "synthetic": True}
+    # The same recipe gives the same bytes on one kind of processor: torch's kernels differ between kinds.
+    processor = torch.backends.cpu.get_cpu_capability()
+    card |= {
+        "torch": torch.__version__,
+        "processor": processor,
+        "sha256": sha256(weights).hexdigest(),
+        "synthetic": True,
+    }
     (directory / "recipe.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
