@@ -36,8 +36,9 @@ def add_adapters(student: Student, config: LoraConfig, seed: int) -> None:
     student.model.eval()
 
 
+@torch.no_grad()
 def merged_weights(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights under their names in a checkpoint, adapters added to the layers that they adapt."""
+    """The weights under their names in a checkpoint; adapters are added to the layers that they adapt, in copies."""
     modules = dict(model.model.named_modules())
     merged: dict[str, Tensor] = {}
     for name, tensor in model.model.state_dict().items():

@@ -12,7 +12,7 @@ from tests.conftest import need
 from vold.config import LoraConfig
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets
 from vold.models import LanguageModel, Student, load_student, save_checkpoint
-from vold.models.lora import add_adapters
+from vold.models.lora import add_adapters, merged_weights
 from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 
@@ -102,3 +102,10 @@ def test_an_unknown_target_is_named_with_the_choices(build_student: Callable[...
     need("peft", "lora")
     with pytest.raises(ValueError, match=r"lora\.targets: no linear layer 'query'; choose from .*q_proj"):
         add_adapters(load_student(student_path), LoraConfig(targets=("query",)), seed=1)
+
+
+def test_merged_weights_are_the_very_tensors_where_nothing_is_adapted(adapted: Student, student: Student) -> None:
+    live, merged = student.model.state_dict(), merged_weights(student)
+    assert merged.keys() == live.keys() == merged_weights(adapted).keys()
+    assert all(merged[name].data_ptr() == tensor.data_ptr() for name, tensor in live.items())
+    assert not any(tensor.requires_grad for tensor in merged_weights(adapted).values())
