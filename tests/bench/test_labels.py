@@ -47,12 +47,12 @@ def judged(root: Path, name: str) -> Iterator[tuple[str, bool]]:
         yield row["label"], verdict.correct
 
 
-@pytest.mark.parametrize(("name", "count"), [("first.jsonl", 440)])
-def test_strict_scoring_agrees_with_careful_readers(benchmark_data: Path, name: str, count: int):
+@pytest.mark.parametrize(("name", "count", "least"), [("first.jsonl", 440, 0.99), ("second.jsonl", 240, 0.97)])
+def test_strict_scoring_agrees_with_careful_readers(benchmark_data: Path, name: str, count: int, least: float):
     rows = list(judged(benchmark_data, name))
     assert len(rows) == count
     assert {label for label, _ in rows} == {"right", "wrong", "none"}
     agreeing = sum((label == "right") == correct for label, correct in rows)
     false_positives = sum(correct and label != "right" for label, correct in rows)
-    assert agreeing / count >= 0.99
+    assert agreeing / count >= least
     assert false_positives / count <= 0.003
