@@ -140,7 +140,7 @@ def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
     )
     freeze(student, config.freeze)
     teacher = Teacher(LanguageModel(path, reader.requires_grad_(False), tokenizer), execution.micro_batch_tokens)
-    return RLStage(config, execution, ALONE, student, teacher, _prompts(student, work), seed=0)
+    return RLStage(config, execution, ALONE, student, teacher, _prompts(student, work), validation=(), seed=0)
 
 
 def _prompts(student: Student, work: Work) -> list[Prompt]:
