@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import connection
@@ -79,10 +80,19 @@ def _wait(ranks: list[tuple[Any, connection.Connection]], progress: Callable) ->
             for _, pipe in ranks:
                 _listen(pipe, progress)
         except Exception:
-            connection.wait([process.sentinel for process, _ in running], timeout=_GRACE)
-            _raise_death([process for process, _ in ranks if (process.exitcode or 0) < 0])
+            _raise_death(_killed([process for process, _ in ranks]))
             raise
         _raise_death([process for process, _ in ranks if process.exitcode])
+
+
+def _killed(processes: list[Any]) -> list[Any]:
+    """Those that a signal ended; looks for a moment, as a process closes its connections before it is gone."""
+    until = time.monotonic() + _GRACE
+    while time.monotonic() < until:
+        if dead := [process for process in processes if (process.exitcode or 0) < 0]:
+            return dead
+        time.sleep(0.02)
+    return []
 
 
 def _raise_death(dead: list[Any]) -> None:
@@ -136,7 +146,8 @@ def _rank(
         os.dup2(file, 2)
 
     def progress(*values: Any) -> None:
-        sender.send(("progress", *values))
+        if rank == 0:
+            sender.send(("progress", *values))
 
     if rank == 0:
         logging.getLogger("vold").addHandler(_Relay(sender))

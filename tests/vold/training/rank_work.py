@@ -30,7 +30,8 @@ EXECUTION = {"device": "cpu", "threads": 1, "checkpoint_every": 3, "micro_batch_
 
 def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) -> None:
     """One stage on the tiny models under ``home``."""
-    fields = {"parallel": {"strategy": strategy}, "gradient_checkpointing": strategy == "zero3"}
+    name, _, offload = strategy.partition("+")
+    fields = {"parallel": {"strategy": name, "offload": bool(offload)}, "gradient_checkpointing": strategy == "zero3"}
     execution = Execution.model_validate(EXECUTION | fields)
     shared = {"student": home / "student", "run": run, "seed": 3, "execution": execution, "progress": progress}
     if stage == "sft":

@@ -17,7 +17,7 @@ from vold.training.progress import silent
 
 pytestmark = pytest.mark.slow
 WORK = "tests.vold.training.rank_work"
-STRATEGIES = ("none", "zero2", "zero3")
+STRATEGIES = ("none", "zero2", "zero3", "zero2+offload", "zero3+offload")
 RUNS = [(stage, strategy) for stage in ("sft", "rl") for strategy in STRATEGIES]
 POISONED = [("rl_poisoned", strategy) for strategy in STRATEGIES]
 
