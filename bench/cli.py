@@ -51,6 +51,11 @@ ConfigArgument = Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")
 ProcessesOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that share the training, one a GPU [default: the file's].")
 ]
+BenchmarkOption = Annotated[str, typer.Option(help="mmmu_pro, mathvision, mathvista or logicvista.")]
+RecordsOption = Annotated[
+    Path | None, typer.Option(help="Directory or file of the records [default: $VOLD_BENCH_DATA/BENCHMARK].")
+]
+SplitOption = Annotated[str | None, typer.Option(help="Needed where the benchmark has several.")]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Directory that receives the report.")]
 
 
@@ -163,17 +168,18 @@ def evaluate(
 @app.command()
 def score(
     file: Annotated[Path, typer.Argument(help="Predictions: JSONL rows id, response, or a published file.")],
-    benchmark: Annotated[str, typer.Option(help="mmmu_pro, mathvision, mathvista or logicvista.")],
-    records: Annotated[
-        Path | None, typer.Option(help="Directory or file of the records [default: $VOLD_BENCH_DATA/BENCHMARK].")
-    ] = None,
+    benchmark: BenchmarkOption,
+    records: RecordsOption = None,
     mode: Annotated[str, typer.Option(help="strict, or official: the published procedure, faults kept.")] = "strict",
+    clean_of: Annotated[
+        Path | None, typer.Option(help="A result of `data audit`: also score the problems that it found clean.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the verdict on each row to this file.")] = None,
 ) -> None:
     """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
     from bench import cli_score
 
-    cli_score.run(file, benchmark, records, mode, out)
+    cli_score.run(file, benchmark, records, mode, clean_of, out)
 
 
 @train_app.command()
@@ -231,9 +237,54 @@ def data_list(
     as_json: Json = False,
 ) -> None:
     """The benchmarks under a directory and how many problems each holds."""
-    from bench import cli_info
+    from bench import cli_data
 
-    cli_info.data_list(root, as_json)
+    cli_data.list_records(root, as_json)
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[
+        str, typer.Argument(help="hub:OWNER/NAME@REVISION, a directory or file of parquet, a TSV, or the repository's.")
+    ],
+    benchmark: BenchmarkOption,
+    split: SplitOption = None,
+    out: Annotated[Path, typer.Option(help="Receives BENCHMARK/SPLIT.parquet and a manifest.")] = Path("data"),
+    partial: Annotated[bool, typer.Option("--partial", help="Fewer records than the split has are meant.")] = False,
+    any_version: Annotated[bool, typer.Option("--any-version", help="Accept a TSV of another MD5.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a benchmark's records from any public form into one table with pictures and hashes."""
+    from bench import cli_data
+
+    cli_data.import_records(source, benchmark, split, out, partial, any_version, as_json)
+
+
+@data_app.command("verify")
+def data_verify(
+    root: Annotated[Path, typer.Argument(help="An imported benchmark, or a directory that holds some.")],
+) -> None:
+    """Whether every byte is as imported; what is not is named by file, row and picture."""
+    from bench import cli_data
+
+    cli_data.verify(root)
+
+
+@data_app.command("audit")
+def data_audit(
+    benchmark: BenchmarkOption,
+    against: Annotated[list[str], typer.Option(help="Training data: file:PATH or hub:OWNER/NAME; may be repeated.")],
+    records: RecordsOption = None,
+    split: SplitOption = None,
+    distance: Annotated[
+        int | None, typer.Option(min=0, max=32, help="Bits of 64 in which pictures alike may differ [default: 3].")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write hits and clean ids here, for `score --clean-of`.")] = None,
+) -> None:
+    """Find a benchmark's problems in training data: same or similar pictures, 13 words in a row."""
+    from bench import cli_data
+
+    cli_data.audit(benchmark, against, records, split, distance, out)
 
 
 @smallworld_app.command("build")

@@ -1,4 +1,4 @@
-"""``doctor``, ``data list`` and ``smallworld build``."""
+"""``doctor`` and ``smallworld build``."""
 
 import importlib.util
 import os
@@ -59,37 +59,6 @@ def doctor(as_json: bool) -> None:
 
 def _present(module: str) -> str:
     return "present" if importlib.util.find_spec(module) else "not installed"
-
-
-def data_list(root: Path | None, as_json: bool) -> None:
-    """Print the benchmarks under ``root`` with their numbers of problems."""
-    from bench.benchmarks import BENCHMARKS, DatasetError, read
-
-    place = root or Path(os.environ.get("VOLD_BENCH_DATA", ""))
-    if not place.is_dir() or (root is None and "VOLD_BENCH_DATA" not in os.environ):
-        raise ConfigurationError("give a directory that holds the benchmarks, or set VOLD_BENCH_DATA to it")
-    rows: list[dict[str, Any]] = []
-    for name in BENCHMARKS:
-        folder = place / name
-        if not folder.is_dir():
-            rows.append({"benchmark": name, "problems": 0, "note": f"nothing at {folder}"})
-            continue
-        for split in BENCHMARKS[name].splits:
-            try:
-                found = read(name, folder, split)
-            except DatasetError as error:
-                rows.append({"benchmark": name, "split": split, "problems": 0, "note": str(error)})
-                continue
-            cannot = sum(bool(problem.unscorable) for problem in found.problems)
-            note = f"{cannot} cannot be scored" if cannot else ""
-            rows.append({"benchmark": name, "split": split, "problems": len(found.problems), "note": note})
-    if as_json:
-        print_json(rows)
-        return
-    table = Table("benchmark", "split", "problems", "note")
-    for row in rows:
-        table.add_row(row["benchmark"], row.get("split", "-"), str(row["problems"]), row["note"])
-    Console().print(table)
 
 
 def smallworld_build(out: Path | None, names: list[str], jobs: int) -> None:

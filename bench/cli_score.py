@@ -1,7 +1,6 @@
 """``vold-bench score``: any prediction file, scored strictly or as published."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read
+from bench.audit import clean_ids
+from bench.benchmarks import BENCHMARKS, DatasetError, place_of, read
 from bench.errors import ConfigurationError
 from bench.matrix.source import nearest
 from bench.official import Prediction
@@ -21,7 +21,7 @@ from bench.stats.estimates import accuracy
 from vold.files import write_whole
 
 
-def run(file: Path, benchmark: str, records: Path | None, mode: str, out: Path | None) -> None:
+def run(file: Path, benchmark: str, records: Path | None, mode: str, clean_of: Path | None, out: Path | None) -> None:
     """Score ``file`` and print the result; raises ConfigurationError where file, records or mode do not fit."""
     if benchmark not in BENCHMARKS:
         raise ConfigurationError(f"--benchmark {benchmark}: unknown; {nearest(benchmark, BENCHMARKS)}")
@@ -31,18 +31,22 @@ def run(file: Path, benchmark: str, records: Path | None, mode: str, out: Path |
     problems, split = _problems(benchmark, records, predictions, file)
     scores = score_predictions(benchmark, problems, predictions, "strict" if mode == "strict" else "official")
     result = {**scores.to_json(), "split": split, "file": str(file)}
+    clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, problems))
+    if clean is not None:
+        part = {"n": len(clean.verdicts), "correct": clean.correct, "accuracy": clean.accuracy}
+        result["clean"] = {"audit": str(clean_of), **part}
     if out is not None:
         write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     _show(scores, problems, split)
+    if clean is not None and clean.verdicts:
+        _show(clean, problems, f"{split}, the problems that {clean_of} found clean")
 
 
 def _problems(
     benchmark: str, records: Path | None, predictions: list[Prediction], file: Path
 ) -> tuple[tuple[Problem, ...], str]:
     """The problems of the first split that has all predicted ids, and its name."""
-    if records is None and not os.environ.get("VOLD_BENCH_DATA"):
-        raise ConfigurationError(f"--records: name the directory of {benchmark}'s records, or set VOLD_BENCH_DATA")
-    root = records or Path(os.environ["VOLD_BENCH_DATA"]) / benchmark
+    root = place_of(benchmark, records)
     asked = {prediction.id for prediction in predictions}
     refusal: DatasetError | None = None
     unknown: dict[str, list[str]] = {}

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -76,6 +76,11 @@ class Scores:
     @property
     def guessed(self) -> int:
         return sum(verdict.method == "guessed" for verdict in self.verdicts)
+
+    def of(self, ids: Collection[str]) -> "Scores":
+        """The scores of these problems alone."""
+        verdicts = tuple(verdict for verdict in self.verdicts if verdict.id in ids)
+        return replace(self, verdicts=verdicts, missing=tuple(id for id in self.missing if id in ids))
 
     def to_json(self) -> dict[str, Any]:
         """The form that ``vold-bench score --json`` writes."""

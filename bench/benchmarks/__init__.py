@@ -1,8 +1,9 @@
 """The four benchmarks, one file each: records in their own schemas become problems."""
 
+import os
 from pathlib import Path
 
-from bench.benchmarks import base, logicvista, mathvision, mathvista, mmmu_pro
+from bench.benchmarks import imported, logicvista, mathvision, mathvista, mmmu_pro, repository
 from bench.benchmarks.base import Benchmark, Dataset, DatasetError
 from bench.records import Problem
 
@@ -10,20 +11,35 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (mmmu_pro, mathvision, mathvista, logicvista)
 }
 
-__all__ = ["BENCHMARKS", "Dataset", "DatasetError", "load", "read"]
+__all__ = ["BENCHMARKS", "Dataset", "DatasetError", "known", "load", "place_of", "read"]
 
 
 def read(benchmark: str, root: Path, split: str | None = None, *, require_pictures: bool = True) -> Dataset:
-    """Load a benchmark from its directory, or from one of its record files.
+    """Load a benchmark from its directory (its repository's files, or imported), or from one of its record files.
 
     split: None takes the first, in the benchmark's order, whose records and pictures are all there.
     require_pictures: False serves scoring, which needs none. Raises DatasetError naming file, id and mend.
     """
-    if benchmark not in BENCHMARKS:
-        raise DatasetError(f"unknown benchmark {benchmark!r}; choose from {', '.join(BENCHMARKS)}")
-    return base.read(BENCHMARKS[benchmark], root, split, require_pictures=require_pictures)
+    found = known(benchmark)
+    if imported.is_imported(root):
+        return imported.read(found, root, split, require_pictures=require_pictures)
+    return repository.read(found, root, split, require_pictures=require_pictures)
+
+
+def known(name: str) -> Benchmark:
+    """A benchmark by its name; raises DatasetError."""
+    if name not in BENCHMARKS:
+        raise DatasetError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
 
 
 def load(benchmark: str, root: Path, split: str | None = None) -> list[Problem]:
     """The problems of ``read``."""
     return list(read(benchmark, root, split).problems)
+
+
+def place_of(benchmark: str, records: Path | None) -> Path:
+    """Where a benchmark's records lie: as asked, or under $VOLD_BENCH_DATA. Raises DatasetError."""
+    if records is None and not os.environ.get("VOLD_BENCH_DATA"):
+        raise DatasetError(f"--records: name the directory of {benchmark}'s records, or set VOLD_BENCH_DATA")
+    return records or Path(os.environ["VOLD_BENCH_DATA"]) / benchmark

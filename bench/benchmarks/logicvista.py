@@ -1,19 +1,22 @@
 """LogicVista: letters for answers, one or several; the options stand in the picture or in the question."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, scorable
+from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.repository import picture_path
 from bench.records import Problem
 
 
-def problem(row: Row, root: Path) -> Problem:
+def problem(row: Row) -> Problem:
     question, answer = row.text("question"), row.text("answer").strip()
     skill = row.fields.get("skill")
     return Problem(
         benchmark="logicvista",
         id=row.id,
         question=question,
-        images=(row.picture(root, f"images/{row.text('imagename')}"),),
+        images=(),
         options=(),
         answer=answer,
         kind="choices" if "," in answer else "choice",
@@ -23,4 +26,38 @@ def problem(row: Row, root: Path) -> Problem:
     )
 
 
-BENCHMARK = Benchmark("logicvista", {"test": ("dataset.json",)}, problem)
+def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+    return (picture_path(row, root, f"images/{row.text('imagename')}"),)
+
+
+def _hub(row: Row) -> Row:
+    """No table is official: copies keep the repository's fields, and the picture in ``image``."""
+    return replace(row, id=_key(row.id), fields=_fields(row), pictures=(row.picture("image"),))
+
+
+def _tsv(row: Row, split: str) -> Row:
+    return replace(row, id=_key(row.id), fields=_fields(row))
+
+
+def _fields(row: Row) -> dict[str, object]:
+    """The question and answer of v1_382 are empty, which tables tell as absent; a skill may be a bare word."""
+    skill = row.fields.get("skill")
+    if isinstance(skill, str):
+        skill = row.options("skill") if skill.startswith("[") else [skill]
+    return {"question": row.optional("question"), "answer": row.optional("answer"), "skill": skill}
+
+
+def _key(id: str) -> str:
+    """``v1_12`` for 12 and ``v1_12.png``: tables count the records as the repository does, from 0."""
+    id = re.sub(r"\.(png|jpe?g)$", "", id)
+    return f"v1_{id}" if id.isdigit() else id
+
+
+BENCHMARK = Benchmark(
+    "logicvista",
+    {"test": Split(("dataset.json",), 448, tsv="LogicVista.tsv", md5="41c5d33adf33765c399e0e6ae588c061")},
+    problem,
+    _repository,
+    _hub,
+    _tsv,
+)

@@ -1,20 +1,22 @@
 """MathVision (MATH-V): five options or a free answer; one picture a record, whatever its marks say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, scorable
+from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.repository import picture_path
 from bench.records import AnswerKind, Problem
 
 
-def problem(row: Row, root: Path) -> Problem:
+def problem(row: Row) -> Problem:
     options = tuple(str(option) for option in row.options("options"))
     answer = row.text("answer")
     return Problem(
         benchmark="mathvision",
         id=row.id,
         question=row.text("question"),
-        images=(row.picture(root, row.text("image")),),
+        images=(),
         options=options,
         answer=answer,
         kind=_kind(answer, options),
@@ -33,6 +35,34 @@ def _kind(answer: str, options: tuple[str, ...]) -> AnswerKind:
     return "float" if re.fullmatch(r"-?\d*\.\d+", answer) else "free"
 
 
+def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+    return (picture_path(row, root, row.text("image")),)
+
+
+def _hub(row: Row) -> Row:
+    return replace(row, pictures=(row.picture("decoded_image"),))
+
+
+def _tsv(row: Row, split: str) -> Row:
+    fields = row.fields
+    return replace(row, fields={**fields, "options": fields.get("choices"), "subject": fields.get("category")})
+
+
 BENCHMARK = Benchmark(
-    "mathvision", {"test": ("test.jsonl",), "testmini": ("testmini.jsonl",), "edge": ("edge.jsonl",)}, problem
+    "mathvision",
+    {
+        "test": Split(("test.jsonl",), 3040, tsv="MathVision.tsv", md5="93f6de14f7916e598aa1b7165589831e"),
+        "testmini": Split(
+            ("testmini.jsonl",),
+            304,
+            hub_split="testmini",
+            tsv="MathVision_MINI.tsv",
+            md5="060fe4fa5d868987ce179307bd5f8a33",
+        ),
+        "edge": Split(("edge.jsonl",)),
+    },
+    problem,
+    _repository,
+    _hub,
+    _tsv,
 )

@@ -1,15 +1,19 @@
 """MathVista: choices whose gold is the choice's text, integers, decimals to a stated precision, lists."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, scorable
+from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.repository import picture_path
 from bench.records import AnswerKind, Problem
 
 _KINDS: dict[str, AnswerKind] = {"integer": "integer", "float": "float", "list": "list", "text": "choice"}
+_QUERY = re.compile(r"Hint: [^\n]*\nQuestion: (.*?)(?:\nChoices:\n.*)?", re.DOTALL)
 
 
-def problem(row: Row, root: Path) -> Problem:
+def problem(row: Row) -> Problem:
     options = tuple(str(option) for option in row.options("choices"))
     answer, unit = row.text("answer"), row.optional("unit")
     kind = _KINDS.get(row.text("answer_type"))
@@ -17,17 +21,16 @@ def problem(row: Row, root: Path) -> Problem:
         raise row.error(
             f"'answer_type' {row.text('answer_type')!r} does not fit its choices; known: {', '.join(_KINDS)}"
         )
-    image = row.text("image")
     metadata = row.fields.get("metadata")
     return Problem(
         benchmark="mathvista",
         id=row.id,
-        question=row.text("question") + (f" (Unit: {unit})" if unit else ""),
-        images=(row.picture(root, image),),
+        question=row.text("question").strip() + (f" (Unit: {unit})" if unit else ""),
+        images=(),
         options=options,
         answer=answer,
         kind=kind,
-        cluster=image,
+        cluster=row.text("image"),
         category=str(metadata.get("task", "")) if isinstance(metadata, Mapping) else "",
         precision=_precision(row) if kind == "float" else None,
         unscorable=scorable(answer, options),
@@ -44,4 +47,50 @@ def _precision(row: Row) -> int | None:
     return int(value)
 
 
-BENCHMARK = Benchmark("mathvista", {"testmini": ("testmini.json",)}, problem)
+def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+    return (picture_path(row, root, row.text("image")),)
+
+
+def _hub(row: Row) -> Row:
+    return replace(row, pictures=(row.picture("decoded_image"),))
+
+
+def _tsv(row: Row, split: str) -> Row:
+    """The table has neither unit nor precision, and may hold the whole official query for a question.
+
+    The query names the unit; every decimal gold of testmini is written to the record's precision. A choice is told by
+    its letter (``answer_option``) where the text is absent.
+    """
+    query = _QUERY.fullmatch(row.optional("question"))
+    answer, letter = row.optional("answer"), row.optional("answer_option").strip()
+    choices = row.options("choices")
+    if not answer and len(letter) == 1 and 0 <= (place := ord(letter) - ord("A")) < len(choices):
+        answer = str(choices[place])
+    fields = {
+        "question": query[1] if query else row.text("question"),
+        "answer": answer,
+        "choices": choices,
+        "answer_type": row.text("answer_type"),
+        "precision": len(answer.partition(".")[2]),
+        "image": f"images/{row.id}.jpg",
+        "metadata": {"task": row.optional("task")},
+    }
+    return replace(row, fields=fields)
+
+
+BENCHMARK = Benchmark(
+    "mathvista",
+    {
+        "testmini": Split(
+            ("testmini.json",),
+            1000,
+            hub_split="testmini",
+            tsv="MathVista_MINI.tsv",
+            md5="f199b98e178e5a2a20e7048f5dcb0464",
+        )
+    },
+    problem,
+    _repository,
+    _hub,
+    _tsv,
+)

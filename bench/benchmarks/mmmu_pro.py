@@ -1,12 +1,16 @@
-"""MMMU-Pro: ten options as text with pictures between, or the whole question as one picture (``vision``)."""
+"""MMMU-Pro: ten or four options as text with pictures between, or the whole question as one picture (``vision``)."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, jsonl_rows, scorable
+from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.repository import jsonl_rows, picture_path
 from bench.records import Problem
 
+_MOST = 7
+"""Pictures of one record."""
 _MARK = re.compile(r"<image (\d+)>")
 _STANDARD = "records_standard10_1730.jsonl"
 _PAGES = "vision_pages/index.jsonl"
@@ -27,33 +31,81 @@ def rows(file: Path) -> Iterator[Row]:
         yield Row(file, row.id, {**page, **row.fields, "image": f"{file.parent.name}/{row.text('page')}"})
 
 
-def problem(row: Row, root: Path) -> Problem:
-    raw = row.options("options")
-    options = tuple(str(option) for option in raw)
-    nested = not all(isinstance(option, str) for option in raw)
-    question, answer = row.optional("question"), row.text("answer").strip()
+def problem(row: Row) -> Problem:
+    options, answer = _options(row), row.text("answer").strip()
     return Problem(
         benchmark="mmmu_pro",
         id=row.id,
-        question=question,
-        images=_pictures(row, root, question, options),
+        question=row.optional("question"),
+        images=(),
         options=options,
         answer=answer,
         kind="choice",
         cluster=row.id,
         category=row.optional("subject"),
-        unscorable="its options are nested lists" if nested else scorable(answer, options),
+        unscorable=scorable(answer, options),
     )
 
 
-def _pictures(row: Row, root: Path, question: str, options: tuple[str, ...]) -> tuple[Path, ...]:
+def _options(row: Row) -> tuple[str, ...]:
+    """A list inside the list is one option (validation_Accounting_29)."""
+    return tuple(map(str, row.options("options")))
+
+
+def _repository(row: Row, root: Path) -> tuple[Path, ...]:
     """Picture k stands at position k, whatever the order of the marks in the text."""
     if "image" in row.fields:
-        return (row.picture(root, row.text("image")),)
-    count = max((int(number) for number in _MARK.findall(" ".join((question, *options)))), default=1)
-    if count > 7:
-        raise row.error(f"mentions <image {count}>, but a record has at most 7 pictures")
-    return tuple(row.picture(root, f"images/{row.id}_{number}.png") for number in range(1, count + 1))
+        return (picture_path(row, root, row.text("image")),)
+    marks = _MARK.findall(" ".join((row.optional("question"), *_options(row))))
+    count = max(map(int, marks), default=1)
+    if count > _MOST:
+        raise row.error(f"mentions <image {count}>, but a record has at most {_MOST} pictures")
+    return tuple(picture_path(row, root, f"images/{row.id}_{number}.png") for number in range(1, count + 1))
 
 
-BENCHMARK = Benchmark("mmmu_pro", {"standard10": (_STANDARD,), "vision": ("records.jsonl", _PAGES)}, problem, rows)
+def _hub(row: Row) -> Row:
+    """``image_1`` to ``image_7``, empty after the last; a page of ``vision`` is ``image``."""
+    if "image" in row.fields:
+        return replace(row, pictures=(row.picture("image"),))
+    names = [f"image_{number}" for number in range(1, _MOST + 1)]
+    count = max((place for place, name in enumerate(names, 1) if row.fields.get(name) is not None), default=1)
+    return replace(row, pictures=tuple(map(row.picture, names[:count])))
+
+
+def _tsv(row: Row, split: str) -> Row:
+    """Options stand in columns named by their letters; an empty one before the last keeps its letter."""
+    options = [row.optional(letter) for letter in sorted(row.fields) if re.fullmatch("[A-Z]", letter)]
+    while options and not options[-1]:
+        options.pop()
+    fields = {**row.fields, "options": options, "subject": row.fields.get("category")}
+    if split == "vision":
+        fields["question"] = ""
+    return replace(row, fields=fields)
+
+
+BENCHMARK = Benchmark(
+    "mmmu_pro",
+    {
+        "standard10": Split(
+            (_STANDARD,),
+            1730,
+            config="standard (10 options)",
+            tsv="MMMU_Pro_10c.tsv",
+            md5="22cee868fe6b680d14b99bfff6db8172",
+            options=10,
+        ),
+        "vision": Split(
+            ("records.jsonl", _PAGES),
+            1730,
+            config="vision",
+            tsv="MMMU_Pro_V.tsv",
+            md5="d01441a87b3dbe721b5a04652ae38009",
+        ),
+        "standard4": Split(("records_standard4_1730.jsonl",), 1730, config="standard (4 options)", options=4),
+    },
+    problem,
+    _repository,
+    _hub,
+    _tsv,
+    rows,
+)

@@ -24,7 +24,7 @@ def picture_file(value: Any, directory: Path) -> Path:
     """
     if isinstance(value, Mapping):
         if isinstance(value.get("bytes"), bytes):
-            return _cached(value["bytes"])
+            return cached(value["bytes"])
         value = value.get("path")
     if not isinstance(value, str) or not value:
         raise MalformedRow("a picture must be a path, or an object with bytes or path")
@@ -36,14 +36,18 @@ def picture_file(value: Any, directory: Path) -> Path:
     return path
 
 
-def _cached(content: bytes) -> Path:
+def cached(content: bytes) -> Path:
     """The bytes as a file that is named after them; what format they are is seen from the content."""
-    name = hashlib.sha256(content).hexdigest()
-    path = cache_directory() / name[:2] / name
+    path = cached_path(hashlib.sha256(content).hexdigest())
     if not path.is_file() or path.stat().st_size != len(content):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     return path
+
+
+def cached_path(sha256: str) -> Path:
+    """Where the picture with this hash lies, once it has been put there."""
+    return cache_directory() / sha256[:2] / sha256
 
 
 def check_pictures(prompts: Sequence[Prompt], policy: PicturePolicy, setting: str) -> None:

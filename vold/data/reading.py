@@ -95,7 +95,7 @@ def _read(source: Path | DataSource, build: _Build[Item], what: str) -> Loaded[I
         raise ValueError(f"{source}: no instruction {source.instruction!r}; known: {', '.join(INSTRUCTIONS)}")
     items: list[Item] = []
     malformed: list[str] = []
-    for file, place, record in _records(source):
+    for file, place, record in records(source):
         try:
             if isinstance(record, MalformedRow):
                 raise record
@@ -113,7 +113,7 @@ def _read(source: Path | DataSource, build: _Build[Item], what: str) -> Loaded[I
     return Loaded(str(source), items, malformed)
 
 
-def _records(source: DataSource) -> Iterator[tuple[Path, int, Record | MalformedRow]]:
+def records(source: DataSource) -> Iterator[tuple[Path, int, Record | MalformedRow]]:
     """Every row of the source as (file, number, what it holds)."""
     read: Reader | None = reader(source.format) if source.format else None
     for file in source.files():

@@ -79,21 +79,22 @@ class DataSource:
         place = f"{HUB}{self.place}@{self.revision}" if self.revision else f"file:{self.place}"
         return place + self.options
 
-    def files(self, *, fetch: bool = True) -> list[Path]:
+    def files(self, *, fetch: bool = True, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
         """The files of the split, on this machine; fetched from the hub where need be and ``fetch`` allows it.
 
-        Raises AbsentData where there are none, ValueError where the choice is not clear or not whole, ConnectionError
-        where they cannot be fetched.
+        Files with other ``suffixes`` are not looked at. Raises AbsentData where there are none, ValueError where the
+        choice is not clear or not whole, ConnectionError where they cannot be fetched.
         """
-        root = self._snapshot(fetch) if self.revision else Path(self.place)
+        root = self._snapshot(fetch, suffixes) if self.revision else Path(self.place)
         if root.is_file():
             return [root]
         if not root.is_dir():
             raise AbsentData(f"nothing at {root}")
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        found = (path for path in root.rglob("*") if path.suffix in suffixes and path.is_file())
+        names = [path.relative_to(root).as_posix() for path in found]
         return [root / name for name in select(names, self.config, self.split, str(self))]
 
-    def _snapshot(self, fetch: bool) -> Path:
+    def _snapshot(self, fetch: bool, suffixes: tuple[str, ...]) -> Path:
         """The data set's directory in the hub's cache, with at least the files of the split."""
         import httpx
         from huggingface_hub import HfApi, constants, snapshot_download
@@ -103,7 +104,8 @@ class DataSource:
         failure: Exception | None = None
         if fetch and not constants.HF_HUB_OFFLINE:
             try:
-                wanted = select(HfApi().list_repo_files(**place), self.config, self.split, str(self))
+                names = [name for name in HfApi().list_repo_files(**place) if name.endswith(suffixes)]
+                wanted = select(names, self.config, self.split, str(self))
                 return Path(snapshot_download(**place, allow_patterns=wanted))
             except RepositoryNotFoundError as error:
                 raise ValueError(f"{self}: no such data set on the hub, or it is not open to you ({error})") from error

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vold.models.images import open_image
+from vold.images import open_image
 from vold.models.language_model import LanguageModel, Message
 from vold.rollout.base import Pixels, RolloutRequest
 

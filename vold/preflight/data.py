@@ -9,7 +9,7 @@ from PIL import Image
 from vold.data.prompts import Prompt, Trace
 from vold.data.reading import read_prompts, read_traces
 from vold.data.sources import DataSource
-from vold.models.images import MAX_PIXELS
+from vold.images import MAX_PIXELS
 from vold.preflight.findings import Finding, error, warning
 from vold.preflight.tokenizers import THINK
 

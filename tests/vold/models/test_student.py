@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from vold import images as pictures
 from vold.models import Student, load_student
-from vold.models import images as pictures
 
 IMAGE = {"type": "image"}
 

@@ -1,5 +1,6 @@
 """Opening pictures that come from anywhere."""
 
+import io
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -13,14 +14,23 @@ def open_image(path: Path) -> Image.Image:
     Raises ValueError naming the file when it is missing, no picture, damaged, or larger than ``MAX_PIXELS``
     (checked from the header, before anything is decoded).
     """
+    return _open(path, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """The same of a picture's bytes; errors call it ``name``."""
+    return _open(io.BytesIO(content), name)
+
+
+def _open(source: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(
-                    f"{path}: a picture of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels"
+                    f"{name}: a picture of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels"
                 )
             return image.convert("RGB")
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such picture") from error
+        raise ValueError(f"{name}: no such picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: unreadable picture ({error}); replace the file") from error
+        raise ValueError(f"{name}: unreadable picture ({error}); replace the file") from error

@@ -1,0 +1,173 @@
+"""Whether a benchmark's problems stand in training data: the same picture, a picture alike, or 13 words in a row."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.benchmarks import Dataset
+from bench.errors import ConfigurationError
+from bench.records import Problem
+from vold.data.formats import MalformedRow, Record
+from vold.data.pictures import picture_file
+from vold.data.reading import records
+from vold.data.sources import DataSource
+from vold.images import open_image
+
+SCHEMA = "vold-bench/audit@1"
+NGRAM = 13
+"""Words in a row that two texts share, as in Brown et al. 2020 (arXiv:2005.14165, appendix C)."""
+DISTANCE = 3
+"""Bits of the 64 in which the difference hashes of pictures alike may differ. Of the 75,466 pairs of different pictures
+at hand 2 are as near; of 389 pictures scaled or saved again as JPEG of quality 60 at least 378 are found."""
+_PLAIN = 4
+"""A hash with so few bits set or unset is of a picture without features, and tells nothing."""
+_WORD = re.compile(r"\w+")
+_MARK = re.compile(r"<image ?\d*>")
+_EVERY = 10_000
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One reason why a problem is not clean; ``where`` is file and row of the training data."""
+
+    id: str
+    why: str
+    where: str
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64 bits: of 9 x 8 grey pixels, whether each is brighter than the one to its left (dHash)."""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
+    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
+
+
+def ngrams(text: str) -> Iterator[Words]:
+    """All runs of ``NGRAM`` words; case, signs and marks of pictures do not count."""
+    words = _WORD.findall(_MARK.sub(" ", text).lower())
+    return (tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1))
+
+
+class _Pictures:
+    """The benchmark's pictures, by their bytes and by their look."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self._exact: dict[str, list[str]] = {}
+        self._ids: list[str] = []
+        hashes: list[int] = []
+        for problem in problems:
+            for path in problem.images:
+                self._exact.setdefault(_sha256(path), []).append(problem.id)
+                look = difference_hash(open_image(path))
+                if not _is_plain(look):
+                    self._ids.append(problem.id)
+                    hashes.append(look)
+        self._hashes: NDArray[np.uint64] = np.array(hashes, dtype=np.uint64)
+
+    def hits(self, path: Path, where: str, limit: int) -> Iterator[Hit]:
+        same = self._exact.get(_sha256(path), ())
+        yield from (Hit(id, "the same picture", where) for id in same)
+        look = difference_hash(open_image(path))
+        if _is_plain(look):
+            return
+        distances = np.bitwise_count(self._hashes ^ np.uint64(look))
+        for place in np.flatnonzero(distances <= limit):
+            if self._ids[place] not in same:
+                yield Hit(self._ids[place], f"a picture alike ({distances[place]} of 64 bits differ)", where)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_plain(look: int) -> bool:
+    return not _PLAIN < look.bit_count() < 64 - _PLAIN
+
+
+def audit(
+    dataset: Dataset, against: Sequence[str], distance: int = DISTANCE, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Compare every problem with every row of the training data, in any form of ``vold.data.sources``.
+
+    Texts are the rows' prompts and completions. Returns {"schema", "benchmark", "split", "against", "ngram",
+    "distance", "n", "too_short", "hits": [{"id", "why", "where"}], "clean": [id]}: ``hits`` names each problem once
+    for each way, with the first place. Raises ValueError where training data cannot be read.
+    """
+    if not against:
+        raise ConfigurationError("--against: name training data, such as traces.jsonl or hub:OWNER/NAME")
+    grams: dict[Words, list[str]] = {}
+    too_short = 0
+    for problem in dataset.problems:
+        own = set(ngrams(problem.question))
+        too_short += not own
+        for gram in own:
+            grams.setdefault(gram, []).append(problem.id)
+    pictures = _Pictures(dataset.problems)
+    first: dict[tuple[str, str], Hit] = {}
+    for source in against:
+        for number, (where, directory, record) in enumerate(_training(source), 1):
+            for hit in _hits(record, where, directory, grams, pictures, distance):
+                first.setdefault((hit.id, hit.why.partition(" (")[0]), hit)
+            if number % _EVERY == 0:
+                say(f"{source}: {number} rows, {len(first)} hits")
+    hit_ids = {hit.id for hit in first.values()}
+    return {
+        "schema": SCHEMA,
+        "benchmark": dataset.benchmark,
+        "split": dataset.split,
+        "against": list(against),
+        "ngram": NGRAM,
+        "distance": distance,
+        "n": len(dataset.problems),
+        "too_short": too_short,
+        "hits": [{"id": hit.id, "why": hit.why, "where": hit.where} for hit in first.values()],
+        "clean": [problem.id for problem in dataset.problems if problem.id not in hit_ids],
+    }
+
+
+def _training(text: str) -> Iterator[tuple[str, Path, Record]]:
+    """(file and row, the file's directory, what stands there); raises ValueError for a malformed row."""
+    source = DataSource.parse(text, Path.cwd())
+    for file, number, record in records(source):
+        if not isinstance(record, MalformedRow):
+            yield f"{file}:{number}", file.parent, record
+        elif source.malformed == "refuse":
+            raise ValueError(f"{file}:{number}: {record}; mend it, or leave such rows out with {text}?malformed=skip")
+
+
+def _hits(
+    record: Record, where: str, directory: Path, grams: dict[Words, list[str]], pictures: _Pictures, distance: int
+) -> Iterator[Hit]:
+    for text in (record.text, record.completion or ""):
+        for gram in ngrams(text):
+            yield from (Hit(id, f"{NGRAM} words ({' '.join(gram)})", where) for id in grams.get(gram, ()))
+    for image in record.images:
+        yield from pictures.hits(picture_file(image, directory), where, distance)
+
+
+def clean_ids(file: Path, benchmark: str, problems: Iterable[Problem]) -> frozenset[str]:
+    """The problems that an audit found clean; raises ConfigurationError where it is of another benchmark or split."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{file}: not JSON ({error}); write it with `vold-bench data audit`") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("benchmark") != benchmark:
+        raise ConfigurationError(f"{file}: no audit of {benchmark}; write it with `vold-bench data audit`")
+    clean = frozenset(found["clean"])
+    audited = clean | {hit["id"] for hit in found["hits"]}
+    unknown = sorted({problem.id for problem in problems} ^ audited)
+    if unknown:
+        raise ConfigurationError(
+            f"{file}: is of other records ({len(unknown)} ids stand only there or here, first {unknown[0]!r}); "
+            "audit the records that are scored"
+        )
+    return clean

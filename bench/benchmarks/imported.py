@@ -1,0 +1,214 @@
+"""The form that `vold-bench data import` writes: one table a split with picture bytes and hashes, and a manifest.
+
+``DIR/manifest.json`` describes the splits and where they came from; its own ``sha256`` covers the rest of it.
+``DIR/<split>.parquet`` has a row for each problem: the fields of ``Problem``, ``pictures`` (their bytes as they were),
+``picture_sha256``, and ``sha256`` over all fields and the pictures' hashes. It is neither compressed nor encoded, so
+that a changed byte can be told by row and picture.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.benchmarks.base import Benchmark, Dataset, DatasetError
+from bench.records import Problem
+from vold.data.pictures import cached, cached_path
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+MANIFEST = "manifest.json"
+SCHEMA = "vold-bench/benchmark@1"
+_FIELDS = ("id", "question", "options", "answer", "kind", "cluster", "category", "precision", "unscorable")
+_GROUP_BYTES = 32_000_000
+_GROUP_ROWS = 64
+_AGAIN = "take a fresh copy, or import again"
+
+
+def is_imported(place: Path) -> bool:
+    """Whether a directory, or the directory of a table, was written by an import."""
+    return (_home(place) / MANIFEST).is_file()
+
+
+def _home(place: Path) -> Path:
+    return place.parent if place.suffix == ".parquet" else place
+
+
+def row_hash(fields: Mapping[str, Any], pictures: list[str]) -> str:
+    """SHA-256 over a problem's fields and the hashes of its pictures."""
+    return hashlib.sha256(json.dumps([*(fields[name] for name in _FIELDS), pictures]).encode()).hexdigest()
+
+
+class Writer:
+    """Writes one table, a few rows at a time; call ``close`` at the end."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        text, texts = pa.string(), pa.list_(pa.string())
+        types = {"options": texts, "precision": pa.int64(), "pictures": pa.list_(pa.binary()), "picture_sha256": texts}
+        names = (*_FIELDS, "pictures", "picture_sha256", "sha256")
+        self._schema = pa.schema([(name, types.get(name, text)) for name in names])
+        self._table = pyarrow.parquet.ParquetWriter(
+            file, self._schema, compression="none", use_dictionary=False, write_statistics=False
+        )
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, problem: Problem, pictures: list[bytes]) -> None:
+        """Append a problem; its own ``images`` are not looked at."""
+        fields = {name: value for name, value in asdict(problem).items() if name in _FIELDS}
+        fields["options"] = list(problem.options)
+        hashes = [hashlib.sha256(content).hexdigest() for content in pictures]
+        self._rows.append(
+            {**fields, "pictures": pictures, "picture_sha256": hashes, "sha256": row_hash(fields, hashes)}
+        )
+        self._bytes += sum(map(len, pictures))
+        if self._bytes >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._table.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._bytes = [], 0
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._table.close()
+
+
+def manifest_text(benchmark: str, splits: Mapping[str, Any]) -> str:
+    """The manifest with its own hash."""
+    content = {"schema": SCHEMA, "benchmark": benchmark, "splits": dict(splits)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
+
+
+def manifest(place: Path) -> dict[str, Any]:
+    """The manifest of an imported directory; raises DatasetError where it is none, or was changed."""
+    file = _home(place) / MANIFEST
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except ValueError as error:
+        raise DatasetError(f"{file}: not JSON ({error}); {_AGAIN}") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or not isinstance(found.get("splits"), dict):
+        raise DatasetError(f"{file}: does not describe an import ({SCHEMA}); {_AGAIN}")
+    if text != manifest_text(found.get("benchmark", ""), found["splits"]):
+        raise DatasetError(f"{file}: was changed; {_AGAIN}")
+    return found
+
+
+def read(benchmark: Benchmark, place: Path, split: str | None, *, require_pictures: bool = True) -> Dataset:
+    """Load a split; None takes the first, in the benchmark's order. Its pictures become files of the cache.
+
+    place: the directory, or one of its tables. Raises DatasetError, also for a row or picture that was changed.
+    """
+    found = manifest(place)
+    if found["benchmark"] != benchmark.name:
+        raise DatasetError(f"{place}: holds {found['benchmark']}, not {benchmark.name}")
+    if split is None and place.suffix == ".parquet":
+        split = place.stem
+    if split is not None:
+        benchmark.check_split(split)
+    chosen = next((name for name in ([split] if split else benchmark.splits) if name in found["splits"]), None)
+    if chosen is None:
+        raise DatasetError(
+            f"{place}: split {split} is not imported (there: {', '.join(found['splits'])}); "
+            f"`vold-bench data import SOURCE --benchmark {benchmark.name} --split {split}`"
+        )
+    problems = tuple(_problems(benchmark.name, _home(place) / f"{chosen}.parquet", require_pictures))
+    if len(problems) != found["splits"][chosen]["rows"]:
+        raise DatasetError(f"{place}: {chosen}.parquet has {len(problems)} rows, not as imported; {_AGAIN}")
+    return Dataset(benchmark.name, benchmark.name, chosen, False, problems)
+
+
+def _problems(benchmark: str, file: Path, require_pictures: bool) -> Iterator[Problem]:
+    for group in row_groups(file):
+        rows = group.fields()
+        if any(row_hash(row, row["picture_sha256"]) != row["sha256"] for row in rows):
+            raise _changed(file, "a row")
+        hashes = [name for row in rows for name in row["picture_sha256"]]
+        if require_pictures and not all(cached_path(name).is_file() for name in hashes):
+            contents = [content for pictures in group.pictures() for content in pictures]
+            if [hashlib.sha256(content).hexdigest() for content in contents] != hashes:
+                raise _changed(file, "a picture")
+            for content in contents:
+                cached(content)
+        for row in rows:
+            fields = {**{name: row[name] for name in _FIELDS}, "options": tuple(row["options"])}
+            images = tuple(cached_path(name) for name in row["picture_sha256"])
+            yield Problem(benchmark=benchmark, images=images, **fields)
+
+
+def _changed(file: Path, what: str) -> DatasetError:
+    return DatasetError(f"{file}: {what} was changed; `vold-bench data verify {file.parent}` tells which; {_AGAIN}")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of a table that are read together; ``first`` counts from 1. Reading raises DatasetError."""
+
+    file: Path
+    number: int
+    first: int
+    size: int
+    _table: "pyarrow.parquet.ParquetFile"
+
+    def fields(self) -> list[dict[str, Any]]:
+        """All but the pictures' bytes."""
+        return self._read([*_FIELDS, "picture_sha256", "sha256"])
+
+    def pictures(self) -> list[list[bytes]]:
+        """The pictures of each row."""
+        return [row["pictures"] for row in self._read(["pictures"])]
+
+    def _read(self, columns: list[str]) -> list[dict[str, Any]]:
+        import pyarrow
+
+        try:
+            rows = self._table.read_row_group(self.number, columns=columns).to_pylist()
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(f"unreadable ({error})") from error
+        if len(rows) != self.size or (rows and rows[0].keys() != set(columns)):
+            raise self._unreadable("not the rows and columns of an import")
+        return rows
+
+    def _unreadable(self, fault: str) -> DatasetError:
+        return DatasetError(f"{self.file}: rows {self.first} to {self.first + self.size - 1}: {fault}; {_AGAIN}")
+
+
+def row_groups(file: Path) -> Iterator[Group]:
+    """The rows of a table, some at a time; raises DatasetError where there is no table."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{file}: missing; {_AGAIN}") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DatasetError(f"{file}: no parquet table ({error}); {_AGAIN}") from error
+    first = 1
+    with table:
+        for number in range(table.num_row_groups):
+            size = table.metadata.row_group(number).num_rows
+            yield Group(file, number, first, size, table)
+            first += size
+
+
+def file_hashes(file: Path) -> dict[str, str]:
+    """MD5 (by which tables are known) and SHA-256 of a file."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            md5.update(block)
+            sha256.update(block)
+    return {"md5": md5.hexdigest(), "sha256": sha256.hexdigest()}

@@ -1,0 +1,200 @@
+"""A benchmark's records, brought from any public form into one table with hashes: once, whole or not at all."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.benchmarks import hub, imported, repository, tsv
+from bench.benchmarks.base import Benchmark, DatasetError, Row, check_ids
+from vold.data.sources import HUB
+from vold.files import publish_directory
+from vold.images import decode_image
+
+Progress = Callable[[int], None]
+"""Told the number of records so far."""
+_MARK = re.compile(r"<image (\d+)>")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where records come from. ``form`` is hub, tsv or repository; ``version`` says what is known of the files."""
+
+    form: str
+    place: str
+    revision: str
+    version: str
+    files: dict[str, dict[str, str]]
+    rows: Iterator[Row]
+
+
+def import_split(
+    benchmark: Benchmark,
+    source: str,
+    split: str | None,
+    out: Path,
+    *,
+    partial: bool = False,
+    any_version: bool = False,
+    progress: Progress = lambda count: None,
+) -> dict[str, Any]:
+    """Write ``out/BENCHMARK/SPLIT.parquet`` and its manifest, beside splits that were imported before.
+
+    source: ``hub:OWNER/NAME@REVISION``, a directory or file of parquet, a VLMEvalKit TSV, or the repository's
+    directory. partial: fewer records than the split has are accepted, and the result is marked so. any_version: a
+    table whose MD5 is another than the known one is accepted, too. Returns the split's entry in the manifest.
+    Raises DatasetError, and then nothing was written.
+    """
+    split = _split(benchmark, split)
+    home = out / benchmark.name
+    others = _others(benchmark, home)
+    found = open_source(benchmark, source, split, any_version=any_version)
+    with publish_directory(home) as work:
+        for name in others:
+            if name != split:
+                _link(home / f"{name}.parquet", work / f"{name}.parquet")
+        entry = _write(benchmark, found, work / f"{split}.parquet", progress)
+        entry["partial"] = _is_partial(benchmark, split, entry, partial)
+        splits = {**others, split: entry}
+        ordered = {name: splits[name] for name in benchmark.splits if name in splits}
+        (work / imported.MANIFEST).write_text(imported.manifest_text(benchmark.name, ordered), encoding="utf-8")
+    return entry
+
+
+def _split(benchmark: Benchmark, split: str | None) -> str:
+    if split is None:
+        if len(benchmark.splits) > 1:
+            raise DatasetError(f"--split: {benchmark.name} has several; choose from {', '.join(benchmark.splits)}")
+        return next(iter(benchmark.splits))
+    benchmark.check_split(split)
+    return split
+
+
+def _others(benchmark: Benchmark, home: Path) -> dict[str, Any]:
+    """What was imported into ``home`` before; a directory of anything else is never replaced."""
+    if not home.exists() or (home.is_dir() and not any(home.iterdir())):
+        return {}
+    if not imported.is_imported(home):
+        raise DatasetError(f"{home}: holds other files; name another directory with --out")
+    found = imported.manifest(home)
+    if found["benchmark"] != benchmark.name:
+        raise DatasetError(f"{home}: holds {found['benchmark']}; name another directory with --out")
+    return found["splits"]
+
+
+def _link(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{old}: missing; import that split again into another directory") from error
+    except OSError:  # a file system without links
+        shutil.copyfile(old, new)
+
+
+def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: bool = False) -> Source:
+    """Tell a source's form, check its files' sums, and open its rows."""
+    place = Path(source.removeprefix("file:")).expanduser()
+    if not source.startswith(HUB) and not place.exists():
+        raise DatasetError(f"{place}: no such file or directory; or write hub:OWNER/NAME@REVISION")
+    if not source.startswith(HUB) and imported.is_imported(place):
+        raise DatasetError(f"{place}: is imported already; copy the directory")
+    if source.startswith(HUB) or hub.holds_tables(place):
+        return _from_tables(benchmark, source, split)
+    if place.suffix == ".tsv":
+        return _from_tsv(benchmark, place, split, any_version)
+    root = place.parent if place.is_file() else place
+    if repository.descriptor(benchmark, root):
+        raise DatasetError(f"{root}: was generated here, and is read as it is")
+    file, rows = repository.split_rows(benchmark, root, split)
+    return Source("repository", str(place), "", "unknown", {file.name: imported.file_hashes(file)}, rows)
+
+
+def _from_tables(benchmark: Benchmark, source: str, split: str) -> Source:
+    files = hub.files(benchmark, source, split)
+    hashes = {file.name: imported.file_hashes(file) for file in files}
+    for file in files:
+        hub.check_fetched(file, hashes[file.name]["sha256"])
+    rows = (row for file in files for row in hub.table_rows(benchmark, file))
+    return Source("hub", source, hub.commit(files[0]), "unknown", hashes, rows)
+
+
+def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -> Source:
+    known, hashes = benchmark.splits[split].md5, imported.file_hashes(file)
+    same = bool(known) and hashes["md5"] == known
+    if known and not same and not any_version:
+        raise DatasetError(
+            f"{file}: MD5 {hashes['md5']}, but {benchmark.splits[split].tsv} has {known}: the file is damaged, of "
+            "another split, or of another version; fetch it again, or accept it with --any-version"
+        )
+    version = "known" if same else "other" if known else "unknown"
+    return Source("tsv", str(file), "", version, {file.name: hashes}, tsv.table_rows(benchmark, file, split))
+
+
+def _write(benchmark: Benchmark, source: Source, file: Path, progress: Progress) -> dict[str, Any]:
+    """Write the table; returns what the manifest says of it."""
+    unscorable: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    ids: list[str] = []
+    options: Counter[int] = Counter()
+    pictures = 0
+    writer = imported.Writer(file)
+    for row in source.rows:
+        problem, contents = benchmark.problem(row), _contents(row)
+        writer.add(problem, contents)
+        ids.append(problem.id)
+        options[len(problem.options)] += 1
+        pictures += len(contents)
+        if problem.unscorable:
+            unscorable[problem.id] = problem.unscorable
+        marks = {int(mark) for mark in _MARK.findall(" ".join((problem.question, *problem.options)))}
+        if lacking := sorted(marks - set(range(1, len(contents) + 1))):
+            notes[problem.id] = f"mentions <image {lacking[0]}>, and has {len(contents)} pictures"
+        progress(len(ids))
+    writer.close()
+    check_ids(ids, Path(source.place))
+    return {
+        "rows": len(ids),
+        "pictures": pictures,
+        "usual_options": options.most_common(1)[0][0],
+        "sha256": imported.file_hashes(file)["sha256"],
+        "form": source.form,
+        "source": source.place,
+        "revision": source.revision,
+        "version": source.version,
+        "files": source.files,
+        "unscorable": unscorable,
+        "notes": notes,
+    }
+
+
+def _contents(row: Row) -> list[bytes]:
+    """The bytes of a row's pictures, each of which can be decoded; raises DatasetError naming the picture."""
+    contents = []
+    for place, picture in enumerate(row.pictures, 1):
+        try:
+            content = picture.read_bytes() if isinstance(picture, Path) else picture
+            decode_image(content, f"picture {place}")
+        except FileNotFoundError as error:
+            raise row.error(f"no picture {picture!s}", "put it there, or take a whole copy") from error
+        except ValueError as error:
+            raise row.error(str(error), "take a fresh copy of its picture") from error
+        contents.append(content)
+    return contents
+
+
+def _is_partial(benchmark: Benchmark, split: str, entry: dict[str, Any], declared: bool) -> bool:
+    """Whether records lack, which must have been declared; raises DatasetError where these cannot be the split's."""
+    known, found = benchmark.splits[split], entry["rows"]
+    if known.count is not None and (found > known.count or (found < known.count and not declared)):
+        mend = "choose the right split" if found > known.count else "take a whole copy, or declare it with --partial"
+        raise DatasetError(f"{entry['source']}: {found} records, {benchmark.name} {split} has {known.count}; {mend}")
+    if known.options is not None and not declared and entry["usual_options"] != known.options:
+        raise DatasetError(
+            f"{entry['source']}: most records have {entry['usual_options']} options, those of {split} have "
+            f"{known.options}; choose the right split"
+        )
+    return declared and (known.count is None or found < known.count)

@@ -1,0 +1,192 @@
+"""Records as the benchmarks' own repositories hold them.
+
+A benchmark's directory holds:
+
+mmmu_pro
+    ``standard10``: ``records_standard10_1730.jsonl``, ``standard4``: ``records_standard4_1730.jsonl``, pictures
+    ``images/<id>_<k>.png`` for each ``<image k>``;
+    ``vision``: ``records.jsonl`` with rows id, image (a path inside the directory), options (a list, or a text
+    that holds a Python list), answer, subject and no question; or ``vision_pages/index.jsonl``.
+mathvision
+    ``test``: ``test.jsonl``, ``testmini``: ``testmini.jsonl``; ``image`` is a path inside the directory.
+mathvista
+    ``testmini``: ``testmini.json``, a dictionary by pid; ``image`` is a path inside the directory.
+logicvista
+    ``test``: ``dataset.json``, a dictionary by ``v1_k``; pictures ``images/<imagename>``.
+
+A small-world data set lies in such a directory too, with a descriptor ``smallworld.json`` beside the records:
+``{"schema": "vold-bench/dataset@1", "name": "smallworld-...", "benchmark": ..., "split": ..., "synthetic": true,
+"independent": true}``. Its records are drawn independently of each other, so each is a cluster of its own, even where
+they share a question's words.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.benchmarks.base import Benchmark, Dataset, DatasetError, Row, check_ids, kind
+from bench.records import Problem
+
+DESCRIPTOR = "smallworld.json"
+DESCRIPTOR_SCHEMA = "vold-bench/dataset@1"
+_PICTURE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
+
+
+def jsonl_rows(file: Path) -> Iterator[Row]:
+    """Rows of a JSONL file by their ``id``."""
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                fields = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DatasetError(
+                    f"{file}:{number}: not JSON ({error.msg}); the file may be cut short: take a fresh copy"
+                ) from error
+            if not isinstance(fields, dict) or not isinstance(fields.get("id"), str | int):
+                raise DatasetError(f"{file}:{number}: a record must be an object with an 'id'; mend the line")
+            yield Row(file, str(fields["id"]), fields)
+
+
+def dictionary_rows(file: Path) -> Iterator[Row]:
+    """Rows of a JSON dictionary by its keys."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        if repeated:
+            raise DatasetError(f"{file}: the key {repeated[0]!r} stands there twice; every id must be unique")
+        return dict(pairs)
+
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{file}:{error.lineno}: not JSON ({error.msg}); the file may be cut short: take a fresh copy"
+        ) from error
+    if not isinstance(records, dict):
+        raise DatasetError(f"{file}: must hold a dictionary of records by id, found {kind(records)}")
+    for key, fields in records.items():
+        if not isinstance(fields, dict):
+            raise DatasetError(f"{file}: record {key!r} must be an object, found {kind(fields)}; mend the record")
+        yield Row(file, key, fields)
+
+
+def picture_path(row: Row, root: Path, relative: str) -> Path:
+    """A picture's path under ``root``; a path that leads out of it is refused.
+
+    Copies of a benchmark differ in the format of their pictures: another suffix serves as well.
+    """
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise row.error(f"the picture {relative!r} lies outside {root}")
+    candidates = (path, *(path.with_suffix(suffix) for suffix in _PICTURE_SUFFIXES))
+    return next((candidate for candidate in candidates if candidate.is_file()), path)
+
+
+def read(benchmark: Benchmark, root: Path, split: str | None, *, require_pictures: bool = True) -> Dataset:
+    """Load a split; None takes the first whose records and pictures are all there.
+
+    root: the benchmark's directory, or one of its record files. Raises DatasetError.
+    """
+    root, split = _place(benchmark, root, split)
+    described = descriptor(benchmark, root)
+    missing: DatasetError | None = None
+    for name in _found(benchmark, root, split):
+        file, rows = split_rows(benchmark, root, name)
+        problems = tuple(_problem(benchmark, row) for row in rows)
+        check_ids((problem.id for problem in problems), file)
+        if described.get("independent") is True:
+            problems = tuple(replace(problem, cluster=problem.id) for problem in problems)
+        missing_here = _missing_picture(problems, file, root) if require_pictures else None
+        if missing_here is None:
+            shown = described.get("split", name)
+            return Dataset(benchmark.name, described.get("name", benchmark.name), shown, bool(described), problems)
+        missing = missing or missing_here
+    assert missing is not None
+    raise missing
+
+
+def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iterator[Row]]:
+    """The record file of a split and its rows with their pictures' paths, whether these are there or not."""
+    file = _file(benchmark, root, split)
+    if file is None:
+        raise _absent(benchmark, root, benchmark.splits[split].files)
+    read_rows = benchmark.rows or (jsonl_rows if file.suffix == ".jsonl" else dictionary_rows)
+    return file, (replace(row, pictures=benchmark.repository(row, root)) for row in read_rows(file))
+
+
+def _problem(benchmark: Benchmark, row: Row) -> Problem:
+    return replace(benchmark.problem(row), images=tuple(path for path in row.pictures if isinstance(path, Path)))
+
+
+def _found(benchmark: Benchmark, root: Path, split: str | None) -> list[str]:
+    """The wanted split, or all whose record files are there; raises DatasetError where there is none."""
+    wanted = [split] if split is not None else list(benchmark.splits)
+    found = [name for name in wanted if _file(benchmark, root, name) is not None]
+    if not found:
+        raise _absent(benchmark, root, [file for name in wanted for file in benchmark.splits[name].files])
+    return found
+
+
+def _absent(benchmark: Benchmark, root: Path, files: Sequence[str]) -> DatasetError:
+    return DatasetError(
+        f"{root}: no records of {benchmark.name}; expected {' or '.join(files)}, "
+        "or another form after `vold-bench data import`"
+    )
+
+
+def _place(benchmark: Benchmark, root: Path, split: str | None) -> tuple[Path, str | None]:
+    if split is not None:
+        benchmark.check_split(split)
+    if root.is_file():
+        for name, known in benchmark.splits.items():
+            for file in known.files:
+                if root.as_posix().endswith("/" + file):
+                    return root.parents[file.count("/")], name
+        raise DatasetError(
+            f"{root}: not a record file of {benchmark.name}; name its directory instead, "
+            "or bring another form here with `vold-bench data import`"
+        )
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such directory; it must hold the files of {benchmark.name}")
+    return root, split
+
+
+def _file(benchmark: Benchmark, root: Path, split: str) -> Path | None:
+    return next((root / name for name in benchmark.splits[split].files if (root / name).is_file()), None)
+
+
+def descriptor(benchmark: Benchmark, root: Path) -> dict[str, Any]:
+    """What ``smallworld.json`` says of generated records; empty for real ones. Raises DatasetError."""
+    file = root / DESCRIPTOR
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{file}: not JSON ({error.msg}); write the data set again") from error
+    if (
+        not isinstance(found, dict)
+        or found.get("schema") != DESCRIPTOR_SCHEMA
+        or found.get("benchmark") != benchmark.name
+    ):
+        raise DatasetError(
+            f"{file}: does not describe a {DESCRIPTOR_SCHEMA} of {benchmark.name}; write the data set again"
+        )
+    return found
+
+
+def _missing_picture(problems: Iterable[Problem], file: Path, root: Path) -> DatasetError | None:
+    pictures = [(problem.id, path) for problem in problems for path in problem.images]
+    missing = [(key, path) for key, path in pictures if not path.is_file()]
+    if not missing:
+        return None
+    key, path = missing[0]
+    return DatasetError(
+        f"{file}: record {key!r}: no picture {path} ({len(missing)} of {len(pictures)} pictures are missing); "
+        f"put the pictures under {root}, or choose a split whose pictures are there"
+    )

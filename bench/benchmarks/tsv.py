@@ -1,0 +1,68 @@
+"""Records of a VLMEvalKit table: tab-separated values with pictures in base64."""
+
+import ast
+import base64
+import binascii
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bench.benchmarks.base import Benchmark, DatasetError, Row
+
+_REFERENCE = 64
+"""An ``image`` of at most so many characters is the index of the row whose picture it shares."""
+_ABSENT = ("", "nan", "NaN")
+_FIELD_LIMIT = 2**31 - 1  # of csv, for pictures in base64
+
+
+def table_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[Row]:
+    """The rows of a table with their pictures' bytes; raises DatasetError naming row and fault, so for a cut file."""
+    shared = _shared(file)
+    for row in _rows(file):
+        image = row.optional("image")
+        pictures = _pictures(row, shared.get(image, image) if len(image) <= _REFERENCE else image)
+        key = row.optional("id") or row.id
+        yield benchmark.tsv(replace(row, id=key, pictures=pictures), split)
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    """Rows by their index; empty fields are absent, as nothing tells an empty text from none."""
+    csv.field_size_limit(_FIELD_LIMIT)
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            table = csv.reader(lines, delimiter="\t", strict=True)
+            names = next(table, [])
+            if not {"index", "image"} <= set(names):
+                raise DatasetError(f"{file}: no table with the columns index and image, found {', '.join(names)[:200]}")
+            for number, values in enumerate(table, 1):
+                if len(values) != len(names):
+                    raise DatasetError(
+                        f"{file}: row {number} has {len(values)} of {len(names)} columns; "
+                        "the file may be cut short: take a fresh copy"
+                    )
+                fields = {name: None if value in _ABSENT else value for name, value in zip(names, values, strict=True)}
+                if fields["index"] is None:
+                    raise DatasetError(f"{file}: row {number} has no index; take a fresh copy")
+                yield Row(file, fields["index"], fields)
+    except csv.Error as error:
+        raise DatasetError(f"{file}: {error}; the file may be cut short: take a fresh copy") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not UTF-8 text ({error.reason}); take a fresh copy") from error
+
+
+def _shared(file: Path) -> dict[str, str]:
+    """index -> picture of the rows that others refer to. The table is read twice rather than held in memory."""
+    wanted = {image for row in _rows(file) if 0 < len(image := row.optional("image")) <= _REFERENCE}
+    return {row.id: row.optional("image") for row in _rows(file) if row.id in wanted} if wanted else {}
+
+
+def _pictures(row: Row, image: str) -> tuple[bytes, ...]:
+    if len(image) <= _REFERENCE:
+        raise row.error(f"no picture (image is {image!r})" if image else "no picture")
+    listed = image.startswith("[")
+    try:
+        parts = ast.literal_eval(image) if listed else [image]
+        return tuple(base64.b64decode(part, validate=True) for part in parts)
+    except (ValueError, SyntaxError, TypeError, MemoryError, binascii.Error) as error:
+        raise row.error("its picture is no base64", "the file may be cut short: take a fresh copy") from error

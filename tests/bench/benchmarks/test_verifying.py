@@ -1,0 +1,112 @@
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from bench.benchmarks import BENCHMARKS, DatasetError, read
+from bench.benchmarks.importing import import_split
+from bench.benchmarks.verifying import differences
+from bench.cli import app
+from tests.bench.benchmarks.forms import MathVision, picture
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """100 imported records, more than one group of rows."""
+    monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
+    records = {
+        str(key): {"id": str(key), "question": f"How many bikes? {key:03}", "options": [], "answer": "4",
+                   "subject": "counting", "image": f"images/{key}.png"}
+        for key in range(100)
+    }  # fmt: skip
+    forms = MathVision(tmp_path, records, {key: [picture(int(key))] for key in records})
+    import_split(BENCHMARKS["mathvision"], str(forms.repository()), "test", tmp_path / "out", partial=True)
+    return tmp_path / "out" / "mathvision"
+
+
+def change(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def test_what_was_imported_verifies(home: Path) -> None:
+    assert list(differences(home)) == []
+    done = CliRunner().invoke(app, ["data", "verify", str(home.parent)])
+    assert (done.exit_code, "every byte is as imported" in done.output) == (0, True)
+
+
+def test_a_changed_question_is_named_by_its_row(home: Path) -> None:
+    file = home / "test.parquet"
+    change(file, file.read_bytes().index(b"bikes? 077") + 2)
+    found = list(differences(home))
+    assert any("row 78 ('77'): its fields were changed" in line for line in found)
+    assert not any("picture" in line for line in found)
+    for require_pictures in (True, False):
+        with pytest.raises(DatasetError, match="a row was changed; `vold-bench data verify"):
+            read("mathvision", home, require_pictures=require_pictures)
+
+
+def test_a_changed_picture_is_named_and_refused(home: Path) -> None:
+    file = home / "test.parquet"
+    content = picture(64)
+    change(file, file.read_bytes().index(content) + len(content) // 2)
+    assert any("row 65 ('64'): picture 1 was changed" in line for line in differences(home))
+    with pytest.raises(DatasetError, match="a picture was changed"):
+        read("mathvision", home)
+
+
+def test_a_byte_changed_anywhere_is_found(home: Path) -> None:
+    """At 60 places drawn at random, of which some fall between the rows."""
+    file = home / "test.parquet"
+    whole = file.read_bytes()
+    chance = random.Random(7)
+    named = 0
+    for place in (chance.randrange(len(whole)) for _ in range(60)):
+        change(file, place)
+        found = list(differences(home))
+        assert f"{file}: the file was changed" in found
+        assert len(found) > 1
+        named += any("row" in line for line in found)
+        file.write_bytes(whole)
+    assert named == 60
+
+
+def test_changes_of_the_manifest_and_of_files_are_named(home: Path) -> None:
+    manifest = home / "manifest.json"
+    text = manifest.read_text()
+    for old, new in (('"rows": 100', '"rows": 99'), ("\n", "\n\n"), ('"partial": true', '"partial": false')):
+        manifest.write_text(text.replace(old, new, 1))
+        assert [line for line in differences(home) if "manifest.json: was changed" in line]
+        with pytest.raises(DatasetError, match=r"manifest\.json: was changed"):
+            read("mathvision", home)
+    manifest.write_text(text)
+    (home / "extra.txt").write_text("x")
+    (home / "test.parquet").unlink()
+    assert [line.rpartition(": ")[2] for line in differences(home)] == ["missing", "not imported"]
+
+
+def test_a_table_exchanged_for_another_is_found(home: Path) -> None:
+    file = home / "test.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.slice(1), file)
+    found = list(differences(home))
+    assert f"{file}: 99 rows, imported were 100" in found
+    with pytest.raises(DatasetError, match="99 rows, not as imported"):
+        read("mathvision", home)
+
+
+def test_the_command_leaves_with_the_documented_code(home: Path) -> None:
+    change(home / "test.parquet", 100)
+    done = CliRunner().invoke(app, ["data", "verify", str(home)])
+    assert isinstance(done.exception, DatasetError)
+    assert done.exception.exit_code == 4
+
+
+def test_the_manifest_tells_where_the_records_came_from(home: Path) -> None:
+    entry = json.loads((home / "manifest.json").read_text())["splits"]["test"]
+    assert (entry["form"], entry["rows"], entry["pictures"], entry["partial"]) == ("repository", 100, 100, True)
+    assert set(entry["files"]) == {"test.jsonl"}
