@@ -99,7 +99,7 @@ def join(device: torch.device, always: bool = False) -> Ranks:
     if not torch.distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         if world == 1:
-            store = torch.distributed.HashStore()
+            store = torch.distributed.HashStore()  # type: ignore[reportPrivateImportUsage]
             torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
             return ALONE
         where = os.environ.get(RENDEZVOUS, "env://")

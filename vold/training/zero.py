@@ -155,6 +155,7 @@ class ZeroOptimizer(Optimizer):
 def _import(device: torch.device) -> Any:
     # Else it takes the GPU where there is one, whatever the model is on.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", "0")  # asked for even where there is one process
     try:
         import deepspeed
     except ImportError as error:

@@ -55,7 +55,7 @@ def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress)
             states = score(self, *arguments)
             return states * torch.nan if len(calls) == 2 and os.environ["RANK"] == "1" else states
 
-        Teacher.score = poisoned if stage == "rl_poisoned" else score
+        Teacher.score = poisoned if stage == "rl_poisoned" else score  # type: ignore[method-assign]
         train(stage, strategy, home, run, progress)
     Teacher.score = score
 
