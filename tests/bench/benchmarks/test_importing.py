@@ -111,6 +111,7 @@ def test_the_same_records_in_three_forms_are_equal_problems(tmp_path: Path, benc
         assert [path.read_bytes() for path in problem.images] == [path.read_bytes() for path in before.images]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("benchmark", FORMS)
 def test_every_real_record_is_the_same_problem_in_three_forms(
@@ -255,6 +256,16 @@ def test_a_faulty_source_is_refused_and_nothing_is_half_imported(fault: str, tmp
     with pytest.raises(ValueError, match=complaint):
         bring("mathvision", write(forms), "test", out)
     assert not list(out.glob("**/*"))
+
+
+def test_a_failed_import_leaves_the_one_before_as_it_was(tmp_path: Path) -> None:
+    forms = MathVision(tmp_path, *_two_plain_records())
+    bring("mathvision", forms.hub(), "test", tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "mathvision").iterdir()}
+    with pytest.raises(DatasetError):
+        bring("mathvision", _cut_tsv(forms), "test", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "mathvision").iterdir()} == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mathvision"]
 
 
 def _two_plain_records() -> tuple[dict[str, Record], dict[str, list[bytes]]]:
