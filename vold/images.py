@@ -1,11 +1,27 @@
-"""Opening pictures that come from anywhere."""
+"""Pictures: opening those that come from anywhere, and what the image processor makes of them."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
+if TYPE_CHECKING:
+    import torch
+
 MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """A prompt's pictures as the image processor left them.
+
+    values: [patches, channels * temporal * patch * patch] float32; grid_thw: [pictures, 3] int64.
+    """
+
+    values: "torch.Tensor"
+    grid_thw: "torch.Tensor"
 
 
 def open_image(path: Path) -> Image.Image:

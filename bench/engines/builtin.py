@@ -7,7 +7,7 @@ from typing import Any
 from bench.engines.base import Prompt, Reply, Settings
 from vold.config import Execution
 from vold.models import EncodedPrompt, Student, load_student
-from vold.rollout.base import Completion, Sampling
+from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.training.runtime import prepare
 
@@ -27,7 +27,7 @@ class Builtin:
         requests, places = [], []
         for place, prompt in enumerate(prompts):
             try:
-                requests.append(self._encode(prompt).request(prompt.seeds))
+                requests.append(RolloutRequest.of(self._encode(prompt), prompt.seeds))
                 places.append(place)
             except ValueError as error:
                 replies[place] = [Reply(str(error), 0, "error") for _ in prompt.seeds]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vold.images import Pixels
 from vold.models.language_model import LanguageModel
 from vold.models.layout import Layout, Segment
-from vold.rollout.base import Pixels
 
 
 @dataclass(frozen=True, slots=True)

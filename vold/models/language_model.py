@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vold.images import Pixels
 from vold.models.layout import Layout
 from vold.models.recomputation import recomputed_layers
 from vold.preflight.checkpoints import layer_findings
-from vold.rollout.base import Pixels
 
 Message = Mapping[str, Any]
 

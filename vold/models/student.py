@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vold.images import open_image
+from vold.images import Pixels, open_image
 from vold.models.language_model import LanguageModel, Message
-from vold.rollout.base import Pixels, RolloutRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +20,6 @@ class EncodedPrompt:
 
     ids: tuple[int, ...]
     pixels: Pixels | None = None
-
-    def request(self, seeds: Sequence[int]) -> RolloutRequest:
-        """Ask for one completion per seed."""
-        return RolloutRequest(self.ids, tuple(seeds), self.pixels)
 
 
 @dataclass(frozen=True)

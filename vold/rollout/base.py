@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-if TYPE_CHECKING:
-    import torch
+from vold.images import Pixels
 
+if TYPE_CHECKING:
+    from vold.models.student import EncodedPrompt
     from vold.rollout.proof import SyncProof, Weights
 
 FinishReason = Literal["stop", "length"]
@@ -17,23 +18,17 @@ class EngineError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """A prompt's pictures as the image processor left them.
-
-    values: [patches, channels * temporal * patch * patch] float32; grid_thw: [pictures, 3] int64.
-    """
-
-    values: "torch.Tensor"
-    grid_thw: "torch.Tensor"
-
-
-@dataclass(frozen=True, slots=True)
 class RolloutRequest:
     """A tokenised prompt (placeholders of pictures already expanded) and one seed per wanted sample."""
 
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
     pixels: Pixels | None = None
+
+    @classmethod
+    def of(cls, prompt: "EncodedPrompt", seeds: Sequence[int]) -> "RolloutRequest":
+        """Ask ``prompt`` for one completion per seed."""
+        return cls(prompt.ids, tuple(seeds), prompt.pixels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vold.images import Pixels
 from vold.models.language_model import LanguageModel
 from vold.models.lora import merged_weights
 from vold.models.student import EncodedPrompt, Student
-from vold.rollout.base import Pixels
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 """Largest accepted difference of a probe token's log-probability, by the engine's precision.

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vold.config import VLLMExecution
 from vold.files import write_whole
-from vold.rollout.base import Pixels, RolloutRequest, Sampling
+from vold.images import Pixels
+from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Weights
 from vold.rollout.vllm import VLLMEngine
 

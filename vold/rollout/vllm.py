@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from vold.config import VLLMExecution
-from vold.rollout.base import Completion, EngineError, Pixels, RolloutRequest, Sampling
+from vold.images import Pixels
+from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Reading, SyncProof, Weights, drawable, prove
 
 _EXTENSION = "vold.rollout.vllm_worker.WorkerExtension"

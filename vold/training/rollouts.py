@@ -17,7 +17,7 @@ from vold.distributed import ALONE, Ranks
 from vold.models import EncodedPrompt, Student
 from vold.objectives.grpo import group_advantages
 from vold.rewards import rewards
-from vold.rollout.base import Completion, RolloutEngine, Sampling
+from vold.rollout.base import Completion, RolloutEngine, RolloutRequest, Sampling
 from vold.seeding import derive
 from vold.training.journal import Stopwatch
 
@@ -132,7 +132,7 @@ class Collector:
         encoded = [encode(self.student, prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [
-                prompt.request([derive(self.seed, *stream, place, sample) for sample in range(size)])
+                RolloutRequest.of(prompt, [derive(self.seed, *stream, place, sample) for sample in range(size)])
                 for place, prompt in zip(places, encoded, strict=True)
             ]
             answers = self.engine.generate(requests, self.sampling)

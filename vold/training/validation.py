@@ -9,7 +9,7 @@ from vold.data.prompts import Prompt
 from vold.distributed import ALONE, Ranks
 from vold.models import Student
 from vold.rewards import rewards
-from vold.rollout.base import RolloutEngine, Sampling
+from vold.rollout.base import RolloutEngine, RolloutRequest, Sampling
 from vold.training.journal import Stopwatch
 from vold.training.rollouts import encode
 
@@ -35,7 +35,7 @@ class Validator:
         if not self.prompts or every == 0 or (step % every and step + 1 < self.config.steps):
             return None
         with watch.part("validation"):
-            requests = [encode(self.student, prompt).request((0,)) for prompt in self.prompts]
+            requests = [RolloutRequest.of(encode(self.student, prompt), (0,)) for prompt in self.prompts]
             groups = self.engine.generate(requests, self.sampling)
             scores = torch.tensor(rewards([self.student.decode(c.token_ids) for (c,) in groups], self.prompts))
             total, count = self.ranks.sum(torch.tensor([float(scores.sum()), float(len(scores))])).tolist()

@@ -34,7 +34,7 @@ def say(model: LanguageModel, requests: list[RolloutRequest], tokens: int = 96) 
 def look(student: Student, problem: Problem, verb: str) -> RolloutRequest:
     picture = Image.fromarray(render(problem, generator(3, problem.key)))
     content = [{"type": "image"}, {"type": "text", "text": f"{verb}{problem.tail}"}]
-    return student.encode([{"role": "user", "content": content}], [picture]).request((0,))
+    return RolloutRequest.of(student.encode([{"role": "user", "content": content}], [picture]), (0,))
 
 
 def test_all_of_them_together_are_small_enough_to_ship() -> None:

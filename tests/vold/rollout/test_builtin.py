@@ -9,10 +9,11 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from vold.data.sequences import TokenSequence, completion_hidden, completion_targets
+from vold.images import Pixels
 from vold.models import EncodedPrompt, LanguageModel, Student, load_student
 from vold.objectives.fused import Head, token_stats
 from vold.rollout import builtin
-from vold.rollout.base import Completion, Pixels, RolloutRequest, Sampling
+from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.training.policy import Heads
 
@@ -60,7 +61,7 @@ def pictures(model: Student, picture: Image.Image) -> list[EncodedPrompt]:
 
 
 def run(model: LanguageModel, prompts: Sequence[EncodedPrompt], sampling: Sampling, **limits: int) -> list[Completion]:
-    groups = BuiltinEngine(model, **limits).generate([prompt.request([0]) for prompt in prompts], sampling)
+    groups = BuiltinEngine(model, **limits).generate([RolloutRequest.of(prompt, [0]) for prompt in prompts], sampling)
     return [group[0] for group in groups]
 
 
@@ -98,13 +99,13 @@ def test_positions_of_a_picture_matter(student: Student, picture: Image.Image, m
 def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(student: Student, picture: Image.Image) -> None:
     prompts = texts(student) + pictures(student, picture)
     sampling = Sampling(STEPS, 1.0, (*student.stop_ids, 40, 41, 42, 43), student.banned_ids)
-    requests = [prompt.request([100 + place, 7, 8]) for place, prompt in enumerate(prompts)]
+    requests = [RolloutRequest.of(prompt, [100 + place, 7, 8]) for place, prompt in enumerate(prompts)]
     together = BuiltinEngine(student).generate(requests, sampling)
     assert len({len(c.token_ids) for group in together for c in group}) > 5, "rows must end at different steps"
     alone = [BuiltinEngine(student).generate([request], sampling)[0] for request in requests]
     split = BuiltinEngine(student, max_batch=2).generate(requests[::-1], sampling)[::-1]
     single = [
-        [BuiltinEngine(student).generate([prompt.request([seed])], sampling)[0][0] for seed in request.seeds]
+        [BuiltinEngine(student).generate([RolloutRequest.of(prompt, [seed])], sampling)[0][0] for seed in request.seeds]
         for prompt, request in zip(prompts, requests, strict=True)
     ]
     for other in (alone, split, single):
@@ -119,7 +120,7 @@ def test_sampling_frequencies_are_those_of_the_softmax(student: Student) -> None
     prompt = EncodedPrompt(student.encode_text("frequencies"))
     sampling = Sampling(1, 0.8, (), student.banned_ids)
     draws = 20_000
-    group = BuiltinEngine(student, max_batch=draws).generate([prompt.request(range(draws))], sampling)[0]
+    group = BuiltinEngine(student, max_batch=draws).generate([RolloutRequest.of(prompt, range(draws))], sampling)[0]
     counts = torch.bincount(torch.tensor([c.token_ids[0] for c in group]), minlength=student.head.shape[0])
     with torch.no_grad():
         logits = student.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1]
@@ -178,7 +179,7 @@ def test_each_prompt_is_prefilled_once_for_its_whole_group(student: Student, mon
         return trunk(*args, **kwargs)
 
     monkeypatch.setattr(student.trunk, "forward", counted)
-    requests = [prompt.request(range(16)) for prompt in texts(student)]
+    requests = [RolloutRequest.of(prompt, range(16)) for prompt in texts(student)]
     BuiltinEngine(student).generate(requests, Sampling(2, 1.0))
     assert rows == [4]
 

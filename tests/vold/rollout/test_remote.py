@@ -65,7 +65,7 @@ def test_logprobs_are_the_trainers_with_a_head_of_its_own(
         change(student)
         proof = engine.sync(weights_of(student))
         assert proof.tensors == len(student.model.state_dict()) and proof.probe_error < 1e-4
-        groups = engine.generate([prompt.request([1, 2]) for prompt in prompts], sampling(student))
+        groups = engine.generate([RolloutRequest.of(prompt, [1, 2]) for prompt in prompts], sampling(student))
         assert [len(group) for group in groups] == [2] * len(prompts)
         assert largest_difference(student, prompts, groups, 0.8) < 1e-4
 
@@ -121,7 +121,7 @@ def test_only_this_machine_and_only_with_the_token(engine: RestartingEngine, stu
 def test_a_server_killed_at_work_is_replaced_and_the_batch_repeated(
     engine: RestartingEngine, student: Student, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [prompt.request([11, 12]) for prompt in prompts_of(student, picture)]
+    requests = [RolloutRequest.of(prompt, [11, 12]) for prompt in prompts_of(student, picture)]
     engine.sync(weights_of(student))
     expected = engine.generate(requests, sampling(student))
     change(student)

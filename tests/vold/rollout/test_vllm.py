@@ -74,7 +74,7 @@ def test_logprobs_are_the_trainers_for_text_and_pictures_after_every_update(
     temperature: float, engine: VLLMEngine, student: Student, picture: Image.Image
 ) -> None:
     prompts = prompts_of(student, picture)
-    requests = [prompt.request([7 * place, 1, 2]) for place, prompt in enumerate(prompts)]
+    requests = [RolloutRequest.of(prompt, [7 * place, 1, 2]) for place, prompt in enumerate(prompts)]
     for _ in range(2):  # the second time, prompts and pictures are known to caches of the old weights
         groups = engine.generate(requests, sampling(student, temperature=temperature))
         assert largest_difference(student, prompts, groups, temperature) < 1e-4
@@ -85,7 +85,7 @@ def test_logprobs_are_the_trainers_for_text_and_pictures_after_every_update(
 
 
 def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Student, picture: Image.Image) -> None:
-    requests = [prompt.request([0]) for prompt in prompts_of(student, picture)]
+    requests = [RolloutRequest.of(prompt, [0]) for prompt in prompts_of(student, picture)]
     greedy = sampling(student, 40, 0.0)
     ours, theirs = engine.generate(requests, greedy), BuiltinEngine(student).generate(requests, greedy)
     assert [group[0].token_ids for group in ours] == [group[0].token_ids for group in theirs]
@@ -97,7 +97,9 @@ def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Stu
 def test_a_sample_is_a_function_of_its_seed_and_not_of_its_batch(
     engine: VLLMEngine, student: Student, picture: Image.Image
 ) -> None:
-    requests = [prompt.request([2**62 + place, 5]) for place, prompt in enumerate(prompts_of(student, picture))]
+    requests = [
+        RolloutRequest.of(prompt, [2**62 + place, 5]) for place, prompt in enumerate(prompts_of(student, picture))
+    ]
     free = sampling(student, temperature=1.5)
     together = engine.generate(requests, free)
     alone = [engine.generate([request], free)[0] for request in requests]
@@ -107,9 +109,11 @@ def test_a_sample_is_a_function_of_its_seed_and_not_of_its_batch(
 
 def test_sampling_frequencies_are_those_of_the_softmax(engine: VLLMEngine, student: Student) -> None:
     prompt, draws = EncodedPrompt(student.encode_text("frequencies")), 2000
-    favourite = engine.generate([prompt.request([0])], Sampling(1, 0.0, (), student.banned_ids))[0][0].token_ids[0]
+    favourite = engine.generate([RolloutRequest.of(prompt, [0])], Sampling(1, 0.0, (), student.banned_ids))[0][
+        0
+    ].token_ids[0]
     banned = tuple(sorted({*student.banned_ids, favourite}))
-    group = engine.generate([prompt.request(range(draws))], Sampling(1, 1.5, (), banned))[0]
+    group = engine.generate([RolloutRequest.of(prompt, range(draws))], Sampling(1, 1.5, (), banned))[0]
     counts = torch.bincount(torch.tensor([c.token_ids[0] for c in group]), minlength=student.head.shape[0])
     with torch.no_grad():
         logits = student.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1].double() / 1.5
@@ -124,7 +128,7 @@ def test_sampling_frequencies_are_those_of_the_softmax(engine: VLLMEngine, stude
 
 
 def test_a_stop_token_ends_a_completion_and_belongs_to_it(engine: VLLMEngine, student: Student) -> None:
-    request = EncodedPrompt(student.encode_text("[7+5-3*2]solve")).request([0])
+    request = RolloutRequest.of(EncodedPrompt(student.encode_text("[7+5-3*2]solve")), [0])
     free = engine.generate([request], Sampling(30, 0.0, (), student.banned_ids))[0][0]
     assert free.finish_reason == "length" and len(free.token_ids) == 30, "not even the tokenizer's own EOS ends it"
     stop = free.token_ids[5]
@@ -143,7 +147,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     prompt = prompts_of(student, picture)[3]
     cut = EncodedPrompt(tuple(i for i in prompt.ids if i != student.image_token_id), prompt.pixels)
     with pytest.raises(ValueError, match="picture placeholders"):
-        engine.generate([cut.request([1])], sampling(student))
+        engine.generate([RolloutRequest.of(cut, [1])], sampling(student))
 
 
 @contextmanager
@@ -287,7 +291,7 @@ def test_an_exception_in_the_engine_is_told_from_a_refusal(
     def broken() -> None:
         raise ValueError("from inside")
 
-    request = EncodedPrompt(student.encode_text("a")).request([0])
+    request = RolloutRequest.of(EncodedPrompt(student.encode_text("a")), [0])
     with (
         _patched(monkeypatch, engine._llm.llm_engine, "step", broken),
         pytest.raises(EngineError, match="from inside"),
