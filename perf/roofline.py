@@ -30,6 +30,7 @@ from vold.config import Execution, RLConfig
 from vold.data.prompts import Prompt
 from vold.distributed import ALONE
 from vold.models import LanguageModel, Student, attention, freeze
+from vold.models.recomputation import enable_recomputation
 from vold.teacher import Teacher
 from vold.training.journal import Stopwatch
 from vold.training.rl import RLStage
@@ -123,7 +124,9 @@ def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
     tokenizer = AutoTokenizer.from_pretrained(path)
     settings = {"attn_implementation": attention.register()}
     with device:
-        model = Qwen2_5_VLForConditionalGeneration._from_config(student_config(reduced), **settings).eval()
+        model = Qwen2_5_VLForConditionalGeneration._from_config(
+            student_config(reduced), dtype=torch.float32, **settings
+        ).eval()
         reader = Qwen3ForCausalLM._from_config(
             teacher_config(reduced), dtype=frozen_dtype(execution), **settings
         ).eval()
@@ -134,11 +137,13 @@ def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
             "prompts_per_step": work.prompts,
             "group_size": work.group,
             "max_new_tokens": work.completion,
+            "rollout": "builtin",
             "distill": {"weight": 0.1, "mask": "all"},
             "freeze": ("vision", "merger"),
         }
     )
     freeze(student, config.freeze)
+    enable_recomputation(model)
     teacher = Teacher(LanguageModel(path, reader.requires_grad_(False), tokenizer), execution.micro_batch_tokens)
     return RLStage(config, execution, ALONE, student, teacher, _prompts(student, work), validation=(), seed=0)
 
@@ -228,6 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
         threads=1 if options.reduced else None,
         micro_batch_tokens=options.micro_batch_tokens,
         rollout_batch=options.rollout_batch,
+        gradient_checkpointing=True,
     )
     if options.reduced:
         torch.set_num_threads(1)
