@@ -7,8 +7,10 @@ for each gradient, one for the teacher's logits. Memory beyond hidden states, we
 arrays of ``CHUNK_ELEMENTS``, whatever the number of tokens.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -115,8 +117,10 @@ def head_loss(
 
 
 def _spans(tokens: int, rows: int, chunk_elements: int) -> list[slice]:
-    size = max(1, chunk_elements // rows)
-    return [slice(start, start + size) for start in range(0, max(tokens, 1), size)]
+    """Chunks of about equal size: a short last one would cost a pass over the head's gradient like any other."""
+    chunks = max(1, math.ceil(tokens / max(1, chunk_elements // rows)))
+    bounds = [tokens * index // chunks for index in range(chunks + 1)]
+    return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 @dataclass(frozen=True, slots=True)
