@@ -13,7 +13,7 @@ from vold.data.pictures import check_pictures, text_for_teacher
 from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
-from vold.files import disk_full_named, publish_directory
+from vold.files import disk_full_named, publish_directory, write_whole
 from vold.models import LanguageModel, load_teacher
 from vold.rewards import reward
 from vold.rollout.base import Completion, RolloutEngine, RolloutRequest, Sampling
@@ -64,15 +64,15 @@ def write_traces(
     if len(answers) < len(asked):
         model = load_teacher(writer, dtype=frozen_dtype(execution), device=prepare(execution))
         engine = build_engine(model, config.rollout, execution)
-        with closing(engine), disk_full_named(partial), partial.open("w", encoding="utf-8") as file:
+        # Without a half-written last line, and at no moment without the answers before it.
+        write_whole(partial, "".join(map(_line, answers)))
+        with closing(engine), disk_full_named(partial), partial.open("a", encoding="utf-8") as file:
             if not engine.live:
                 engine.sync(weights_of(model))  # nothing changes: this proves that both read the prompts alike
-            for answer in answers:
-                file.write(json.dumps(asdict(answer)) + "\n")
             while len(answers) < len(asked):
                 chunk = asked[len(answers) : len(answers) + execution.rollout_batch]
                 fresh = _answer(model, engine, chunk, config, seed, len(answers))
-                file.writelines(json.dumps(asdict(answer)) + "\n" for answer in fresh)
+                file.writelines(map(_line, fresh))
                 file.flush()
                 answers += fresh
                 progress(len(answers), len(asked), _shown(answers))
@@ -108,6 +108,10 @@ def _correct_share(answers: Sequence[_Answer]) -> float | None:
 def _shown(answers: Sequence[_Answer]) -> dict[str, float]:
     share, tokens = _correct_share(answers), sum(answer.tokens for answer in answers) / len(answers)
     return {"tokens": tokens} if share is None else {"correct": share, "tokens": tokens}
+
+
+def _line(answer: _Answer) -> str:
+    return json.dumps(asdict(answer)) + "\n"
 
 
 def _read_partial(path: Path) -> Iterator[_Answer]:

@@ -66,7 +66,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("mismatch_outside_share", "share", "tokens where the same is outside {} to {}".format(*MISMATCH_BAND)),
     Metric("completion_tokens", "tokens", "mean length of a completion"),
     Metric("truncated_share", "share", "completions that hit the length limit"),
-    Metric("empty_share", "share", "completions without a token: they count in their group's mean reward alone"),
+    Metric("empty_share", "share", "completions without a token: they count in their group's mean and as sequences"),
     Metric("unread_share", "share", "rollouts whose pictures the teacher cannot see: no teacher term, no KL"),
     Metric("nonfinite_rewards", "rollouts", "rewards that are no finite number; any makes the step a skipped one"),
     Metric("nonfinite_logprobs", "tokens", "likewise the student's log-probabilities, by the trainer or by the engine"),
@@ -167,6 +167,7 @@ def rollout_totals(rollouts: "Rollouts", first: "Update", last: "Update", max_ne
             "clip_share": _sum_and_count(last.clipped),
             "mismatch_outside_share": _sum_and_count(outside),
             **_teacher_ratios(rollouts, last, lengths, max_new_tokens),
+            "first_kl": _first_kl(rollouts, first),
         },
         samples={"ratio": ratio, "mismatch": mismatch},
     )
@@ -177,12 +178,12 @@ def _teacher_ratios(
 ) -> dict[str, tuple[float, float]]:
     """Sums and counts of the KL in its several cuts, and of the teacher's negative log-probability."""
     starts = [start for start in KL_POSITIONS if start < max_new_tokens]
-    names = ["kl_sampled", "kl_exact", "kl", "kl_wrong", "kl_right", *(f"kl_from_{s}" for s in starts), "teacher_nll"]
+    names = ["kl_sampled", "kl_exact", "kl_wrong", "kl_right", *(f"kl_from_{s}" for s in starts), "teacher_nll"]
     found: dict[str, tuple[float, float]] = dict.fromkeys(names, (0.0, 0.0))
     stats = update.stats
     if stats.teacher_logprobs is None:
         return found
-    usable = stats.teacher_logprobs.isfinite() & rollouts.taught
+    usable = _read(rollouts, stats.teacher_logprobs)
     sampled = stats.logprobs - stats.teacher_logprobs
     best = sampled if stats.kl is None else stats.kl
     right = (rollouts.rewards >= 0.5).repeat_interleave(lengths)
@@ -193,9 +194,23 @@ def _teacher_ratios(
     found["teacher_nll"] = _sum_and_count(-stats.teacher_logprobs[usable])
     if stats.kl is not None:
         found["kl_exact"] = _sum_and_count(stats.kl[usable])
-    cuts = {"kl": usable, "kl_wrong": usable & ~right, "kl_right": usable & right}
+    cuts = {"kl_wrong": usable & ~right, "kl_right": usable & right}
     cuts |= {f"kl_from_{start}": usable & (bucket == place) for place, start in enumerate(starts)}
     return found | {name: _sum_and_count(best[chosen]) for name, chosen in cuts.items()}
+
+
+def _first_kl(rollouts: "Rollouts", first: "Update") -> tuple[float, float]:
+    """Sum and count of the KL under the weights that sampled, whatever further updates on the batch have changed."""
+    stats = first.stats
+    if stats.teacher_logprobs is None:
+        return 0.0, 0.0
+    best = stats.logprobs - stats.teacher_logprobs if stats.kl is None else stats.kl
+    return _sum_and_count(best[_read(rollouts, stats.teacher_logprobs)])
+
+
+def _read(rollouts: "Rollouts", teacher_logprobs: Tensor) -> Tensor:
+    """Which tokens [T] the teacher read and gave a finite log-probability."""
+    return teacher_logprobs.isfinite() & rollouts.taught
 
 
 def rollout_metrics(totals: Totals, *, start: bool) -> Metrics:
@@ -204,7 +219,7 @@ def rollout_metrics(totals: Totals, *, start: bool) -> Metrics:
     perplexity = None if teacher_nll is None else math.exp(min(teacher_nll, 700.0))
     row: Metrics = {
         **totals.sums,
-        **{name: totals.mean(name) for name in totals.ratios if name not in ("kl", "teacher_nll")},
+        **{name: totals.mean(name) for name in totals.ratios if name not in ("first_kl", "teacher_nll")},
         "teacher_perplexity": perplexity,
         **dict(zip(("ratio_q05", "ratio_q95"), totals.quantiles("ratio", 0.05, 0.95), strict=True)),
         **dict(zip(("mismatch_q01", "mismatch_q99"), totals.quantiles("mismatch", 0.01, 0.99), strict=True)),
@@ -212,7 +227,7 @@ def rollout_metrics(totals: Totals, *, start: bool) -> Metrics:
     for name in ("tokens", "refills", "nonfinite_rewards", "nonfinite_logprobs", "nonfinite_teacher_logprobs"):
         row[name] = int(totals.sums[name])
     if start:
-        row |= {"start_kl": totals.mean("kl"), "start_teacher_perplexity": perplexity}
+        row |= {"start_kl": totals.mean("first_kl"), "start_teacher_perplexity": perplexity}
     return row
 
 

@@ -17,7 +17,9 @@ from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt, write_jsonl
 from vold.data.reading import read_prompts, read_traces
 from vold.data.tracing import write_traces
+from vold.rollout.base import EngineError
 from vold.rollout.builtin import BuiltinEngine
+from vold.rollout.proof import SyncProof, Weights
 
 EXECUTION = Execution(threads=1, rollout_batch=8)
 CONFIG = TracesConfig(max_new_tokens=40, temperature=1.0)
@@ -146,6 +148,29 @@ def test_a_killed_run_continues_to_the_same_bytes(teacher_path: Path, prompts: P
     work(tmp_path / "killed")
     for name in ("traces.jsonl", "summary.json"):
         assert (tmp_path / "killed/out" / name).read_bytes() == (tmp_path / "whole/out" / name).read_bytes()
+
+
+def test_what_was_answered_outlives_an_engine_that_cannot_start(
+    teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(BuiltinEngine):
+        live = False
+
+        def sync(self, weights: Weights) -> SyncProof:
+            raise EngineError("no memory")
+
+    def stop(done: int, total: int, metrics: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    arguments = {"writer": teacher_path, "prompts": prompts, "run": tmp_path / "run", "seed": 1}
+    with pytest.raises(KeyboardInterrupt):
+        write_traces(CONFIG, execution=EXECUTION, progress=stop, **arguments)
+    answers = (tmp_path / "run" / "answers.jsonl").read_text()
+    assert len(answers.splitlines()) == EXECUTION.rollout_batch
+    monkeypatch.setattr(tracing, "build_engine", lambda model, *rest: Broken(model))
+    with pytest.raises(EngineError):
+        write_traces(CONFIG, execution=EXECUTION, **arguments)
+    assert (tmp_path / "run" / "answers.jsonl").read_text() == answers
 
 
 def test_no_prompts_is_an_error(teacher_path: Path, tmp_path: Path) -> None:

@@ -104,6 +104,20 @@ def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_update
     assert low is not None and off[0] < low < off[2] and high is not None and off[-3] < high < off[-1]
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_kl_at_the_start_is_that_of_the_weights_that_sampled(exact: bool) -> None:
+    rollouts, first = batch()
+    teacher = first.stats.teacher_logprobs
+    assert teacher is not None
+    stats = first.stats if exact else replace(first.stats, kl=None)
+    moved = replace(stats, logprobs=stats.logprobs + 1, kl=None if stats.kl is None else stats.kl + 1)
+    totals = rollout_totals(rollouts, replace(first, stats=stats), replace(first, stats=moved), LIMIT)
+    row = rollout_metrics(totals, start=True)
+    start = stats.logprobs - teacher if stats.kl is None else stats.kl
+    assert row["start_kl"] == pytest.approx(float(start.mean()))
+    assert row["kl_exact" if exact else "kl_sampled"] == pytest.approx(float(start.mean()) + 1)
+
+
 def test_two_ranks_add_up_to_one() -> None:
     whole = measured(*batch())
     shards = [batch(slice(0, 3)), batch(slice(3, 6))]
