@@ -156,5 +156,9 @@ def _tensor_file(tensors: Mapping[str, Tensor], scratch: Path) -> Path:
     roomy = _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > 2 * size
     handle, path = tempfile.mkstemp(".safetensors", scratch.name, _SHARED_MEMORY if roomy else scratch)
     os.close(handle)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
     return Path(path)

@@ -25,6 +25,8 @@ class RestartingEngine:
         self._weights: Weights | None = None
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
+        if self._weights is None:
+            raise RuntimeError("the rollout engine was told no weights since it slept: an older policy would answer")
         return self._repeated(lambda engine: engine.generate(requests, sampling))
 
     def sync(self, weights: Weights) -> SyncProof:
@@ -34,7 +36,8 @@ class RestartingEngine:
         return proof
 
     def sleep(self) -> None:
-        """Let the engine rest; one that cannot is rebuilt when it is next needed."""
+        """Let the engine rest; one that cannot is rebuilt when it is next needed. The weights are let go."""
+        self._weights = None
         if self._engine is not None:
             try:
                 self._engine.sleep()

@@ -78,9 +78,22 @@ def test_the_number_of_restarts_is_bounded_and_counted_for_each_batch() -> None:
 def test_refusals_and_wrong_weights_are_not_retried(error: Exception) -> None:
     log: list[object] = []
     engine = RestartingEngine(over(log, [True], error), restarts=3)
+    engine.sync(WEIGHTS)
     with pytest.raises(type(error)):
         engine.generate([REQUEST], Sampling(4))
-    assert log == ["start", "generate"]
+    assert log == ["start", WEIGHTS, "generate"]
+
+
+@pytest.mark.parametrize("slept", [True, False])
+def test_nothing_is_sampled_before_the_weights_are_told_and_after_they_may_have_changed(slept: bool) -> None:
+    log: list[object] = []
+    engine = RestartingEngine(over(log, [False]), restarts=0)
+    if slept:
+        engine.sync(WEIGHTS)
+        engine.sleep()
+    with pytest.raises(RuntimeError, match="told no weights"):
+        engine.generate([REQUEST], Sampling(4))
+    assert "generate" not in log
 
 
 def test_a_fresh_engine_with_the_wrong_weights_ends_the_batch() -> None:
