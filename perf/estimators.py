@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vold.config import Estimator
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import Estimator, exact_divergence, teacher_term
+from vold.objectives.distill import exact_divergence, teacher_term
 
 VOCABULARY = 64
 TOP_K = 8

@@ -110,7 +110,7 @@ class LoraConfig(Strict):
 
 
 class TracesConfig(Strict):
-    """Reasoning traces written by a teacher for text prompts."""
+    """Reasoning traces written by a teacher."""
 
     writer: str = Field(default="teacher", description="model role that writes the traces")
     n: int | None = Field(default=None, ge=1, description="prompts to answer; None: all")
@@ -133,6 +133,14 @@ class SFTConfig(Strict):
     lora: LoraConfig | None = None
 
 
+Estimator = Literal["k2", "k1_advantage", "k1_control", "k3_forward", "reverse_kl", "forward_kl", "jsd", "topk"]
+Mask = Literal["wrong", "all", "correct"]
+Reduction = Literal["token_mean", "sequence_mean", "constant"]
+Advantage = Literal["group_std", "group_mean"]
+Ratio = Literal["token", "sequence"]
+Surrogate = Literal["clip", "cispo"]
+
+
 class DistillConfig(Strict):
     """The teacher term on student rollouts; each estimator is named by what it optimises (``objectives.distill``).
 
@@ -143,14 +151,10 @@ class DistillConfig(Strict):
     weight_end: float | None = Field(default=None, ge=0, description="beta of the last step; with a schedule")
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     delay: int = Field(default=0, ge=0, description="steps before the term begins")
-    estimator: Literal[
-        "k2", "k1_advantage", "k1_control", "k3_forward", "reverse_kl", "forward_kl", "jsd", "topk"
-    ] = "k2"  # fmt: skip
+    estimator: Estimator = "k2"
     top_k: int = Field(default=64, ge=1, description="topk: the teacher's tokens that stand alone")
-    mask: Literal["wrong", "all", "correct"] = "wrong"
-    reduce: Literal["token_mean", "sequence_mean", "constant"] | None = Field(
-        default=None, description="denominator; None: the policy term's"
-    )
+    mask: Mask = "wrong"
+    reduce: Reduction | None = Field(default=None, description="denominator; None: the policy term's")
     monitor_every: int = Field(default=10, ge=0, description="steps between KL measurements when weight is 0; 0: never")
     pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the teacher sees none")
 
@@ -179,15 +183,13 @@ class DistillConfig(Strict):
 class PolicyConfig(Strict):
     """How rewards become a policy gradient; the defaults are GRPO's, clipped as the paper does."""
 
-    advantage: Literal["group_std", "group_mean"] = "group_std"
+    advantage: Advantage = "group_std"
     advantage_epsilon: float = Field(default=1e-4, gt=0, description="delta beside the group's standard deviation")
-    ratio: Literal["token", "sequence"] = "token"
-    surrogate: Literal["clip", "cispo"] = "clip"
+    ratio: Ratio = "token"
+    surrogate: Surrogate = "clip"
     clip_low: float = Field(default=0.2, ge=0)
     clip_high: float = Field(default=0.3, ge=0)
-    reduce: Literal["token_mean", "sequence_mean", "constant"] = Field(
-        default="token_mean", description="denominator; constant: sequences x max_new_tokens"
-    )
+    reduce: Reduction = Field(default="token_mean", description="denominator; constant: sequences x max_new_tokens")
     max_refills: int = Field(
         default=0, ge=0, description="further prompts tried in place of one whose rewards are all equal"
     )
@@ -205,7 +207,7 @@ ALGORITHMS = {
 
 
 class RLConfig(PolicyConfig):
-    """Stage 2, GRPO and/or on-policy distillation on text prompts (defaults: the paper's).
+    """Stage 2, GRPO and/or on-policy distillation (defaults: the paper's).
 
     ``algorithm`` fills the fields of ``PolicyConfig`` that are not given.
     """

@@ -14,18 +14,14 @@ that was drawn. k1 itself, (s - q) back-propagated, is not offered: its expected
 import math
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vold.config import DistillConfig
+from vold.config import DistillConfig, Estimator, Mask
 from vold.objectives import divergence as exact
 from vold.objectives.batch import TokenBatch
 from vold.objectives.divergence import Divergence
-
-Estimator = Literal["k2", "k1_advantage", "k1_control", "k3_forward", "reverse_kl", "forward_kl", "jsd", "topk"]
-Mask = Literal["wrong", "all", "correct"]
 
 
 def _k2(batch: TokenBatch) -> Tensor:

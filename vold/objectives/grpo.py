@@ -11,11 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vold.config import Advantage, Ratio, Surrogate
 from vold.objectives.batch import TokenBatch
-
-Advantage = Literal["group_std", "group_mean"]
-Ratio = Literal["token", "sequence"]
-Surrogate = Literal["clip", "cispo"]
 
 
 def group_advantages(rewards: Tensor, delta: float, scale: Advantage = "group_std") -> Tensor:

@@ -4,12 +4,10 @@ The weights carry the denominator of the whole batch, so the gradient is the sam
 micro-batches, ranks, packed rows or padding. Each term of a loss may have weights of its own.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Reduction = Literal["token_mean", "sequence_mean", "constant"]
+from vold.config import Reduction
 
 
 def token_weights(lengths: Tensor, reduction: Reduction, *, limit: int | None = None) -> Tensor:
@@ -28,8 +26,3 @@ def token_weights(lengths: Tensor, reduction: Reduction, *, limit: int | None = 
     else:
         per_row = torch.full_like(lengths, 1.0 / (max(len(lengths), 1) * limit), dtype=torch.float64)
     return per_row.repeat_interleave(lengths)
-
-
-def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
-    """The share of a loss that these tokens carry: scalar."""
-    return torch.dot(values, weights.to(values.dtype))

@@ -11,7 +11,7 @@ from tests.conftest import need
 from vold.config import RLConfig
 from vold.objectives.batch import TokenBatch
 from vold.objectives.grpo import group_advantages, per_sequence, policy_loss, truncated_importance
-from vold.objectives.reduce import token_weights, weighted_sum
+from vold.objectives.reduce import token_weights
 
 pytestmark = pytest.mark.slow
 LIMIT = 9
@@ -74,7 +74,7 @@ class Case:
             batch, ratio=config.ratio, surrogate=config.surrogate,
             clip_low=config.clip_low, clip_high=config.clip_high,
         )  # fmt: skip
-        return weighted_sum(values, token_weights(LENGTHS, config.reduce, limit=LIMIT))
+        return values.double() @ token_weights(LENGTHS, config.reduce, limit=LIMIT)
 
     def assert_same(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
         """Value and gradient agree to 1e-6."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from perf.estimators import DISTANCES, TARGETS, TOLERANCE, Pair, enumerated, table
-from vold.config import DistillConfig, RLConfig
+from vold.config import DistillConfig, Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import Estimator, Mask, distill_weight, teacher_term
+from vold.objectives.distill import distill_weight, teacher_term
 
 SAMPLED: tuple[Estimator, ...] = ("k1_advantage", "k2", "k1_control", "k3_forward")
 

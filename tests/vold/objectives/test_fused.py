@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vold.config import Estimator
 from vold.objectives import fused
-from vold.objectives.distill import Estimator, exact_divergence
+from vold.objectives.distill import exact_divergence
 from vold.objectives.divergence import reverse_kl, topk_reverse_kl
 from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
 

@@ -3,24 +3,25 @@
 import pytest
 import torch
 
+from vold.config import Reduction
 from vold.objectives.batch import TokenBatch
 from vold.objectives.distill import teacher_term
 from vold.objectives.fused import Head, TokenStats, head_loss
 from vold.objectives.grpo import policy_loss
-from vold.objectives.reduce import Reduction, token_weights, weighted_sum
+from vold.objectives.reduce import token_weights
 
 LENGTHS = torch.tensor([3, 1, 5, 2])
 
 
 def test_token_mean_is_the_mean_over_all_tokens() -> None:
     values = torch.arange(11.0)
-    assert weighted_sum(values, token_weights(LENGTHS, "token_mean")).item() == pytest.approx(5.0)
+    assert float(values.double() @ token_weights(LENGTHS, "token_mean")) == pytest.approx(5.0)
 
 
 def test_sequence_mean_is_the_mean_of_row_means() -> None:
     values = torch.randn(11, generator=torch.Generator().manual_seed(0))
     expected = torch.stack([row.mean() for row in values.split(LENGTHS.tolist())]).mean()
-    assert weighted_sum(values, token_weights(LENGTHS, "sequence_mean")).item() == pytest.approx(expected.item())
+    assert float(values.double() @ token_weights(LENGTHS, "sequence_mean")) == pytest.approx(expected.item())
 
 
 def test_a_constant_denominator_counts_sequences_and_the_longest_allowed() -> None:
@@ -45,14 +46,14 @@ def test_an_empty_completion_counts_as_a_sequence_and_adds_nothing() -> None:
 def test_gradients_do_not_depend_on_the_split_into_micro_batches(reduction: Reduction, split: list[list[int]]) -> None:
     parameter = torch.randn(11, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     weights = token_weights(LENGTHS, reduction, limit=7)
-    weighted_sum(parameter**2, weights).backward()
+    (parameter**2 @ weights).backward()
     whole = parameter.grad
     assert whole is not None
     parameter.grad = None
     spans = torch.arange(11).split(LENGTHS.tolist())
     for rows in split:
         index = torch.cat([spans[row] for row in rows])
-        weighted_sum(parameter[index] ** 2, weights[index]).backward()
+        (parameter[index] ** 2 @ weights[index]).backward()
     torch.testing.assert_close(parameter.grad, whole)
 
 
