@@ -10,19 +10,41 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Peaks as published or measured: dense FLOPs a second, bytes a second of memory; ``width``: bytes of a number."""
+    """Peaks as published or measured: dense FLOPs a second, bytes a second of memory; ``width``: bytes of a number.
+
+    ``gpu``: what torch calls it. The same chip on another board (PCIe, NVL, GH200) has other peaks.
+    """
 
     name: str
     flops: float
     bandwidth: float
     source: str
     width: int = 2
+    gpu: str = ""
 
 
 DEVICES = (
-    Device("H200", 989e12, 4.8e12, "NVIDIA H200 Tensor Core GPU data sheet: SXM, bfloat16 without sparsity"),
-    Device("H100", 989e12, 3.35e12, "NVIDIA H100 Tensor Core GPU data sheet: SXM, bfloat16 without sparsity"),
-    Device("A100", 312e12, 2.039e12, "NVIDIA A100 Tensor Core GPU data sheet: SXM 80 GB, bfloat16 without sparsity"),
+    Device(
+        "H200",
+        989e12,
+        4.8e12,
+        "NVIDIA H200 Tensor Core GPU data sheet: SXM, bfloat16 without sparsity",
+        gpu="NVIDIA H200",
+    ),
+    Device(
+        "H100",
+        989e12,
+        3.35e12,
+        "NVIDIA H100 Tensor Core GPU data sheet: SXM, bfloat16 without sparsity",
+        gpu="NVIDIA H100 80GB HBM3",
+    ),
+    Device(
+        "A100",
+        312e12,
+        2.039e12,
+        "NVIDIA A100 Tensor Core GPU data sheet: SXM 80 GB, bfloat16 without sparsity",
+        gpu="NVIDIA A100-SXM4-80GB",
+    ),
 )
 
 

@@ -4,12 +4,11 @@
     python -m perf.fused time --tokens 1024 --hidden 2048 --teacher-hidden 4096
 
 Memory: each form in a fresh process; its peak less what hidden states, weights and their gradients take. Time: forward
-and backward of all forms in turn, the least of each, as a ratio to the form ``none``, which computes the
-log-probabilities of student and teacher, normalisers included, and no divergence.
+and backward of all forms in turn, the least of each, as a ratio to the first; ``none`` computes the log-probabilities
+of student and teacher, normalisers included, and no divergence.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from perf.trial import memory_mb
 from vold.objectives.distill import exact_divergence
 from vold.objectives.fused import Head, TokenStats, head_loss
 
@@ -90,14 +90,9 @@ def run(inputs: Inputs, form: str) -> float:
 def extra_memory(inputs: Inputs, form: str) -> int:
     """Bytes at the peak beyond inputs and gradients; of this process so far, so for a fresh one."""
     gradients = sum(t.numel() * t.element_size() for t in (inputs.hidden, inputs.weight) if t.requires_grad)
-    before = _resident()
+    before = memory_mb("VmRSS")
     run(inputs, form)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - gradients
-
-
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return round((memory_mb("VmHWM") - before) * 1e6) - gradients
 
 
 def least_seconds(inputs: Inputs, forms: Sequence[str], repeats: int, clock: Callable[[], float]) -> dict[str, float]:

@@ -180,7 +180,7 @@ def device_at_hand() -> Device:
     if not torch.cuda.is_available():
         raise ValueError("no GPU here; --reduced runs on the CPU")
     name = torch.cuda.get_device_name()
-    found = next((device for device in DEVICES if device.name in name), None)
+    found = next((device for device in DEVICES if device.gpu == name), None)
     if found is None:
         raise ValueError(f"no published peaks for {name!r}; add them to DEVICES in perf/bounds.py")
     return found

@@ -14,10 +14,20 @@ from perf.bounds import (
     teacher_seconds,
     train_seconds,
 )
-from perf.roofline import main, student_config, table, teacher_config
+from perf.roofline import device_at_hand, main, student_config, table, teacher_config
 
 STUDENT, TEACHER = Shape.of(student_config(reduced=False)), Shape.of(teacher_config(reduced=False))
 H200 = DEVICES[0]
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GH200 480GB", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB"])
+def test_a_board_with_other_peaks_is_not_taken_for_one_that_is_known(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert device_at_hand() is H200
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    with pytest.raises(ValueError, match="no published peaks"):
+        device_at_hand()
 
 
 def test_shapes_hold_every_matrix_of_the_published_models():
