@@ -21,7 +21,7 @@ _LINE_EVERY = 30.0
 _RECENT = 10
 _WIDTH = 26
 _BARS = "▁▂▃▄▅▆▇█"
-_STAGES = ("rollout", "reward", "teacher", "train", "sync", "checkpoint")
+_STAGES = ("sync", "rollout", "reward", "validation", "teacher", "train", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +201,7 @@ class LiveTrainingView(TrainingView):
         from rich.text import Text
 
         if not self.total:
-            return Text(
-                f"{self.kind} {self.run.name}: loading models and data, then the first {self.unit}", style="dim"
-            )
+            return Text(self.opening, style="dim")
         with self._lock:
             parts: list[RenderableType] = [self._head(), "", self._trends()]
             if "step_seconds" in self.history:

@@ -100,14 +100,14 @@ def train_sft(
 
     def step(index: int, watch: Stopwatch) -> StepResult:
         chosen = draw(seed, "sft", len(lessons), config.batch_size, index)
-        batch = [lessons[position].with_pictures(model) for position in chosen]
+        own = [lessons[position].with_pictures(model) for position in ranks.share(chosen, "batch_size")]
         rate = learning_rate(config.optimizer, index, config.steps)
         with watch.part("train"):
-            loss, tokens = _accumulate(model, batch, execution, optimizer)
+            loss, tokens = _accumulate(model, own, execution, optimizer)
             norm, skipped = optimizer.step(loss, rate)
-        padded = sum(map(len, batch))
+        learned = sum(len(lessons[position]) for position in chosen)
         metrics = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "skipped": int(skipped)}
-        return StepResult(metrics, {"train": padded})
+        return StepResult(metrics, {"train": learned})
 
     run_steps(
         step,
@@ -122,10 +122,10 @@ def train_sft(
 
 
 def _accumulate(
-    model: Student, batch: Sequence[TokenSequence], execution: Execution, optimizer: Optimizer
+    model: Student, own: Sequence[TokenSequence], execution: Execution, optimizer: Optimizer
 ) -> tuple[float, int]:
-    """Gradients of the batch's mean NLL, this rank's share in micro-batches; returns the batch's loss and tokens."""
-    ranks, own = optimizer.ranks, optimizer.ranks.share(batch, "batch_size")
+    """Gradients of the batch's mean NLL from this rank's ``own`` part; returns the loss and tokens of the whole."""
+    ranks = optimizer.ranks
     lengths = [len(sequence.completion_ids) for sequence in own]
     everyones = ranks.gather(torch.tensor(lengths, device=model.device))
     weights = token_weights(everyones, "token_mean")[ranks.span(sum(lengths))]
