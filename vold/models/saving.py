@@ -1,5 +1,6 @@
 """Write checkpoints that any Hugging Face tool loads."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from vold.models.lora import merged_weights
 # Everything beside the weights travels as it is: tokenizer, chat template, image processor, generation config.
 # Not so a recipe: it tells how the source was made, which is no longer true of what was trained from it.
 _NOT_COPIED = {"config.json", "model.safetensors.index.json", "recipe.json"}
+
+# Saving imports DeepSpeed wherever it is installed, which then warns that there is no GPU.
+logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in str(record.msg))
 
 
 def save_checkpoint(model: LanguageModel, out: Path) -> None:
