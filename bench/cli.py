@@ -41,7 +41,7 @@ app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where finished stages lie [default: results/store].")
+    Path | None, typer.Option("--store", help="Where finished stages lie \\[default: results/store].")
 ]
 ProfileOption = Annotated[str, typer.Option(help="Models, data and budgets: a name in profiles/ or a path.")]
 SeedsOption = Annotated[str, typer.Option(help="Training seeds instead of the file's, such as 11,23.")]
@@ -49,11 +49,11 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting fo
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this arm; may be given several times.")]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]
 ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes that share the training, one a GPU [default: the file's].")
+    int | None, typer.Option(min=1, help="Processes that share the training, one a GPU \\[default: the file's].")
 ]
 BenchmarkOption = Annotated[str, typer.Option(help="mmmu_pro, mathvision, mathvista or logicvista.")]
 RecordsOption = Annotated[
-    Path | None, typer.Option(help="Directory or file of the records [default: $VOLD_BENCH_DATA/BENCHMARK].")
+    Path | None, typer.Option(help="Directory or file of the records \\[default: $VOLD_BENCH_DATA/BENCHMARK].")
 ]
 SplitOption = Annotated[str | None, typer.Option(help="Needed where the benchmark has several.")]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Directory that receives the report.")]
@@ -73,7 +73,7 @@ def run_matrix(
     seeds: SeedsOption = "",
     settings: SetOption = None,
     only: OnlyOption = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Stages side by side [default: one a CPU].")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Stages side by side \\[default: one a CPU].")] = None,
     store: StoreOption = None,
     reports: ReportsOption = Path("reports"),
     as_json: Json = False,
@@ -129,7 +129,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="A directory that holds the benchmarks, or BENCHMARK=DIRECTORY; several may be given. "
-            "[default: the small world's four families]"
+            "\\[default: the small world's four families]"
         ),
     ] = None,
     benchmarks: Annotated[str, typer.Option(help="Only these, such as mathvision,logicvista.")] = "",
@@ -211,7 +211,7 @@ def preflight(
     config: Annotated[Path, typer.Argument(help="A file for `train sft` or `train rl`, or a matrix file.")],
     profile: ProfileOption = "small",
     gpu: Annotated[
-        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB' [default: this machine's].")
+        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB' \\[default: this machine's].")
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -232,7 +232,7 @@ def doctor(as_json: Json = False) -> None:
 @data_app.command("list")
 def data_list(
     root: Annotated[
-        Path | None, typer.Argument(help="Directory of the benchmarks [default: $VOLD_BENCH_DATA].")
+        Path | None, typer.Argument(help="Directory of the benchmarks \\[default: $VOLD_BENCH_DATA].")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -277,7 +277,7 @@ def data_audit(
     records: RecordsOption = None,
     split: SplitOption = None,
     distance: Annotated[
-        int | None, typer.Option(min=0, max=32, help="Bits of 64 in which pictures alike may differ [default: 3].")
+        int | None, typer.Option(min=0, max=32, help="Bits of 64 in which pictures alike may differ \\[default: 3].")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write hits and clean ids here, for `score --clean-of`.")] = None,
 ) -> None:
@@ -289,7 +289,9 @@ def data_audit(
 
 @smallworld_app.command("build")
 def smallworld_build(
-    out: Annotated[Path | None, typer.Option(help="Directory of the checkpoints [default: the bundled ones].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the checkpoints \\[default: the bundled ones].")
+    ] = None,
     names: Annotated[str, typer.Option(help="Only these, such as student_a,teacher.")] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Models trained side by side.")] = 2,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.benchmarks import BENCHMARKS, DatasetError, imported, known, place_of, read
 from bench.benchmarks.importing import import_split
@@ -61,7 +61,7 @@ def list_records(root: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("benchmark", "split", "problems", "note")
+    table = Table("benchmark", "split", "problems", Column("note", overflow="fold"))
     for row in rows:
         table.add_row(row["benchmark"], row.get("split", "-"), str(row["problems"]), row["note"])
     Console().print(table)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli_train import FORMS, RLRun, SFTRun, TracesRun, parse_data, resolve
+from bench.cli_train import FORMS, RLRun, SFTRun, TracesRun, form_of, parse_data, resolve
 from bench.errors import ConfigurationError, ExitCode
 from bench.json_output import print_json
 from bench.matrix.source import Source, setting_place
@@ -53,10 +53,12 @@ def _matrix_jobs(path: Path, profile: str, gpu: str) -> list[Job]:
 
 def train_job(source: Source, gpu: str) -> Job:
     """The run that ``vold-bench train`` would start from this file."""
-    kinds = [kind for kind, key in (("sft", "traces"), ("rl", "prompts")) if key in source.data]
-    if len(kinds) != 1:
+    kind = form_of(source)
+    if kind == "traces":
+        source.fail((), "this is a file for `vold-bench traces`; the preflight looks at training and matrix files")
+    if kind is None:
         source.fail((), "expected `traces` (for train sft) or `prompts` (for train rl)")
-    settings = source.validate(FORMS[kinds[0]])
+    settings = source.validate(FORMS[kind])
     assert not isinstance(settings, TracesRun)
     data = ("traces", settings.traces) if isinstance(settings, SFTRun) else ("prompts", settings.prompts)
     teacher = settings.teacher if isinstance(settings, RLRun) else None

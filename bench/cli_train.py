@@ -7,11 +7,13 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from rich.console import Console
 
+from bench.datasets import SMALLWORLD, generated, prompts_path
 from bench.errors import ConfigurationError
 from bench.live import training_view
 from bench.matrix.source import Source
 from bench.ranks import launches, main_rank, run_on_ranks
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
+from vold.data.pictures import cache_directory
 from vold.data.sources import DataSource
 from vold.training.progress import Progress, silent
 
@@ -48,6 +50,7 @@ class RLRun(_Run):
 
 
 FORMS: dict[str, type[TracesRun] | type[SFTRun] | type[RLRun]] = {"traces": TracesRun, "sft": SFTRun, "rl": RLRun}
+COMMANDS = {"traces": "vold-bench traces", "sft": "vold-bench train sft", "rl": "vold-bench train rl"}
 
 
 def run(kind: Literal["traces", "sft", "rl"], path: Path, processes: int | None = None) -> None:
@@ -56,6 +59,9 @@ def run(kind: Literal["traces", "sft", "rl"], path: Path, processes: int | None 
     ``processes`` overrides the file's; where torchrun has started this process it is one of them already.
     """
     source = Source(path)
+    form = form_of(source)
+    if form is not None and form != kind:
+        source.fail((), f"this is a file for `{COMMANDS[form]}`, not for `{COMMANDS[kind]}`")
     settings = source.validate(FORMS[kind])
     out = (path.parent / settings.run).resolve()
     if not main_rank():
@@ -72,6 +78,15 @@ def run(kind: Literal["traces", "sft", "rl"], path: Path, processes: int | None 
     print(f"{'traces' if isinstance(settings, TracesRun) else 'checkpoint'}: {out / 'out'}")
 
 
+def form_of(source: Source) -> Literal["traces", "sft", "rl"] | None:
+    """Which of ``FORMS`` the file means to be, by its keys; None where that is not clear."""
+    if "writer" in source.data:
+        return "traces" if "student" not in source.data else None
+    if ("traces" in source.data) == ("prompts" in source.data):
+        return None
+    return "sft" if "traces" in source.data else "rl"
+
+
 def train_rank(kind: Literal["sft", "rl"], path: Path, progress: Progress) -> None:
     """One rank's part of ``run``."""
     source = Source(path)
@@ -80,11 +95,19 @@ def train_rank(kind: Literal["sft", "rl"], path: Path, progress: Progress) -> No
 
 
 def claim(out: Path, settings: BaseModel) -> None:
-    """Make ``out`` the run of these settings; raises ConfigurationError when it belongs to others."""
-    text = json.dumps(settings.model_dump(mode="json", exclude={"execution"}), indent=1, sort_keys=True) + "\n"
+    """Make ``out`` the run of these settings; raises ConfigurationError when it belongs to others.
+
+    A directory that holds nothing but its record belongs to nobody: that run was refused before it began.
+    """
+    mine = settings.model_dump(mode="json", exclude={"execution"})
+    text = json.dumps(mine, indent=1, sort_keys=True) + "\n"
     record = out / "run.json"
-    if record.exists() and record.read_text(encoding="utf-8") != text:
-        raise ConfigurationError(f"{out}: holds a run with other settings; name another directory under `run`")
+    if record.exists() and len(list(out.iterdir())) > 1 and (held := record.read_text(encoding="utf-8")) != text:
+        theirs = json.loads(held)
+        changed = ", ".join(sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)))
+        raise ConfigurationError(
+            f"{out}: holds a run with other settings ({changed}); name another directory under `run`"
+        )
     out.mkdir(parents=True, exist_ok=True)
     record.write_text(text, encoding="utf-8")
 
@@ -120,8 +143,10 @@ def _data(source: Source, key: str, text: str) -> DataSource:
 
 
 def parse_data(source: Source, key: str, text: str) -> DataSource:
-    """Any form of ``vold.data.sources``; raises ConfigurationError at its line when it is no source."""
+    """Any form of ``vold.data.sources``, or ``smallworld/SET?n=N``; raises ConfigurationError at its line otherwise."""
     try:
+        if text.startswith(SMALLWORLD):
+            return DataSource(str(prompts_path(text, generated(cache_directory().with_name("smallworld")))))
         return DataSource.parse(text, source.path.parent)
     except ValueError as error:
         source.fail((key,), str(error))
@@ -131,13 +156,13 @@ def _path(source: Source, key: str, text: str) -> Path:
     """A path of the file that is there; raises ConfigurationError at its line when it is not."""
     path = resolve(source, key, text)
     if not path.exists():
-        source.fail((key,), f"nothing at {path}")
+        mend = "give a checkpoint directory (`hf download OWNER/NAME --local-dir DIRECTORY`) or smallworld/NAME"
+        source.fail((key,), f"nothing at {path}; {mend}")
     return path
 
 
 def resolve(source: Source, key: str, text: str) -> Path:
     """A path relative to the file, or ``smallworld/NAME``; raises ConfigurationError for an unknown name."""
-    from bench.datasets import SMALLWORLD
     from bench.smallworld import checkpoint_path
 
     if not text.startswith(SMALLWORLD):

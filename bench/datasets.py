@@ -1,5 +1,7 @@
 """The generated data of the small world as sources: ``smallworld/NAME?n=N``."""
 
+import hashlib
+import os
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,6 +25,37 @@ def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
     if benchmark not in made:
         raise ConfigurationError(f"{source}: the small world has no {benchmark!r}; choose from {', '.join(made)}")
     return made[benchmark]
+
+
+def prompts_path(source: str, cache: Path) -> Path:
+    """The file under ``cache`` that holds the prompts of ``smallworld/SET?n=N``, written there when absent.
+
+    Raises ConfigurationError naming the mend.
+    """
+    name, n = smallworld_source(source)
+    path = cache / f"prompts-{name}-{n}.jsonl"
+    if not path.exists():
+        from bench.smallworld.prompts import materialise
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            materialise(name, n, work)
+        except KeyError as error:
+            raise ConfigurationError(f"{source}: {error.args[0]}") from error
+        work.replace(path)
+    return path
+
+
+def generated(root: Path) -> Path:
+    """A place under ``root`` for the data of this state of the generator's code.
+
+    Data made by other code is made again, and is the same bytes or has another identity.
+    """
+    import bench.smallworld
+
+    code = sorted(Path(bench.smallworld.__file__).parent.glob("*.py"))
+    return root / hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
 
 
 def smallworld_source(source: str) -> tuple[str, int]:

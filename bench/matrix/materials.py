@@ -1,13 +1,11 @@
 """Models and data as inputs of stages: what they are (identity) and where they lie (location)."""
 
-import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.datasets import SMALLWORLD, dataset_path, smallworld_source
+from bench.datasets import SMALLWORLD, dataset_path, generated, prompts_path
 from bench.errors import ConfigurationError
 from bench.matrix.source import Where
 from bench.matrix.store import Store
@@ -52,7 +50,7 @@ class Materials:
         """Prompts or traces in any of the forms of ``vold.data.sources``, or of the small world."""
         with _placed(where):
             if source.startswith(SMALLWORLD):
-                return self._data(DataSource(str(self._small_prompts(source))), where)
+                return self._data(DataSource(str(prompts_path(source, self._generated()))), where)
             if source.startswith(("file:", "hub:")):
                 return self._data(DataSource.parse(source, self.base), where)
         raise ConfigurationError(
@@ -90,27 +88,7 @@ class Materials:
         return Input(f"sha256:{self.store.content_hash(path, beside=beside)}{source.options}", location)
 
     def _generated(self) -> Path:
-        """Where generated data lies: a place of its own for each state of the generator's code.
-
-        Data made by other code is made again, and is the same bytes or has another identity.
-        """
-        import bench.smallworld
-
-        code = sorted(Path(bench.smallworld.__file__).parent.glob("*.py"))
-        key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
-        return self.store.root / ".data" / key
-
-    def _small_prompts(self, source: str) -> Path:
-        name, n = smallworld_source(source)
-        path = self._generated() / f"prompts-{name}-{n}.jsonl"
-        if not path.exists():
-            from bench.smallworld.prompts import materialise
-
-            path.parent.mkdir(parents=True, exist_ok=True)
-            work = path.with_name(f".{path.name}.{os.getpid()}")
-            materialise(name, n, work)
-            work.replace(path)
-        return path
+        return generated(self.store.root / ".data")
 
 
 def _offline() -> bool:

@@ -7,6 +7,8 @@ import pytest
 
 from bench import cli_train
 from bench.errors import ConfigurationError
+from bench.matrix.source import Source
+from vold.data.reading import read_prompts
 
 TRACES = """\
 schema: vold-bench/traces@1
@@ -42,10 +44,39 @@ def test_a_teacher_writes_traces_and_a_student_imitates_them(tmp_path: Path, cap
     assert (tmp_path / "start" / "out" / "model.safetensors").is_file()
 
 
+def test_a_mended_file_takes_the_directory_of_the_run_that_was_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sft.yaml"
+    for traces in ("nowhere.jsonl", "elsewhere.jsonl"):
+        file.write_text(SFT.replace("{traces}", traces))
+        with pytest.raises(ConfigurationError, match=f"nothing at .*{traces}"):
+            cli_train.run("sft", file)
+    (tmp_path / "start" / "metrics.jsonl").touch()
+    file.write_text(SFT.replace("{traces}", "third.jsonl").replace("steps: 1", "steps: 2"))
+    with pytest.raises(ConfigurationError, match=r"holds a run with other settings \(config, traces\)"):
+        cli_train.run("sft", file)
+
+
+def test_a_file_for_another_command_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "sft.yaml").write_text(SFT)
+    with pytest.raises(ConfigurationError, match="a file for `vold-bench train sft`, not for `vold-bench train rl`"):
+        cli_train.run("rl", tmp_path / "sft.yaml")
+
+
+def test_prompts_of_the_small_world_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "traces.yaml").write_text(TRACES.format(prompts="smallworld/sft?n=5"))
+    source = Source(tmp_path / "traces.yaml")
+    data = cli_train.parse_data(source, "prompts", "smallworld/sft?n=5")
+    assert len(read_prompts(data)) == 5 and Path(data.place).is_relative_to(tmp_path / "cache")
+    assert cli_train.parse_data(source, "prompts", "smallworld/sft?n=5") == data
+
+
 @pytest.mark.parametrize(
     ("prompts", "words"),
     [
         ("nowhere.jsonl", r"traces\.yaml:3:\d+: .*nothing at .*nowhere\.jsonl"),
+        ("smallworld/sft", r"traces\.yaml:3:\d+: .*smallworld/NAME\?n=N"),
+        ("smallworld/none?n=2", r"traces\.yaml:3:\d+: .*known: sft, rl"),
         ("hub:name", r"traces\.yaml:3:\d+: .*hub:OWNER/NAME@REVISION"),
         ("file:orz.json?fromat=orz", r"traces\.yaml:3:\d+: .*unknown option 'fromat'"),
     ],

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vold.data.prompts import Prompt, Trace
 from vold.data.reading import read_prompts, read_traces
-from vold.data.sources import DataSource
+from vold.data.sources import AbsentData, DataSource
 from vold.images import MAX_PIXELS
 from vold.preflight.findings import Finding, error, warning
 from vold.preflight.tokenizers import THINK
@@ -31,6 +31,8 @@ def read_rows(source: Path | DataSource, kind: str) -> tuple[Rows, list[Finding]
         mend = (
             "mend the file, or leave malformed rows out with the source's option malformed=skip; one row must be left"
         )
+        if isinstance(problem, AbsentData):
+            mend = "mend the path, or write the file first (`vold-bench traces` writes traces)"
         return [], [error("data.unreadable", str(problem), source, mend)]
     return rows, row_findings(source, rows)
 

@@ -2,11 +2,11 @@
 
 import importlib.util
 
-from vold.config import RLConfig
+from vold.config import DistillConfig, RLConfig
 from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt
 from vold.preflight.data import Rows
-from vold.preflight.findings import Finding, error, warning
+from vold.preflight.findings import Finding, error, note, warning
 from vold.preflight.job import Job
 from vold.preflight.sizes import Sizes
 
@@ -18,12 +18,21 @@ def setting_findings(job: Job) -> list[Finding]:
         what = f"distill.weight is {job.config.distill.weight:g}, but there is no teacher"
         mend = "name a checkpoint under `teacher`, or set distill.weight to 0"
         found.append(error("settings.no_teacher", what, job.where("config.distill.weight"), mend))
+    if isinstance(job.config, RLConfig) and job.teacher is not None and _silent(job.config.distill):
+        what = "the teacher is only watched: distill.weight is not set, and its default is 0"
+        mend = "set distill.weight (the small profile has 0.1), or write 0 where that is meant"
+        found.append(note("settings.silent_teacher", what, job.where("config.distill.weight"), mend))
     warm, steps = job.config.optimizer.warmup_steps, job.config.steps
     if warm >= steps:
         what = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
         mend = f"set warmup_steps below {steps}, about a tenth of the steps"
         found.append(warning("settings.warmup", what, job.where("config.optimizer.warmup_steps"), mend))
     return found + _process_findings(job) + _package_findings(job)
+
+
+def _silent(distill: DistillConfig) -> bool:
+    """Whether nothing was said of the teacher's weight; a 0 that is written is meant."""
+    return not distill.active and "weight" not in distill.model_fields_set
 
 
 def _package_findings(job: Job) -> list[Finding]:

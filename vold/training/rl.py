@@ -53,7 +53,9 @@ def train_rl(
     if (run / "out").exists():
         return
     if teacher is None and config.distill.active:
-        raise ValueError("distill.weight is above 0, but there is no teacher")
+        raise ValueError(
+            "distill.weight is above 0, but there is no teacher: name a checkpoint under `teacher`, or set it to 0"
+        )
     asked = read_prompts(prompts)
     held_out = [] if validation is None else read_prompts(validation)
     _check(asked, config, teacher is not None)

@@ -235,7 +235,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     "trace without a word": (lambda w: w.use_traces("2", " "), "data.no_completion", DATA, "remove"),
     "no rows": (lambda w: w.rows.clear(), "data.unreadable", DATA, "one row must be left"),
     "no such file": (
-        lambda w: w.changes.update(data=w.root / "gone.jsonl"), "data.unreadable", "gone.jsonl", "mend the file",
+        lambda w: w.changes.update(data=w.root / "gone.jsonl"), "data.unreadable", "gone.jsonl", "mend the path",
     ),
     "row without its key": (lambda w: w.rows.append({"id": "x"}), "data.unreadable", DATA, "malformed=skip"),
     "ids twice": (lambda w: w.rows.extend(w.rows[:2]), "data.duplicate_ids", DATA, "id of its own"),
@@ -257,6 +257,10 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     "picture that is none": (lambda w: pictured(w, b"GIF89a"), "data.picture", DATA, "replace"),
     "no teacher for its term": (
         lambda w: setattr(w, "alone", True), "settings.no_teacher", f"{RUN} config.distill.weight", "under `teacher`",
+    ),
+    "a teacher without a weight": (
+        lambda w: w.settings["distill"].pop("weight"), "settings.silent_teacher", f"{RUN} config.distill.weight",
+        "set distill.weight",
     ),
     "warm-up outlasts the run": (
         lambda w: w.settings.update(steps=3), "settings.warmup", f"{RUN} config.optimizer.warmup_steps",
