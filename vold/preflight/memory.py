@@ -15,8 +15,8 @@ from vold.preflight.sizes import Sizes
 
 Moment = Literal["always", "rollout", "teacher", "train"]
 _FP32 = 4
-# Logits and log-probabilities of student and teacher, the probabilities, and the gradient of the logits.
-_CHUNK_ARRAYS = 6
+# Three arrays at a time, a fourth where a divergence makes one of its own, and what is cast to half precision.
+_CHUNK_ARRAYS = 5
 # Beyond this share allocators fragment and libraries' own buffers no longer fit.
 _COMFORTABLE = 0.9
 
@@ -66,7 +66,11 @@ def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Es
         longest = prompt + job.config.max_new_tokens
     else:
         longest = job.config.max_length
-    return Estimate(tuple(parts + _train_parts(execution, student, longest)))
+    parts += _train_parts(execution, student, longest)
+    if job.config.lora is None and "embeddings" not in job.config.freeze:
+        # A micro-batch's, made in the forward pass, lies beside the sum of those before it.
+        parts.append(Part("output head's gradient of one pass", student.rows * student.hidden * _FP32, "train"))
+    return Estimate(tuple(parts))
 
 
 def state_parts(student: Sizes, execution: Execution) -> list[Part]:

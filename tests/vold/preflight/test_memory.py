@@ -93,6 +93,15 @@ def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     assert lean["activations of 64 tokens, inputs of 3 layers and one of them"] == 3 * 64 * 8 * 4 + one_layer
 
 
+def test_a_head_that_is_trained_holds_a_second_gradient() -> None:
+    def gradient(**settings: object) -> int | None:
+        config = SFTConfig.model_validate({"max_length": 10, **settings})
+        return parts(estimate(job(config), SMALL, None, 5)).get("output head's gradient of one pass")
+
+    assert gradient() == 32 * 8 * 4
+    assert gradient(freeze=("embeddings",)) is None and gradient(lora={"rank": 2}) is None
+
+
 def test_the_peak_counts_one_moment_at_a_time() -> None:
     config = RLConfig(prompts_per_step=60, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
     estimated = estimate(job(config, rollout_batch=1000), SMALL, TEACHER, prompt=3000)
