@@ -8,6 +8,7 @@ that a changed byte can be told by row and picture.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +102,8 @@ def manifest(place: Path) -> dict[str, Any]:
         raise DatasetError(f"{file}: not JSON ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not isinstance(found.get("splits"), dict):
         raise DatasetError(f"{file}: does not describe an import ({SCHEMA}); {_AGAIN}")
+    if not all(re.fullmatch(r"\w+", split) for split in found["splits"]):  # they name files
+        raise DatasetError(f"{file}: a split's name has other signs than letters and digits; {_AGAIN}")
     if text != manifest_text(found.get("benchmark", ""), found["splits"]):
         raise DatasetError(f"{file}: was changed; {_AGAIN}")
     return found

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def cached(content: bytes) -> Path:
 
 
 def cached_path(sha256: str) -> Path:
-    """Where the picture with this hash lies, once it has been put there."""
+    """Where the picture with this hash lies, once it has been put there; raises ValueError for what is no hash."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{sha256[:80]!r} is no SHA-256 of a picture; take a fresh copy of what names it")
     return cache_directory() / sha256[:2] / sha256
 
 

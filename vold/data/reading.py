@@ -128,9 +128,10 @@ def records(source: DataSource) -> Iterator[tuple[Path, int, Record | MalformedR
 
 
 def _checked(record: Record, instruction: str) -> Record:
-    found = next((word for word in _PLACEHOLDERS if word in record.text), None)
-    if found:
-        raise MalformedRow(f"the text holds {found}, which stands for pictures; take it out")
+    for name, text in (("text", record.text), ("completion", record.completion or "")):
+        found = next((word for word in _PLACEHOLDERS if word in text), None)
+        if found:
+            raise MalformedRow(f"the {name} holds {found}, which stands for pictures; take it out")
     marks = record.text.count(IMAGE_MARK)
     if record.images and marks not in (0, len(record.images)):
         raise MalformedRow(f"{marks} marks {IMAGE_MARK} in the text for {len(record.images)} pictures")

@@ -2,11 +2,13 @@ import json
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from bench.benchmarks import BENCHMARKS, DatasetError, read
+from bench.benchmarks.imported import manifest, manifest_text, row_hash
 from bench.benchmarks.importing import import_split
 from bench.benchmarks.verifying import differences
 from bench.cli import app
@@ -76,17 +78,34 @@ def test_a_byte_changed_anywhere_is_found(home: Path) -> None:
 
 
 def test_changes_of_the_manifest_and_of_files_are_named(home: Path) -> None:
-    manifest = home / "manifest.json"
-    text = manifest.read_text()
+    described = home / "manifest.json"
+    text = described.read_text()
     for old, new in (('"rows": 100', '"rows": 99'), ("\n", "\n\n"), ('"partial": true', '"partial": false')):
-        manifest.write_text(text.replace(old, new, 1))
+        described.write_text(text.replace(old, new, 1))
         assert [line for line in differences(home) if "manifest.json: was changed" in line]
         with pytest.raises(DatasetError, match=r"manifest\.json: was changed"):
             read("mathvision", home)
-    manifest.write_text(text)
+    described.write_text(text)
     (home / "extra.txt").write_text("x")
     (home / "test.parquet").unlink()
     assert [line.rpartition(": ")[2] for line in differences(home)] == ["missing", "not imported"]
+
+
+def test_a_split_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
+    splits = manifest(home)["splits"]
+    (home / "manifest.json").write_text(manifest_text("mathvision", {**splits, "../../elsewhere": splits["test"]}))
+    with pytest.raises(DatasetError, match="a split's name"):
+        read("mathvision", home)
+
+
+def test_a_hash_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
+    rows = pq.read_table(home / "test.parquet").to_pylist()
+    for row in rows:
+        row["picture_sha256"] = ["../../../elsewhere.png"]
+        row["sha256"] = row_hash(row, row["picture_sha256"])
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(home / "test.parquet")), home / "test.parquet")
+    with pytest.raises(ValueError, match="is no SHA-256 of a picture"):
+        read("mathvision", home)
 
 
 def test_a_table_exchanged_for_another_is_found(home: Path) -> None:

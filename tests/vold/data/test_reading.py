@@ -162,6 +162,12 @@ def test_rows_of_the_public_schemas_are_checked_too(row: Any, name: str, words: 
         read_prompts(source(path, f"?format={name}" if name else ""))
 
 
+def test_a_trace_whose_completion_stands_for_pictures_is_refused(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "t.jsonl", {"id": "a", "text": "b", "completion": "see <|image_pad|>"})
+    with pytest.raises(ValueError, match=r"t\.jsonl:1: the completion holds <\|image_pad\|>"):
+        read_traces(path)
+
+
 def test_a_prompt_is_no_trace_and_nothing_is_no_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"p\.jsonl:1: no trace"):
         read_traces(jsonl(tmp_path / "p.jsonl", {"id": "a", "text": "b", "answer": "1"}))
