@@ -80,9 +80,10 @@ class Objective:
         some, none = ([row for row, teaches in enumerate(teaching) if teaches == wanted] for wanted in (True, False))
         for rows in self.optimizer.batches(micro_batches(rollouts.sequences, budget, some)):
             self.optimizer.accumulate(partial(run.loss, rows))
-        with torch.no_grad(), self.optimizer.whole():
-            for rows in micro_batches(rollouts.sequences, budget, none):
-                run.loss(rows)
+        if self.optimizer.ranks.max(len(none)):  # of any rank: all have to hand over their part of the weights
+            with torch.no_grad(), self.optimizer.whole():
+                for rows in micro_batches(rollouts.sequences, budget, none):
+                    run.loss(rows)
         return run.update()
 
 
