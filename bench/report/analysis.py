@@ -127,8 +127,10 @@ def _lead(spec: Spec, measured: tables.Measured, seeds: int) -> str:
             f"of {len(measured.families)} benchmarks."
         )
     plural = "seed" if seeds == 1 else "seeds"
+    present = len({arm for arm, _ in measured.family})
+    arms = str(len(spec.arms)) if present == len(spec.arms) else f"{present} of {len(spec.arms)}"
     return (
-        f"This page compares {len(spec.arms)} ways (arms) of teaching a vision-language student to reason with the "
+        f"This page compares {arms} ways (arms) of teaching a vision-language student to reason with the "
         f"help of a text-only teacher model. Stages are a cold start (supervised fine-tuning, SFT, on reasoning "
         f"traces), "
         f"GRPO (reinforcement learning from a reward for right answers), and on-policy distillation (OPD: the teacher "
