@@ -245,4 +245,9 @@ class RLConfig(PolicyConfig):
     def _has_an_objective(self) -> "RLConfig":
         if self.reward_weight == 0 and not self.distill.active:
             raise ValueError("nothing to optimise: give reward_weight or distill.weight a value above 0")
+        if self.reward_weight == 0 and self.max_refills > 0:
+            raise ValueError(
+                "max_refills replaces prompts that teach the policy term nothing, but reward_weight 0 switches that "
+                "term off: set max_refills to 0"
+            )
         return self

@@ -85,7 +85,8 @@ def named_pictures(file: Path) -> list[Path]:
         return []
     named = [row["images"] for _, row in rows(file) if isinstance(row, dict) and isinstance(row.get("images"), list)]
     paths = {file.parent / image for images in named for image in images if isinstance(image, str)}
-    return sorted(path for path in paths if path.is_file())
+    inside = file.parent.resolve()
+    return sorted(path for path in paths if path.is_file() and path.resolve().is_relative_to(inside))
 
 
 def _read(source: Path | DataSource, build: _Build[Item], what: str) -> Loaded[Item]:

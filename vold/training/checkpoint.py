@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vold.files import publish_directory, scratch_path
@@ -60,9 +61,10 @@ def load_state(directory: Path, optimizer: Optimizer) -> int:
         if state.get("schema") != SCHEMA:
             raise ValueError(f"schema {state.get('schema')!r}")
         optimizer.restore(load_file(newest / optimizer.file))
-    except (ValueError, KeyError, FileNotFoundError) as error:
+    except (ValueError, KeyError, FileNotFoundError, SafetensorError) as error:
         raise ValueError(
-            f"{newest}: belongs to another model or version ({error}); remove the stage's directory and start anew"
+            f"{newest}: belongs to another model or version, or is damaged ({error}); "
+            "remove the stage's directory and start anew"
         ) from error
     optimizer.nonfinite_in_a_row = state["nonfinite_in_a_row"]
     return int(state["step"])

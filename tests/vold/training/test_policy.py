@@ -216,3 +216,5 @@ def test_rollouts_without_signal_are_read_for_the_metrics_and_not_back_propagate
 def test_config_refuses_an_objective_of_nothing() -> None:
     with pytest.raises(ValueError, match="nothing to optimise"):
         RLConfig(reward_weight=0.0, distill=DistillConfig(weight=0.0))
+    with pytest.raises(ValueError, match="set max_refills to 0"):
+        RLConfig(algorithm="dapo", reward_weight=0, distill=DistillConfig(weight=1))

@@ -111,3 +111,7 @@ def test_a_checkpoint_of_another_model_is_refused(train: Train, tmp_path: Path, 
     other = load_student(student_path).model.model.visual
     with pytest.raises(ValueError, match="belongs to another model or version"):
         load_state(tmp_path / "run" / "checkpoints", Optimizer(other, OptimizerConfig(learning_rate=1), 3))
+    state = tmp_path / "run" / "checkpoints" / "step-00000003" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is damaged"):
+        load_state(tmp_path / "run" / "checkpoints", Optimizer(other, OptimizerConfig(learning_rate=1), 3))
