@@ -13,7 +13,7 @@ Name = str | int
 def derive(seed: int, *names: Name) -> int:
     """A 63-bit seed for the stream ``names`` under ``seed``; stable over platforms and versions."""
     text = "/".join([str(seed), *map(str, names)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: Name) -> np.random.Generator:

@@ -122,7 +122,10 @@ def _rounded(text: str) -> float | None:
     if _UNKNOWN.search(text):
         return None
     exact = arithmetic.value(text)
-    number = symbolic.number(text) if exact is None else float(exact)
+    try:
+        number = symbolic.number(text) if exact is None else float(exact)
+    except OverflowError:
+        return None
     return None if number is None else round(number, 2)
 
 

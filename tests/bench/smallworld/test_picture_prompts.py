@@ -16,7 +16,7 @@ from vold.training.rl import train_rl
 @pytest.mark.slow
 def test_grpo_on_pictures_runs_from_end_to_end_with_and_without_a_teacher(tmp_path: Path) -> None:
     prompts = Materials(Store(tmp_path), tmp_path).training_data("smallworld/rl_pictures?n=32", Where("here"))
-    small = {"steps": 2, "prompts_per_step": 4, "group_size": 4, "max_new_tokens": 48}
+    small = {"steps": 2, "prompts_per_step": 8, "group_size": 4, "max_new_tokens": 48}
     parts = {"freeze": ["vision"], "optimizer": {"learning_rate": 1e-4}}
     for name, distill in (("alone", {"monitor_every": 0}), ("taught", {"weight": 0.1, "pictures": "caption"})):
         train_rl(
@@ -30,6 +30,7 @@ def test_grpo_on_pictures_runs_from_end_to_end_with_and_without_a_teacher(tmp_pa
         )
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert (tmp_path / name / "out" / "model.safetensors").is_file()
+        assert any(row["grad_norm"] > 0 for row in rows)  # a base that mostly guesses may win nothing in a step
         for row in rows:
             assert row["mismatch_q01"] == pytest.approx(1, abs=1e-3) == row["mismatch_q99"]
-            assert row["grad_norm"] > 0 and (row["kl_exact"] is None) == (name == "alone")
+            assert (row["kl_exact"] is None) == (name == "alone")
