@@ -55,7 +55,7 @@ def read_traces(source: Path | DataSource) -> Loaded[Trace]:
     return _read(source, _trace, "traces")
 
 
-def content_hash(items: Sequence[Prompt] | Sequence[Trace]) -> str:
+def content_hash(items: Sequence[Prompt | Trace]) -> str:
     """SHA-256 over the rows and the bytes of their pictures, wherever they lie and in whatever format they came."""
     total = hashlib.sha256()
     for item in items:

@@ -26,12 +26,12 @@ class Checkpoint:
     role: Role
     path: Path
     config: Any
-    tokenizer: Any | None = None
+    tokenizer: Any = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, role: Role, path: Path, config: Any, tokenizer: Any | None) -> "Checkpoint":
+    def at(cls, role: Role, path: Path, config: Any, tokenizer: Any) -> "Checkpoint":
         """With the settings that lie beside the config."""
         generation, processor = _json(path / "generation_config.json"), _json(path / "preprocessor_config.json")
         return cls(role, path, config, tokenizer, generation, processor)
