@@ -1,17 +1,25 @@
 """What evaluation needs of an engine, whichever model server stands behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from bench.prompts import Part
 
+Preparer = Callable[[Sequence[Part]], Any]
+"""One user's turn as the engine takes it: pictures decoded and resized, text encoded.
+
+It can be pickled, so that worker processes prepare ahead. Raises ValueError for a turn that can never be asked (an
+unreadable picture, a prompt that is too long).
+"""
+
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """One user's turn and a seed for each wanted sample."""
+class Ask:
+    """A prepared turn and a seed for each wanted sample; ``place`` comes back with the answer."""
 
-    parts: Sequence[Part]
+    place: int
+    prepared: Any
     seeds: tuple[int, ...]
 
 
@@ -25,6 +33,14 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """The replies to the ask at ``place``, in the order of its seeds."""
+
+    place: int
+    replies: Sequence[Reply]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """temperature 0 is greedy decoding; max_tokens bounds a completion."""
 
@@ -32,14 +48,38 @@ class Settings:
     temperature: float
 
 
-class Engine(Protocol):
-    """Replies come in the order of the prompts, and of the seeds within a prompt.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the model reads a turn, for provenance.
 
-    A prompt that cannot be asked (an unreadable picture) gets replies with ``error``; the others are answered.
+    text: the rendered prompt, picture placeholders not yet expanded. token_ids: what the model is fed. grids: patches
+    of each picture after resizing, (time, height, width). visual_tokens: how many positions each picture takes.
     """
 
-    def answer(self, prompts: Sequence[Prompt], settings: Settings) -> list[list[Reply]]: ...
+    text: str
+    token_ids: tuple[int, ...]
+    grids: tuple[tuple[int, int, int], ...] = ()
+    visual_tokens: tuple[int, ...] = ()
 
-    def token_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """The ids that the model reads, for provenance; empty where the engine cannot tell."""
+
+class Engine(Protocol):
+    """``grouped``: a reply may depend, in its last bits, on what is decoded beside it; asks come in fixed groups.
+
+    ``answer`` draws groups as it has room for them and yields answers as they are ready, in any order. It raises
+    EngineError when the engine broke and what was not answered may be asked again of a fresh one.
+    """
+
+    grouped: bool
+    preparer: Preparer
+
+    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]: ...
+
+    def read(self, parts: Sequence[Part]) -> Reading | None:
+        """None where the engine cannot tell."""
         ...
+
+    def about(self) -> dict[str, Any]:
+        """Name, versions and settings that go into the result; also what was made smaller for want of memory."""
+        ...
+
+    def close(self) -> None: ...

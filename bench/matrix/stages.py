@@ -29,8 +29,8 @@ _PRELOAD = (
     "vold.training.rl",
     "vold.data.tracing",
     "bench.engines.builtin",
-    "bench.evaluate",
-    "bench.verdicts",
+    "bench.evaluation.run",
+    "bench.evaluation.tables",
 )
 
 
@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
     "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _PRELOAD),
     "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _PRELOAD),
     "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _PRELOAD),
-    "eval": Kind(1, "bench.evaluate:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD),
+    "eval": Kind(1, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD),
 }
 
 
@@ -187,7 +187,8 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
 
 
 def run_eval(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
-    from bench.evaluate import EvalConfig, evaluate
+    from bench.evaluation.config import EvalConfig
+    from bench.evaluation.run import evaluate
     from vold.config import Execution
 
     data = {name.removeprefix("data."): spec.path(name, store) for name in spec.locations if name.startswith("data.")}

@@ -1,17 +1,20 @@
 """Students and teachers: loading, freezing, saving."""
 
+from vold.models.encoder import EncodedPrompt, Encoder
 from vold.models.language_model import LanguageModel
-from vold.models.loading import ModelError, load_student, load_teacher
+from vold.models.loading import ModelError, load_encoder, load_student, load_teacher
 from vold.models.parts import freeze, to_freeze
 from vold.models.saving import save_checkpoint
-from vold.models.student import EncodedPrompt, Student
+from vold.models.student import Student
 
 __all__ = [
     "EncodedPrompt",
+    "Encoder",
     "LanguageModel",
     "ModelError",
     "Student",
     "freeze",
+    "load_encoder",
     "load_student",
     "load_teacher",
     "save_checkpoint",

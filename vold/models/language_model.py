@@ -1,6 +1,6 @@
 """A causal language model with its tokenizer: a trunk (ids to hidden states) and a head (hidden states to logits)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from vold.images import Pixels
+from vold.models.encoder import Message, render_chat
 from vold.models.layout import Layout
 from vold.models.recomputation import recomputed_layers
 from vold.preflight.checkpoints import layer_findings
-
-Message = Mapping[str, Any]
 
 PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
 """Tokens that stand for pictures and videos in a prompt and mean nothing in a completion."""
@@ -75,10 +74,7 @@ class LanguageModel:
 
     def encode_text(self, messages: str | Sequence[Message]) -> tuple[int, ...]:
         """Ids of a chat up to the place where the assistant speaks; a string is one turn of the user."""
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(render_chat(self.tokenizer, messages), add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens."""

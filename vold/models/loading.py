@@ -14,6 +14,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from vold.models import attention
+from vold.models.encoder import Encoder
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
 from vold.preflight.checkpoints import Role, directory_findings, part_findings, read_config, weight_findings
@@ -54,6 +55,13 @@ def _tokenizer(path: Path) -> Any:
     if not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template (tokenizer_config.json or chat_template.jinja)")
     return tokenizer
+
+
+def load_encoder(path: Path, pixel_limits: tuple[int, int] | None = None) -> Encoder:
+    """What turns chats into the input of a Qwen2.5-VL checkpoint; its weights are not read. Raises ModelError."""
+    config = _checked_config("student", path)
+    processor = Qwen2VLImageProcessorPil.from_pretrained(path)
+    return Encoder(_tokenizer(path), processor, config.image_token_id, pixel_limits)
 
 
 def load_student(

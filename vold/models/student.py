@@ -10,16 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vold.images import Pixels, open_image
-from vold.models.language_model import LanguageModel, Message
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A prompt as the model reads it; ids hold one placeholder for each visual token."""
-
-    ids: tuple[int, ...]
-    pixels: Pixels | None = None
+from vold.images import Pixels
+from vold.models.encoder import EncodedPrompt, Encoder, Message
+from vold.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -33,44 +26,13 @@ class Student(LanguageModel):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.image_processor, self.image_token_id, self.pixel_limits)
+
     def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
-        """Render the chat and expand each picture's placeholder to the number of its visual tokens.
-
-        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``; pictures are taken in order.
-        Raises ValueError where the number of pictures differs from the number of placeholders (also when a
-        problem's text smuggles a placeholder in), or where a picture cannot be read.
-        """
-        ids = self.encode_text(messages)
-        placeholders = ids.count(self.image_token_id)
-        if placeholders != len(images):
-            raise ValueError(f"the prompt has {placeholders} picture placeholders for {len(images)} pictures")
-        if not images:
-            return EncodedPrompt(ids)
-        pixels = self._pixels(images)
-        merged = self.image_processor.merge_size**2
-        counts = iter((pixels.grid_thw.prod(dim=1) // merged).tolist())
-        expanded: list[int] = []
-        for token in ids:
-            expanded.extend([token] * next(counts) if token == self.image_token_id else [token])
-        return EncodedPrompt(tuple(expanded), pixels)
-
-    def _pixels(self, images: Sequence[Path | Image.Image]) -> Pixels:
-        each = [self._picture(image) for image in images]
-        return Pixels(torch.cat([pixels.values for pixels in each]), torch.cat([pixels.grid_thw for pixels in each]))
-
-    def _picture(self, image: Path | Image.Image) -> Pixels:
-        picture = open_image(image) if isinstance(image, Path) else image.convert("RGB")
-        size = {}
-        if self.pixel_limits is not None:
-            size = {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}
-        try:
-            features = self.image_processor(images=[picture], return_tensors="pt", **size)
-        except ValueError as error:
-            name = image if isinstance(image, Path) else "a picture"
-            raise ValueError(
-                f"{name}: {picture.width} x {picture.height} pixels cannot be resized ({error})"
-            ) from error
-        return Pixels(features["pixel_values"], features["image_grid_thw"])
+        """As ``Encoder.encode``."""
+        return self.encoder.encode(messages, images)
 
     def visual_embeddings(self, pixels: Sequence[Pixels]) -> Tensor:
         """What the vision tower makes of all these pictures: [visual tokens, hidden]."""

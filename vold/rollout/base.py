@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from vold.images import Pixels
 
 if TYPE_CHECKING:
-    from vold.models.student import EncodedPrompt
+    from vold.models.encoder import EncodedPrompt
     from vold.rollout.proof import SyncProof, Weights
 
 FinishReason = Literal["stop", "length"]

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from vold.images import Pixels
+from vold.models.encoder import EncodedPrompt
 from vold.models.language_model import LanguageModel
 from vold.models.lora import merged_weights
-from vold.models.student import EncodedPrompt, Student
+from vold.models.student import Student
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 """Largest accepted difference of a probe token's log-probability, by the engine's precision.

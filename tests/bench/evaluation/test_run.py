@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from bench.errors import ConfigurationError
-from bench.evaluate import EvalConfig, evaluate
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.run import evaluate
 from vold.config import Execution
 
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from bench.evaluation.log import Key
+from bench.evaluation.selection import Selection
 from bench.records import STATES, Problem, Response, Verdict
-from bench.responses import Key
 from bench.scoring import score
-from bench.selection import Selection
 from vold.files import publish_directory
 
 Row = dict[str, Any]

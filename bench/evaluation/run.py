@@ -2,61 +2,21 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from bench import benchmarks, prompts
-from bench.engines import Engine, Prompt, Reply, Settings
+from bench.engines import Ask, Engine, Reading, Reply, Settings
 from bench.errors import ConfigurationError
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.log import Asked, Key, ResponseLog
+from bench.evaluation.selection import Selection, select
 from bench.records import Problem, Response
-from bench.responses import Asked, Key, ResponseLog
-from bench.selection import Selection, select
-from vold.config import Execution, Strict
+from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS, write_whole
 from vold.seeding import derive
 from vold.training.progress import Progress, silent
-
-
-class EvalConfig(Strict):
-    """What is asked and how it is sampled; enters the identity of an evaluation."""
-
-    benchmarks: tuple[str, ...] | None = Field(default=None, description="None: every benchmark that has data")
-    splits: dict[str, str] = Field(default_factory=dict, description="benchmark to split, where not the default")
-    limit: int | None = Field(default=None, ge=1, description="items a benchmark: the first of a seeded shuffle")
-    subset_seed: int = Field(default=0, description="seed of that shuffle; the same items for every arm and seed")
-    samples: int = Field(default=1, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=2048, ge=1)
-    template: str = "plain@1"
-    min_pixels: int | None = Field(default=None, ge=1, description="of one picture after resizing; None: the model's")
-    max_pixels: int | None = Field(default=None, ge=1)
-    blind: bool = Field(default=False, description="leave the pictures out")
-    group_size: int = Field(default=64, ge=1, description="items answered together and logged as one")
-    engine: Literal["builtin"] = "builtin"
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "EvalConfig":
-        prompts.template(self.template)
-        for name in (*(self.benchmarks or ()), *self.splits):
-            if name not in benchmarks.BENCHMARKS:
-                raise ValueError(f"unknown benchmark {name!r}; choose from {', '.join(benchmarks.BENCHMARKS)}")
-        if (self.min_pixels is None) != (self.max_pixels is None):
-            raise ValueError("min_pixels and max_pixels are set together or not at all")
-        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError("several samples at temperature 0 are all the same; set a temperature or samples: 1")
-        return self
-
-    @property
-    def pixel_limits(self) -> tuple[int, int] | None:
-        if self.min_pixels is None or self.max_pixels is None:
-            return None
-        return self.min_pixels, self.max_pixels
 
 
 def evaluate(
@@ -75,7 +35,7 @@ def evaluate(
     on the same ``run`` it continues there and ends with the same bytes. Raises DatasetError, ModelError (no
     checkpoint), ConfigurationError (nothing to score, or ``run`` belongs to another evaluation) and DiskFullError.
     """
-    from bench.verdicts import write_tables  # pandas is slow to import, and a plan only needs the config
+    from bench.evaluation.tables import write_tables  # pandas is slow to import, and a plan only needs the config
 
     selections = [_select(config, name, data[name]) for name in _names(config, data)]
     run.mkdir(parents=True, exist_ok=True)
@@ -86,21 +46,19 @@ def evaluate(
     }
     _claim(run, provenance)
     groups = [group for selection in selections for group in _groups(config, selection)]
-    keys = [[_key(problem, sample) for problem in group for sample in range(config.samples)] for group in groups]
-    log = ResponseLog(run / "responses.jsonl", keys)
-    total = sum(map(len, keys))
+    log = ResponseLog(
+        run / "responses.jsonl",
+        [_keys(config, group) for group in groups],
+    )
+    total = sum(len(group) for group in groups) * config.samples
     progress(len(log.responses), total, {})
-    if not all(map(log.has, keys)):
+    if len(log.responses) < total:
         engine = _engine(config, model, execution)
-        _record_prompts(run / "prompts.json", engine, config, selections)
-        for group, wanted in zip(groups, keys, strict=True):
-            if not log.has(wanted):
-                start = time.perf_counter()
-                asked = _ask(engine, config, group, seed)
-                log.add(asked)
-                tokens = sum(item.response.tokens for item in asked)
-                _append_timing(run / "timing.jsonl", len(asked), tokens, time.perf_counter() - start)
-                progress(len(log.responses), total, {"tokens": float(tokens)})
+        try:
+            _record_prompts(run / "prompts.json", engine, config, selections)
+            _fill(log, engine, config, groups, seed, progress)
+        finally:
+            engine.close()
     shown = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
     write_tables(run / "out", selections, log.responses, config.samples, {**provenance, "prompts": shown})
 
@@ -135,27 +93,51 @@ def _key(problem: Problem, sample: int) -> Key:
     return (problem.benchmark, problem.id, sample)
 
 
+def _keys(config: EvalConfig, group: Sequence[Problem]) -> list[Key]:
+    return [_key(problem, sample) for problem in group for sample in range(config.samples)]
+
+
 def _engine(config: EvalConfig, model: Path, execution: Execution) -> Engine:
     from bench.engines.builtin import Builtin  # torch and transformers, only when something is to be answered
 
     return Builtin(model, execution, config.pixel_limits)
 
 
-def _prompt(config: EvalConfig, problem: Problem, seeds: tuple[int, ...]) -> Prompt:
-    return Prompt(prompts.render(problem, config.template, blind=config.blind), seeds)
+def _fill(
+    log: ResponseLog,
+    engine: Engine,
+    config: EvalConfig,
+    groups: Sequence[Sequence[Problem]],
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Ask for what ``log`` lacks and append it, a group at a time."""
+    total = sum(map(len, groups)) * config.samples
+    for group in groups:
+        if log.has(_keys(config, group)):
+            continue
+        asks, replies = [], {}
+        for place, problem in enumerate(group):
+            seeds = tuple(derive(seed, "eval", *_key(problem, k)) for k in range(config.samples))
+            try:
+                asks.append(Ask(place, engine.preparer(_parts(config, problem)), seeds))
+            except ValueError as error:
+                replies[place] = [Reply(str(error), 0, "error")] * config.samples
+        replies |= {answer.place: answer.replies for answer in engine.answer([asks], _settings(config))}
+        log.add(
+            Asked(problem.benchmark, _response(problem, sample, reply))
+            for place, problem in enumerate(group)
+            for sample, reply in enumerate(replies[place])
+        )
+        progress(len(log.responses), total, {})
 
 
-def _ask(engine: Engine, config: EvalConfig, group: Sequence[Problem], seed: int) -> list[Asked]:
-    asked = [
-        _prompt(config, problem, tuple(derive(seed, "eval", *_key(problem, k)) for k in range(config.samples)))
-        for problem in group
-    ]
-    replies = engine.answer(asked, Settings(config.max_tokens, config.temperature))
-    return [
-        Asked(problem.benchmark, _response(problem, sample, reply))
-        for problem, samples in zip(group, replies, strict=True)
-        for sample, reply in enumerate(samples)
-    ]
+def _parts(config: EvalConfig, problem: Problem) -> list[prompts.Part]:
+    return prompts.render(problem, config.template, blind=config.blind)
+
+
+def _settings(config: EvalConfig) -> Settings:
+    return Settings(config.max_tokens, config.temperature)
 
 
 def _response(problem: Problem, sample: int, reply: Reply) -> Response:
@@ -167,22 +149,25 @@ def _record_prompts(path: Path, engine: Engine, config: EvalConfig, selections: 
     shown = {}
     for selection in selections:
         problem = selection.problems[0]
-        prompt = _prompt(config, problem, ())
-        ids = engine.token_ids(prompt)
+        parts = _parts(config, problem)
+        reading = engine.read(parts)
         shown[problem.benchmark] = {
             "id": problem.id,
-            "parts": [{**part, "path": Path(part["path"]).name} if "path" in part else part for part in prompt.parts],
-            "sha256": prompts.prompt_hash(prompt.parts),
-            "tokens": len(ids),
-            "token_ids_sha256": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
+            "parts": [{**part, "path": Path(part["path"]).name} if "path" in part else part for part in parts],
+            "sha256": prompts.prompt_hash(parts),
+            **({} if reading is None else _shown(reading)),
         }
     write_whole(path, json.dumps(shown, indent=1, sort_keys=True) + "\n")
 
 
-def _append_timing(path: Path, responses: int, tokens: int, seconds: float) -> None:
-    row = {"responses": responses, "tokens": tokens, "seconds": round(seconds, 6)}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+def _shown(reading: Reading) -> dict[str, Any]:
+    return {
+        "rendered": reading.text,
+        "tokens": len(reading.token_ids),
+        "token_ids_sha256": hashlib.sha256(json.dumps(reading.token_ids).encode()).hexdigest(),
+        "picture_grids": reading.grids,
+        "visual_tokens": reading.visual_tokens,
+    }
 
 
 def _model(path: Path) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Evaluation: problems x samples -> responses -> verdicts -> tables, resumable."""

@@ -1,0 +1,46 @@
+"""What an evaluation asks and how it samples."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bench import benchmarks, prompts
+from vold.config import Strict
+
+
+class EvalConfig(Strict):
+    """What is asked and how it is sampled; enters the identity of an evaluation."""
+
+    benchmarks: tuple[str, ...] | None = Field(default=None, description="None: every benchmark that has data")
+    splits: dict[str, str] = Field(default_factory=dict, description="benchmark to split, where not the default")
+    limit: int | None = Field(default=None, ge=1, description="items a benchmark: the first of a seeded shuffle")
+    subset_seed: int = Field(default=0, description="seed of that shuffle; the same items for every arm and seed")
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=2048, ge=1)
+    template: str = "plain@1"
+    min_pixels: int | None = Field(default=None, ge=1, description="of one picture after resizing; None: the model's")
+    max_pixels: int | None = Field(default=None, ge=1)
+    blind: bool = Field(default=False, description="leave the pictures out")
+    group_size: int = Field(default=64, ge=1, description="items answered together and logged as one")
+    engine: Literal["builtin"] = "builtin"
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "EvalConfig":
+        prompts.template(self.template)
+        for name in (*(self.benchmarks or ()), *self.splits):
+            if name not in benchmarks.BENCHMARKS:
+                raise ValueError(f"unknown benchmark {name!r}; choose from {', '.join(benchmarks.BENCHMARKS)}")
+        if (self.min_pixels is None) != (self.max_pixels is None):
+            raise ValueError("min_pixels and max_pixels are set together or not at all")
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples at temperature 0 are all the same; set a temperature or samples: 1")
+        return self
+
+    @property
+    def pixel_limits(self) -> tuple[int, int] | None:
+        if self.min_pixels is None or self.max_pixels is None:
+            return None
+        return self.min_pixels, self.max_pixels

@@ -1,0 +1,80 @@
+"""Chats with pictures to what a vision-language model is fed; needs the checkpoint's settings, not its weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vold.images import Pixels, open_image
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the model reads it; ids hold one placeholder for each visual token."""
+
+    ids: tuple[int, ...]
+    pixels: Pixels | None = None
+
+
+def render_chat(tokenizer: Any, messages: str | Sequence[Message]) -> str:
+    """The text of a chat up to the place where the assistant speaks; a string is one turn of the user."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """``pixel_limits`` (min, max pixels of one picture after resizing) override the checkpoint's when given."""
+
+    tokenizer: Any
+    image_processor: Any
+    image_token_id: int
+    pixel_limits: tuple[int, int] | None = None
+
+    def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
+        """Render the chat and expand each picture's placeholder to the number of its visual tokens.
+
+        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``; pictures are taken in order.
+        Raises ValueError where the number of pictures differs from the number of placeholders (also when a
+        problem's text smuggles a placeholder in), or where a picture cannot be read.
+        """
+        ids = tuple(self.tokenizer(render_chat(self.tokenizer, messages), add_special_tokens=False)["input_ids"])
+        placeholders = ids.count(self.image_token_id)
+        if placeholders != len(images):
+            raise ValueError(f"the prompt has {placeholders} picture placeholders for {len(images)} pictures")
+        if not images:
+            return EncodedPrompt(ids)
+        pixels = self._pixels(images)
+        counts = iter(self.visual_tokens(pixels))
+        expanded: list[int] = []
+        for token in ids:
+            expanded.extend([token] * next(counts) if token == self.image_token_id else [token])
+        return EncodedPrompt(tuple(expanded), pixels)
+
+    def visual_tokens(self, pixels: Pixels) -> list[int]:
+        """How many positions each picture takes."""
+        return (pixels.grid_thw.prod(dim=1) // self.image_processor.merge_size**2).tolist()
+
+    def _pixels(self, images: Sequence[Path | Image.Image]) -> Pixels:
+        each = [self._picture(image) for image in images]
+        return Pixels(torch.cat([pixels.values for pixels in each]), torch.cat([pixels.grid_thw for pixels in each]))
+
+    def _picture(self, image: Path | Image.Image) -> Pixels:
+        picture = open_image(image) if isinstance(image, Path) else image.convert("RGB")
+        size = {}
+        if self.pixel_limits is not None:
+            size = {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}
+        try:
+            features = self.image_processor(images=[picture], return_tensors="pt", **size)
+        except ValueError as error:
+            name = image if isinstance(image, Path) else "a picture"
+            raise ValueError(
+                f"{name}: {picture.width} x {picture.height} pixels cannot be resized ({error})"
+            ) from error
+        return Pixels(features["pixel_values"], features["image_grid_thw"])
