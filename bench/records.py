@@ -33,13 +33,19 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a model said to one problem; ``sample`` counts from 0; ``tokens`` is the completion's length."""
+    """What a model said to one problem; ``sample`` counts from 0; ``tokens`` is the completion's length.
+
+    prompt_tokens: length of the prompt as the model was fed it; visual_tokens: positions of its pictures. None where
+    that is not known.
+    """
 
     id: str
     sample: int
     text: str
     tokens: int
     finish_reason: Literal["stop", "length", "error"]
+    prompt_tokens: int | None = None
+    visual_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The replies to the ask at ``place``, in the order of its seeds."""
+    """The replies to the ask at ``place``, in the order of its seeds.
+
+    prompt_tokens: length of the turn as the model was fed it; visual_tokens: positions that its pictures took of
+    these. None where the engine cannot tell.
+    """
 
     place: int
     replies: Sequence[Reply]
+    prompt_tokens: int | None = None
+    visual_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

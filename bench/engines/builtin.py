@@ -32,7 +32,8 @@ class Builtin:
         for group in groups:
             requests = [RolloutRequest.of(ask.prepared, ask.seeds) for ask in group]
             for ask, completions in zip(group, self.engine.generate(requests, sampling), strict=True):
-                yield Answer(ask.place, [self._reply(completion) for completion in completions])
+                replies = [self._reply(completion) for completion in completions]
+                yield Answer(ask.place, replies, *self.preparer.sizes(ask.prepared))
 
     def read(self, parts: Sequence[Part]) -> Reading | None:
         return self.preparer.read(parts)

@@ -34,6 +34,10 @@ class EncodingPreparer:
         text = render_chat(self._encoder.tokenizer, _messages(parts))
         return Reading(text, prompt.ids, tuple((t, h, w) for t, h, w in grids), tuple(counts))
 
+    def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
+        """(tokens of the prompt, positions of pictures among them)."""
+        return len(prompt.ids), prompt.ids.count(self._encoder.image_token_id)
+
     @cached_property
     def _encoder(self) -> Encoder:
         return load_encoder(self.path, self.pixel_limits)

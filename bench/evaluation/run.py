@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import benchmarks, prompts
-from bench.engines import Ask, Engine, Reading, Reply, Settings
+from bench import benchmarks
+from bench.engines import Answer, Ask, Engine, Reply, Settings
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, Key, ResponseLog
 from bench.evaluation.selection import Selection, select
+from bench.evaluation.shown import shown, turn
 from bench.records import Problem, Response
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS, write_whole
@@ -55,12 +56,13 @@ def evaluate(
     if len(log.responses) < total:
         engine = _engine(config, model, execution)
         try:
-            _record_prompts(run / "prompts.json", engine, config, selections)
+            first = [selection.problems[0] for selection in selections]
+            write_whole(run / "prompts.json", json.dumps(shown(engine, config, first), indent=1, sort_keys=True) + "\n")
             _fill(log, engine, config, groups, seed, progress)
         finally:
             engine.close()
-    shown = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
-    write_tables(run / "out", selections, log.responses, config.samples, {**provenance, "prompts": shown})
+    first_prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
+    write_tables(run / "out", selections, log.responses, config.samples, {**provenance, "prompts": first_prompts})
 
 
 def _names(config: EvalConfig, data: Mapping[str, Path]) -> list[str]:
@@ -116,58 +118,32 @@ def _fill(
     for group in groups:
         if log.has(_keys(config, group)):
             continue
-        asks, replies = [], {}
+        asks, answers = [], {}
         for place, problem in enumerate(group):
             seeds = tuple(derive(seed, "eval", *_key(problem, k)) for k in range(config.samples))
             try:
-                asks.append(Ask(place, engine.preparer(_parts(config, problem)), seeds))
+                asks.append(Ask(place, engine.preparer(turn(config, problem)), seeds))
             except ValueError as error:
-                replies[place] = [Reply(str(error), 0, "error")] * config.samples
-        replies |= {answer.place: answer.replies for answer in engine.answer([asks], _settings(config))}
+                answers[place] = Answer(place, [Reply(str(error), 0, "error")] * config.samples)
+        answers |= {answer.place: answer for answer in engine.answer([asks], _settings(config))}
         log.add(
-            Asked(problem.benchmark, _response(problem, sample, reply))
+            Asked(problem.benchmark, response)
             for place, problem in enumerate(group)
-            for sample, reply in enumerate(replies[place])
+            for response in _responses(problem, answers[place])
         )
         progress(len(log.responses), total, {})
-
-
-def _parts(config: EvalConfig, problem: Problem) -> list[prompts.Part]:
-    return prompts.render(problem, config.template, blind=config.blind)
 
 
 def _settings(config: EvalConfig) -> Settings:
     return Settings(config.max_tokens, config.temperature)
 
 
-def _response(problem: Problem, sample: int, reply: Reply) -> Response:
-    return Response(problem.id, sample, reply.text, reply.tokens, reply.finish_reason)
-
-
-def _record_prompts(path: Path, engine: Engine, config: EvalConfig, selections: Sequence[Selection]) -> None:
-    """The first prompt of each benchmark as the model reads it, with its hashes."""
-    shown = {}
-    for selection in selections:
-        problem = selection.problems[0]
-        parts = _parts(config, problem)
-        reading = engine.read(parts)
-        shown[problem.benchmark] = {
-            "id": problem.id,
-            "parts": [{**part, "path": Path(part["path"]).name} if "path" in part else part for part in parts],
-            "sha256": prompts.prompt_hash(parts),
-            **({} if reading is None else _shown(reading)),
-        }
-    write_whole(path, json.dumps(shown, indent=1, sort_keys=True) + "\n")
-
-
-def _shown(reading: Reading) -> dict[str, Any]:
-    return {
-        "rendered": reading.text,
-        "tokens": len(reading.token_ids),
-        "token_ids_sha256": hashlib.sha256(json.dumps(reading.token_ids).encode()).hexdigest(),
-        "picture_grids": reading.grids,
-        "visual_tokens": reading.visual_tokens,
-    }
+def _responses(problem: Problem, answer: Answer) -> list[Response]:
+    sizes = (answer.prompt_tokens, answer.visual_tokens)
+    return [
+        Response(problem.id, sample, reply.text, reply.tokens, reply.finish_reason, *sizes)
+        for sample, reply in enumerate(answer.replies)
+    ]
 
 
 def _model(path: Path) -> dict[str, str]:

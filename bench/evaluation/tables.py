@@ -42,7 +42,8 @@ def write_tables(
     for benchmark, part in summary.items():
         part["prompt"] = shown.get(benchmark)
     with publish_directory(out) as scratch:
-        pd.DataFrame(answered).to_parquet(scratch / "responses.parquet", index=False)
+        counts = {"prompt_tokens": "Int64", "visual_tokens": "Int64"}  # where the engine knows them
+        pd.DataFrame(answered).astype(counts).to_parquet(scratch / "responses.parquet", index=False)
         pd.DataFrame(judged).to_parquet(scratch / "verdicts.parquet", index=False)
         rest = {key: value for key, value in provenance.items() if key != "prompts"}
         text = json.dumps({**rest, "scoring": "strict", "benchmarks": summary}, indent=1, sort_keys=True)
@@ -57,6 +58,8 @@ def _response_row(problem: Problem, response: Response) -> Row:
         "text": response.text,
         "tokens": response.tokens,
         "finish_reason": response.finish_reason,
+        "prompt_tokens": response.prompt_tokens,
+        "visual_tokens": response.visual_tokens,
     }
 
 

@@ -14,6 +14,7 @@ import pytest
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
+from bench.evaluation.shown import token_hash
 from vold.config import Execution
 
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)
@@ -63,6 +64,30 @@ def test_every_problem_and_sample_gets_a_verdict_and_the_summary_adds_up(
     assert sum(part["states"].values()) == 10
     assert part["accuracy"] == verdicts["correct"].mean()
     assert part["prompt"]["parts"][1] == {"type": "image", "path": "0.png"}
+
+
+def test_every_response_says_how_long_its_prompt_and_its_pictures_were(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
+    _picture(mathvision / "images/3.png", (112, 56))
+    out = _run(SAMPLED, random_student, mathvision, tmp_path / "run")
+
+    responses = pd.read_parquet(out / "responses.parquet")
+    patches = {"0": 2 * 1, "1": 2 * 1, "2": 2 * 1, "3": 4 * 2, "4": 2 * 1}  # of 28 x 28 pixels
+    assert [row.visual_tokens for row in responses.itertuples()] == [patches[id] for id in responses["id"]]
+    prompt = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]["prompt"]
+    assert responses["prompt_tokens"].iloc[0] == prompt["tokens"]
+    assert prompt["visual_tokens"] == [patches["0"]]
+    assert prompt["token_ids_sha256"] == token_hash(_ids(random_student, prompt))
+
+
+def _ids(model: Path, prompt: dict[str, Any]) -> list[int]:
+    """The token ids of a recorded prompt, by the tokenizer alone."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    (count,) = prompt["visual_tokens"]
+    return tokenizer(prompt["rendered"].replace("<|image_pad|>", "<|image_pad|>" * count))["input_ids"]
 
 
 def test_an_evaluation_cut_at_any_byte_of_its_log_ends_with_the_same_bytes(
@@ -132,6 +157,9 @@ def test_an_unreadable_picture_is_an_error_of_its_item_alone(
 ) -> None:
     (mathvision / "images/2.png").write_bytes(b"no picture")
     out = _run(EvalConfig(max_tokens=4, **PIXELS), random_student, mathvision, tmp_path / "run")
+
+    responses = pd.read_parquet(out / "responses.parquet").set_index("id")
+    assert responses["visual_tokens"].isna().to_dict() == {str(i): i == 2 for i in range(5)}
 
     verdicts = pd.read_parquet(out / "verdicts.parquet").to_dict("records")
     errors = [(row["id"], row["method"]) for row in verdicts if row["state"] == "error"]
