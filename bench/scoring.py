@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bench.official import PROCEDURES, Prediction
 from bench.records import STATES, Problem, Response, Verdict
-from vold.answers import verify
+from vold.answers import spoken, verify
 
 _REFUSAL = re.compile(
     r"\b(?:i\s+(?:can(?:no|')t|am\s+(?:unable|not\s+able)|won't)|i'm\s+(?:unable|not\s+able|sorry)|i\s+apologi[sz]e"
@@ -21,8 +21,8 @@ _REFUSAL_WITHIN = 400
 def score(problem: Problem, response: Response) -> Verdict:
     """Judge a response in strict mode.
 
-    A response that was cut off counts as ``truncated`` unless it had declared its answer; an engine's failure is
-    ``error`` with the engine's reason as method.
+    What stands between ``<think>`` and ``</think>`` is not read. A response that was cut off counts as ``truncated``
+    unless it had declared its answer; an engine's failure is ``error`` with the engine's reason as method.
     """
     if response.finish_reason == "error":
         return Verdict(response.id, response.sample, "error", "", "", response.text)
@@ -31,7 +31,7 @@ def score(problem: Problem, response: Response) -> Verdict:
     undeclared = state == "unparsed" or method.startswith("lone")
     if response.finish_reason == "length" and undeclared:
         return Verdict(response.id, response.sample, "truncated", "", "", "length")
-    if state == "unparsed" and _REFUSAL.search(response.text[:_REFUSAL_WITHIN].replace("’", "'")):
+    if state == "unparsed" and _REFUSAL.search(spoken(response.text)[:_REFUSAL_WITHIN].replace("’", "'")):
         return Verdict(response.id, response.sample, "refused", outcome.extracted, "", "refusal")
     return Verdict(response.id, response.sample, state, outcome.extracted, outcome.normalised, method)
 

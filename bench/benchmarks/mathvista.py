@@ -21,11 +21,12 @@ def problem(row: Row) -> Problem:
         raise row.error(
             f"'answer_type' {row.text('answer_type')!r} does not fit its choices; known: {', '.join(_KINDS)}"
         )
+    question = row.text("question") + (f" (Unit: {unit})" if unit else "")
     metadata = row.fields.get("metadata")
     return Problem(
         benchmark="mathvista",
         id=row.id,
-        question=row.text("question").strip() + (f" (Unit: {unit})" if unit else ""),
+        question=question if options else question.rstrip(),  # as in the official query, which ends there
         images=(),
         options=options,
         answer=answer,

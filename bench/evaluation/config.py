@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench import benchmarks, prompts
 from vold.config import Strict
@@ -18,16 +18,20 @@ class EvalConfig(Strict):
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=2048, ge=1)
-    template: str = "plain@1"
+    template: str = Field(default="plain@1", description="a name without a version means its newest")
     min_pixels: int | None = Field(default=None, ge=1, description="of one picture after resizing; None: the model's")
     max_pixels: int | None = Field(default=None, ge=1)
     blind: bool = Field(default=False, description="leave the pictures out")
     group_size: int = Field(default=64, ge=1, description="items answered together and logged as one")
     engine: Literal["builtin"] = "builtin"
 
+    @field_validator("template")
+    @classmethod
+    def _with_its_version(cls, name: str) -> str:
+        return prompts.template(name).name
+
     @model_validator(mode="after")
     def _is_consistent(self) -> "EvalConfig":
-        prompts.template(self.template)
         for name in (*(self.benchmarks or ()), *self.splits):
             if name not in benchmarks.BENCHMARKS:
                 raise ValueError(f"unknown benchmark {name!r}; choose from {', '.join(benchmarks.BENCHMARKS)}")

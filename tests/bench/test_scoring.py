@@ -22,6 +22,10 @@ CHOICE = Problem("mmmu_pro", "2", "", (Path("2.png"),), ("ten", "A dramatic incr
         (r"\boxed{1.2} and further", "length", "right"),
         ("I'm sorry, but I cannot view the image.", "stop", "refused"),
         ("I cannot see it well, but the answer is 1.2.", "stop", "right"),
+        (r"<think>1.3?</think>\boxed{1.2}", "stop", "right"),
+        (r"<think>It is \boxed{1.2}, but", "length", "truncated"),
+        (r"<think>It is \boxed{1.2}, but", "stop", "unparsed"),
+        ("<think>I cannot see it.</think>Let me guess", "stop", "unparsed"),
         ("x.png: unreadable picture", "error", "error"),
     ],
 )

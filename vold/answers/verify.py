@@ -9,6 +9,7 @@ from vold.answers import labels as option_labels
 from vold.answers import symbolic
 from vold.answers.extract import Claim, claims
 from vold.answers.text import LONGEST, clean
+from vold.answers.thoughts import spoken
 from vold.answers.values import Value, equal, parse
 
 State = Literal["right", "wrong", "unparsed", "ambiguous"]
@@ -52,9 +53,10 @@ def verify(response: str, answer: str, options: Sequence[str] = (), *, precision
     options: the texts of a multiple-choice item, labelled A, B, ...; the gold is then a label or a text.
     Without options a gold such as ``C`` or ``A, C`` still names labels, of which A to I exist.
     precision: decimals to which a number must agree (MathVista); None compares exactly.
+    Thoughts (``<think>``) are no part of the answer, whatever they declare.
     """
     gold = _gold(answer, options, precision)
-    for claim in claims(response):
+    for claim in claims(spoken(response)):
         outcome = gold.judge(claim)
         if outcome is not None:
             return outcome

@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from bench.benchmarks import load
 from bench.errors import ConfigurationError
-from bench.prompts import TEMPLATES, Part, prompt_hash, render
+from bench.prompts import TEMPLATES, Part, prompt_hash, render, template
 from bench.records import Problem
 
 
@@ -40,6 +41,13 @@ def test_a_page_without_a_question_is_asked_to_solve_and_repeats_no_options() ->
     assert _shown(render(_problem("", 1, ("ten", "twelve"), "choice"))) == "[p1.png]solve"
 
 
+def test_a_page_without_a_question_has_the_instruction_alone_from_version_two_on() -> None:
+    page = _problem("", 1, ("ten", "twelve"), "choice")
+    boxed = r"Please reason step by step, and put your final answer within \boxed{}."
+    assert _shown(render(page, "boxed@2")) == f"[p1.png]{boxed}"
+    assert _shown(render(page, "plain@2")) == "[p1.png]solve"
+
+
 def test_blind_leaves_pictures_out_and_the_text_alone() -> None:
     assert _shown(render(_problem("See <image 1>.", 1), blind=True)) == "See <image 1>."
 
@@ -48,6 +56,7 @@ def test_templates_add_their_instruction_after_question_and_options() -> None:
     problem = _problem("Which?", 0, ("x", "y"), "choice")
     boxed = r"Please reason step by step, and put your final answer within \boxed{}."
     assert _shown(render(problem, "boxed@1")) == f"Which?\nA. x\nB. y\n{boxed}"
+    assert _shown(render(problem, "boxed")) == f"Which?\n(A) x\n(B) y\n{boxed}"
     assert _shown(render(problem, "direct")).endswith("option letter from the given choices directly.")
     assert "'Answer: X'" in _shown(render(problem, "cot@1"))
 
@@ -58,11 +67,18 @@ PINNED = {
     "boxed@1": "5e0014a2e73cbab6b82e22a261ff9f872e903e750259c5238351f1bde5106148",
     "direct@1": "ef18b030d5e2a699dbc66ff844188e5af0915ea12fab78a1088e6a056f158e58",
     "cot@1": "7d887a44ed816439416c3d4e1b9b64432cde1bc09976235a42cc1771f6e63cd1",
+    "plain@2": "8a2ee3528e48ddd06b98a712f0ac73d6ffba093ac039032936186e73acfa19a5",
+    "boxed@2": "5418c41a09cc20e89528161ec7617f201f84ad9f4d5ed7e2cb61617aba2d39e8",
+    "direct@2": "78fb063e3e7613138e3e0f31d10ac1efadb29afe4e47ca68b3862b7f0308cf2c",
+    "cot@2": "60c522b45bfbd41f93d3cc0e2d2f5bdd24589433cc12d99d264df25c79b990b8",
 }
 
 
-def test_every_template_is_pinned() -> None:
-    assert PINNED.keys() == TEMPLATES.keys()
+def test_every_template_of_any_benchmark_is_pinned() -> None:
+    """The benchmarks' own are compared with what is published."""
+    assert PINNED.keys() == {
+        name for name in TEMPLATES if name.partition("@")[0] in ("plain", "boxed", "direct", "cot")
+    }
 
 
 @pytest.mark.parametrize("name", PINNED)
@@ -73,7 +89,7 @@ def test_the_wording_of_a_published_template_does_not_change(name: str) -> None:
 
 
 def test_an_unknown_template_offers_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="plain@1, boxed@1, direct@1, cot@1"):
+    with pytest.raises(ConfigurationError, match="plain@1, boxed@1, direct@1, cot@1, plain@2"):
         render(_problem("x"), "boxed@9")
 
 
@@ -106,5 +122,25 @@ def test_marks_out_of_order_in_a_real_record_keep_their_numbers(benchmark_data: 
 
     problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_pictures=False).problems
     (problem,) = (problem for problem in problems if problem.id == "test_Geography_252")
-    names = [Path(part["path"]).name for part in render(problem) if "path" in part]
+    parts = render(problem)
+    names = [Path(part["path"]).name for part in parts if "path" in part]
     assert names == [f"test_Geography_252_{number}.png" for number in range(1, 8)]
+    # 35 marks: the first of each picture has become the picture, the others refer back to it.
+    assert sum(part.get("text", "").count("<image ") for part in parts) == 35 - 7
+
+
+@pytest.mark.real
+def test_every_picture_of_mmmu_pro_stands_at_its_own_first_mention(benchmark_data: Path) -> None:
+    from bench.benchmarks import read
+
+    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_pictures=False).problems
+    inside, unordered = 0, 0
+    for problem in problems:
+        text = template("plain@2").text(problem)
+        mentions = list(dict.fromkeys(int(number) for number in re.findall(r"<image (\d+)>", text)))
+        unordered += mentions != sorted(mentions)
+        inside += any("<image " in option for option in problem.options)
+        absent = [number for number in range(1, len(problem.images) + 1) if number not in mentions]
+        names = [Path(part["path"]).stem for part in render(problem, "plain@2") if "path" in part]
+        assert names == [f"{problem.id}_{number}" for number in (*absent, *mentions)], problem.id
+    assert (inside, unordered) == (66, 58)

@@ -1,0 +1,16 @@
+"""All templates by name."""
+
+from bench.errors import ConfigurationError
+from bench.prompts.base import Template
+from bench.prompts.official import OFFICIAL
+from bench.prompts.own import OWN
+
+TEMPLATES: dict[str, Template] = {template.name: template for template in (*OWN, *OFFICIAL)}
+
+
+def template(name: str) -> Template:
+    """A template by ``name@version``; a bare name means its newest version. Raises ConfigurationError."""
+    versions = [key for key in TEMPLATES if key == name or key.partition("@")[0] == name]
+    if not versions:
+        raise ConfigurationError(f"unknown prompt template {name!r}; choose from {', '.join(TEMPLATES)}")
+    return TEMPLATES[max(versions, key=lambda key: int(key.partition("@")[2]))]

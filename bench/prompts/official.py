@@ -1,0 +1,105 @@
+r"""The benchmarks' own prompts, word by word as their repositories ask.
+
+Wording, and form and order of the parts, are the repositories'; pictures stand where their marks stand, and first of
+all where there is none (some of the published scripts put them all behind the text).
+"""
+
+from collections.abc import Callable, Mapping
+
+from bench.errors import ConfigurationError
+from bench.prompts.base import Template, printed
+from bench.records import Problem
+
+_LETTER = (
+    "The last line of your response should be of the following format: 'Answer: $LETTER' (without quotes) where "
+    "LETTER is one of options."
+)
+_MMMU_PRO_DIRECT = "Answer with the option letter from the given choices directly."
+_MATHVISION_BOXED = (
+    r'Please solve the problem step by step and put your answer in one "\boxed{}". If it is a multiple choice '
+    r'question, only one letter is allowed in the "\boxed{}".'
+)
+_MATHVISTA_HINTS = {
+    "choice": "and provide the correct option letter, e.g., A, B, C, D, at the end.",
+    "integer": "requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.",
+    "list": "requiring a Python list as an answer and provide the final list, "
+    "e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.",
+}
+_MATHVISTA_DECIMALS = {
+    1: "requiring a floating-point number with one decimal place and provide the final value, "
+    "e.g., 1.2, 1.3, 1.4, at the end.",
+    2: "requiring a floating-point number with two decimal places and provide the final value, "
+    "e.g., 1.23, 1.34, 1.45, at the end.",
+}
+
+
+def _mmmu_pro_direct(problem: Problem) -> str:
+    """MMMU-Benchmark/MMMU, mmmu-pro/infer: prompts.yaml (direct) and infer_gpt.py.
+
+    A page of the vision setting has the instruction alone.
+    """
+    if not problem.question:
+        return f"{_MMMU_PRO_DIRECT} {_LETTER}"
+    return "\n".join([problem.question, *printed(problem), _MMMU_PRO_DIRECT])
+
+
+def _mmmu_pro_cot(problem: Problem) -> str:
+    """As above, cot."""
+    steps = f"{_LETTER} Think step by step before answering."
+    if not problem.question:
+        return f"Write out the multiple-choice question in the image and then solve it. {steps}"
+    instruction = f"Answer the preceding multiple choice question. {steps}"
+    return "\n".join([problem.question, *printed(problem), instruction])
+
+
+def _mathvision_cot(problem: Problem) -> str:
+    """mathllm/MATH-V, models/Qwen-VL.py: instruction, question, options, and a line break after each."""
+    return "".join(f"{line}\n" for line in (_MATHVISION_BOXED, problem.question, *printed(problem)))
+
+
+def _mathvision_direct(problem: Problem) -> str:
+    """As above: the form without reasoning, also of models/GPT4V.py."""
+    lines = "".join(f"{line}\n" for line in (problem.question, *printed(problem)))
+    return f"{lines}\nAnswer the question using a single word or phrase."
+
+
+def _mathvista(problem: Problem) -> str:
+    """lupantech/MathVista, data/query.json: a hint of the answer's kind, the question with its unit, the choices.
+
+    Blanks stay inside and go at the end, as there. Raises ConfigurationError for a decimal answer of another precision
+    than the benchmark has.
+    """
+    hint = _MATHVISTA_HINTS.get(problem.kind) or _MATHVISTA_DECIMALS.get(problem.precision or 0)
+    if hint is None:
+        raise ConfigurationError(
+            f"mathvista {problem.id}: no official hint for a {problem.kind} answer of precision {problem.precision} "
+            "(the benchmark has 1 and 2); use a template that fits any problem, such as boxed@2"
+        )
+    lines = [f"Hint: Please answer the question {hint}", f"Question: {problem.question}", *printed(problem)]
+    return "\n".join(lines).rstrip()
+
+
+def _logicvista(problem: Problem) -> str:
+    """Yijia-Xiao/LogicVista publishes answers and no prompt: the question as it stands in data/dataset.json."""
+    return problem.question
+
+
+def _of_each(texts: Mapping[str, Callable[[Problem], str]]) -> Callable[[Problem], str]:
+    return lambda problem: texts[problem.benchmark](problem)
+
+
+_COMMON = {"mathvista": _mathvista, "logicvista": _logicvista}
+
+OFFICIAL = [
+    Template("mmmu_pro_direct@1", _mmmu_pro_direct, "mmmu_pro"),
+    Template("mmmu_pro_cot@1", _mmmu_pro_cot, "mmmu_pro"),
+    Template("mathvision_direct@1", _mathvision_direct, "mathvision"),
+    Template("mathvision_cot@1", _mathvision_cot, "mathvision"),
+    Template("mathvista@1", _mathvista, "mathvista"),
+    Template("logicvista@1", _logicvista, "logicvista"),
+    Template("official@1", _of_each({**_COMMON, "mmmu_pro": _mmmu_pro_cot, "mathvision": _mathvision_cot})),
+    Template(
+        "official_direct@1", _of_each({**_COMMON, "mmmu_pro": _mmmu_pro_direct, "mathvision": _mathvision_direct})
+    ),
+]
+"""``official`` asks each benchmark in its own way, with reasoning where the benchmark knows both."""

@@ -1,0 +1,70 @@
+"""This suite's templates: one instruction after the question and its options, whatever the benchmark."""
+
+from collections.abc import Callable
+
+from bench.prompts.base import Template, lettered, printed
+from bench.records import Problem
+
+NO_QUESTION = "solve"
+"""What is asked beside a page that holds the whole question (MMMU-Pro vision, small world)."""
+
+Instruction = Callable[[Problem], str]
+
+
+def _nothing(problem: Problem) -> str:
+    return ""
+
+
+def _boxed(problem: Problem) -> str:
+    return r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+def _direct(problem: Problem) -> str:
+    if problem.kind == "choice":
+        return "Answer with the option letter from the given choices directly."
+    if problem.kind == "choices":
+        return "Answer with the letters of all correct choices, separated by commas, directly."
+    return "Answer with the final value directly, without an explanation."
+
+
+def _cot(problem: Problem) -> str:
+    what = {"choice": "the option letter", "choices": "the letters of all correct choices"}.get(
+        problem.kind, "the value"
+    )
+    return (
+        "Think step by step before answering. The last line of your response should be of the following format: "
+        f"'Answer: X' (without quotes) where X is {what}."
+    )
+
+
+def _first(instruction: Instruction) -> Callable[[Problem], str]:
+    """Version 1: options as lines ``A. text``; a page without a question is asked to ``solve``."""
+
+    def text(problem: Problem) -> str:
+        options = lettered(problem.options) if problem.question else []
+        return _lines(problem.question or NO_QUESTION, *options, instruction(problem))
+
+    return text
+
+
+def _second(instruction: Instruction) -> Callable[[Problem], str]:
+    """Version 2: options as the benchmark prints them; a page without a question has the instruction alone."""
+
+    def text(problem: Problem) -> str:
+        if not problem.question:
+            return instruction(problem) or NO_QUESTION
+        return _lines(problem.question, *printed(problem), instruction(problem))
+
+    return text
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(filter(None, lines))
+
+
+_INSTRUCTIONS: dict[str, Instruction] = {"plain": _nothing, "boxed": _boxed, "direct": _direct, "cot": _cot}
+
+OWN = [
+    *(Template(f"{name}@1", _first(instruction)) for name, instruction in _INSTRUCTIONS.items()),
+    *(Template(f"{name}@2", _second(instruction)) for name, instruction in _INSTRUCTIONS.items()),
+]
