@@ -108,7 +108,8 @@ def student_config(reduced: bool) -> Qwen2_5_VLConfig:
 
 def teacher_config(reduced: bool) -> Qwen3Config:
     """The teacher's config, likewise."""
-    return Qwen3Config(**(_TINY | {"head_dim": 16} if reduced else QWEN3_8B))
+    settings: dict[str, Any] = _TINY | {"head_dim": 16} if reduced else QWEN3_8B
+    return Qwen3Config(**settings)
 
 
 class _Unending(Student):
@@ -195,6 +196,7 @@ def run(work: Work, execution: Execution, device: Device, reduced: bool) -> str:
         torch.cuda.reset_peak_memory_stats()
     with watch.part("step"):
         stage.step(0, watch)
+    assert stage.teacher is not None
     shapes = Shape.of(stage.student.model.config), Shape.of(stage.teacher.model.model.config)
     bounds = {
         "rollout": decode_seconds(shapes[0], work, device, execution.rollout_batch),

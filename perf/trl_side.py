@@ -12,7 +12,8 @@ import vold  # noqa: F401  before transformers: see vold.torchvision_cpu
 import datasets
 import torch
 from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from perf.trial import LEARNING_RATE, SEED, Step, Trial, materialise, memory_mb, rl_config
 from vold.config import RLConfig

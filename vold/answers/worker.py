@@ -83,7 +83,8 @@ def _libraries() -> Answer:
 
     def answer(texts: list[str]) -> bool | float | None:
         if len(texts) == 1:
-            value = float(latex2sympy(texts[0]).evalf())
+            expression: Any = latex2sympy(texts[0])
+            value = float(expression.evalf())
             return value if math.isfinite(value) else None
         given, gold = map(parsed, texts)
         return bool(given and gold and same(gold, given, timeout_seconds=0))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
-    varlen_attn = None
+    varlen_attn: Any = None
 
 # A row shorter than this share of a bucket's longest starts the next bucket.
 _BUCKET_SHARE = 0.75

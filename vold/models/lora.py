@@ -28,7 +28,9 @@ def add_adapters(student: Student, config: LoraConfig, seed: int) -> None:
     prefix = next(name for name, module in student.model.named_modules() if module is student.trunk)
     targets = "|".join(map(re.escape, config.targets))
     settings = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=rf"{re.escape(prefix)}\..*\.({targets})"
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides, a fraction is as good
+        target_modules=rf"{re.escape(prefix)}\..*\.({targets})",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "lora"))

@@ -57,12 +57,14 @@ class TokenStats:
     def cat(cls, parts: list["TokenStats"]) -> "TokenStats":
         """The statistics of several spans of tokens, end to end."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
-        return cls(**{name: None if values[0] is None else torch.cat(values) for name, values in columns.items()})
+        cat: dict[str, Any] = {n: None if values[0] is None else torch.cat(values) for n, values in columns.items()}
+        return cls(**cat)
 
     def at(self, index: Tensor) -> "TokenStats":
         """The statistics of the tokens at ``index``, without gradient."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return TokenStats(**{name: None if v is None else v.detach()[index] for name, v in columns.items()})
+        taken: dict[str, Any] = {name: None if v is None else v.detach()[index] for name, v in columns.items()}
+        return TokenStats(**taken)
 
 
 TokenLoss = Callable[[TokenStats, slice], Tensor]

@@ -34,7 +34,7 @@ class Device:
 def parse_device(text: str) -> Device:
     """``H200 x 8``, ``8 x A100 80 GB`` or ``48GB``; raises ValueError naming the known GPUs."""
     split = _COUNT.match(text)
-    left, right, name, count = split.groups() if split else (None, None, text, "1")
+    left, right, name, count = map(str, split.groups("")) if split else ("", "", text, "1")
     name, number = (right, int(left)) if left else (name, int(count))
     size = _SIZE.search(name)
     plain = re.sub(r"[\s_-]+", " ", name).strip().upper()

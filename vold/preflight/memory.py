@@ -48,7 +48,7 @@ class Estimate:
     @property
     def moment(self) -> Moment:
         """When the peak is reached."""
-        sums = {part.moment: 0 for part in self.parts}
+        sums: dict[Moment, int] = {part.moment: 0 for part in self.parts}
         for part in self.parts:
             sums[part.moment] += part.bytes
         sums.pop("always", None)

@@ -35,7 +35,7 @@ def own_findings(side: Checkpoint) -> list[Finding]:
         what = "the tokenizer has neither <|im_end|> nor an EOS token: no completion would ever stop"
         return [*found, error("tokenizers.no_eos", what, place, "set eos_token to the token that ends a turn")]
     listed = side.generation.get("eos_token_id")
-    stops = set(listed if isinstance(listed, list) else [listed]) - {None}
+    stops = {index for index in (listed if isinstance(listed, list) else [listed]) if index is not None}
     name = tokenizer.convert_ids_to_tokens(end)
     if stops and end not in stops:
         shown = ", ".join(repr(tokenizer.convert_ids_to_tokens(index)) for index in sorted(stops))

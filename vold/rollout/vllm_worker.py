@@ -78,6 +78,7 @@ def _is_deaf(module: torch.nn.Module) -> bool:
 
     Changing the sign is exact, so the second change restores every bit.
     """
+    method: Any
     method, weight = getattr(module, "quant_method", None), getattr(module, "weight", None)
     if not hasattr(method, "apply") or weight is None or weight.ndim != 2:
         return False

@@ -74,10 +74,15 @@ def test_the_variable_length_kernel_is_told_the_same(segments: list[Segment], mo
         assert max_q == cu_seq_q.diff().max() and max_k == cu_seq_k.diff().max()
         queries, keys = cu_seq_q.diff().tolist(), cu_seq_k.diff().tolist()
         split = zip(query.split(queries), key.split(keys), value.split(keys), strict=True)
-        return torch.cat([causal(*(s.transpose(0, 1) for s in each), scale).transpose(0, 1) for each in split])
+        return torch.cat(
+            [
+                causal(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), scale).transpose(0, 1)
+                for q, k, v in split
+            ]
+        )
 
     monkeypatch.setattr(layout, "varlen_attn", documented)
     given = states(sum(segment.length for segment in segments))
-    packed = tuple(s[0].transpose(0, 1) for s in given)
-    out = Layout(segments, torch.device("cpu"))._varlen(*packed, 0.3)
+    query, key, value = (s[0].transpose(0, 1) for s in given)
+    out = Layout(segments, torch.device("cpu"))._varlen(query, key, value, 0.3)
     torch.testing.assert_close(out[None], by_formula(segments, *given, 0.3))

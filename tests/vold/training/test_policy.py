@@ -36,7 +36,13 @@ def rollouts(student: Student, offset: float = 0.0) -> Rollouts:
     with torch.no_grad():
         old = torch.cat([plain_logprobs(student, s.prompt_ids, s.completion_ids)[1] for s in sequences]) + offset
     return Rollouts(
-        texts, sequences, old.float(), torch.tensor(REWARDS), torch.tensor(ADVANTAGES), group_size=3, truncated=0
+        list[str | None](texts),
+        sequences,
+        old.float(),
+        torch.tensor(REWARDS),
+        torch.tensor(ADVANTAGES),
+        group_size=3,
+        truncated=0,
     )
 
 
