@@ -1,4 +1,4 @@
-"""From responses to tables: responses.parquet, verdicts.parquet and summary.json, the same bytes for the same log."""
+"""From responses to tables: items, responses, verdicts (parquet) and summary.json, the same bytes for the same log."""
 
 import json
 from collections import Counter
@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.evaluation.items import write_items
 from bench.evaluation.log import Key
 from bench.evaluation.selection import Selection
 from bench.records import STATES, Problem, Response, Verdict
@@ -42,6 +43,7 @@ def write_tables(
     for benchmark, part in summary.items():
         part["prompt"] = shown.get(benchmark)
     with publish_directory(out) as scratch:
+        write_items(scratch / "items.parquet", selections)
         counts = {"prompt_tokens": "Int64", "visual_tokens": "Int64"}  # where the engine knows them
         pd.DataFrame(answered).astype(counts).to_parquet(scratch / "responses.parquet", index=False)
         pd.DataFrame(judged).to_parquet(scratch / "verdicts.parquet", index=False)

@@ -1,0 +1,36 @@
+"""``items.parquet``: the problems that were asked, so that a result can be shown and exported by itself."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.evaluation.selection import Selection
+from bench.records import Problem
+
+_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("benchmark", "id", "question")]
+    + [("options", pa.list_(pa.string()))]
+    + [(name, pa.string()) for name in ("answer", "kind", "cluster", "category")]
+    + [("precision", pa.int64()), ("pictures", pa.list_(pa.string()))]
+)
+
+
+def write_items(path: Path, selections: Sequence[Selection]) -> None:
+    """A row a problem in the order of asking; ``pictures`` are names of files."""
+    rows = [_row(problem) for selection in selections for problem in selection.problems]
+    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), path)
+
+
+def read_items(path: Path) -> Iterator[Problem]:
+    """The problems again; their pictures are bare names."""
+    for row in pq.read_table(path, schema=_SCHEMA).to_pylist():
+        pictures = tuple(Path(name) for name in row.pop("pictures"))
+        yield Problem(**{**row, "options": tuple(row["options"])}, images=pictures)
+
+
+def _row(problem: Problem) -> dict[str, Any]:
+    row = {name: getattr(problem, name) for name in _SCHEMA.names if name != "pictures"}
+    return {**row, "options": list(problem.options), "pictures": [picture.name for picture in problem.images]}

@@ -1,0 +1,24 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.benchmarks import BENCHMARKS, Dataset, read
+from bench.evaluation.items import read_items, write_items
+from bench.evaluation.selection import Selection
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_real_record_comes_back_as_it_was_but_for_the_place_of_its_pictures(
+    benchmark: str, benchmark_data: Path, tmp_path: Path
+) -> None:
+    problems = read(benchmark, benchmark_data / benchmark, require_pictures=False).problems
+    asked = tuple(problem for problem in problems if not problem.unscorable)
+    dataset = Dataset(benchmark, benchmark, "test", False, problems)
+    write_items(tmp_path / "items.parquet", [Selection(dataset, asked)])
+    found = list(read_items(tmp_path / "items.parquet"))
+    assert found == [
+        replace(problem, images=tuple(Path(picture.name) for picture in problem.images)) for problem in asked
+    ]
+    assert len(found) > 400
