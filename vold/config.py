@@ -60,6 +60,19 @@ class VLLMExecution(Strict):
     )
 
 
+class ClientExecution(Strict):
+    """How an OpenAI-compatible server is asked; docs/guide.md says what each fault leads to."""
+
+    concurrency: int = Field(default=32, ge=1, description="requests in flight at first, of one server")
+    max_concurrency: int = Field(default=256, ge=1, description="it grows while the server keeps up, and halves else")
+    retries: int = Field(default=8, ge=0, description="of one request, after faults of the server or the way to it")
+    backoff_seconds: float = Field(default=0.5, ge=0, description="before the first retry; doubles, with jitter")
+    max_backoff_seconds: float = Field(default=60, ge=0)
+    timeout_seconds: float = Field(default=3600, gt=0, description="of one request; the longest Retry-After, too")
+    read_timeout_seconds: float = Field(default=1800, gt=0, description="without a byte of the reply")
+    gone_after: int = Field(default=16, ge=1, description="requests in a row without an answer: the server is gone")
+
+
 class Execution(Strict):
     """How a stage runs; outside its identity."""
 
@@ -79,6 +92,7 @@ class Execution(Strict):
     telemetry_project: str = "vold-bench"
     telemetry_run: str | None = Field(default=None, description="the run's name there; None: its directory's")
     vllm: VLLMExecution = VLLMExecution()
+    client: ClientExecution = ClientExecution()
 
 
 class OptimizerConfig(Strict):

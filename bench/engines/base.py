@@ -71,8 +71,9 @@ class Reading:
 class Engine(Protocol):
     """``grouped``: a reply may depend, in its last bits, on what is decoded beside it; asks come in fixed groups.
 
-    ``answer`` draws groups as it has room for them and yields answers as they are ready, in any order. It raises
-    EngineError when the engine broke and what was not answered may be asked again of a fresh one.
+    ``answer`` draws groups as it has room for them and yields answers as they are ready, in any order. What a server
+    did not answer however often it was asked is left out: it is missing, not wrong. It raises EngineError when the
+    engine broke and what was not answered may be asked again of a fresh one.
     """
 
     grouped: bool

@@ -1,0 +1,323 @@
+"""Asking OpenAI-compatible servers: ``POST /v1/chat/completions`` with retries and as much at once as they bear.
+
+What is retried follows from who is at fault: the server or the way to it (again, after a while), the one request
+(that item alone), or the configuration (the run ends at once).
+"""
+
+import asyncio
+import io
+import json
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from bench.errors import ConfigurationError
+from vold.config import ClientExecution
+from vold.rollout.base import EngineError
+from vold.seeding import Name, generator
+
+_ITEM_AT_FAULT = frozenset({400, 413, 415, 422})
+_RETRIED = frozenset({408, 409, 425, 429})
+_CONGESTED = frozenset({429, 503})
+_MENDS = {
+    401: "give the right key",
+    403: "give a key that may use this model",
+    404: "check URL (it usually ends in /v1) and model name",
+}
+_FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length"}
+_WITHHELD = frozenset({"content_filter", "tool_calls", "function_call"})
+_LARGE_BODY = 2**20
+
+
+class RefusedError(ValueError):
+    """The server will never answer this request; another one may be fine."""
+
+
+class UnansweredError(Exception):
+    """The retries are used up; nothing is known about the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One sample. ``tokens``: its length where the server tells it; ``finish_reason``: stop, length or error."""
+
+    text: str
+    tokens: int | None
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A reply: at least one choice, in the order of their indices; token counts are None where not told."""
+
+    choices: tuple[Choice, ...]
+    model: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    prompt_token_ids: tuple[int, ...] | None = None
+
+
+class Endpoint:
+    """One server and how much it is asked at once.
+
+    ``url`` is None while the server is down. The limit grows by one a reply until the first sign of congestion, then
+    by one a round of replies; it halves at most once for the requests that were under way together (AIMD: Chiu and
+    Jain 1989).
+    """
+
+    def __init__(self, url: str | None, key: str | None, settings: ClientExecution) -> None:
+        self.url, self.key = url, key
+        self.ceiling = settings.max_concurrency
+        self.limit = float(min(settings.concurrency, settings.max_concurrency))
+        self.in_flight = 0
+        self.resume_at = 0.0
+        self._threshold, self._cut_at = float("inf"), 0.0
+
+    def is_free(self, now: float) -> bool:
+        return self.url is not None and self.in_flight < int(self.limit) and self.resume_at <= now
+
+    def keeps_up(self) -> None:
+        """Called at each reply, which still counts as in flight; a limit that was not reached says nothing."""
+        if self.in_flight >= int(self.limit):
+            step = 1.0 if self.limit < self._threshold else 1 / self.limit
+            self.limit = min(float(self.ceiling), self.limit + step)
+
+    def is_congested(self, sent_at: float) -> None:
+        if sent_at >= self._cut_at:
+            self.limit = self._threshold = max(1.0, self.limit / 2)
+            self._cut_at = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why an attempt failed through no fault of the request."""
+
+    reason: str
+    congestion: bool = False
+    retry_after: float = 0.0
+
+
+class ChatClient:
+    """Sends each request to the least loaded of ``endpoints``; lives in one event loop.
+
+    seed names the stream of the jitter. Raises RefusedError for a request that no server will answer,
+    UnansweredError for one whose retries are used up, EngineError where the servers are gone (``gone_after`` such
+    requests in a row), ConfigurationError where key, model or URL are wrong.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], settings: ClientExecution, seed: int = 0) -> None:
+        self.endpoints, self.settings, self.seed = endpoints, settings, seed
+        self.lost = ""
+        """Why no server will ever come back; empty as long as one may."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._unanswered_in_a_row = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def capacity(self) -> int:
+        """How many requests may be in flight now."""
+        return sum(int(endpoint.limit) for endpoint in self.endpoints)
+
+    async def complete(self, body: bytes, name: Name) -> Completion:
+        """Ask for a completion; ``body``: the whole JSON, ``name``: of the request, in its jitter's stream."""
+        for attempt in range(self.settings.retries + 1):
+            endpoint = await self._acquire()
+            sent_at = time.monotonic()
+            try:
+                outcome = await self._attempt(endpoint, body)
+                self._adapt(endpoint, outcome, sent_at)
+            finally:
+                endpoint.in_flight -= 1
+                self.wake()
+            if isinstance(outcome, Completion):
+                self._unanswered_in_a_row = 0
+                return outcome
+            if attempt == self.settings.retries:
+                break
+            await asyncio.sleep(outcome.retry_after + self._backoff(name, attempt))
+        self._unanswered_in_a_row += 1
+        if self._unanswered_in_a_row >= self.settings.gone_after:
+            raise EngineError(
+                f"{self._unanswered_in_a_row} requests in a row went unanswered; the last: {outcome.reason}"
+            )
+        raise UnansweredError(outcome.reason)
+
+    async def models(self) -> list[str]:
+        """The names that the first server knows, empty where it does not tell. Raises as ``complete``, at once."""
+        endpoint = self.endpoints[0]
+        try:
+            async with self._opened().get(f"{endpoint.url}/models", headers=_headers(endpoint)) as response:
+                if response.status in (401, 403):
+                    raise ConfigurationError(_misconfigured(endpoint, response.status, await response.read()))
+                reply = json.loads(await response.read()) if response.status == 200 else {}
+                return [str(model["id"]) for model in reply.get("data", ())]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise EngineError(f"{endpoint.url}: no server answers there ({_told(error)})") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            return []
+
+    def wake(self) -> None:
+        """Let waiting requests look again for a free server."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _acquire(self) -> Endpoint:
+        while True:
+            if self.lost:
+                raise EngineError(self.lost)
+            now = time.monotonic()
+            free = [endpoint for endpoint in self.endpoints if endpoint.is_free(now)]
+            if free:
+                chosen = min(free, key=lambda endpoint: endpoint.in_flight / endpoint.limit)
+                chosen.in_flight += 1
+                self.wake()  # there may be room for one more
+                return chosen
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    async def _attempt(self, endpoint: Endpoint, body: bytes) -> Completion | _Fault:
+        data = io.BytesIO(body) if len(body) > _LARGE_BODY else body
+        url = f"{endpoint.url}/chat/completions"
+        try:
+            async with self._opened().post(
+                url, data=data, headers=_headers(endpoint), allow_redirects=False
+            ) as response:
+                status, content = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _Fault(_told(error), congestion=isinstance(error, TimeoutError))
+        if status == 200:
+            return _parse(content)
+        if status in _ITEM_AT_FAULT:
+            raise RefusedError(f"HTTP {status}: {_reason(content)}")
+        if status in _RETRIED or status >= 500:
+            wait = min(_retry_after(response.headers.get("Retry-After")), self.settings.timeout_seconds)
+            return _Fault(f"HTTP {status}: {_reason(content)}", status in _CONGESTED, wait)
+        raise ConfigurationError(_misconfigured(endpoint, status, content))
+
+    def _adapt(self, endpoint: Endpoint, outcome: Completion | _Fault, sent_at: float) -> None:
+        if isinstance(outcome, Completion):
+            return endpoint.keeps_up()
+        if outcome.congestion:
+            endpoint.is_congested(sent_at)
+        if outcome.retry_after:  # nobody asks that server before
+            endpoint.resume_at = time.monotonic() + outcome.retry_after
+            asyncio.get_running_loop().call_later(outcome.retry_after, self.wake)
+
+    def _backoff(self, name: Name, attempt: int) -> float:
+        """Seconds: doubling from one attempt to the next, half of it by chance."""
+        longest = min(self.settings.backoff_seconds * 2**attempt, self.settings.max_backoff_seconds)
+        return longest * generator(self.seed, "retry", name, attempt).uniform(0.5, 1)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(
+                total=self.settings.timeout_seconds, sock_read=self.settings.read_timeout_seconds, sock_connect=30
+            )
+            # The limits of the endpoints are the only ones. Proxies of the environment are for other machines.
+            local = all(_is_loopback(endpoint.url) for endpoint in self.endpoints)
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=not local)
+        return self._session
+
+
+def base_url(text: str) -> str:
+    """A server's URL without a slash at its end; raises ConfigurationError for what is none."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"{text!r} is no URL of a server; expected one such as http://127.0.0.1:8000/v1")
+    return text.rstrip("/")
+
+
+def _is_loopback(url: str | None) -> bool:
+    return url is None or urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"}
+    if endpoint.key:
+        headers["Authorization"] = f"Bearer {endpoint.key}"
+    return headers
+
+
+def _parse(content: bytes) -> Completion | _Fault:
+    try:
+        reply = json.loads(content)
+        told = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))
+        choices = tuple(map(_choice, told))
+        usage = reply.get("usage") or {}
+        ids = reply.get("prompt_token_ids")
+        completion = Completion(
+            choices, str(reply.get("model", "")), usage.get("prompt_tokens"), usage.get("completion_tokens"),
+            None if ids is None else tuple(ids),
+        )  # fmt: skip
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return _Fault(f"a reply that is no chat completion ({type(error).__name__}: {error}): {_reason(content)}")
+    return completion if choices else _Fault(f"a reply without choices: {_reason(content)}")
+
+
+def _choice(told: dict[str, Any]) -> Choice:
+    text = told["message"].get("content") or ""
+    if not isinstance(text, str):
+        raise TypeError("the content is no text")
+    why = str(told.get("finish_reason"))
+    if why in _WITHHELD:
+        return Choice(f"the server withheld the reply: {why}", 0, "error")
+    ids = told.get("token_ids")
+    return Choice(_unicode(text), None if ids is None else len(ids), _FINISHED[why])
+
+
+def _unicode(text: str) -> str:
+    """Lone surrogates, which JSON can hold and UTF-8 cannot, become replacement characters."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _reason(content: bytes) -> str:
+    """The server's own words, from OpenAI's form of an error if it is one, cut short."""
+    text = content[:20_000].decode(errors="replace")
+    try:
+        told = json.loads(text)
+        told = told.get("error", told)
+        text = str(told.get("message", told) if isinstance(told, dict) else told)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    text = " ".join(text.split())
+    return f"{text[:300]}..." if len(text) > 300 else text or "an empty reply"
+
+
+def _misconfigured(endpoint: Endpoint, status: int, content: bytes) -> str:
+    mend = _MENDS.get(status, "check URL and server")
+    return f"{endpoint.url}: HTTP {status} ({_reason(content)}); {mend}"
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3: a number or a date), 0 where it says nothing."""
+    if not value:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

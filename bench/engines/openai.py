@@ -1,0 +1,195 @@
+"""An engine over OpenAI-compatible servers: messages go out as JSON, pictures as data URLs in them. No torch here."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from bench.engines.base import Answer, Ask, Reading, Reply, Settings
+from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError, base_url
+from bench.engines.pictures import data_url
+from bench.errors import ConfigurationError
+from bench.prompts import Part
+from vold.config import ClientExecution
+from vold.rollout.base import EngineError
+
+_AHEAD = 8
+QWEN_FACTOR = 28
+"""Patch size times merge size of Qwen2-VL and Qwen2.5-VL."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePreparer:
+    """Implements ``Preparer``: the user's turn as the JSON of ``messages``."""
+
+    pixel_limits: tuple[int, int] | None = None
+    factor: int = QWEN_FACTOR
+
+    def __call__(self, parts: Sequence[Part]) -> bytes:
+        content = [self._part(part) for part in parts]
+        return json.dumps([{"role": "user", "content": content}], separators=(",", ":")).encode()
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        if "path" in part:
+            url = data_url(Path(part["path"]), self.pixel_limits, self.factor)
+            return {"type": "image_url", "image_url": {"url": url}}
+        return {"type": "text", "text": part.get("text", "")}
+
+
+class Background:
+    """An event loop in a thread, for callers that are no coroutines."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Chat:
+    """Implements ``Engine`` over ``endpoints`` that all serve ``model``.
+
+    extra: further fields of every request. Several samples of a turn are one request (``n``) where their seeds
+    follow one another: vLLM gives sample k the seed + k; a server that sends fewer choices is asked for the rest.
+    """
+
+    grouped = False
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        model: str,
+        settings: ClientExecution,
+        preparer: MessagePreparer,
+        *,
+        name: str = "openai",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.preparer, self.name, self.extra = model, preparer, name, dict(extra or {})
+        self.client = ChatClient(endpoints, settings)
+        self._background = Background()
+
+    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+        asks = chain.from_iterable(groups)
+        done: SimpleQueue[Future[Answer]] = SimpleQueue()
+        under_way: set[Future[Answer]] = set()
+        answered, missed = 0, ""
+        try:
+            more = True
+            while more or under_way:
+                if more and len(under_way) < self.client.capacity + _AHEAD:
+                    ask = next(asks, None)
+                    if ask is None:
+                        more = False
+                    else:
+                        future = self._background.start(self._answer(ask, settings))
+                        under_way.add(future)
+                        future.add_done_callback(done.put)
+                    wait = False
+                else:
+                    wait = True
+                try:
+                    future = done.get(block=wait)
+                except Empty:
+                    continue
+                under_way.remove(future)
+                try:
+                    answer = future.result()
+                except UnansweredError as error:
+                    missed = str(error)
+                    continue
+                answered += 1
+                yield answer
+        finally:
+            for future in under_way:
+                future.cancel()
+        if missed and not answered:
+            raise EngineError(f"no request was answered; the last: {missed}")
+
+    def read(self, parts: Sequence[Part]) -> Reading | None:
+        return None
+
+    def about(self) -> dict[str, Any]:
+        limits = self.preparer.pixel_limits
+        sent = {} if limits is None else {"pixel_limits": list(limits), "pixel_factor": self.preparer.factor}
+        return {"name": self.name, "model": self.model, **sent}
+
+    def close(self) -> None:
+        self._background.start(self.client.close()).result()
+        self._background.close()
+
+    def check_model(self) -> None:
+        """Raise ConfigurationError where the server knows other models only, EngineError where there is none."""
+        known = self._background.start(self.client.models()).result()
+        if known and self.model not in known:
+            raise ConfigurationError(
+                f"{self.client.endpoints[0].url}: serves {', '.join(known[:10])}, not {self.model!r}; name one of them"
+            )
+
+    async def _answer(self, ask: Ask, settings: Settings) -> Answer:
+        replies: list[Reply] = []
+        prompt_tokens = None
+        while len(replies) < len(ask.seeds):
+            seeds = _consecutive(ask.seeds[len(replies) :])
+            try:
+                completion = await self.client.complete(self._body(ask.prepared, seeds, settings), ask.place)
+            except RefusedError as error:
+                return Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds))
+            prompt_tokens = completion.prompt_tokens
+            replies += _replies(completion)[: len(seeds)]
+        return Answer(ask.place, replies, prompt_tokens)
+
+    def _body(self, messages: bytes, seeds: Sequence[int], settings: Settings) -> bytes:
+        fields = {
+            "model": self.model, "max_tokens": settings.max_tokens, "temperature": settings.temperature,
+            "n": len(seeds), "seed": seeds[0], **self.extra,
+        }  # fmt: skip
+        return b'{"messages":' + messages + b"," + json.dumps(fields).encode()[1:]
+
+
+def connect(
+    url: str, model: str, key: str | None, settings: ClientExecution, preparer: MessagePreparer | None = None
+) -> Chat:
+    """An engine over one server; raises ConfigurationError and EngineError where it cannot serve ``model``."""
+    endpoint = Endpoint(base_url(url), key, settings)
+    engine = Chat([endpoint], model, settings, preparer or MessagePreparer())
+    try:
+        engine.check_model()
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _consecutive(seeds: Sequence[int]) -> Sequence[int]:
+    """As many of the first seeds as follow one another."""
+    length = 1
+    while length < len(seeds) and seeds[length] == seeds[0] + length:
+        length += 1
+    return seeds[:length]
+
+
+def _replies(completion: Completion) -> list[Reply]:
+    """Where a server tells only how long all samples are together, that is shared out by the length of their texts."""
+    total, characters = completion.completion_tokens, sum(len(choice.text) for choice in completion.choices)
+    replies, given, seen = [], 0, 0
+    for choice in completion.choices:
+        seen += len(choice.text)
+        share = round((total or 0) * seen / characters) - given if characters else 0
+        given += share
+        tokens = share if choice.tokens is None else choice.tokens
+        replies.append(Reply(choice.text, tokens, choice.finish_reason))  # type: ignore[arg-type]
+    return replies
