@@ -39,7 +39,16 @@ class Builtin:
         return self.preparer.read(parts)
 
     def about(self) -> dict[str, Any]:
-        return {"name": "builtin"}
+        import torch
+        import transformers
+
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        return {
+            "name": "builtin",
+            "versions": versions,
+            "device": self.student.model.device.type,
+            "dtype": str(self.student.model.dtype).removeprefix("torch."),
+        }
 
     def close(self) -> None:
         """It has nothing to close."""

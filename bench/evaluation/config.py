@@ -14,6 +14,7 @@ class EvalConfig(Strict):
     benchmarks: tuple[str, ...] | None = Field(default=None, description="None: every benchmark that has data")
     splits: dict[str, str] = Field(default_factory=dict, description="benchmark to split, where not the default")
     limit: int | None = Field(default=None, ge=1, description="items a benchmark: the first of a seeded shuffle")
+    ids: tuple[str, ...] | None = Field(default=None, description="only these problems; None: all")
     subset_seed: int = Field(default=0, description="seed of that shuffle; the same items for every arm and seed")
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
@@ -35,6 +36,8 @@ class EvalConfig(Strict):
         for name in (*(self.benchmarks or ()), *self.splits):
             if name not in benchmarks.BENCHMARKS:
                 raise ValueError(f"unknown benchmark {name!r}; choose from {', '.join(benchmarks.BENCHMARKS)}")
+        if self.ids is not None and (not self.ids or len(set(self.ids)) != len(self.ids)):
+            raise ValueError("ids must name at least one problem, and each once")
         if (self.min_pixels is None) != (self.max_pixels is None):
             raise ValueError("min_pixels and max_pixels are set together or not at all")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:

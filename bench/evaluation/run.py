@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import benchmarks
 from bench.engines import Answer, Ask, Engine, Reply, Settings
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, Key, ResponseLog
-from bench.evaluation.selection import Selection, select
+from bench.evaluation.scoreboard import Scoreboard
+from bench.evaluation.selection import Selection, choose
 from bench.evaluation.shown import shown, turn
 from bench.records import Problem, Response
 from vold.config import Execution
@@ -38,9 +38,9 @@ def evaluate(
     """
     from bench.evaluation.tables import write_tables  # pandas is slow to import, and a plan only needs the config
 
-    selections = [_select(config, name, data[name]) for name in _names(config, data)]
+    selections = choose(config, data)
     run.mkdir(parents=True, exist_ok=True)
-    provenance = {
+    provenance: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
         "model": {"name": model.name, **_model(model)},
@@ -52,38 +52,27 @@ def evaluate(
         [_keys(config, group) for group in groups],
     )
     total = sum(len(group) for group in groups) * config.samples
-    progress(len(log.responses), total, {})
+    board = Scoreboard(problem for selection in selections for problem in selection.problems)
+    for key, response in log.responses.items():
+        board.add(Asked(key[0], response))
+    progress(len(log.responses), total, board.metrics())
     if len(log.responses) < total:
         engine = _engine(config, model, execution)
         try:
             first = [selection.problems[0] for selection in selections]
-            write_whole(run / "prompts.json", json.dumps(shown(engine, config, first), indent=1, sort_keys=True) + "\n")
-            _fill(log, engine, config, groups, seed, progress)
+            _write(run / "prompts.json", shown(engine, config, first))
+            _write(run / "engine.json", engine.about())
+            _fill(log, board, engine, config, groups, seed, progress)
+            _write(run / "engine.json", engine.about())  # it may have had to change on the way
         finally:
             engine.close()
-    first_prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
-    write_tables(run / "out", selections, log.responses, config.samples, {**provenance, "prompts": first_prompts})
+    for name in ("prompts", "engine"):
+        provenance[name] = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
+    write_tables(run / "out", selections, log.responses, board.verdicts, config.samples, provenance)
 
 
-def _names(config: EvalConfig, data: Mapping[str, Path]) -> list[str]:
-    wanted = config.benchmarks if config.benchmarks is not None else tuple(data)
-    if missing := [name for name in wanted if name not in data]:
-        raise ConfigurationError(f"no data for {', '.join(missing)}; say where its records lie, or leave it out")
-    if not wanted:
-        raise ConfigurationError("nothing to evaluate; name at least one benchmark and its data")
-    return sorted(wanted, key=list(benchmarks.BENCHMARKS).index)
-
-
-def _select(config: EvalConfig, name: str, place: Path) -> Selection:
-    dataset = benchmarks.read(name, place, config.splits.get(name), require_pictures=not config.blind)
-    selection = select(dataset, config.limit, config.subset_seed)
-    if not selection.problems:
-        found = len(dataset.problems)
-        raise ConfigurationError(
-            f"{place}: none of the {found} {name} records of split {dataset.split!r} can be scored; "
-            "give records with answers, or leave the benchmark out"
-        )
-    return selection
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def _groups(config: EvalConfig, selection: Selection) -> list[Sequence[Problem]]:
@@ -107,6 +96,7 @@ def _engine(config: EvalConfig, model: Path, execution: Execution) -> Engine:
 
 def _fill(
     log: ResponseLog,
+    board: Scoreboard,
     engine: Engine,
     config: EvalConfig,
     groups: Sequence[Sequence[Problem]],
@@ -126,12 +116,15 @@ def _fill(
             except ValueError as error:
                 answers[place] = Answer(place, [Reply(str(error), 0, "error")] * config.samples)
         answers |= {answer.place: answer for answer in engine.answer([asks], _settings(config))}
-        log.add(
+        found = [
             Asked(problem.benchmark, response)
             for place, problem in enumerate(group)
             for response in _responses(problem, answers[place])
-        )
-        progress(len(log.responses), total, {})
+        ]
+        log.add(found)
+        for asked in found:
+            board.add(asked)
+        progress(len(log.responses), total, board.metrics())
 
 
 def _settings(config: EvalConfig) -> Settings:

@@ -1,8 +1,14 @@
-"""Which problems of a data set are asked."""
+"""Which problems of which data sets are asked."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from bench import benchmarks
 from bench.benchmarks import Dataset
+from bench.errors import ConfigurationError
+from bench.evaluation.config import EvalConfig
+from bench.matrix.source import nearest
 from bench.records import Problem
 from vold.seeding import generator
 
@@ -15,10 +21,57 @@ class Selection:
     problems: tuple[Problem, ...]
 
 
-def select(dataset: Dataset, limit: int | None, seed: int) -> Selection:
-    """The scorable problems, or the first ``limit`` of their seeded shuffle in the data set's own order."""
-    problems = [problem for problem in dataset.problems if not problem.unscorable]
+def choose(config: EvalConfig, data: Mapping[str, Path]) -> list[Selection]:
+    """What ``config`` asks of the records that lie at ``data``, by benchmark.
+
+    With ``config.ids`` a benchmark that has none of them is left out. Raises DatasetError, and ConfigurationError
+    for a benchmark without data, an id that no benchmark has, and where nothing can be scored.
+    """
+    datasets = [_read(config, name, data[name]) for name in _names(config, data)]
+    if config.ids is not None:
+        _check_ids(config.ids, datasets)
+    found = [select(dataset, config.limit, config.subset_seed, config.ids) for dataset in datasets]
+    for selection in found:
+        dataset = selection.dataset
+        if not selection.problems and config.ids is None:
+            raise ConfigurationError(
+                f"{data[dataset.benchmark]}: none of the {len(dataset.problems)} {dataset.benchmark} records of split "
+                f"{dataset.split!r} can be scored; give records with answers, or leave the benchmark out"
+            )
+    return [selection for selection in found if selection.problems]
+
+
+def select(dataset: Dataset, limit: int | None, seed: int, ids: Sequence[str] | None = None) -> Selection:
+    """The scorable problems (of ``ids``); of these ``limit``, the first of a seeded shuffle, in the records' order."""
+    wanted = None if ids is None else set(ids)
+    problems = [p for p in dataset.problems if not p.unscorable and (wanted is None or p.id in wanted)]
     if limit is not None and limit < len(problems):
         order = generator(seed, "subset", dataset.name, dataset.split).permutation(len(problems))
         problems = [problems[index] for index in sorted(order[:limit])]
     return Selection(dataset, tuple(problems))
+
+
+def _names(config: EvalConfig, data: Mapping[str, Path]) -> list[str]:
+    wanted = config.benchmarks if config.benchmarks is not None else tuple(data)
+    if missing := [name for name in wanted if name not in data]:
+        raise ConfigurationError(f"no data for {', '.join(missing)}; say where its records lie, or leave it out")
+    if not wanted:
+        raise ConfigurationError("nothing to evaluate; name at least one benchmark and its data")
+    return sorted(wanted, key=list(benchmarks.BENCHMARKS).index)
+
+
+def _read(config: EvalConfig, name: str, place: Path) -> Dataset:
+    return benchmarks.read(name, place, config.splits.get(name), require_pictures=not config.blind)
+
+
+def _check_ids(ids: Sequence[str], datasets: Sequence[Dataset]) -> None:
+    """Raises ConfigurationError for an id that is no record's, and for one whose every record is unscorable."""
+    reasons: dict[str, str] = {}
+    for problem in (problem for dataset in datasets for problem in dataset.problems):
+        reasons[problem.id] = reasons.get(problem.id, problem.unscorable) and problem.unscorable
+    names = ", ".join(dataset.name for dataset in datasets)
+    for id in ids:
+        if id not in reasons:
+            raise ConfigurationError(f"{id!r} is no problem of {names}; {nearest(id, reasons)}")
+        if reasons[id]:
+            raise ConfigurationError(f"{id!r} cannot be scored: {reasons[id]}; leave it out")

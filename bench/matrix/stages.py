@@ -31,6 +31,8 @@ _PRELOAD = (
     "bench.engines.builtin",
     "bench.evaluation.run",
     "bench.evaluation.tables",
+    "bench.stats.samples",
+    "statsmodels.stats.proportion",
 )
 
 

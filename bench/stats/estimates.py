@@ -16,7 +16,12 @@ POWER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """An accuracy; ``n`` counts the responses behind it, ``items`` the problems, ``seeds`` the training runs."""
+    """An accuracy; ``n`` counts the responses behind it, ``items`` the problems, ``seeds`` the training runs.
+
+    ``mde``: the least true difference from another arm that is found with 80 % power at the 5 % level, were that arm
+    as uncertain and right on other problems independently. Arms on the same problems agree on many: ``compare`` finds
+    smaller ones.
+    """
 
     value: float
     low: float
@@ -24,6 +29,7 @@ class Accuracy:
     n: int
     items: int
     seeds: int
+    mde: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ def accuracy(verdicts: pd.DataFrame, aggregate: Aggregate = "macro") -> Accuracy
     bounds: Any = proportion_confint(value * n, n, alpha=1 - LEVEL, method="wilson")
     # The bounds of 0 % and 100 % miss the value itself by rounding errors.
     low, high = min(float(bounds[0]), value), max(float(bounds[1]), value)
-    return Accuracy(value, low, high, cells.samples, cells.items, cells.seeds)
+    mde = min(2**0.5 * (spread.reach(0.5 + LEVEL / 2) + spread.reach(POWER)), 1.0)
+    return Accuracy(value, low, high, cells.samples, cells.items, cells.seeds, mde)
 
 
 def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggregate, z: float) -> float:

@@ -62,7 +62,8 @@ def test_every_problem_and_sample_gets_a_verdict_and_the_summary_adds_up(
     part = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]
     assert (part["n"], part["expected"], part["synthetic"]) == (10, 10, False)
     assert sum(part["states"].values()) == 10
-    assert part["accuracy"] == verdicts["correct"].mean()
+    assert part["accuracy"] == part["measures"]["avg@2"]["value"] == verdicts["correct"].mean()
+    assert set(part["measures"]) == {"avg@2", "pass@2", "maj@2"} and part["baselines"] == {"chance": 0, "majority": 1}
     assert part["prompt"]["parts"][1] == {"type": "image", "path": "0.png"}
 
 

@@ -1,0 +1,59 @@
+"""What can be had without looking: blind guesses and the most frequent answer, from the records alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.records import Problem
+from vold.answers import labels_of_gold
+
+Group = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """Expected accuracies in [0, 1] on the problems that are asked.
+
+    chance: a choice is guessed uniformly, everything else never met. majority: always the most frequent gold of the
+    data set among problems of the same kind and number of options.
+    """
+
+    chance: float
+    majority: float
+
+
+def baselines(records: Sequence[Problem], asked: Sequence[Problem]) -> Baselines:
+    """``records``: the whole data set, whose golds decide what is frequent; ``asked``: the problems that are scored.
+
+    Where options stand in the picture (LogicVista), their number is taken to be that of the labels that occur as
+    golds. Ties go to the gold that comes first in the records. Raises ValueError where nothing is asked.
+    """
+    if not asked:
+        raise ValueError("no problem is asked: a baseline needs at least one")
+    golds: dict[Group, Counter[str]] = {}
+    for problem in records:
+        if not problem.unscorable:
+            golds.setdefault(_group(problem), Counter())[_gold(problem)] += 1
+    labels = len({_gold(problem) for problem in records if problem.kind == "choice" and not problem.options})
+    frequent = {group: counts.most_common(1)[0][0] for group, counts in golds.items()}
+    return Baselines(
+        chance=sum(_chance(problem, labels) for problem in asked) / len(asked),
+        majority=sum(_gold(problem) == frequent[_group(problem)] for problem in asked) / len(asked),
+    )
+
+
+def _group(problem: Problem) -> Group:
+    return problem.kind, len(problem.options)
+
+
+def _gold(problem: Problem) -> str:
+    """A label where the gold names one, else the answer itself."""
+    labels = labels_of_gold(problem.answer, problem.options) if problem.options else ()
+    return ",".join(sorted(labels)) or problem.answer.strip()
+
+
+def _chance(problem: Problem, labels: int) -> float:
+    if problem.kind != "choice":
+        return 0.0
+    right = len(labels_of_gold(problem.answer, problem.options)) if problem.options else 1
+    return right / (len(problem.options) or labels)

@@ -1,0 +1,71 @@
+"""What ``summary.json`` says of each benchmark: counts, measures with intervals, baselines, and of which records."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.benchmarks.imported import row_hash
+from bench.evaluation.baselines import baselines
+from bench.evaluation.selection import Selection
+from bench.records import STATES, Problem
+
+Frame = Any  # a pandas DataFrame, whose stubs give columns types that check nothing
+
+
+def measures(verdicts: Frame, samples: int) -> dict[str, dict[str, float]]:
+    """avg@k, pass@k and maj@k with interval, counts and MDE; empty where there is no verdict."""
+    from bench.stats import sample_metrics  # scipy is slow to import
+
+    return {name: asdict(found) for name, found in sample_metrics(verdicts, samples).items()} if len(verdicts) else {}
+
+
+def summarise(selection: Selection, verdicts: Frame, samples: int, records: Mapping[str, str]) -> dict[str, Any]:
+    """One benchmark's part of the summary.
+
+    verdicts: its rows; accuracy is over the ``n`` rows there are, of the ``expected`` ones; errors count as not right.
+    records: id to ``record_hash`` of the problems that are asked.
+    """
+    dataset = selection.dataset
+    states: Counter[str] = Counter(verdicts["state"]) if len(verdicts) else Counter()
+    errors: Counter[str] = Counter(verdicts.loc[verdicts["state"] == "error", "method"]) if len(verdicts) else Counter()
+    asked = "".join(f"{id}\0{records[id]}\n" for id in sorted(records))
+    return {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "synthetic": dataset.synthetic,
+        "records": len(dataset.problems),
+        "problems": len(selection.problems),
+        "records_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+        "unscorable": {problem.id: problem.unscorable for problem in dataset.problems if problem.unscorable},
+        "expected": len(selection.problems) * samples,
+        "n": len(verdicts),
+        "accuracy": float(verdicts["correct"].mean()) if len(verdicts) else None,
+        "measures": measures(verdicts, samples),
+        "baselines": asdict(baselines(dataset.problems, selection.problems)),
+        "states": {state: states[state] for state in STATES},
+        "errors": dict(errors.most_common(5)),
+        "tokens": int(verdicts["tokens"].sum()) if len(verdicts) else 0,
+    }
+
+
+def record_hashes(problems: Sequence[Problem]) -> dict[str, str]:
+    """Id to SHA-256 over a problem's fields and its pictures' bytes, the same wherever the files lie."""
+    picture = cache(_picture_hash)
+    return {
+        problem.id: row_hash(
+            {**asdict(problem), "options": list(problem.options)}, [picture(path) for path in problem.images]
+        )
+        for problem in problems
+    }
+
+
+def _picture_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
