@@ -9,6 +9,7 @@ computed by ``vold.answers.arithmetic``; what that does not know goes to the kil
 """
 
 import re
+from collections import Counter
 
 from bench.official.base import Prediction, Ruling
 from bench.records import Problem
@@ -22,6 +23,12 @@ _DROPPED = (
     "{m}^3", "m^3", "{units}", "units", "{km}", "km",
 )  # fmt: skip
 _UNKNOWN = re.compile(r"\\circ|\\mathrm|\\boxed|\\!|%|[^\x00-\x7f]")
+_DIVISION = re.compile(":")
+_PRODUCT = re.compile(r"\\(?:times|cdot)(?![a-z])")
+_COMMANDS = re.compile(r"\\(?:frac|sqrt|pi|theta|times|cdot)(?![a-z])")
+_MAY_VANISH = re.compile(r"[\\0'|<>=-]|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|inf|deg|mod|max|min|det|gcd|lcm|nan")
+_SYMBOLS = frozenset("abcfghjklmnopqrstuvwxyz")
+"""d may be a differential, e and i are numbers."""
 _END_OF_SENTENCE = re.compile(r"\.(?!\d)")
 _LONGEST = 20_000
 """Characters that are looked at, from the end: hostile megabytes must not cost minutes."""
@@ -121,12 +128,27 @@ def _rounded(text: str) -> float | None:
     text = _readable(text.replace("$", "").strip())
     if _UNKNOWN.search(text):
         return None
+    if _has_symbol(text):
+        return None
     exact = arithmetic.value(text)
+    if exact is None:
+        exact = arithmetic.approximation(_DIVISION.sub("/", _PRODUCT.sub("*", text)))
     try:
         number = symbolic.number(text) if exact is None else float(exact)
     except OverflowError:
         return None
     return None if number is None else round(number, 2)
+
+
+def _has_symbol(text: str) -> bool:
+    """Whether a free symbol stands in it that nothing can cancel: only once, and no 0, minus or function in the text.
+
+    The parser takes long to find that such a text has no value.
+    """
+    bare = _COMMANDS.sub(" ", text)
+    if _MAY_VANISH.search(bare):
+        return False
+    return any(count == 1 for letter, count in Counter(bare).items() if letter in _SYMBOLS)
 
 
 def _readable(text: str) -> str:

@@ -2,6 +2,7 @@ r"""Exact values of arithmetic expressions in plain or LaTeX notation, without e
 
 ``value(r"\frac{3^{1008}-1}{3^{1009}}")`` is a Fraction; whatever is not a rational number, or would be
 too large to write down, is None. Work is bounded: tokens, nesting and the bits of every result are capped.
+``approximation`` also knows roots and pi, to 40 digits.
 """
 
 import re
@@ -9,11 +10,15 @@ from fractions import Fraction
 from math import isqrt
 
 _TOKEN = re.compile(
-    r"\s*(?:(\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![\d.]))?|\.\d+)|(\\frac|\\sqrt)|([-+*/^(){}\[\]!]))"
+    r"\s*(?:(\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![\d.]))?|\.\d+)|(\\frac|\\sqrt|\\pi(?![a-zA-Z]))|([-+*/^(){}\[\]!]))"
 )
 _MAX_TOKENS = 400
 _MAX_DEPTH = 40
 _MAX_BITS = 1 << 15
+_DIGITS = 10**40
+_PI = Fraction(31415926535897932384626433832795028841971, _DIGITS)
+_FACTORS = ("(", "{", r"\frac", r"\sqrt", r"\pi")
+"""What may follow a factor without a sign between them."""
 
 
 class _NotRational(Exception):
@@ -22,11 +27,23 @@ class _NotRational(Exception):
 
 def value(text: str) -> Fraction | None:
     """The exact rational value of ``text``, or None."""
+    return _parsed(_Parser, text)
+
+
+def approximation(text: str) -> Fraction | None:
+    r"""The value of ``text`` with irrational roots and pi cut off after 40 digits, or None.
+
+    Only well-formed LaTeX has one: the arguments of ``\frac`` and ``\sqrt`` stand in braces.
+    """
+    return _parsed(_Approximate, text)
+
+
+def _parsed(kind: "type[_Parser]", text: str) -> Fraction | None:
     try:
         tokens = _tokens(text)
         if not tokens:
             return None
-        parser = _Parser(tokens)
+        parser = kind(tokens)
         result = parser.sum(0)
         return result if parser.at == len(tokens) else None
     except (_NotRational, ZeroDivisionError):
@@ -81,7 +98,7 @@ class _Parser:
             if operator := self.take("*", "/"):
                 factor = self.signed(depth)
                 total = _small(total * factor if operator == "*" else total / factor)
-            elif self.peek() in ("(", "{", r"\frac", r"\sqrt") or (self._closed() and self.peek()[:1].isdigit()):
+            elif self.peek() in _FACTORS or (self._closed() and self.peek()[:1].isdigit()):
                 total = _small(total * self.power(depth))  # juxtaposition
             else:
                 return total
@@ -144,10 +161,28 @@ class _Parser:
         raise _NotRational
 
     def _root(self, depth: int) -> Fraction:
+        if self.peek() == "[":  # a root of another degree
+            raise _NotRational
         inside = self.argument(depth + 1)
         if inside < 0:
             raise _NotRational
         root = Fraction(isqrt(inside.numerator), isqrt(inside.denominator))
-        if root * root != inside:
+        return root if root * root == inside else self.irrational_root(inside)
+
+    def irrational_root(self, inside: Fraction) -> Fraction:
+        raise _NotRational
+
+
+class _Approximate(_Parser):
+    """Irrational numbers are cut off."""
+
+    def argument(self, depth: int) -> Fraction:
+        if self.peek() != "{":
             raise _NotRational
-        return root
+        return self.atom(depth)
+
+    def atom(self, depth: int) -> Fraction:
+        return _PI if self.take(r"\pi") else super().atom(depth)
+
+    def irrational_root(self, inside: Fraction) -> Fraction:
+        return _small(Fraction(isqrt(inside.numerator * _DIGITS**2 // inside.denominator), _DIGITS))
