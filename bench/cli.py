@@ -117,9 +117,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Guard against regressions: a quick small-world pass against the tracked baseline, paired."""
-    from bench.gate import run_check
+    from bench.cli_check import run
 
-    raise typer.Exit(run_check(update=update, json=as_json, junit=junit))
+    raise typer.Exit(run(update=update, as_json=as_json, junit=junit))
 
 
 @app.command("eval")

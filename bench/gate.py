@@ -1,14 +1,12 @@
-"""The regression check: a quick small-world pass against a tracked baseline, paired item by item and step by step.
+"""The regression check's judgement: a run against a baseline, paired item by item and step by step.
 
 Each guarded value is tested for non-inferiority: *pass* when the interval of (run - baseline) stays above
 -margin, *regression* when it lies below 0 and reaches -margin, *inconclusive* otherwise. A false alarm in any of
 the checks of a run is held below ``FALSE_ALARM`` (Bonferroni; simulated in the tests), so a red check is news.
 """
 
-import hashlib
-import json as jsonlib
+import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from bench.matrix.results import MatrixResults
     from bench.stats import Cells, Spread
 
-ROOT = Path(__file__).parents[1]
-MATRIX, PROFILE = ROOT / "ablations" / "check.yaml", "check"
-BASELINE = ROOT / "results" / "baselines" / "check.json"
 RERECORD = "record a new one with `vold-bench check --update`"
 FALSE_ALARM = 0.01
 NON_INFERIORITY = 0.025
@@ -104,47 +99,6 @@ class GateResult:
         if "regression" in outcomes:
             return ExitCode.REGRESSION
         return ExitCode.INCOMPLETE if "inconclusive" in outcomes else ExitCode.OK
-
-
-def run_check(update: bool = False, json: bool = False, junit: Path | None = None) -> int:
-    """Run the check's matrix, compare it with the tracked baseline (or record it), print, and return the exit code.
-
-    Raises:
-        ConfigurationError: the baseline is missing, unreadable or of another specification.
-        IncompleteRun: a stage failed, or responses are missing.
-    """
-    from bench.gate_output import annotations, as_json, as_junit, as_text
-    from bench.matrix.results import load
-    from bench.matrix.run import STORE, run_matrix
-    from bench.matrix.store import Store
-
-    # A store of its own for each state of the code: a stage of other code is never taken for this code's.
-    store = STORE.parent / "check" / _code_digest()
-    done = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
-    unfinished = {name: outcome for name, outcome in done.outcomes.items() if outcome.state != "done"}
-    if unfinished:
-        names = ", ".join(sorted(unfinished))
-        raise IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
-    summary = RunSummary.model_validate(summarise(load(done.plan, Store(store))))
-    if update:
-        write_baseline(summary, BASELINE)
-        print(f"baseline recorded: {BASELINE}")
-        return int(ExitCode.OK)
-    result = check(summary, read_baseline(BASELINE), Margins())
-    print(as_json(result) if json else as_text(result))
-    if junit is not None:
-        junit.write_bytes(as_junit(result))
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        print("\n".join(annotations(result)))
-    return int(result.exit_code)
-
-
-def _code_digest() -> str:
-    """Hash of the trainer's and the suite's own source."""
-    total = hashlib.sha256()
-    for path in sorted(path for package in ("vold", "bench") for path in (ROOT / package).rglob("*.py")):
-        total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return total.hexdigest()[:12]
 
 
 def summarise(results: "MatrixResults") -> dict[str, Any]:
@@ -333,7 +287,7 @@ def _judge(
 def read_baseline(path: Path) -> RunSummary:
     """The tracked baseline; ConfigurationError when it is missing, no JSON, or of another shape."""
     try:
-        return RunSummary.model_validate(jsonlib.loads(path.read_text(encoding="utf-8")))
+        return RunSummary.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no baseline; {RERECORD}") from error
     except (ValueError, ValidationError) as error:

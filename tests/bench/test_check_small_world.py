@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gate import BASELINE
+from bench.cli_check import BASELINE
 from bench.matrix.results import processor
 
 ROOT = Path(__file__).parents[2]
