@@ -130,6 +130,12 @@ def _publish(
 ) -> None:
     whole = [(p, a) for p, a in zip(prompts, answers, strict=True) if a.stopped]
     kept = [(p, a) for p, a in whole if a.correct or config.keep == "all"]
+    if not kept:
+        raise ValueError(
+            f"none of {len(prompts)} traces can be kept: {len(prompts) - len(whole)} were cut at "
+            f"{config.max_new_tokens} tokens, {len(whole)} are not known to be right; raise max_new_tokens, or set "
+            "keep: all"
+        )
     traces = [Trace(p.id, p.text, a.completion, a.correct, _copied(p, directory / "images")) for p, a in kept]
     write_jsonl(directory / "traces.jsonl", traces)
     lost = [a for _, a in whole if not (a.correct or config.keep == "all")]

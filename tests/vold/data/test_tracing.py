@@ -57,20 +57,22 @@ def test_only_right_traces_are_kept_when_asked(
     assert summary(tmp_path / "correct")["dropped_wrong"] > 0
 
 
-def test_an_answer_that_is_not_known_is_neither_right_nor_wrong(teacher_path: Path, tmp_path: Path) -> None:
+def test_an_answer_that_is_not_known_is_neither_right_nor_wrong(
+    teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "reward", lambda text, prompt: float(int(prompt.id[1:]) % 4 == 0))
     path = tmp_path / "some.jsonl"
     write_jsonl(path, [Prompt(f"p{i}", f"[{i}+1]solve", "" if i % 2 else "1") for i in range(20)])
     for keep in ("all", "correct"):
         config = CONFIG.model_copy(update={"keep": keep})
         write_traces(config, writer=teacher_path, prompts=path, run=tmp_path / keep, seed=1, execution=EXECUTION)
     traces = read_traces(tmp_path / "all" / "out" / "traces.jsonl")
-    assert {trace.correct for trace in traces} == {None, False}
+    assert {trace.correct for trace in traces} == {None, False, True}
     every, right = summary(tmp_path / "all"), summary(tmp_path / "correct")
-    assert (
-        every["dropped_unchecked"] == 0 == every["dropped_wrong"] and right["written"] == 0 == right["tokens_written"]
-    )
+    assert every["dropped_unchecked"] == 0 == every["dropped_wrong"]
+    assert 0 < right["written"] == sum(trace.correct is True for trace in traces)
     assert right["dropped_unchecked"] == sum(trace.correct is None for trace in traces)
-    assert right["dropped_unchecked"] + right["dropped_wrong"] + right["dropped_long"] == 20
+    assert right["written"] + right["dropped_unchecked"] + right["dropped_wrong"] + right["dropped_long"] == 20
     assert every["tokens"] >= every["tokens_written"] > 0
 
 
@@ -180,6 +182,16 @@ def test_no_prompts_is_an_error(teacher_path: Path, tmp_path: Path) -> None:
             CONFIG, writer=teacher_path, prompts=tmp_path / "empty.jsonl", run=tmp_path / "r", seed=1,
             execution=EXECUTION,
         )  # fmt: skip
+
+
+def test_a_run_that_can_keep_nothing_is_an_error_and_its_answers_stay(
+    teacher_path: Path, prompts: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"max_new_tokens": 1})
+    with pytest.raises(ValueError, match="none of 30 traces can be kept: 30 were cut at 1 tokens"):
+        write_traces(config, writer=teacher_path, prompts=prompts, run=tmp_path / "r", seed=1, execution=EXECUTION)
+    assert len((tmp_path / "r" / "answers.jsonl").read_text().splitlines()) == 30
+    assert not (tmp_path / "r" / "out").exists()
 
 
 @pytest.mark.slow
