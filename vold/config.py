@@ -73,6 +73,19 @@ class ClientExecution(Strict):
     gone_after: int = Field(default=16, ge=1, description="requests in a row without an answer: the server is gone")
 
 
+class EvaluationExecution(Strict):
+    """How an evaluation is fed to its engine and watched."""
+
+    workers: int | None = Field(
+        default=None, ge=0, description="processes that prepare prompts ahead; 0: none; None: 0 on CPUs, else up to 4"
+    )
+    ahead_items: int = Field(default=256, ge=1, description="prompts prepared and not yet taken by the engine")
+    ahead_mib: int = Field(default=2048, ge=1, description="memory of these")
+    restarts: int = Field(default=2, ge=0, description="fresh engines in a row that answer nothing new before it fails")
+    hang_seconds: float = Field(default=1800, gt=0, description="without a step or an answer, then the process ends")
+    accept_missing: bool = Field(default=False, description="a result although the engine left responses out")
+
+
 class Execution(Strict):
     """How a stage runs; outside its identity."""
 
@@ -93,6 +106,7 @@ class Execution(Strict):
     telemetry_run: str | None = Field(default=None, description="the run's name there; None: its directory's")
     vllm: VLLMExecution = VLLMExecution()
     client: ClientExecution = ClientExecution()
+    evaluation: EvaluationExecution = EvaluationExecution()
 
 
 class OptimizerConfig(Strict):

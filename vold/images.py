@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -22,6 +22,16 @@ class Pixels:
 
     values: "torch.Tensor"
     grid_thw: "torch.Tensor"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels between processes by value: tensors would share memory that ends with the process that made it."""
+        return _pixels_of, (self.values.numpy(), self.grid_thw.numpy())
+
+
+def _pixels_of(values: Any, grid_thw: Any) -> Pixels:
+    import torch
+
+    return Pixels(torch.from_numpy(values), torch.from_numpy(grid_thw))
 
 
 def open_image(path: Path) -> Image.Image:

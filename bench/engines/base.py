@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from bench.prompts import Part
 
@@ -34,7 +35,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The replies to the ask at ``place``, in the order of its seeds.
+    """Replies to the ask at ``place``, in the order of its seeds: all of them, or some, ``first`` on.
 
     prompt_tokens: length of the turn as the model was fed it; visual_tokens: positions that its pictures took of
     these. None where the engine cannot tell.
@@ -44,6 +45,7 @@ class Answer:
     replies: Sequence[Reply]
     prompt_tokens: int | None = None
     visual_tokens: int | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +92,15 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Swappable(Protocol):
+    """An engine that can go on with other weights of the same form."""
+
+    def swap(self, model: Path) -> bool:
+        """Take over the weights at ``model`` and forget what was computed with the old ones.
+
+        True once it is proven that the new ones are in use; after False the engine must be closed.
+        """
+        ...

@@ -1,10 +1,9 @@
 """What an evaluation asks and how it samples."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator, model_validator
 
 from bench import benchmarks, prompts
+from bench.engines.factory import EngineName, resolve
 from vold.config import Strict
 
 
@@ -23,8 +22,16 @@ class EvalConfig(Strict):
     min_pixels: int | None = Field(default=None, ge=1, description="of one picture after resizing; None: the model's")
     max_pixels: int | None = Field(default=None, ge=1)
     blind: bool = Field(default=False, description="leave the pictures out")
-    group_size: int = Field(default=64, ge=1, description="items answered together and logged as one")
-    engine: Literal["builtin"] = "builtin"
+    group_size: int = Field(default=64, ge=1, description="items decoded together, where that matters")
+    engine: EngineName = Field(
+        default="auto", validate_default=True, description="auto: vllm where a GPU and vLLM are present, else builtin"
+    )
+
+    @field_validator("engine", mode="after")
+    @classmethod
+    def _resolved(cls, value: str) -> str:
+        """The identity holds the engine that answers, not the wish."""
+        return resolve(value)
 
     @field_validator("template")
     @classmethod

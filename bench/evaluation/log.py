@@ -1,16 +1,21 @@
-"""The log of a running evaluation: one JSON line a response, kept by whole groups, safe against kill -9."""
+"""The log of a running evaluation: one JSON line a response, written as it comes, safe against kill -9."""
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any
 
 from bench.records import Response
-from vold.files import disk_full_named
+from vold.files import disk_full_named, sync
 
 Key = tuple[str, str, int]
+"""(benchmark, id of the problem, sample)."""
+
+_SYNC_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,65 +33,143 @@ class Asked:
         return json.dumps({"benchmark": self.benchmark, **asdict(self.response)}, sort_keys=True) + "\n"
 
 
-class ResponseLog:
-    """Appends groups of responses to ``path`` and knows which groups are already there.
+class ResponseLog(Mapping[Key, Response]):
+    """The responses in ``path``, by key, and the place where further ones are appended.
 
-    A group counts only when it is whole: decoding in the same groups again gives the same numbers. Lines that are
-    damaged or belong to no whole group are set aside beside the log and asked again.
+    Every whole, readable line whose key is ``wanted`` counts, once. Other lines (cut off, damaged, said twice) are set
+    aside beside the log, so that their responses are asked again. Texts stay on the disk: memory holds where they
+    stand. A killed process loses no response that ``add`` has taken; a machine without power those of a second.
     """
 
-    def __init__(self, path: Path, groups: Sequence[Sequence[Key]]) -> None:
+    def __init__(self, path: Path, wanted: Collection[Key]) -> None:
         self.path = path
-        kept, aside = _read(path, groups)
-        self.responses: dict[Key, Response] = {asked.key: asked.response for asked in kept}
-        if aside:
-            with disk_full_named(path):
-                _append(path.with_suffix(".aside.jsonl"), aside)
-                scratch = path.with_suffix(".partial")
-                scratch.unlink(missing_ok=True)
-                _append(scratch, (asked.line().encode() for asked in kept))
-                scratch.replace(path)
+        self._places: dict[Key, tuple[int, int]] = {}
+        with disk_full_named(path):
+            self._index(wanted)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._end = os.fstat(self._file).st_size
+        self._lock, self._closed = Lock(), Event()
+        self._unsynced, self._failure = False, None
+        self._syncing = Thread(target=self._sync_every_second, name="response log", daemon=True)
+        self._syncing.start()
 
-    def has(self, group: Sequence[Key]) -> bool:
-        return all(key in self.responses for key in group)
+    def __enter__(self) -> "ResponseLog":
+        return self
 
-    def add(self, group: Iterable[Asked]) -> None:
-        """Append a whole group; on the disk when this returns. Raises DiskFullError."""
-        group = list(group)
-        with disk_full_named(self.path):
-            _append(self.path, [b"".join(asked.line().encode() for asked in group)])
-        self.responses.update({asked.key: asked.response for asked in group})
+    def __exit__(self, *error: object) -> None:
+        self._closed.set()
+        self._syncing.join()
+        try:
+            self._sync()
+        finally:
+            os.close(self._file)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: Key) -> Response:
+        start, length = self._places[key]
+        row: dict[str, Any] = json.loads(os.pread(self._file, length, start))
+        del row["benchmark"]
+        return Response(**row)
+
+    def add(self, asked: Asked) -> bool:
+        """Append a response and return True unless its key is there; for any thread. Raises DiskFullError."""
+        line = asked.line().encode()
+        with self._lock, disk_full_named(self.path):
+            if self._failure is not None:
+                raise self._failure
+            if asked.key in self._places:
+                return False
+            self._append(line)
+            self._places[asked.key] = (self._end, len(line))
+            self._end += len(line)
+            self._unsynced = True
+            return True
+
+    def _append(self, line: bytes) -> None:
+        """Write all of ``line`` or nothing."""
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise
+
+    def _sync_every_second(self) -> None:
+        while not self._closed.wait(_SYNC_EVERY):
+            try:
+                self._sync()
+            except OSError as error:
+                self._failure = error
+                return
+
+    def _sync(self) -> None:
+        if self._unsynced:
+            self._unsynced = False
+            os.fsync(self._file)
+
+    def _index(self, wanted: Collection[Key]) -> None:
+        """Find the lines that count; write the log anew without the others, which go beside it."""
+        if not self.path.exists():
+            return
+        aside: list[tuple[int, int]] = []
+        start = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                key = _key(line)
+                if key is not None and key in wanted and key not in self._places:
+                    self._places[key] = (start, len(line))
+                else:
+                    aside.append((start, len(line)))
+                start += len(line)
+            if not aside:
+                return
+            bad = (line if line.endswith(b"\n") else line + b"\n" for line in _lines(file.fileno(), aside))
+            _write(self.path.with_suffix(".aside.jsonl"), "ab", bad)
+            scratch = self.path.with_suffix(".partial")
+            _write(scratch, "wb", _lines(file.fileno(), self._places.values()))
+        scratch.replace(self.path)
+        sync(self.path.parent)
+        start = 0
+        for key, (_, length) in self._places.items():
+            self._places[key] = (start, length)
+            start += length
 
 
-def _append(path: Path, lines: Iterable[bytes]) -> None:
-    with path.open("ab") as file:
+def keep_aside(path: Path) -> None:
+    """Rename ``path``, if it is there, to the first free of ``path.1``, ``path.2``, ..."""
+    if path.exists():
+        number = 1
+        while (kept := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
+        path.rename(kept)
+
+
+def _lines(file: int, places: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    return (os.pread(file, length, start) for start, length in places)
+
+
+def _write(path: Path, mode: str, lines: Iterable[bytes]) -> None:
+    with path.open(mode) as file:
         file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _read(path: Path, groups: Sequence[Sequence[Key]]) -> tuple[list[Asked], list[bytes]]:
-    """(responses of whole groups in order, everything else as raw lines)."""
-    if not path.exists():
-        return [], []
-    read: dict[Key, tuple[Asked, bytes]] = {}
-    aside: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        asked = _parse(line)
-        if asked is None or asked.key in read:
-            aside.append(line.rstrip(b"\n") + b"\n")
-        else:
-            read[asked.key] = (asked, line)
-    whole = [key for group in groups if all(key in read for key in group) for key in group]
-    kept = [read.pop(key)[0] for key in whole]
-    return kept, aside + [line for _, line in read.values()]
-
-
-def _parse(line: bytes) -> Asked | None:
+def _key(line: bytes) -> Key | None:
+    """Whose response a line is; None for a damaged one."""
     try:
         row: dict[str, Any] = json.loads(line)
         benchmark = str(row.pop("benchmark"))
-        response = Response(**row)
+        return Asked(benchmark, Response(**row)).key if line.endswith(b"\n") else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return Asked(benchmark, response) if line.endswith(b"\n") else None

@@ -1,22 +1,26 @@
-"""Problems x samples -> responses -> verdicts, in groups that a killed run takes up again."""
+"""Problems x samples -> responses -> verdicts; a killed run goes on with what is missing."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.engines import Answer, Ask, Engine, Reply, Settings
-from bench.errors import ConfigurationError
+from bench.engines.factory import IN_PROCESS, EnginePool
+from bench.errors import ConfigurationError, InfrastructureError
+from bench.evaluation.asking import Asking, keys
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.log import Asked, Key, ResponseLog
+from bench.evaluation.log import Asked, ResponseLog, keep_aside
+from bench.evaluation.pipeline import ahead
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection, choose
-from bench.evaluation.shown import shown, turn
-from bench.records import Problem, Response
+from bench.evaluation.shown import shown
+from bench.evaluation.watchdog import Watchdog
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS, write_whole
-from vold.seeding import derive
+from vold.rollout.base import EngineError
 from vold.training.progress import Progress, silent
 
 
@@ -29,114 +33,134 @@ def evaluate(
     seed: int,
     execution: Execution,
     progress: Progress = silent,
+    engines: EnginePool | None = None,
+    fresh: bool = False,
 ) -> None:
     """Ask a checkpoint every problem, score strictly, and write ``run/out``: responses, verdicts and summary.
 
     data: the place of each benchmark's records. While it works it appends ``run/responses.jsonl``; called again
-    on the same ``run`` it continues there and ends with the same bytes. Raises DatasetError, ModelError (no
-    checkpoint), ConfigurationError (nothing to score, or ``run`` belongs to another evaluation) and DiskFullError.
+    on the same ``run`` it asks for what is missing there and ends with the same tables. engines: where several
+    checkpoints are evaluated one after the other, the pool that keeps their engine warm. fresh: begin anew and keep
+    the old log aside. Raises DatasetError, ModelError (no checkpoint), ConfigurationError (nothing to score, or ``run``
+    belongs to another evaluation), InfrastructureError (the engine left responses out) and DiskFullError.
     """
     from bench.evaluation.tables import write_tables  # pandas is slow to import, and a plan only needs the config
 
     selections = choose(config, data)
     run.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        _begin_anew(run)
     provenance: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
         "model": {"name": model.name, **_model(model)},
     }
     _claim(run, provenance)
-    groups = [group for selection in selections for group in _groups(config, selection)]
-    log = ResponseLog(
-        run / "responses.jsonl",
-        [_keys(config, group) for group in groups],
-    )
-    total = sum(len(group) for group in groups) * config.samples
-    board = Scoreboard(problem for selection in selections for problem in selection.problems)
-    for key, response in log.responses.items():
-        board.add(Asked(key[0], response))
-    progress(len(log.responses), total, board.metrics())
-    if len(log.responses) < total:
-        engine = _engine(config, model, execution)
-        try:
-            first = [selection.problems[0] for selection in selections]
-            _write(run / "prompts.json", shown(engine, config, first))
-            _write(run / "engine.json", engine.about())
-            _fill(log, board, engine, config, groups, seed, progress)
-            _write(run / "engine.json", engine.about())  # it may have had to change on the way
-        finally:
-            engine.close()
-    for name in ("prompts", "engine"):
-        provenance[name] = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
-    write_tables(run / "out", selections, log.responses, board.verdicts, config.samples, provenance)
+    problems = [problem for selection in selections for problem in selection.problems]
+    wanted = {key for problem in problems for key in keys(problem, config.samples)}
+    with (
+        ResponseLog(run / "responses.jsonl", wanted) as log,
+        nullcontext(engines) if engines is not None else EnginePool() as pool,
+    ):
+        board = Scoreboard(problems)
+        for (benchmark, _, _), response in log.items():
+            board.add(Asked(benchmark, response))
+        work = _Work(config, model, run, seed, execution, selections, log, board, len(wanted), progress)
+        work.fill(pool)
+        first_prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
+        record = {**provenance, "engine": Used(run / "engine.json").summary, "prompts": first_prompts}
+        write_tables(run / "out", selections, log, board.verdicts, config.samples, record)
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+@dataclass
+class _Work:
+    """An evaluation with everything it needs to fill its log, of which ``total`` responses are wanted."""
 
+    config: EvalConfig
+    model: Path
+    run: Path
+    seed: int
+    execution: Execution
+    selections: Sequence[Selection]
+    log: ResponseLog
+    board: Scoreboard
+    total: int
+    progress: Progress
 
-def _groups(config: EvalConfig, selection: Selection) -> list[Sequence[Problem]]:
-    size = config.group_size
-    return [selection.problems[start : start + size] for start in range(0, len(selection.problems), size)]
-
-
-def _key(problem: Problem, sample: int) -> Key:
-    return (problem.benchmark, problem.id, sample)
-
-
-def _keys(config: EvalConfig, group: Sequence[Problem]) -> list[Key]:
-    return [_key(problem, sample) for problem in group for sample in range(config.samples)]
-
-
-def _engine(config: EvalConfig, model: Path, execution: Execution) -> Engine:
-    from bench.engines.builtin import Builtin  # torch and transformers, only when something is to be answered
-
-    return Builtin(model, execution, config.pixel_limits)
-
-
-def _fill(
-    log: ResponseLog,
-    board: Scoreboard,
-    engine: Engine,
-    config: EvalConfig,
-    groups: Sequence[Sequence[Problem]],
-    seed: int,
-    progress: Progress,
-) -> None:
-    """Ask for what ``log`` lacks and append it, a group at a time."""
-    total = sum(map(len, groups)) * config.samples
-    for group in groups:
-        if log.has(_keys(config, group)):
-            continue
-        asks, answers = [], {}
-        for place, problem in enumerate(group):
-            seeds = tuple(derive(seed, "eval", *_key(problem, k)) for k in range(config.samples))
+    def fill(self, pool: EnginePool) -> None:
+        """Ask until nothing is missing, or nothing new comes. Raises InfrastructureError."""
+        settings = self.execution.evaluation
+        self.progress(len(self.log), self.total, self.board.metrics())
+        failures = 0
+        while (before := len(self.log)) < self.total:
             try:
-                asks.append(Ask(place, engine.preparer(turn(config, problem)), seeds))
-            except ValueError as error:
-                answers[place] = Answer(place, [Reply(str(error), 0, "error")] * config.samples)
-        answers |= {answer.place: answer for answer in engine.answer([asks], _settings(config))}
-        found = [
-            Asked(problem.benchmark, response)
-            for place, problem in enumerate(group)
-            for response in _responses(problem, answers[place])
-        ]
-        log.add(found)
-        for asked in found:
-            board.add(asked)
-        progress(len(log.responses), total, board.metrics())
+                self._pass(pool)
+            except EngineError as error:
+                pool.drop()
+                failures = 1 if len(self.log) > before else failures + 1
+                if failures > settings.restarts:
+                    raise InfrastructureError(f"{error}\n{failures} engines in a row broke; {self._kept}") from error
+                continue
+            if len(self.log) == before:
+                break
+        missing = self.total - len(self.log)
+        if missing and not settings.accept_missing:
+            raise InfrastructureError(
+                f"the engine gave no answer to {missing} of {self.total} requests; {self._kept}, or set "
+                "execution.evaluation.accept_missing for a result without them"
+            )
+
+    @property
+    def _kept(self) -> str:
+        return f"{len(self.log)} responses are kept in {self.log.path}: run again to ask for the others alone"
+
+    def _pass(self, pool: EnginePool) -> None:
+        engine = pool.engine(self.config.engine, self.model, self.execution, self.config.pixel_limits)
+        if not (self.run / "prompts.json").exists():
+            first = [selection.problems[0] for selection in self.selections]
+            _write_json(self.run / "prompts.json", shown(engine, self.config, first))
+        used = Used(self.run / "engine.json")
+
+        def take(asked: Asked) -> None:
+            used.note(engine.about())
+            if self.log.add(asked):
+                self.board.add(asked)
+            self.progress(len(self.log), self.total, self.board.metrics())
+
+        asking = Asking(engine, self.config, self.selections, self.log, self.seed, take)
+        # Servers are bounded by timeouts of their own.
+        watch = Watchdog(self.execution.evaluation.hang_seconds) if self.config.engine in IN_PROCESS else nullcontext()
+        with watch:
+            asking.run(ahead(self.config.engine, self.execution))
 
 
-def _settings(config: EvalConfig) -> Settings:
-    return Settings(config.max_tokens, config.temperature)
+class Used:
+    """Every engine that answered, each state of it once: versions, settings, what was made smaller on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.states: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last state, with the ``earlier`` ones if it changed."""
+        *earlier, last = self.states or [{}]
+        return {**last, "earlier": earlier} if earlier else last
+
+    def note(self, about: dict[str, Any]) -> None:
+        if about not in self.states:
+            self.states.append(about)
+            _write_json(self.path, self.states)
 
 
-def _responses(problem: Problem, answer: Answer) -> list[Response]:
-    sizes = (answer.prompt_tokens, answer.visual_tokens)
-    return [
-        Response(problem.id, sample, reply.text, reply.tokens, reply.finish_reason, *sizes)
-        for sample, reply in enumerate(answer.replies)
-    ]
+def _write_json(path: Path, content: Any) -> None:
+    write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def _begin_anew(run: Path) -> None:
+    keep_aside(run / "responses.jsonl")
+    for name in ("evaluation.json", "prompts.json", "engine.json"):
+        (run / name).unlink(missing_ok=True)
 
 
 def _model(path: Path) -> dict[str, str]:

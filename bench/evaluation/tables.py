@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bench.evaluation.items import write_items
 from bench.evaluation.log import Key
@@ -26,34 +28,65 @@ def write_tables(
     provenance: Mapping[str, Any],
 ) -> None:
     """Publish ``out`` whole, from responses and the verdicts on them. A missing response is an absent row."""
-    answered: list[Row] = []
     judged: list[Row] = []
     summary: dict[str, Any] = {}
-    for selection in selections:
-        rows: list[Row] = []
-        records = record_hashes(selection.problems)
-        for problem in selection.problems:
-            for sample in range(samples):
-                key = (problem.benchmark, problem.id, sample)
-                if key in responses:
-                    answered.append(_response_row(problem, responses[key]))
-                    row = _verdict_row(selection, problem, responses[key], verdicts[key])
-                    rows.append({**row, "record": records[problem.id]})
-        benchmark = selection.dataset.benchmark
-        summary[benchmark] = {
-            **summarise(selection, pd.DataFrame(rows), samples, records),
-            "prompt": provenance["prompts"].get(benchmark),
-        }
-        judged += rows
-    table = pd.DataFrame(judged)
     with publish_directory(out) as scratch:
         write_items(scratch / "items.parquet", selections)
-        counts = {"prompt_tokens": "Int64", "visual_tokens": "Int64"}  # where the engine knows them
-        pd.DataFrame(answered).astype(counts).to_parquet(scratch / "responses.parquet", index=False)
+        with _ResponseTable(scratch / "responses.parquet") as answered:
+            for selection in selections:
+                rows: list[Row] = []
+                records = record_hashes(selection.problems)
+                for problem in selection.problems:
+                    for sample in range(samples):
+                        key = (problem.benchmark, problem.id, sample)
+                        response = responses.get(key)
+                        if response is not None:
+                            answered.add(_response_row(problem, response))
+                            row = _verdict_row(selection, problem, response, verdicts[key])
+                            rows.append({**row, "record": records[problem.id]})
+                benchmark = selection.dataset.benchmark
+                summary[benchmark] = {
+                    **summarise(selection, pd.DataFrame(rows), samples, records),
+                    "prompt": provenance["prompts"].get(benchmark),
+                }
+                judged += rows
+        table = pd.DataFrame(judged)
         table.to_parquet(scratch / "verdicts.parquet", index=False)
         rest = {key: value for key, value in provenance.items() if key != "prompts"}
         whole = {**rest, "scoring": "strict", "measures": measures(table, samples), "benchmarks": summary}
         (scratch / "summary.json").write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+class _ResponseTable:
+    """A parquet file that is written in pieces: no more than one of them is in memory."""
+
+    _COLUMNS: ClassVar[dict[str, str]] = {
+        "benchmark": "str", "id": "str", "sample": "int64", "text": "str", "tokens": "int64", "finish_reason": "str",
+        "prompt_tokens": "Int64", "visual_tokens": "Int64",  # where the engine knows them
+    }  # fmt: skip
+    _ROWS = 4096
+
+    def __init__(self, path: Path) -> None:
+        empty = pd.DataFrame({name: [] for name in self._COLUMNS}).astype(self._COLUMNS)
+        self._schema = pa.Schema.from_pandas(empty, preserve_index=False)
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._rows: list[Row] = []
+
+    def __enter__(self) -> "_ResponseTable":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def add(self, row: Row) -> None:
+        self._rows.append(row)
+        if len(self._rows) == self._ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
 
 
 def _response_row(problem: Problem, response: Response) -> Row:

@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _PRELOAD),
     "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _PRELOAD),
     "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _PRELOAD),
-    "eval": Kind(1, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD),
+    "eval": Kind(2, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD),
 }
 
 

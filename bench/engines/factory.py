@@ -1,0 +1,90 @@
+"""From the name of an engine and a checkpoint to the engine, kept warm from one checkpoint to the next."""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Literal
+
+from bench.engines.base import Engine, Swappable
+from vold.config import Execution
+from vold.files import MODEL_SUFFIXES, WEIGHTS
+
+EngineName = Literal["auto", "builtin", "vllm"]
+IN_PROCESS = frozenset({"builtin", "vllm"})
+"""Engines that compute in the process that asks them."""
+
+# Files of a checkpoint that say how it came about, and nothing of what it is.
+_HISTORY = frozenset({"recipe.json", "model.safetensors.index.json"})
+
+
+def resolve(name: str) -> str:
+    """``auto`` is vLLM where a GPU and vLLM are present, else the builtin engine; any other name stays."""
+    if name != "auto":
+        return name
+    return "vllm" if gpu_present() and importlib.util.find_spec("vllm") else "builtin"
+
+
+def gpu_present() -> bool:
+    """Whether this process may use an NVIDIA GPU; imports nothing heavy."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def build(name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> Engine:
+    """A fresh engine over ``model``. Raises ModelError where there is no checkpoint, EngineError if it cannot start."""
+    if name == "vllm":
+        from bench.engines.vllm import VLLM
+
+        return VLLM(model, execution, pixel_limits)
+    from bench.engines.builtin import Builtin  # torch and transformers, only when something is to be answered
+
+    return Builtin(model, execution, pixel_limits)
+
+
+class EnginePool:
+    """The engine of the checkpoint that was asked for last; one of the same form takes its place in the warm engine.
+
+    The same form: equal settings, tokenizer, template and picture processor, byte for byte. The new weights are proven
+    to be in use; where that fails or the form differs, the engine is closed and a fresh one built.
+    """
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._form, self._model = "", Path()
+
+    def __enter__(self) -> "EnginePool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.drop()
+
+    def engine(self, name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> Engine:
+        """As ``build``, warm where that can be."""
+        form = _form(name, model, execution, pixel_limits)
+        if self._engine is not None and form == self._form:
+            if model == self._model:
+                return self._engine
+            if isinstance(self._engine, Swappable) and self._engine.swap(model):
+                self._model = model
+                return self._engine
+        self.drop()
+        self._engine = build(name, model, execution, pixel_limits)
+        self._form, self._model = form, model
+        return self._engine
+
+    def drop(self) -> None:
+        """Close the engine, if there is one."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+
+def _form(name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> str:
+    """Hash of all that an engine is built from, except weights."""
+    total = hashlib.sha256(repr((name, execution.model_dump_json(), pixel_limits)).encode())
+    for file in sorted(model.glob("*")):
+        if file.suffix in MODEL_SUFFIXES - {WEIGHTS} and file.name not in _HISTORY:
+            total.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()

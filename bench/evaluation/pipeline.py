@@ -1,0 +1,160 @@
+"""Turns prepared ahead of the engine, in this process or in workers, within bounds of number and memory."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields, is_dataclass
+from multiprocessing import get_context, parent_process
+from threading import Lock, Thread
+from typing import Any
+
+from bench.engines import Preparer
+from bench.engines.factory import IN_PROCESS, gpu_present
+from bench.errors import InfrastructureError
+from bench.prompts import Part
+from vold.config import Execution
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How turns are prepared. workers 0: in this process, when the engine asks for them.
+
+    items, bytes: of what is prepared and not yet taken, with what the workers are at.
+    """
+
+    workers: int
+    items: int
+    bytes: int
+
+
+def ahead(engine: str, execution: Execution) -> Ahead:
+    """By the settings; where they leave it open, workers only if the engine does not compute on these CPUs itself."""
+    settings, cpus = execution.evaluation, len(os.sched_getaffinity(0))
+    workers = settings.workers
+    if workers is None:
+        on_gpu = execution.device.startswith("cuda") or (execution.device == "auto" and gpu_present())
+        workers = 0 if engine in IN_PROCESS and not on_gpu else max(1, min(4, cpus // 2))
+    return Ahead(workers, settings.ahead_items, settings.ahead_mib << 20)
+
+
+class Preparation:
+    """Prepares turns with ``preparer``; while it is entered its workers live."""
+
+    def __init__(self, preparer: Preparer, ahead: Ahead) -> None:
+        self.preparer, self.ahead = preparer, ahead
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Preparation":
+        if self.ahead.workers:
+            context = get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.ahead.workers, context, _start_worker, (self.preparer,))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def prepared(self, turns: Iterable[Sequence[Part]]) -> Iterator[Any]:
+        """What the preparer makes of each turn, in order; the ValueError itself for one that can never be asked.
+
+        Raises InfrastructureError where a worker was killed.
+        """
+        if self._pool is None:
+            yield from (_attempt(self.preparer, turn) for turn in turns)
+            return
+        try:
+            yield from _in_order(self._pool, turns, _Room(self.ahead))
+        except BrokenProcessPool as error:
+            raise InfrastructureError(
+                "a process that prepares prompts was killed (the kernel does this when memory runs out); run again to "
+                "continue, with fewer execution.evaluation.workers if it happens again"
+            ) from error
+
+
+def _in_order(pool: ProcessPoolExecutor, turns: Iterable[Sequence[Part]], room: "_Room") -> Iterator[Any]:
+    pending: deque[Future[tuple[Any, int]]] = deque()
+    left = iter(turns)
+    while True:
+        while room.free(len(pending)) and (turn := next(left, None)) is not None:
+            future = pool.submit(_attempt_here, turn)
+            future.add_done_callback(room.arrived)
+            pending.append(future)
+        if not pending:
+            return
+        value, size = pending.popleft().result()
+        room.left(size)
+        yield value
+
+
+class _Room:
+    """Counts the bytes that wait; turns still at work are taken to be as large as the largest so far."""
+
+    def __init__(self, ahead: Ahead) -> None:
+        self.ahead = ahead
+        self._lock = Lock()
+        self._waiting, self._bytes, self._largest = 0, 0, 0
+
+    def free(self, pending: int) -> bool:
+        """Whether one more turn may be prepared; the first always may."""
+        with self._lock:
+            expected = self._bytes + (pending - self._waiting + 1) * self._largest
+        return pending == 0 or (pending < self.ahead.items and expected <= self.ahead.bytes)
+
+    def arrived(self, future: "Future[tuple[Any, int]]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            size = future.result()[1]
+            with self._lock:
+                self._waiting += 1
+                self._bytes += size
+                self._largest = max(self._largest, size)
+
+    def left(self, size: int) -> None:
+        with self._lock:
+            self._waiting -= 1
+            self._bytes -= size
+
+
+def _attempt(preparer: Preparer, turn: Sequence[Part]) -> Any:
+    try:
+        return preparer(turn)
+    except ValueError as error:
+        return ValueError(str(error))
+
+
+_preparer: Preparer  # of a worker
+
+
+def _start_worker(preparer: Preparer) -> None:
+    global _preparer
+    _preparer = preparer
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _attempt_here(turn: Sequence[Part]) -> tuple[Any, int]:
+    value = _attempt(_preparer, turn)
+    return value, _size(value)
+
+
+def _size(value: Any) -> int:
+    """Bytes of the arrays and texts in a prepared turn."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    if isinstance(value, list | tuple):
+        return 8 * len(value) if value and isinstance(value[0], int) else sum(map(_size, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(_size(getattr(value, field.name)) for field in fields(value))
+    return int(getattr(value, "nbytes", 0))

@@ -1,0 +1,62 @@
+"""An engine that computes nothing, for measuring and testing what stands around engines."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.engines import Answer, Ask, Reading, Reply, Settings
+from bench.engines.factory import EnginePool
+from bench.prompts import Part
+from vold.config import Execution
+
+
+def say_answer(ask: Ask, seed: int) -> Reply:
+    """A text of about two kilobytes, a function of the seed alone, that declares a number."""
+    text = f"Let us see, step {seed}. " * 80 + f"The answer is \\boxed{{{seed % 7}}}."
+    return Reply(text, len(text) // 4, "stop")
+
+
+def as_they_are(parts: Sequence[Part]) -> Sequence[Part]:
+    """Prepares nothing."""
+    return parts
+
+
+class StubEngine:
+    """Answers each ask with ``reply``, after ``seconds`` for its group; ``seen`` are the asks in their order."""
+
+    def __init__(
+        self, reply: Callable[[Ask, int], Reply] = say_answer, seconds: float = 0.0, grouped: bool = False
+    ) -> None:
+        self.reply, self.seconds, self.grouped = reply, seconds, grouped
+        self.preparer: Callable[[Sequence[Part]], Any] = as_they_are
+        self.seen: list[Ask] = []
+
+    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+        for group in groups:
+            time.sleep(self.seconds)
+            for ask in group:
+                self.seen.append(Ask(ask.place, None, ask.seeds))
+                yield Answer(ask.place, [self.reply(ask, seed) for seed in ask.seeds])
+
+    def read(self, parts: Sequence[Part]) -> Reading | None:
+        return None
+
+    def about(self) -> dict[str, Any]:
+        return {"name": "stub"}
+
+    def close(self) -> None:
+        pass
+
+
+class StubPool(EnginePool):
+    """Gives out the engines that ``build`` makes."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        super().__init__()
+        self.build = build
+
+    def engine(self, name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> Any:
+        if self._engine is None:
+            self._engine = self.build()
+        return self._engine
