@@ -199,6 +199,24 @@ def rl(config: ConfigArgument, processes: ProcessesOption = None) -> None:
 
 
 @app.command()
+def export(
+    result: Annotated[Path, typer.Argument(help="A result of `eval`: its directory.")],
+    to: Annotated[Path, typer.Option(help="Directory that receives a directory for each format.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="lm-eval, vlmeval, every-eval-ever or hub \\[default: all].")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model-name", help="The model's name there, such as organization/model.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a finished evaluation in the forms of other tools."""
+    from bench import cli_export
+
+    cli_export.run(result, to, formats or (), model, as_json)
+
+
+@app.command()
 def traces(config: Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]) -> None:
     """Reasoning traces: a teacher answers prompts, for the cold start to imitate."""
     from bench import cli_train

@@ -1,0 +1,164 @@
+"""A finished evaluation as the exports need it: what it says of itself, and its rows by benchmark."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigurationError
+from bench.evaluation.items import read_items
+from bench.records import Problem
+
+_FILES = ("summary.json", "items.parquet", "responses.parquet", "verdicts.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One response with its verdict: the columns of ``responses.parquet`` and ``verdicts.parquet``."""
+
+    problem: Problem
+    sample: int
+    text: str
+    tokens: int
+    finish_reason: str
+    prompt_tokens: int | None
+    state: str
+    correct: bool
+    extracted: str
+    method: str
+
+    @property
+    def error(self) -> str:
+        """Why the engine gave no response; empty where it did."""
+        return self.text if self.finish_reason == "error" else ""
+
+    @property
+    def said(self) -> str:
+        return "" if self.finish_reason == "error" else self.text
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark of a result. ``summary``: its entry in ``summary.json``."""
+
+    evaluation: "Evaluation"
+    benchmark: str
+    summary: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        """Data set and split; synthetic data bear the generator's name, not the benchmark's."""
+        name, split = self.summary["dataset"], self.summary["split"]
+        return f"{name}_{split}" if split else name
+
+    @property
+    def synthetic(self) -> bool:
+        return bool(self.summary["synthetic"])
+
+    @cached_property
+    def problems(self) -> dict[str, Problem]:
+        return {p.id: p for p in read_items(self.evaluation.path / "items.parquet") if p.benchmark == self.benchmark}
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """In the order of asking."""
+        responses = self._rows("responses", ["id", "sample", "text", "tokens", "finish_reason", "prompt_tokens"])
+        verdicts = self._rows("verdicts", ["id", "sample", "state", "correct", "extracted", "method"])
+        rows = ({**response, **verdict} for response, verdict in zip(responses, verdicts, strict=True))
+        return [Sample(problem=self.problems[row.pop("id")], **row) for row in rows]
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Samples that were never answered, as ``id`` or ``id#sample``."""
+        there = {(sample.problem.id, sample.sample) for sample in self.samples}
+        k = self.evaluation.k
+        absent = [(id, number) for id in self.problems for number in range(k) if (id, number) not in there]
+        return [id if k == 1 else f"{id}#{number}" for id, number in absent]
+
+    @cached_property
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """Name (``avg@k`` first) to value, low and high in [0, 1] and counts; empty where nothing was answered."""
+        return dict(self.summary["measures"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a number of this benchmark cannot be told without; in every export."""
+        prompt = self.summary.get("prompt") or {}
+        config = self.evaluation.config
+        return {
+            "benchmark": self.benchmark,
+            "dataset": self.summary["dataset"],
+            "split": self.summary["split"],
+            "synthetic": self.synthetic,
+            "n": self.summary["n"],
+            "expected": self.summary["expected"],
+            "missing": self.missing,
+            "states": self.summary["states"],
+            "k": self.evaluation.k,
+            "measures": self.measures,
+            "interval": "95 %: Wilson's, on the effective number of items",
+            "scoring": self.evaluation.summary["scoring"],
+            "template": config["template"],
+            "prompt_sha256": prompt.get("sha256"),
+            "prompt_token_ids_sha256": prompt.get("token_ids_sha256"),
+            "first_prompt": prompt.get("rendered"),
+            "temperature": config["temperature"],
+            "max_tokens": config["max_tokens"],
+            "seed": self.evaluation.summary["seed"],
+            "engine": self.evaluation.engine,
+            "model": self.evaluation.summary["model"],
+        }
+
+    def _rows(self, table: str, columns: list[str]) -> list[dict[str, Any]]:
+        import pyarrow.parquet as pq
+
+        chosen = [("benchmark", "=", self.benchmark)]
+        return pq.read_table(self.evaluation.path / f"{table}.parquet", columns=columns, filters=chosen).to_pylist()
+
+
+class Evaluation:
+    """What lies at ``path``, the ``out`` of an evaluation or the directory above it.
+
+    model: the name under which it is exported; None: the checkpoint's own. Raises ConfigurationError where there is
+    no finished evaluation.
+    """
+
+    def __init__(self, path: Path, model: str | None = None) -> None:
+        found = next((place for place in (path, path / "out") if (place / "summary.json").is_file()), path)
+        if absent := [name for name in _FILES if not (found / name).is_file()]:
+            raise ConfigurationError(
+                f"{path}: no finished evaluation, {', '.join(absent)} are absent; name the directory that "
+                "`vold-bench eval` printed as its result"
+            )
+        self.path = found
+        self.summary: dict[str, Any] = json.loads((found / "summary.json").read_text(encoding="utf-8"))
+        self.model = model or str(self.summary["model"]["name"])
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.summary["config"]
+
+    @property
+    def k(self) -> int:
+        return int(self.config["samples"])
+
+    @property
+    def engine(self) -> Mapping[str, Any]:
+        """Its name, and versions and settings where they were told."""
+        return self.summary.get("engine") or {"name": self.config["engine"]}
+
+    @property
+    def finished(self) -> datetime:
+        return datetime.fromtimestamp((self.path / "summary.json").stat().st_mtime, UTC)
+
+    @property
+    def file_name(self) -> str:
+        """The model's name as a part of a path."""
+        return self.model.replace("/", "__").replace("\\", "__").lstrip(".") or "model"
+
+    def parts(self) -> Iterator[Part]:
+        for benchmark, summary in self.summary["benchmarks"].items():
+            yield Part(self, benchmark, summary)

@@ -1,0 +1,133 @@
+"""VLMEvalKit's form of predictions: one workbook a benchmark, a row an item.
+
+Text is never a formula: every cell of text is typed as text, whatever it begins with. What a workbook cannot hold is
+replaced or cut, and counted on the sheet ``about``.
+"""
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.benchmarks import BENCHMARKS
+from bench.exports.evaluation import Evaluation, Part, Sample
+from bench.records import Problem
+
+if TYPE_CHECKING:
+    from openpyxl.cell import WriteOnlyCell
+
+LONGEST_CELL = 32_767
+# What XML 1.0 has no place for.
+_REFUSED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_ANSWER_TYPES = {"choice": "text", "integer": "integer", "float": "float", "list": "list"}
+
+
+def write(evaluation: Evaluation, to: Path) -> list[Path]:
+    """``MODEL/MODEL_DATASET.xlsx``; with k samples the sheets are ``sample 0`` to ``sample k-1``, the first first."""
+    folder = to / evaluation.file_name
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(part, folder / f"{evaluation.file_name}_{_dataset(part)}.xlsx") for part in evaluation.parts()]
+
+
+def _dataset(part: Part) -> str:
+    """VLMEvalKit's name of a benchmark's split, where it has one and the problems are the benchmark's own."""
+    split = BENCHMARKS[part.benchmark].splits.get(part.summary["split"])
+    return split.tsv.removesuffix(".tsv") if split and split.tsv and not part.synthetic else part.task
+
+
+def _write(part: Part, path: Path) -> Path:
+    from openpyxl import Workbook
+
+    book = Workbook(write_only=True)
+    cells = _Cells(book)
+    columns = [*_columns(part), "prediction", "state", "correct", "extracted", "method", "finish_reason", "tokens"]
+    for number in range(part.evaluation.k):
+        sheet = book.create_sheet(f"sample {number}")
+        cells.sheet = sheet
+        sheet.append(cells.row(columns))
+        for sample in part.samples:
+            if sample.sample == number:
+                row = _row(part.benchmark, sample)
+                sheet.append(cells.row(row.get(column) for column in columns))
+    about = cells.sheet = book.create_sheet("about")
+    for name, value in {**part.about, **cells.changed}.items():
+        about.append(cells.row((name, value if isinstance(value, str | int | float | bool) else json.dumps(value))))
+    scratch = path.with_name(f".{path.name}")
+    book.save(scratch)
+    scratch.replace(path)
+    return path
+
+
+class _Cells:
+    """Makes cells of values; ``changed`` counts texts that did not fit as they were."""
+
+    def __init__(self, book: Any) -> None:
+        self.sheet: Any = None
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def changed(self) -> dict[str, int]:
+        return {name: self.counts[name] for name in ("characters_replaced", "cells_cut")}
+
+    def row(self, values: Iterable[Any]) -> "list[WriteOnlyCell]":
+        return list(self._cells(values))
+
+    def _cells(self, values: Iterable[Any]) -> "Iterator[WriteOnlyCell]":
+        from openpyxl.cell import WriteOnlyCell
+
+        for value in values:
+            cell = WriteOnlyCell(self.sheet, self._fitting(value) if isinstance(value, str) else value)
+            if isinstance(value, str):
+                cell.data_type = "s"  # openpyxl takes what begins with = for a formula
+            yield cell
+
+    def _fitting(self, text: str) -> str:
+        text, replaced = _REFUSED.subn(_REPLACEMENT, text)
+        self.counts["characters_replaced"] += replaced
+        self.counts["cells_cut"] += len(text) > LONGEST_CELL
+        return text[:LONGEST_CELL]
+
+
+def _columns(part: Part) -> list[str]:
+    """The benchmark's columns in VLMEvalKit's table, without the pictures."""
+    if part.benchmark == "mmmu_pro":
+        most = max((len(problem.options) for problem in part.problems.values()), default=0)
+        return ["index", "question", *string.ascii_uppercase[:most], "answer", "category"]
+    if part.benchmark == "mathvista":
+        more = ["choices", "answer", "answer_option", "question_type", "answer_type", "task"]
+        return ["index", "question", *more]
+    if part.benchmark == "mathvision":
+        return ["index", "question", "choices", "answer", "category"]
+    return ["index", "question", "answer", "skill"]
+
+
+def _row(benchmark: str, sample: Sample) -> dict[str, Any]:
+    problem = sample.problem
+    return {
+        "index": problem.id,
+        "question": problem.question,
+        **dict(zip(string.ascii_uppercase, problem.options, strict=False)),
+        "choices": repr(list(problem.options)),
+        "answer": problem.answer,
+        "answer_option": _label(problem),
+        "question_type": "multi_choice" if problem.options else "free_form",
+        "answer_type": _ANSWER_TYPES.get(problem.kind, problem.kind),
+        "category": problem.category,
+        "task": problem.category,
+        "skill": problem.category,
+        "prediction": sample.said,
+        "state": sample.state,
+        "correct": sample.correct,
+        "extracted": sample.extracted,
+        "method": sample.method,
+        "finish_reason": sample.finish_reason,
+        "tokens": sample.tokens,
+    }
+
+
+def _label(problem: Problem) -> str:
+    return string.ascii_uppercase[problem.options.index(problem.answer)] if problem.answer in problem.options else ""
