@@ -166,6 +166,35 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A result: its directory, its id, or the name of a model in the store.")],
+    b: Annotated[str, typer.Argument(help="Another one; the difference is B minus A.")],
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two evaluations: which layers changed first, then the paired difference, items gained and lost."""
+    from bench import cli_compare
+
+    raise typer.Exit(cli_compare.run(_store(store), a, b, as_json))
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="The id of a problem.")],
+    result: Annotated[
+        str | None, typer.Option(help="As for compare \\[default: the newest that answered the problem].")
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Where several have a problem of that id.")] = None,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show one problem of an evaluation whole: record, pictures, prompt, responses, verdicts."""
+    from bench import cli_show
+
+    cli_show.run(_store(store), id, result, benchmark, as_json)
+
+
+@app.command()
 def score(
     file: Annotated[Path, typer.Argument(help="Predictions: JSONL rows id, response, or a published file.")],
     benchmark: BenchmarkOption,

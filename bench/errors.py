@@ -30,7 +30,8 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.REGRESSION: "check: a guarded value got worse",
     ExitCode.USAGE: "wrong usage of the command line",
-    ExitCode.INCOMPLETE: "check: inconclusive or incomplete; report: stages are missing",
+    ExitCode.INCOMPLETE: "check: inconclusive or incomplete; report: stages are missing; compare: more differs than "
+    "the model",
     ExitCode.CONFIGURATION: "a file, setting, model or data set is not what it must be; running again changes nothing",
     ExitCode.FAILED: "a stage failed for a reason of its own, or several for different ones; the logs tell more",
     ExitCode.INFRASTRUCTURE: "the machine failed (disk full, store in use, process killed); run again to continue",

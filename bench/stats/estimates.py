@@ -64,7 +64,8 @@ def accuracy(verdicts: pd.DataFrame, aggregate: Aggregate = "macro") -> Accuracy
 
     Wilson's interval on the effective number of items p(1-p)/V, V from ``mean_and_spread`` (Korn and Graubard
     1998), so that it stays within [0, 1] and does not collapse at 0 % and 100 %. For one seed of unclustered
-    items the effective number is the number of items: Wilson's interval itself.
+    items the effective number is the number of items: Wilson's interval itself. Several samples an item make it
+    larger, never smaller: a score in [0, 1] of mean p has a variance of at most p(1-p).
 
     Raises:
         ValueError: no rows.
@@ -92,7 +93,9 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
         return largest
     if reach == float("inf"):
         return 1.0
-    return min(value * (1 - value) / (reach / z) ** 2, largest * cells.seeds)
+    independent = cells.seeds == cells.strata == 1 and cells.clusters == cells.items
+    found = min(value * (1 - value) / (reach / z) ** 2, largest * cells.seeds)
+    return max(found, cells.items) if independent else found
 
 
 def compare(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggregate = "macro") -> Difference:

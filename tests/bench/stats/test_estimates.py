@@ -113,3 +113,12 @@ def test_the_stated_effect_is_detected_with_about_eighty_percent_power():
     # A true difference of 0.08 lies well above the average detectable effect, so power must exceed 80 %.
     assert mde < 0.08
     assert found / 80 > 0.85
+
+
+def test_several_samples_an_item_never_widen_the_interval_beyond_that_of_the_items():
+    rare = pd.concat([arm([k == 0 and i == 0 for i in range(12)]).assign(sample=k) for k in range(4)])
+    got = accuracy(rare)
+    expected = stats.binomtest(1, 48).statistic
+    wilson = stats.binomtest(0, 12).proportion_ci(method="wilson")
+    assert got.value == pytest.approx(expected)
+    assert wilson.low <= got.low and got.high < wilson.high + 0.05

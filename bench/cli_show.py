@@ -1,0 +1,98 @@
+"""``vold-bench show``: one problem of an evaluation, whole, safe to print."""
+
+import unicodedata
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from bench.errors import ConfigurationError
+from bench.evaluation.results import Result, find, results
+from bench.json_output import print_json
+from bench.matrix.store import Store
+from bench.records import Problem
+from bench.show import Picture, Shown, lookup
+
+
+def run(store: Store, id: str, result: str | None, benchmark: str | None, as_json: bool) -> None:
+    """Print the problem; without ``result`` from the newest evaluation that answered it."""
+    source = find(result, store) if result else _newest(store, id)
+    found = lookup(source, id, benchmark)
+    if as_json:
+        print_json({"result": source.id, "model": source.model, "problems": [shown.to_json() for shown in found]})
+        return
+    console = Console(highlight=False)
+    for shown in found:
+        _show(console, source, shown)
+
+
+def printable(text: str) -> str:
+    r"""``text`` with control and direction characters as ``\x1b``: a terminal shows them and does not obey them."""
+    return "".join(
+        sign if sign in "\n\t" or not unicodedata.category(sign).startswith("C") else _escaped(sign) for sign in text
+    )
+
+
+def _escaped(sign: str) -> str:
+    code = ord(sign)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _newest(store: Store, id: str) -> Result:
+    finished = sorted(results(store), key=lambda found: found.path.stat().st_mtime, reverse=True)
+    for found in finished:
+        if id in set(found.verdicts["id"]):
+            return found
+    raise ConfigurationError(
+        f"{id}: no finished evaluation in {store.root} answered it; name one with --result, or another --store"
+    )
+
+
+def _show(console: Console, result: Result, shown: Shown) -> None:
+    dataset = result.summary["benchmarks"][shown.benchmark]["dataset"]
+    console.print(Rule(Text(f"{dataset} {printable(shown.id)}"), align="left"))
+    config = result.summary["config"]
+    what = f"{config['template']}{', blind' if config['blind'] else ''}"
+    _line(console, "result", f"{result.label}, {what}")
+    if shown.problem is not None:
+        _record(console, shown.problem)
+    for picture in shown.pictures:
+        _line(console, "picture", _described(picture))
+    if shown.absent:
+        _line(console, "record", shown.absent)
+    if shown.rendered:
+        _block(console, "prompt, as the model reads it", shown.rendered)
+    elif shown.parts:
+        texts = [part.get("text", "") if part["type"] == "text" else "[picture]" for part in shown.parts]
+        _block(console, "prompt, before the chat template", "".join(texts))
+    for sample in shown.samples:
+        heading = f"response {sample['sample']} ({sample['tokens']} tokens, {sample['finish_reason']})"
+        _block(console, heading, sample["text"])
+        _line(console, "verdict", f"{sample['state']} by {sample['method'] or 'no rule'}")
+        if sample["extracted"]:
+            _line(console, "extracted", f"{sample['extracted']}  read as  {sample['normalised']}")
+
+
+def _record(console: Console, problem: Problem) -> None:
+    _line(console, "question", problem.question or "(on the page)")
+    for label, option in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", problem.options, strict=False):
+        _line(console, f"option {label}", option)
+    precision = "" if problem.precision is None else f", to {problem.precision} decimals"
+    _line(console, "gold", f"{problem.answer} ({problem.kind}{precision})")
+    if problem.category:
+        _line(console, "category", problem.category)
+
+
+def _described(picture: Picture) -> str:
+    if not picture.width:
+        return f"{picture.path}: cannot be read"
+    return f"{picture.path} ({picture.width} x {picture.height}, {picture.bytes:,} bytes)"
+
+
+def _line(console: Console, name: str, text: str) -> None:
+    console.print(Text.assemble((f"{name}: ", "bold"), printable(text)), soft_wrap=True)
+
+
+def _block(console: Console, name: str, text: str) -> None:
+    console.print(Text(f"\n{name}:", style="bold"))
+    console.print(Text(printable(text).rstrip("\n") or "(empty)"), soft_wrap=True)

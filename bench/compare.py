@@ -1,0 +1,246 @@
+"""Two evaluations side by side: what changed between them, layer by layer, and only then the difference in accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from bench.errors import ConfigurationError
+from bench.evaluation.results import Frame, Result
+from bench.stats import Difference, Outcome, compare, outcome
+
+_KEY = ["benchmark", "id", "sample"]
+_ITEM = ["benchmark", "id"]
+_OF_PROMPT = ("template", "blind", "think")
+_OF_SAMPLING = ("samples", "temperature", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One thing that two evaluations can differ in; ``detail`` says how, or why it is not known."""
+
+    name: str
+    state: Literal["same", "differs", "not recorded"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Problems whose share of right samples rose or fell from A to B, as (benchmark, id)."""
+
+    gained: tuple[tuple[str, str], ...]
+    lost: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Responses that both have: right in both, in A alone, in B alone, in neither; of how many the text is the same,
+    the number of tokens is the same."""
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    same_text: int
+    same_length: int
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_a + self.only_b + self.neither
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """B against A. ``layers`` go from the first that can change to the last; ``benchmarks`` holds the difference on
+    each, ``datasets`` its true name (a synthetic data set borrows the form of a benchmark)."""
+
+    a: str
+    b: str
+    layers: tuple[Layer, ...]
+    difference: Difference
+    benchmarks: dict[str, Difference]
+    datasets: dict[str, str]
+    items: Items
+    counts: Counts
+
+    @property
+    def changed(self) -> tuple[Layer, ...]:
+        """All that is not known to be the same."""
+        return tuple(layer for layer in self.layers if layer.state != "same")
+
+    @property
+    def same_model(self) -> bool:
+        return "model" not in {layer.name for layer in self.changed}
+
+    @property
+    def about_the_model(self) -> bool:
+        """Whether the difference can be laid to the model: it is all that changed."""
+        return [layer.name for layer in self.changed] == ["model"]
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome(self.difference.value, self.difference.p)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "first_change": self.changed[0].name if self.changed else None,
+            "about_the_model": self.about_the_model,
+            "outcome": self.outcome,
+            "layers": [asdict(layer) for layer in self.layers],
+            "difference": asdict(self.difference),
+            "benchmarks": {name: asdict(found) for name, found in self.benchmarks.items()},
+            "datasets": self.datasets,
+            "items": asdict(self.items),
+            "responses": {"n": self.counts.n, **asdict(self.counts)},
+        }
+
+
+def compare_results(a: Result, b: Result) -> Comparison:
+    """B minus A on the problems that both were asked.
+
+    Evaluations with different numbers of samples are paired by the mean over each problem's samples. Raises
+    ConfigurationError where they have no problem in common.
+    """
+    rows = {result: result.verdicts.assign(seed=0) for result in (a, b)}
+    if a.summary["config"]["samples"] != b.summary["config"]["samples"]:
+        rows = {result: _by_item(table) for result, table in rows.items()}
+    test, against = rows[b], rows[a]
+    shared = [name for name in a.summary["benchmarks"] if name in b.summary["benchmarks"]]
+    pairs = {name: (_of(test, name), _of(against, name)) for name in shared}
+    pairs = {name: pair for name, pair in pairs.items() if set(pair[0]["id"]) & set(pair[1]["id"])}
+    if not pairs:
+        raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
+    together = test["benchmark"].isin(pairs), against["benchmark"].isin(pairs)
+    return Comparison(
+        a=a.label,
+        b=b.label,
+        layers=tuple(_layers(a, b, list(pairs))),
+        difference=compare(test[together[0]], against[together[1]]),
+        benchmarks={name: compare(*pair) for name, pair in pairs.items()},
+        datasets={name: b.summary["benchmarks"][name]["dataset"] for name in pairs},
+        items=_items(a.verdicts, b.verdicts),
+        counts=_counts(a, b),
+    )
+
+
+def _of(rows: Frame, benchmark: str) -> Frame:
+    return rows[rows["benchmark"] == benchmark]
+
+
+def _by_item(rows: Frame) -> Frame:
+    means = rows.groupby([*_ITEM, "cluster", "seed"], as_index=False, sort=False)["correct"].mean()
+    return means.assign(sample=0)
+
+
+def _items(a: Frame, b: Frame) -> Items:
+    shares = [table.groupby(_ITEM, sort=False)["correct"].mean() for table in (a, b)]
+    change = (shares[1] - shares[0]).dropna()
+    return Items(*(tuple(change.index[mask]) for mask in (change > 0, change < 0)))
+
+
+def _counts(a: Result, b: Result) -> Counts:
+    tables = [r.verdicts[[*_KEY, "correct"]].merge(r.responses[[*_KEY, "text", "tokens"]], on=_KEY) for r in (a, b)]
+    both = tables[0].merge(tables[1], on=_KEY, suffixes=("_a", "_b"))
+    in_a, in_b = both["correct_a"].astype(bool), both["correct_b"].astype(bool)
+    quadrants = (in_a & in_b, in_a & ~in_b, ~in_a & in_b, ~in_a & ~in_b)
+    same = (both["text_a"] == both["text_b"], both["tokens_a"] == both["tokens_b"])
+    return Counts(*(int(mask.sum()) for mask in (*quadrants, *same)))
+
+
+def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
+    """Every layer in the order in which a prediction is made; a later one may differ only because an earlier does."""
+    return [
+        _data(a, b),
+        _selection(a, b),
+        _prompt(a, b, benchmarks),
+        _recorded(a, b, benchmarks, "token ids", "token_ids_sha256"),
+        _pictures(a, b, benchmarks),
+        _values("engine", a.summary.get("engine"), b.summary.get("engine")),
+        _values("sampling", _sampling(a), _sampling(b)),
+        _values("scoring", a.summary.get("scoring"), b.summary.get("scoring")),
+        _model(a, b),
+    ]
+
+
+def _data(a: Result, b: Result) -> Layer:
+    if not all("record" in result.verdicts for result in (a, b)):
+        return Layer("data", "not recorded", "an older result does not say which records it asked")
+    tables = [result.verdicts[[*_ITEM, "record"]].drop_duplicates(_ITEM) for result in (a, b)]
+    both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
+    other = both[both["record_a"] != both["record_b"]]
+    if other.empty:
+        return Layer("data", "same")
+    return Layer("data", "differs", f"{len(other)} of {len(both)} shared records, such as {other['id'].iloc[0]}")
+
+
+def _selection(a: Result, b: Result) -> Layer:
+    asked = [set(result.verdicts[_ITEM].itertuples(index=False, name=None)) for result in (a, b)]
+    only = [len(asked[0] - asked[1]), len(asked[1] - asked[0])]
+    if not any(only):
+        return Layer("selection", "same")
+    return Layer("selection", "differs", f"{only[0]} problems in A alone, {only[1]} in B alone")
+
+
+def _prompt(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+    settings = [{name: result.summary["config"].get(name) for name in _OF_PROMPT} for result in (a, b)]
+    if settings[0] != settings[1]:
+        return _values("prompt", *settings)
+    return _recorded(a, b, benchmarks, "prompt", "sha256")
+
+
+def _pictures(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+    """Patches of the first problem's pictures, then the number of visual tokens of every problem."""
+    first = _recorded(a, b, benchmarks, "picture grid", "picture_grids")
+    if first.state == "differs" or not all("visual_tokens" in result.responses for result in (a, b)):
+        return first
+    tables = [result.responses[[*_ITEM, "visual_tokens"]].dropna().drop_duplicates(_ITEM) for result in (a, b)]
+    both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
+    other = int((both["visual_tokens_a"] != both["visual_tokens_b"]).sum())
+    if other:
+        return Layer("picture grid", "differs", f"{other} of {len(both)} problems take another number of visual tokens")
+    return Layer("picture grid", "same") if len(both) else first
+
+
+def _recorded(a: Result, b: Result, benchmarks: Sequence[str], name: str, field: str) -> Layer:
+    """A field of the first prompt's record, on the benchmarks whose first problem is the same in both."""
+    compared = 0
+    for benchmark in benchmarks:
+        records = [result.summary["benchmarks"][benchmark].get("prompt") or {} for result in (a, b)]
+        values = [record.get(field) for record in records]
+        if records[0].get("id") != records[1].get("id") or None in values:
+            continue
+        compared += 1
+        if values[0] != values[1]:
+            return Layer(name, "differs", f"{benchmark}, problem {records[0]['id']}")
+    if not compared:
+        return Layer(name, "not recorded", "no first prompt of a benchmark that both have")
+    return Layer(name, "same")
+
+
+def _sampling(result: Result) -> dict[str, Any]:
+    config = result.summary["config"]
+    seed = {"seed": result.summary.get("seed")} if config["temperature"] > 0 else {}
+    return {name: config[name] for name in _OF_SAMPLING} | seed
+
+
+def _model(a: Result, b: Result) -> Layer:
+    same = a.summary["model"].get("sha256") == b.summary["model"].get("sha256")
+    return Layer("model", "same") if same else Layer("model", "differs", f"{a.model} in A, {b.model} in B")
+
+
+def _values(name: str, a: Any, b: Any) -> Layer:
+    if a is None or b is None:
+        return Layer(name, "not recorded", "an older result does not say")
+    if a == b:
+        return Layer(name, "same")
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return Layer(name, "differs", f"{_text(a)} in A, {_text(b)} in B")
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
+    return Layer(name, "differs", "; ".join(f"{k} {_text(a.get(k))} in A, {_text(b.get(k))} in B" for k in keys))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_text(each)}" for key, each in value.items())
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,111 @@
+"""One problem of an evaluation, whole: record, pictures, prompt, responses and what the scorer made of them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import benchmarks
+from bench.errors import ConfigurationError
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.results import Result
+from bench.evaluation.shown import turn
+from bench.matrix.source import nearest
+from bench.prompts import Part
+from bench.records import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of the record; width and height in pixels are 0 where it cannot be read."""
+
+    path: Path
+    width: int
+    height: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """``problem``, ``pictures`` and ``parts`` are absent where the records are not on this machine: ``absent`` says
+    why. ``rendered`` is the chat as the model reads it, "" where its tokenizer is not at hand. ``samples``: response
+    and verdict of each sample."""
+
+    benchmark: str
+    id: str
+    problem: Problem | None
+    pictures: tuple[Picture, ...]
+    parts: tuple[Part, ...]
+    rendered: str
+    samples: tuple[dict[str, Any], ...]
+    absent: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]:
+    """``id`` in every benchmark of ``result`` that asked it; raises ConfigurationError where none did."""
+    verdicts = result.verdicts
+    if benchmark is not None and benchmark not in result.summary["benchmarks"]:
+        raise ConfigurationError(
+            f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, result.summary['benchmarks'])}"
+        )
+    asked = verdicts if benchmark is None else verdicts[verdicts["benchmark"] == benchmark]
+    own = asked[asked["id"] == id]
+    if own.empty:
+        raise ConfigurationError(f"{id}: not answered in {result.label}; {nearest(id, set(asked['id']))}")
+    rows = own.merge(result.responses[["benchmark", "id", "sample", "text"]], on=["benchmark", "id", "sample"])
+    groups: Any = rows.groupby("benchmark")
+    return [_shown(result, str(name), id, group.to_dict("records")) for name, group in groups]
+
+
+def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
+    try:
+        config = EvalConfig.model_validate(result.summary["config"])
+        problem = _problem(result, config, benchmark, id)
+    except ValueError as error:
+        return Shown(benchmark, id, None, (), (), _recorded(result, benchmark, id), tuple(samples), absent=str(error))
+    parts = turn(config, problem)
+    rendered = _recorded(result, benchmark, id) or _rendered(result, config, parts)
+    return Shown(benchmark, id, problem, tuple(map(_picture, problem.images)), tuple(parts), rendered, tuple(samples))
+
+
+def _problem(result: Result, config: EvalConfig, benchmark: str, id: str) -> Problem:
+    place = result.locations().get(f"data.{benchmark}")
+    if place is None or not place.exists():
+        raise ConfigurationError(f"the records of {benchmark} are not where {result.id} read them; only its tables are")
+    split = config.splits.get(benchmark)
+    for problem in benchmarks.read(benchmark, place, split, require_pictures=False).problems:
+        if problem.id == id:
+            return problem
+    raise ConfigurationError(f"{place}: no longer holds {id!r}")
+
+
+def _picture(path: Path) -> Picture:
+    from PIL import Image
+
+    try:
+        size = path.stat().st_size
+        with Image.open(path) as image:
+            return Picture(path, *image.size, size)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return Picture(path, 0, 0, 0)
+
+
+def _recorded(result: Result, benchmark: str, id: str) -> str:
+    """The rendered prompt where the result itself holds it: that of the benchmark's first problem."""
+    record = result.summary["benchmarks"][benchmark].get("prompt") or {}
+    return record.get("rendered", "") if record.get("id") == id else ""
+
+
+def _rendered(result: Result, config: EvalConfig, parts: list[Part]) -> str:
+    model = result.locations().get("model")
+    if model is None or not (model / "tokenizer_config.json").is_file():
+        return ""
+    from bench.engines.encoding import EncodingPreparer  # torch and transformers
+
+    try:
+        reading = EncodingPreparer(model, config.pixel_limits).read(parts)
+    except (OSError, ValueError):
+        return ""
+    return "" if reading is None else reading.text

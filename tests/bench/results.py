@@ -1,0 +1,54 @@
+"""Results of evaluations for tests, written by the real code from answers that the test gives."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.benchmarks.base import Dataset
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.log import Asked
+from bench.evaluation.scoreboard import Scoreboard
+from bench.evaluation.selection import Selection
+from bench.evaluation.tables import write_tables
+from bench.records import Problem, Response
+
+ENGINE = {"name": "builtin", "versions": {"torch": "2.13.0"}}
+
+
+def problems(ids: Sequence[str], **changes: Any) -> list[Problem]:
+    """Problems whose answer is 3."""
+    values: dict[str, Any] = {"question": "1 + 2?", "answer": "3", "kind": "integer", **changes}
+    return [Problem("mathvision", id, images=(), options=(), cluster=id, **values) for id in ids]
+
+
+def write_result(
+    out: Path,
+    asked: Sequence[Problem],
+    texts: Mapping[str, Sequence[str]],
+    *,
+    model: str = "student",
+    engine: Mapping[str, Any] = ENGINE,
+    **settings: Any,
+) -> Path:
+    """``texts``: the samples of each problem by id; an absent one is missing. Returns ``out``."""
+    samples = max(map(len, texts.values()))
+    config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
+    responses = {
+        ("mathvision", id, k): Response(id, k, text, len(text.split()), "stop", 10)
+        for id, given in texts.items()
+        for k, text in enumerate(given)
+    }
+    board = Scoreboard(asked)
+    for (benchmark, _, _), response in responses.items():
+        board.add(Asked(benchmark, response))
+    prompt = {"id": asked[0].id, "sha256": config.template, "token_ids_sha256": config.template, "picture_grids": []}
+    provenance = {
+        "config": config.model_dump(mode="json"),
+        "seed": 0,
+        "model": {"name": model, "sha256": model},
+        "engine": dict(engine),
+        "prompts": {"mathvision": prompt},
+    }
+    dataset = Dataset("mathvision", "mathvision", "test", False, tuple(asked))
+    write_tables(out, [Selection(dataset, tuple(asked))], responses, board.verdicts, samples, provenance)
+    return out

@@ -1,0 +1,132 @@
+"""Two evaluations side by side: the layer that changed, what may be said, and the counts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy.stats import binomtest
+
+from bench.cli_compare import conclusion, run
+from bench.compare import Comparison, compare_results
+from bench.errors import ConfigurationError, ExitCode
+from bench.evaluation.results import find
+from bench.matrix.store import Store
+from tests.bench.results import problems, write_result
+
+IDS = [f"q{number}" for number in range(20)]
+RIGHT, WRONG = ["so it is \\boxed{3}"], ["so it is \\boxed{4}"]
+
+
+def texts(right: set[int]) -> dict[str, list[str]]:
+    return {id: RIGHT if number in right else WRONG for number, id in enumerate(IDS)}
+
+
+def compared(a: Path, b: Path) -> Comparison:
+    store = Store(a.parent)
+    return compare_results(find(str(a), store), find(str(b), store))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_result(tmp_path / "a", problems(IDS), texts({0, 1, 2, 3}))
+
+
+def test_only_the_model_differs_so_that_the_difference_is_its_own(base, tmp_path):
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(2, 14))), model="other"))
+    assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
+    assert found.items.gained == tuple(("mathvision", f"q{n}") for n in range(4, 14))
+    assert found.items.lost == (("mathvision", "q0"), ("mathvision", "q1"))
+    counts = found.counts
+    assert (counts.both, counts.only_a, counts.only_b, counts.neither) == (2, 2, 10, 6)
+    assert found.difference.value == pytest.approx(8 / 20)
+    assert found.difference.p == pytest.approx(binomtest(2, 12).pvalue)
+    assert "B is better than A: +40.0 points" in conclusion(found)
+
+
+def test_a_difference_that_items_do_not_resolve_is_said_with_what_would_be(base, tmp_path):
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 4}), model="other"))
+    assert "not resolved" in conclusion(found) and "80 % power" in conclusion(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "layer"),
+    [
+        ({"template": "boxed@1"}, "prompt"),
+        ({"blind": True}, "prompt"),
+        ({"engine": {"name": "vllm"}}, "engine"),
+        ({"engine": {"name": "builtin", "versions": {"torch": "2.12.0"}}}, "engine"),
+        ({"max_tokens": 5}, "sampling"),
+    ],
+)
+def test_no_claim_about_a_model_that_was_asked_otherwise(changes, layer, base, tmp_path):
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(20))), model="other", **changes))
+    assert found.changed[0].name == layer and not found.about_the_model
+    assert conclusion(found).startswith(f"No claim about the model: {layer}")
+
+
+def test_changed_records_are_the_first_layer_and_counted(base, tmp_path):
+    asked = [*problems(IDS[:18]), *problems(IDS[18:], question="2 + 1?")]
+    found = compared(base, write_result(tmp_path / "b", asked, texts({0, 1, 2, 3})))
+    assert (found.changed[0].name, found.changed[0].detail) == ("data", "2 of 20 shared records, such as q18")
+
+
+def test_problems_that_one_alone_was_asked_are_left_out_of_the_difference(base, tmp_path):
+    half = {id: given for id, given in texts({0, 1}).items() if id in IDS[:10]}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS[:10]), half))
+    assert (found.changed[0].name, found.difference.items) == ("selection", 10)
+    assert found.difference.value == pytest.approx(-2 / 10)
+
+
+def test_two_engines_of_one_model_are_compared_text_by_text(base, tmp_path):
+    other = {**texts({0, 1, 2, 4}), "q19": ["a longer way to \\boxed{4}"]}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), other, engine={"name": "vllm"}))
+    assert found.same_model and "the difference is that of engine" in conclusion(found)
+    assert (found.counts.same_text, found.counts.same_length) == (17, 19)
+    assert found.counts.only_a + found.counts.only_b == 2
+
+
+def test_different_numbers_of_samples_are_paired_by_the_mean_of_each_problem(base, tmp_path):
+    four = {id: [*RIGHT * 3, *WRONG] for id in IDS}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), four))
+    assert found.changed[0].name == "sampling"
+    assert found.difference.value == pytest.approx(3 / 4 - 4 / 20)
+    assert len(found.items.gained) == 16 and len(found.items.lost) == 4
+
+
+def test_an_evaluation_compared_with_itself_says_so(base):
+    found = compared(base, base)
+    assert found.changed == () and "same evaluation" in conclusion(found)
+
+
+def test_results_without_a_common_problem_are_refused(base, tmp_path):
+    other = write_result(tmp_path / "b", problems(["x"]), {"x": RIGHT})
+    with pytest.raises(ConfigurationError, match="no problem in common"):
+        compared(base, other)
+
+
+def test_the_exit_code_tells_whether_a_claim_about_the_model_is_possible(base, tmp_path, capsys):
+    other = write_result(tmp_path / "b", problems(IDS), texts({0}), model="other", template="boxed@1")
+    assert run(Store(tmp_path), str(base), str(other), as_json=True) is ExitCode.INCOMPLETE
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["first_change"] == "prompt" and shown["about_the_model"] is False
+    assert shown["items"]["lost"] == [["mathvision", f"q{n}"] for n in (1, 2, 3)]
+    other = write_result(tmp_path / "c", problems(IDS), texts({0}), model="other")
+    assert run(Store(tmp_path), str(base), str(other), as_json=False) is ExitCode.OK
+    assert "lost 3: mathvision:q1" in capsys.readouterr().out
+
+
+def finished(store: Store, id: str, **settings) -> None:
+    write_result(store.path(id) / "out", problems(IDS), texts({0}), **settings)
+    (store.path(id) / "status.json").write_text("{}")
+
+
+def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
+    store = Store(tmp_path)
+    finished(store, "eval-0123", model="student_a")
+    finished(store, "eval-0456", model="student_b")
+    finished(store, "eval-0789", model="student_b", blind=True)
+    assert find("eval-0123", store).id == find("eval-01", store).id == find("smallworld/student_a", store).id
+    with pytest.raises(ConfigurationError, match=r"2 results answer to it(.|\n)*eval-0789.*blind"):
+        find("student_b", store)
+    with pytest.raises(ConfigurationError, match="did you mean 'student_b'"):
+        find("student_c", store)

@@ -1,0 +1,72 @@
+"""One problem of an evaluation, whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.cli_show import printable, run
+from bench.errors import ConfigurationError
+from bench.matrix.store import Store
+from tests.bench.results import problems, write_result
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """One result whose records and picture lie beside it, and a model's text that wants to steer the terminal."""
+    from PIL import Image
+
+    store = Store(tmp_path / "store")
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (30, 20)).save(data / "a.png")
+    row = {"id": "7", "question": "1 + 2?\n<image1>", "options": [], "answer": "3", "image": "a.png", "level": 1,
+           "subject": "counting"}  # fmt: skip
+    (data / "test.jsonl").write_text(json.dumps(row) + "\n")
+    home = store.path("eval-0123")
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\\boxed{4}[/bold]"
+    write_result(home / "out", problems(["7"]), {"7": [hostile, "\\boxed{3}"]})
+    (home / "spec.json").write_text(json.dumps({"locations": {"data.mathvision": str(data)}}))
+    (home / "status.json").write_text("{}")
+    return store
+
+
+def test_a_problem_is_shown_with_record_picture_prompt_responses_and_verdicts(store, capsys):
+    run(store, "7", None, None, as_json=False)
+    shown = capsys.readouterr().out
+    for text in ("gold: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[picture]",
+                 "response 1 (1 tokens, stop)", "wrong by boxed", "right by boxed"):  # fmt: skip
+        assert text in shown
+
+
+def test_a_models_control_characters_are_shown_and_not_obeyed(store, capsys):
+    run(store, "7", "eval-0123", None, as_json=False)
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert r"\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\boxed{4}[/bold]" in shown
+
+
+def test_all_of_it_is_in_the_json(store, capsys):
+    run(store, "7", None, "mathvision", as_json=True)
+    found = json.loads(capsys.readouterr().out)["problems"][0]
+    assert found["problem"]["answer"] == "3" and found["pictures"][0]["width"] == 30
+    assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
+
+
+def test_without_the_records_the_tables_are_shown_and_the_reason(store, capsys):
+    (store.path("eval-0123") / "spec.json").unlink()
+    run(store, "7", None, None, as_json=False)
+    shown = capsys.readouterr().out
+    assert "not where eval-0123 read them" in shown and "response 0" in shown
+
+
+def test_an_id_that_was_not_asked_is_refused(store):
+    with pytest.raises(ConfigurationError, match="no finished evaluation"):
+        run(store, "8", None, None, as_json=False)
+    with pytest.raises(ConfigurationError, match="not answered"):
+        run(store, "8", "eval-0123", None, as_json=False)
+
+
+def test_printable_keeps_text_lines_and_other_scripts():
+    assert printable("a\tb\nΔ 漢字 é 🙂") == "a\tb\nΔ 漢字 é 🙂"
+    assert printable("\x00\x7f\x9b\u200b\U000e0001") == r"\x00\x7f\x9b\u200b\U000e0001"
