@@ -25,17 +25,24 @@ def grouped_attention(
 ) -> tuple[Tensor, None]:
     """As transformers' ``sdpa``; with a ``layout`` the batch is a packed one.
 
-    A single query position per row (decoding) is computed with its heads as query positions: heads that share keys
-    then read them once. query: [rows, heads, positions, head_dim]; returns [rows, positions, heads, head_dim].
+    query: [rows, heads, positions, head_dim]; returns [rows, positions, heads, head_dim].
     """
     if layout is not None:
         return layout.attend(query, key, value, kwargs.get("scaling")), None
-    rows, heads, positions, size = query.shape
-    if positions > 1 or heads == key.shape[1]:
+    if query.shape[2] > 1 or query.shape[1] == key.shape[1]:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    shared = query.view(rows, key.shape[1], heads // key.shape[1], size)
-    out = scaled_dot_product_attention(shared, key, value, attn_mask=attention_mask, scale=kwargs.get("scaling"))
-    return out.reshape(rows, 1, heads, size), None
+    return attend_one_position(query[:, :, 0], key, value, attention_mask, kwargs.get("scaling"))[:, None], None
+
+
+def attend_one_position(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """query [rows, heads, head_dim], key and value [rows, key heads, keys, head_dim] -> [rows, heads, head_dim].
+
+    Heads that share keys are computed as query positions of one head, so they read them once. ``mask``: as for
+    ``scaled_dot_product_attention``, the same for all heads.
+    """
+    rows, heads, size = query.shape
+    shared = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    return scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scale).reshape(rows, heads, size)
 
 
 def register() -> str:

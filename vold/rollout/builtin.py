@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 from vold.models.language_model import LanguageModel
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.cache import GrowingLayer
+from vold.rollout.decoder import Decoder, decoder_of
 from vold.rollout.proof import SyncProof, Weights
 from vold.rollout.sampling import Uniforms, draw
 
@@ -35,9 +36,13 @@ class BuiltinEngine:
         """One completion per seed of each request; raises ValueError for an empty prompt."""
         if any(not request.prompt_ids for request in requests):
             raise ValueError("a rollout request without a prompt")
+        if not requests:
+            return []
+        longest = max(len(request.prompt_ids) for request in requests) + sampling.max_new_tokens
+        decoder = decoder_of(self.model, longest)
         done: dict[Slot, Completion] = {}
         for slots in self._batches(requests):
-            done.update(zip(slots, self._decode(requests, slots, sampling), strict=True))
+            done.update(zip(slots, self._decode(requests, slots, sampling, decoder), strict=True))
         return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
 
     def sync(self, weights: Weights) -> SyncProof:
@@ -67,7 +72,9 @@ class BuiltinEngine:
         if batch:
             yield batch
 
-    def _decode(self, requests: Sequence[RolloutRequest], slots: list[Slot], sampling: Sampling) -> list[Completion]:
+    def _decode(
+        self, requests: Sequence[RolloutRequest], slots: list[Slot], sampling: Sampling, decoder: Decoder
+    ) -> list[Completion]:
         used = list(dict.fromkeys(index for index, _ in slots))
         places = {index: place for place, index in enumerate(used)}
         owner = torch.tensor([places[index] for index, _ in slots], device=self.model.device)
@@ -80,7 +87,7 @@ class BuiltinEngine:
         stops = torch.tensor(sampling.stop_ids, device=self.model.device)
 
         rows = torch.arange(len(slots), device=self.model.device)
-        state = prefill.shared_out(owner)
+        state = _State(prefill, owner, decoder)
         shape = (len(slots), sampling.max_new_tokens)
         tokens = torch.zeros(shape, dtype=torch.long, device=rows.device)
         logprobs = torch.zeros(shape, device=rows.device)
@@ -168,19 +175,15 @@ class _Prefill:
         own = torch.eye(width, dtype=torch.bool, device=self.valid.device)
         return ((causal & self.valid[:, None, :]) | own)[:, None]
 
-    def shared_out(self, owner: Tensor) -> "_State":
-        """One row per sample: row i continues prompt ``owner[i]``."""
-        return _State(self, owner)
-
 
 class _State:
-    """The rows still decoding: their cache, mask, next positions and next-token logits."""
+    """Rows still decoding, row i after prompt ``owner[i]``: their cache, mask, next positions, next-token logits."""
 
-    def __init__(self, prefill: _Prefill, owner: Tensor) -> None:
-        self.model, self.cache = prefill.model, prefill.cache
+    def __init__(self, prefill: _Prefill, owner: Tensor, decoder: Decoder) -> None:
+        self.decoder, self.head, self.cache = decoder, prefill.model.head, prefill.cache
         self.cache.batch_select_indices(owner)
         self.logits = prefill.logits[owner]
-        self.position = prefill.next_position[owner][:, None]
+        self.position = prefill.next_position[owner]
         self.width = prefill.valid.shape[1]
         self.mask = None
         if not bool(prefill.valid.all()):
@@ -199,12 +202,6 @@ class _State:
     def advance(self, ids: Tensor) -> None:
         self.width += 1
         mask = None if self.mask is None else self.mask[..., : self.width]
-        hidden = self.model.trunk(
-            input_ids=ids[:, None],
-            attention_mask={"full_attention": mask},
-            position_ids=self.position,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        self.logits = torch.nn.functional.linear(hidden[:, -1], self.model.head)
+        hidden = self.decoder(ids, self.position, self.cache, mask)
+        self.logits = torch.nn.functional.linear(hidden, self.head)
         self.position = self.position + 1
