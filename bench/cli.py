@@ -34,10 +34,12 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train one stage from a configuration file.", no_args_is_help=True)
 smallworld_app = typer.Typer(help="The embedded synthetic world.", no_args_is_help=True)
+bridge_app = typer.Typer(help="Other suites' scorers and tasks beside ours.", no_args_is_help=True)
 data_app = typer.Typer(help="Benchmark data on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(smallworld_app, name="smallworld")
 app.add_typer(data_app, name="data")
+app.add_typer(bridge_app, name="bridge")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 StoreOption = Annotated[
@@ -332,6 +334,24 @@ def data_audit(
     from bench import cli_data
 
     cli_data.audit(benchmark, against, records, split, distance, out)
+
+
+@bridge_app.command("vlmeval")
+def bridge_vlmeval(
+    predictions: Annotated[Path, typer.Argument(help="A prediction file as for `score`, or a result of `eval`.")],
+    benchmark: BenchmarkOption,
+    records: RecordsOption = None,
+    mode: Annotated[str, typer.Option(help="Our scoring: strict or official.")] = "strict",
+    cot: Annotated[bool, typer.Option("--cot", help="MMMU-Pro as VLMEvalKit's data sets named _COT.")] = False,
+    trust_responses: Annotated[
+        bool, typer.Option("--trust-responses", help="VLMEvalKit may evaluate MathVision responses as code.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write every row to this file.")] = None,
+) -> None:
+    """Score responses by VLMEvalKit's own code; every verdict that differs from ours has a reason."""
+    from bench import cli_bridge
+
+    cli_bridge.vlmeval(predictions, benchmark, records, mode, cot, trust_responses, out)
 
 
 @smallworld_app.command("build")

@@ -28,7 +28,7 @@ def run(file: Path, benchmark: str, records: Path | None, mode: str, clean_of: P
     if mode not in ("strict", "official"):
         raise ConfigurationError(f"--mode {mode}: unknown; choose strict or official")
     predictions = read_predictions(file)
-    problems, split = _problems(benchmark, records, predictions, file)
+    problems, split = problems_of(benchmark, records, predictions, file)
     scores = score_predictions(benchmark, problems, predictions, "strict" if mode == "strict" else "official")
     result = {**scores.to_json(), "split": split, "file": str(file)}
     clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, problems))
@@ -42,7 +42,7 @@ def run(file: Path, benchmark: str, records: Path | None, mode: str, clean_of: P
         _show(clean, problems, f"{split}, the problems that {clean_of} found clean")
 
 
-def _problems(
+def problems_of(
     benchmark: str, records: Path | None, predictions: list[Prediction], file: Path
 ) -> tuple[tuple[Problem, ...], str]:
     """The problems of the first split that has all predicted ids, and its name."""

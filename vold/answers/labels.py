@@ -9,7 +9,7 @@ from vold.answers.text import clean, plain
 DEFAULT_LABELS = tuple("ABCDEFGHI")
 """What counts as a label where an item has letters for answers and no list of options."""
 
-_SEPARATORS = re.compile(r"\s*(?:,|;|&|/|\band\b|\s)\s*")
+_SEPARATORS = re.compile(r"\s*(?:,|;|&|/|\band\b|\bor\b|\s)\s*")
 _PREFIX = re.compile(
     r"^(?:(?:the|correct|option|options|choice|choices|answer|answers|is|are|figure|image|picture|box)\b[\s:]*)+",
     re.IGNORECASE,

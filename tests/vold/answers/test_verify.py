@@ -152,6 +152,7 @@ def test_several_labels_must_all_be_given() -> None:
 def test_two_labels_for_an_item_with_one_are_ambiguous() -> None:
     assert verify(r"\boxed{A, B}", "A", FOUR).state == "ambiguous"
     assert verify("It could be (A), or (B).", "A", FOUR).state == "ambiguous"
+    assert verify("Answer: A or B", "B", FOUR).state == "ambiguous"
 
 
 @pytest.mark.parametrize("response", ["", "   \n", "Let me think about it.", "3 and then 4 and then 5"])

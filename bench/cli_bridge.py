@@ -1,0 +1,103 @@
+"""``vold-bench bridge``: other suites' scorers and tasks beside ours."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from bench.benchmarks import BENCHMARKS
+from bench.bridges.reasons import MEANING
+from bench.bridges.vlmeval import Comparison, compare
+from bench.cli_score import problems_of
+from bench.errors import ConfigurationError
+from bench.matrix.source import nearest
+from bench.official import Prediction
+from bench.predictions import read_predictions
+from bench.records import Problem, Verdict
+from bench.scoring import Mode, score_predictions
+from vold.files import write_whole
+
+Inputs = tuple[tuple[Problem, ...], list[Prediction], list[Verdict]]
+_SHOWN = 50
+
+
+def vlmeval(
+    place: Path, benchmark: str, records: Path | None, mode: str, cot: bool, trust: bool, out: Path | None
+) -> None:
+    """Score a prediction file, or one benchmark of a result, by VLMEvalKit and by us; print what differs and why."""
+    if benchmark not in BENCHMARKS:
+        raise ConfigurationError(f"--benchmark {benchmark}: unknown; {nearest(benchmark, BENCHMARKS)}")
+    if mode not in ("strict", "official"):
+        raise ConfigurationError(f"--mode {mode}: unknown; choose strict or official")
+    scoring: Mode = "strict" if mode == "strict" else "official"
+    inputs = _result(place, benchmark, scoring) if place.is_dir() else _file(place, benchmark, records, scoring)
+    compared = compare(benchmark, *inputs, mode, cot=cot, trust_responses=trust)
+    if out is not None:
+        result = {**compared.to_json(), "predictions": str(place)}
+        write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    _show(compared)
+
+
+def _file(file: Path, benchmark: str, records: Path | None, mode: Mode) -> Inputs:
+    predictions = read_predictions(file)
+    problems, _ = problems_of(benchmark, records, predictions, file)
+    return problems, predictions, list(score_predictions(benchmark, problems, predictions, mode).verdicts)
+
+
+def _result(place: Path, benchmark: str, mode: Mode) -> Inputs:
+    """The responses of one benchmark in a result, those that the engine failed on left out."""
+    import pandas as pd
+
+    from bench.evaluation.items import read_items
+
+    folder = place / "out" if (place / "out").is_dir() else place
+    if not (folder / "responses.parquet").is_file():
+        raise ConfigurationError(f"{place}: holds no result (responses.parquet); give what `vold-bench eval` wrote")
+    problems = tuple(item for item in read_items(folder / "items.parquet") if item.benchmark == benchmark)
+    table = pd.read_parquet(folder / "verdicts.parquet").merge(
+        pd.read_parquet(folder / "responses.parquet")[["benchmark", "id", "sample", "text"]],
+        on=["benchmark", "id", "sample"],
+    )
+    rows = table[(table["benchmark"] == benchmark) & (table["state"] != "error")].to_dict("records")
+    if not rows:
+        asked = ", ".join(map(str, table["benchmark"].unique()))
+        raise ConfigurationError(f"{place}: holds no responses to {benchmark}, but to {asked}")
+    predictions = [Prediction(row["id"], row["sample"], row["text"]) for row in rows]
+    if mode == "official":
+        return problems, predictions, list(score_predictions(benchmark, problems, predictions, mode).verdicts)
+    fields = ("id", "sample", "state", "extracted", "normalised", "method")
+    return problems, predictions, [Verdict(**{name: row[name] for name in fields}) for row in rows]
+
+
+def _show(compared: Comparison) -> None:
+    found = compared.to_json()
+    console, judged = Console(), found["judged"]
+    console.print(
+        f"{compared.benchmark}, ms-vlmeval {compared.version} beside our {compared.mode} scoring: it has a verdict on "
+        f"{judged} of {found['n']} responses; of these {found['judged_correct']['vlmevalkit']} are right there and "
+        f"{found['judged_correct']['ours']} here; {found['agree']} verdicts agree",
+        highlight=False,
+        markup=False,
+    )
+    table = Table("reason", Column("n", justify="right"), "what it means")
+    for name, count in compared.reasons.items():
+        table.add_row(name, str(count), MEANING[name])
+    console.print(table)
+    differing = [row for row in compared.judged if row.reason is not None]
+    rows = Table("id", "ours", "read here", "VLMEvalKit", "read there", "reason", title="verdicts that differ")
+    for row in differing[:_SHOWN]:
+        there = "right" if row.theirs.right else "wrong"
+        rows.add_row(
+            row.ours.id, row.ours.state, _cut(row.ours.extracted), there, _cut(row.theirs.extracted), row.reason
+        )
+    if differing:
+        console.print(rows)
+    if len(differing) > _SHOWN:
+        console.print(f"... and {len(differing) - _SHOWN} more; --json lists them all")
+
+
+def _cut(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text if len(text) <= 24 else f"{text[:21]}...")

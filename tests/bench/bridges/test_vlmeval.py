@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.bridges import vlmeval
+from bench.cli import app
+from bench.errors import ConfigurationError
+from bench.records import Problem
+from tests.conftest import need
+
+RECORDS = [
+    {"id": "1", "question": "Which?", "options": ["10", "20", "30"], "answer": "B"},
+    {"id": "2", "question": "How many?", "options": [], "answer": "7"},
+    {"id": "3", "question": "How much?", "options": [], "answer": r"\frac{1}{2}"},
+    {"id": "4", "question": "Which?", "options": ["10", "20", "30"], "answer": "C"},
+]
+HOSTILE = "__import__('socket').create_connection(('127.0.0.1', 9), 1) or 7"
+
+
+def test_responses_that_would_be_run_as_code_must_be_trusted() -> None:
+    problem = Problem("mathvision", "1", "", (), (), "7", "integer", "1")
+    with pytest.raises(ConfigurationError, match="--trust-responses"):
+        vlmeval.compare("mathvision", [problem], [], [], "strict")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise vlmeval.PackageNotFoundError(name)
+
+    monkeypatch.setattr(vlmeval, "version", absent)
+    with pytest.raises(ConfigurationError, match=r"vold-bench\[vlmeval\]"):
+        vlmeval.compare("mmmu_pro", [], [], [], "strict")
+
+
+@pytest.mark.slow
+def test_vlmevalkit_judges_beside_us_and_every_difference_has_a_reason(tmp_path: Path) -> None:
+    """One start of its process, which takes half a minute, for everything that is shown of it."""
+    need("vlmeval", "vlmeval")
+    records, predictions, out = tmp_path / "test.jsonl", tmp_path / "predictions.jsonl", tmp_path / "out.json"
+    records.write_text("".join(json.dumps({**row, "image": "none.png"}) + "\n" for row in RECORDS))
+    responses = {"1": ["B"], "2": ["7", HOSTILE], "3": ["0.5", "Answer: 1/2"], "4": ["The answer is (C)."]}
+    rows = [
+        {"id": id, "sample": sample, "response": text}
+        for id, texts in responses.items()
+        for sample, text in enumerate(texts)
+    ]
+    predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["bridge", "vlmeval", str(predictions), "--benchmark", "mathvision", "--records", str(records)]
+    result = CliRunner().invoke(app, [*command, "--trust-responses", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    verdicts = {(row["id"], row["sample"]): (row["vlmevalkit_correct"], row["reason"]) for row in found["rows"]}
+    assert verdicts == {
+        ("1", 0): (True, None),
+        ("2", 0): (True, None),
+        ("2", 1): (None, "judge"),
+        ("3", 0): (True, None),
+        ("3", 1): (None, "judge"),
+        ("4", 0): (True, None),
+    }
+    assert found["network"] in ("none", "python sockets refused")
+    assert (found["judged"], found["agree"], found["n"]) == (4, 4, 6)
