@@ -145,6 +145,9 @@ def evaluate(
     min_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled up to this many pixels.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled down to this many pixels.")] = None,
     blind: Annotated[bool | None, typer.Option("--blind", help="Leave the pictures out.")] = None,
+    no_think: Annotated[
+        bool, typer.Option("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -160,7 +163,7 @@ def evaluate(
 
     asked = {
         "limit": limit, "samples": samples, "temperature": temperature, "max_tokens": max_tokens, "prompt": prompt,
-        "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind,
+        "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind, "no_think": "off" if no_think else None,
     }  # fmt: skip
     chosen = [name for name in benchmarks.split(",") if name]
     execution = {"device": device, "threads": threads}

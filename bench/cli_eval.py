@@ -26,7 +26,7 @@ DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
 # Where only an upper limit is given; Qwen2.5-VL's own lower one.
 _MIN_PIXELS = 56 * 56
 # Options of the command line that bear another name in the configuration.
-_RENAMED = {"prompt": "template"}
+_RENAMED = {"prompt": "template", "no_think": "think"}
 _UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
 
 

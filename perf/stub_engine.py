@@ -2,13 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.engines import Answer, Ask, Reading, Reply, Settings
 from bench.engines.factory import EnginePool
 from bench.prompts import Part
-from vold.config import Execution
 
 
 def say_answer(ask: Ask, seed: int) -> Reply:
@@ -56,7 +54,7 @@ class StubPool(EnginePool):
         super().__init__()
         self.build = build
 
-    def engine(self, name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> Any:
+    def engine(self, *settings: Any) -> Any:
         if self._engine is None:
             self._engine = self.build()
         return self._engine

@@ -19,12 +19,18 @@ class Builtin:
 
     grouped = True
 
-    def __init__(self, path: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        execution: Execution,
+        pixel_limits: tuple[int, int] | None,
+        thinking: bool | None = None,
+    ) -> None:
         import torch
 
         device, dtype = prepare(execution), getattr(torch, execution.dtype)
         self.student: Student = load_student(path, dtype=dtype, device=device, pixel_limits=pixel_limits)
-        self.preparer = EncodingPreparer(path, pixel_limits)
+        self.preparer = EncodingPreparer(path, pixel_limits, thinking)
         self.engine = BuiltinEngine(self.student, execution.rollout_batch)
 
     def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:

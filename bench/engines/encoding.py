@@ -1,38 +1,50 @@
 """Turns as token ids and pixels, for the engines that take them so."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.engines.base import Reading
+from bench.errors import ConfigurationError
 from bench.prompts import Part
 from vold.models import EncodedPrompt, Encoder, load_encoder
-from vold.models.encoder import render_chat
 
 
 class EncodingPreparer:
-    """Implements ``Preparer`` with a checkpoint's tokenizer and image processor, read where it is first used."""
+    """Implements ``Preparer`` with a checkpoint's tokenizer and image processor, read where it is first used.
 
-    def __init__(self, path: Path, pixel_limits: tuple[int, int] | None) -> None:
-        self.path, self.pixel_limits = path, pixel_limits
+    thinking: as in ``render_chat``. Raises ConfigurationError where a picture was not resized to ``pixel_limits``.
+    """
+
+    def __init__(self, path: Path, pixel_limits: tuple[int, int] | None = None, thinking: bool | None = None) -> None:
+        self.path, self.pixel_limits, self.thinking = path, pixel_limits, thinking
 
     def __call__(self, parts: Sequence[Part]) -> EncodedPrompt:
-        return self._encoder.encode(_messages(parts), [Path(part["path"]) for part in parts if "path" in part])
+        pictures = [Path(part["path"]) for part in parts if "path" in part]
+        prompt = self._encoder.encode(_messages(parts), pictures)
+        if self.pixel_limits is not None and prompt.pixels is not None:
+            processor = self._encoder.image_processor
+            for picture, (_, *grid) in zip(pictures, prompt.pixels.grid_thw.tolist(), strict=True):
+                check_grid(picture, grid, processor.patch_size, processor.merge_size, self.pixel_limits)
+        return prompt
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.pixel_limits)
+        return type(self), (self.path, self.pixel_limits, self.thinking)
 
     def read(self, parts: Sequence[Part]) -> Reading | None:
-        """None for a turn that cannot be asked."""
+        """None for a turn that cannot be asked; raises ModelError for a checkpoint that never can be."""
+        encoder = self._encoder
         try:
             prompt = self(parts)
+        except ConfigurationError:
+            raise
         except ValueError:
             return None
         grids = [] if prompt.pixels is None else prompt.pixels.grid_thw.tolist()
-        counts = [] if prompt.pixels is None else self._encoder.visual_tokens(prompt.pixels)
-        text = render_chat(self._encoder.tokenizer, _messages(parts))
-        return Reading(text, prompt.ids, tuple((t, h, w) for t, h, w in grids), tuple(counts))
+        counts = [] if prompt.pixels is None else encoder.visual_tokens(prompt.pixels)
+        return Reading(encoder.text(_messages(parts)), prompt.ids, tuple((t, h, w) for t, h, w in grids), tuple(counts))
 
     def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
         """(tokens of the prompt, positions of pictures among them)."""
@@ -40,7 +52,22 @@ class EncodingPreparer:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return load_encoder(self.path, self.pixel_limits)
+        return load_encoder(self.path, self.pixel_limits, self.thinking)
+
+
+def check_grid(picture: Path, grid: Sequence[int], patch: int, merge: int, limits: tuple[int, int]) -> None:
+    """Raise ConfigurationError where a picture was read larger or smaller than ``limits`` allow.
+
+    grid: patches in height and width. A picture one merged patch high or wide may be larger: it cannot be made less.
+    """
+    pixels = math.prod(grid) * patch**2
+    least, most = limits
+    if pixels < least or (pixels > most and min(grid) > merge):
+        size = f"{grid[1] * patch} x {grid[0] * patch} = {pixels} pixels"
+        raise ConfigurationError(
+            f"{picture}: read as {size}, outside of {least} to {most}: the checkpoint's picture processor does not "
+            "follow min_pixels and max_pixels; leave them out, or use a preprocessor_config.json of Qwen2-VL's kind"
+        )
 
 
 def _messages(parts: Sequence[Part]) -> list[dict[str, Any]]:

@@ -32,15 +32,21 @@ def gpu_present() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def build(name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> Engine:
+def build(
+    name: str,
+    model: Path,
+    execution: Execution,
+    pixel_limits: tuple[int, int] | None,
+    thinking: bool | None = None,
+) -> Engine:
     """A fresh engine over ``model``. Raises ModelError where there is no checkpoint, EngineError if it cannot start."""
     if name == "vllm":
         from bench.engines.vllm import VLLM
 
-        return VLLM(model, execution, pixel_limits)
+        return VLLM(model, execution, pixel_limits, thinking)
     from bench.engines.builtin import Builtin  # torch and transformers, only when something is to be answered
 
-    return Builtin(model, execution, pixel_limits)
+    return Builtin(model, execution, pixel_limits, thinking)
 
 
 class EnginePool:
@@ -60,9 +66,16 @@ class EnginePool:
     def __exit__(self, *error: object) -> None:
         self.drop()
 
-    def engine(self, name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> Engine:
+    def engine(
+        self,
+        name: str,
+        model: Path,
+        execution: Execution,
+        pixel_limits: tuple[int, int] | None,
+        thinking: bool | None = None,
+    ) -> Engine:
         """As ``build``, warm where that can be."""
-        form = _form(name, model, execution, pixel_limits)
+        form = _form(model, name, execution.model_dump_json(), pixel_limits, thinking)
         if self._engine is not None and form == self._form:
             if model == self._model:
                 return self._engine
@@ -70,7 +83,7 @@ class EnginePool:
                 self._model = model
                 return self._engine
         self.drop()
-        self._engine = build(name, model, execution, pixel_limits)
+        self._engine = build(name, model, execution, pixel_limits, thinking)
         self._form, self._model = form, model
         return self._engine
 
@@ -81,9 +94,9 @@ class EnginePool:
             engine.close()
 
 
-def _form(name: str, model: Path, execution: Execution, pixel_limits: tuple[int, int] | None) -> str:
+def _form(model: Path, *settings: object) -> str:
     """Hash of all that an engine is built from, except weights."""
-    total = hashlib.sha256(repr((name, execution.model_dump_json(), pixel_limits)).encode())
+    total = hashlib.sha256(repr(settings).encode())
     for file in sorted(model.glob("*")):
         if file.suffix in MODEL_SUFFIXES - {WEIGHTS} and file.name not in _HISTORY:
             total.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

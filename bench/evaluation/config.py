@@ -1,5 +1,7 @@
 """What an evaluation asks and how it samples."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from bench import benchmarks, prompts
@@ -21,6 +23,9 @@ class EvalConfig(Strict):
     template: str = Field(default="plain@1", description="a name without a version means its newest")
     min_pixels: int | None = Field(default=None, ge=1, description="of one picture after resizing; None: the model's")
     max_pixels: int | None = Field(default=None, ge=1)
+    think: Literal["default", "off"] = Field(
+        default="default", description="off: the chat template's own switch, refused where it has none"
+    )
     blind: bool = Field(default=False, description="leave the pictures out")
     group_size: int = Field(default=64, ge=1, description="items decoded together, where that matters")
     engine: EngineName = Field(
@@ -52,6 +57,11 @@ class EvalConfig(Strict):
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("several samples at temperature 0 are all the same; set a temperature or samples: 1")
         return self
+
+    @property
+    def thinking(self) -> bool | None:
+        """As the engines take it: None leaves the chat template as it is."""
+        return False if self.think == "off" else None
 
     @property
     def pixel_limits(self) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.engines import Preparer
 from bench.engines.factory import IN_PROCESS, gpu_present
-from bench.errors import InfrastructureError
+from bench.errors import ConfigurationError, InfrastructureError
 from bench.prompts import Part
 from vold.config import Execution
 
@@ -120,6 +120,8 @@ class _Room:
 def _attempt(preparer: Preparer, turn: Sequence[Part]) -> Any:
     try:
         return preparer(turn)
+    except ConfigurationError:  # it holds of the run, not of this turn
+        raise
     except ValueError as error:
         return ValueError(str(error))
 

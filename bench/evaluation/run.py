@@ -115,7 +115,9 @@ class _Work:
         return f"{len(self.log)} responses are kept in {self.log.path}: run again to ask for the others alone"
 
     def _pass(self, pool: EnginePool) -> None:
-        engine = pool.engine(self.config.engine, self.model, self.execution, self.config.pixel_limits)
+        engine = pool.engine(
+            self.config.engine, self.model, self.execution, self.config.pixel_limits, self.config.thinking
+        )
         if not (self.run / "prompts.json").exists():
             first = [selection.problems[0] for selection in self.selections]
             _write_json(self.run / "prompts.json", shown(engine, self.config, first))

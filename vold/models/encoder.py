@@ -21,21 +21,29 @@ class EncodedPrompt:
     pixels: Pixels | None = None
 
 
-def render_chat(tokenizer: Any, messages: str | Sequence[Message]) -> str:
-    """The text of a chat up to the place where the assistant speaks; a string is one turn of the user."""
+def render_chat(tokenizer: Any, messages: str | Sequence[Message], thinking: bool | None = None) -> str:
+    """The text of a chat up to the place where the assistant speaks; a string is one turn of the user.
+
+    thinking: the template's own switch ``enable_thinking``; None leaves it as the template has it.
+    """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    switch = {} if thinking is None else {"enable_thinking": thinking}
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switch)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """``pixel_limits`` (min, max pixels of one picture after resizing) override the checkpoint's when given."""
+    """``pixel_limits`` (min, max pixels of one picture after resizing) override the checkpoint's when given.
+
+    thinking: as in ``render_chat``.
+    """
 
     tokenizer: Any
     image_processor: Any
     image_token_id: int
     pixel_limits: tuple[int, int] | None = None
+    thinking: bool | None = None
 
     def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
         """Render the chat and expand each picture's placeholder to the number of its visual tokens.
@@ -44,7 +52,7 @@ class Encoder:
         Raises ValueError where the number of pictures differs from the number of placeholders (also when a
         problem's text smuggles a placeholder in), or where a picture cannot be read.
         """
-        ids = tuple(self.tokenizer(render_chat(self.tokenizer, messages), add_special_tokens=False)["input_ids"])
+        ids = tuple(self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"])
         placeholders = ids.count(self.image_token_id)
         if placeholders != len(images):
             raise ValueError(f"the prompt has {placeholders} picture placeholders for {len(images)} pictures")
@@ -57,6 +65,10 @@ class Encoder:
             expanded.extend([token] * next(counts) if token == self.image_token_id else [token])
         return EncodedPrompt(tuple(expanded), pixels)
 
+    def text(self, messages: str | Sequence[Message]) -> str:
+        """The rendered chat, a picture's placeholder not yet expanded."""
+        return render_chat(self.tokenizer, messages, self.thinking)
+
     def visual_tokens(self, pixels: Pixels) -> list[int]:
         """How many positions each picture takes."""
         return (pixels.grid_thw.prod(dim=1) // self.image_processor.merge_size**2).tolist()
@@ -67,14 +79,17 @@ class Encoder:
 
     def _picture(self, image: Path | Image.Image) -> Pixels:
         picture = open_image(image) if isinstance(image, Path) else image.convert("RGB")
-        size = {}
-        if self.pixel_limits is not None:
-            size = {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}
         try:
-            features = self.image_processor(images=[picture], return_tensors="pt", **size)
+            features = self.image_processor(images=[picture], return_tensors="pt", **self._limits())
         except ValueError as error:
             name = image if isinstance(image, Path) else "a picture"
             raise ValueError(
                 f"{name}: {picture.width} x {picture.height} pixels cannot be resized ({error})"
             ) from error
         return Pixels(features["pixel_values"], features["image_grid_thw"])
+
+    def _limits(self) -> dict[str, Any]:
+        """As the image processor takes them."""
+        if self.pixel_limits is None:
+            return {}
+        return {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}

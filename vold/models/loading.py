@@ -57,11 +57,20 @@ def _tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def load_encoder(path: Path, pixel_limits: tuple[int, int] | None = None) -> Encoder:
-    """What turns chats into the input of a Qwen2.5-VL checkpoint; its weights are not read. Raises ModelError."""
+def load_encoder(path: Path, pixel_limits: tuple[int, int] | None = None, thinking: bool | None = None) -> Encoder:
+    """What turns chats into the input of a Qwen2.5-VL checkpoint; its weights are not read.
+
+    Raises ModelError, also where ``thinking`` is given and the chat template has no such switch.
+    """
     config = _checked_config("student", path)
     processor = Qwen2VLImageProcessorPil.from_pretrained(path)
-    return Encoder(_tokenizer(path), processor, config.image_token_id, pixel_limits)
+    tokenizer = _tokenizer(path)
+    if thinking is not None and "enable_thinking" not in str(tokenizer.chat_template):
+        raise ModelError(
+            f"{path}: its chat template has no switch enable_thinking, so thinking cannot be turned off; leave that "
+            "setting out, or take a checkpoint whose template has one"
+        )
+    return Encoder(tokenizer, processor, config.image_token_id, pixel_limits, thinking)
 
 
 def load_student(

@@ -214,7 +214,7 @@ def test_the_harness_needs_no_torch(texts: Path, no_model: Path, tmp_path: Path)
     program = (
         "import sys; from pathlib import Path\n"
         "from bench.evaluation.config import EvalConfig; from bench.evaluation.run import evaluate\n"
-        "from perf.stub_engine import *\n"
+        "from perf.stub_engine import StubEngine, StubPool; from vold.config import Execution\n"
         f"evaluate(EvalConfig(blind=True), model=Path({str(no_model)!r}), seed=5, execution=Execution(),\n"
         f"    data={{'mathvision': Path({str(texts)!r})}}, run=Path({str(tmp_path / 'run')!r}),\n"
         "    engines=StubPool(StubEngine))\n"
