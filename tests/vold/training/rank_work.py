@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
+from vold.config import Execution, LoraConfig, OptimizerConfig, RLConfig, SFTConfig
 from vold.teacher import Teacher
 from vold.training import rl
 from vold.training.optim import Optimizer
@@ -30,15 +30,19 @@ EXECUTION = {"device": "cpu", "threads": 1, "checkpoint_every": 3, "micro_batch_
 
 def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) -> None:
     """One stage on the tiny models under ``home``."""
-    name, _, offload = strategy.partition("+")
-    fields = {"parallel": {"strategy": name, "offload": bool(offload)}, "gradient_checkpointing": strategy == "zero3"}
+    name, *extras = strategy.split("+")
+    fields = {
+        "parallel": {"strategy": name, "offload": "offload" in extras},
+        "gradient_checkpointing": strategy == "zero3",
+    }
     execution = Execution.model_validate(EXECUTION | fields)
+    lora = {"lora": LoraConfig(rank=4, targets=("q_proj", "v_proj", "down_proj")) if "lora" in extras else None}
     shared = {"student": home / "student", "run": run, "seed": 3, "execution": execution, "progress": progress}
     if stage == "sft":
-        train_sft(SFT, traces=home / "traces.jsonl", **shared)
+        train_sft(SFT.model_copy(update=lora), traces=home / "traces.jsonl", **shared)
     else:
         rl.self_test = lambda: None  # it starts a process, and tests/vold/test_rewards.py has it
-        train_rl(RL, teacher=home / "teacher", prompts=home / "prompts.jsonl", **shared)
+        train_rl(RL.model_copy(update=lora), teacher=home / "teacher", prompts=home / "prompts.jsonl", **shared)
 
 
 def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress) -> None:

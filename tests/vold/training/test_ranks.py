@@ -18,7 +18,8 @@ from vold.training.progress import silent
 pytestmark = pytest.mark.slow
 WORK = "tests.vold.training.rank_work"
 STRATEGIES = ("none", "zero2", "zero3", "zero2+offload", "zero3+offload")
-RUNS = [(stage, strategy) for stage in ("sft", "rl") for strategy in STRATEGIES]
+ADAPTED = ("zero2+lora", "zero3+lora")
+RUNS = [(stage, strategy) for stage in ("sft", "rl") for strategy in (*STRATEGIES, *ADAPTED)]
 POISONED = [("rl_poisoned", strategy) for strategy in STRATEGIES]
 
 
@@ -39,9 +40,15 @@ def whole(home: Path) -> Path:
     need("deepspeed", "deepspeed")
     for stage in ("sft", "rl"):
         rank_work.train(stage, "none", home, home / f"{stage}-one", silent)
+        rank_work.train(stage, "none+lora", home, home / f"{stage}-one+lora", silent)
     runs = [(stage, strategy, home / f"{stage}-{strategy}") for stage, strategy in [*RUNS, *POISONED]]
     run_on_ranks(2, f"{WORK}:train_all", (runs, home), home, silent)
     return home
+
+
+def alone(stage: str, strategy: str, home: Path) -> Path:
+    """The run on one process that ``strategy`` must follow."""
+    return home / f"{stage}-one{'+lora' if strategy.endswith('+lora') else ''}"
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -50,7 +57,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(("stage", "strategy"), RUNS)
 def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, whole: Path) -> None:
-    one, two = rows(whole / f"{stage}-one"), rows(whole / f"{stage}-{strategy}")
+    one, two = rows(alone(stage, strategy, whole)), rows(whole / f"{stage}-{strategy}")
     assert len(one) == len(two) == rank_work.STEPS
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
@@ -64,7 +71,8 @@ def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, w
 def test_the_published_checkpoint_is_whole(stage: str, strategy: str, whole: Path) -> None:
     out = whole / f"{stage}-{strategy}" / "out"
     start, one, two = (
-        load_student(path).model.state_dict() for path in (whole / "student", whole / f"{stage}-one" / "out", out)
+        load_student(path).model.state_dict()
+        for path in (whole / "student", alone(stage, strategy, whole) / "out", out)
     )
     assert one.keys() == two.keys()
     moved = max(float((start[name] - two[name]).abs().max()) for name in two)
