@@ -234,7 +234,7 @@ def rl(config: ConfigArgument, processes: ProcessesOption = None) -> None:
 
 @app.command()
 def export(
-    result: Annotated[Path, typer.Argument(help="A result of `eval`: its directory.")],
+    result: Annotated[str, typer.Argument(help="A result: as for compare.")],
     to: Annotated[Path, typer.Option(help="Directory that receives a directory for each format.")],
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="lm-eval, vlmeval, every-eval-ever or hub \\[default: all].")
@@ -242,12 +242,13 @@ def export(
     model: Annotated[
         str | None, typer.Option("--model-name", help="The model's name there, such as organization/model.")
     ] = None,
+    store: StoreOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a finished evaluation in the forms of other tools."""
     from bench import cli_export
 
-    cli_export.run(result, to, formats or (), model, as_json)
+    cli_export.run(_store(store), result, to, formats or (), model, as_json)
 
 
 @app.command()

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.evaluation.results import find
 from bench.exports import export
 from bench.json_output import print_json
+from bench.matrix.store import Store
 
 
-def run(result: Path, to: Path, formats: Sequence[str], model: str | None, as_json: bool) -> None:
-    """Write the files and name them; raises ConfigurationError as ``export`` does."""
-    written = export(result, to, formats, model)
+def run(store: Store, result: str, to: Path, formats: Sequence[str], model: str | None, as_json: bool) -> None:
+    """Write the files and name them; raises ConfigurationError as ``find`` and ``export`` do."""
+    written = export(find(result, store).path, to, formats, model)
     if as_json:
         print_json(written)
         return

@@ -120,22 +120,27 @@ class Part:
 
 
 class Evaluation:
-    """What lies at ``path``, the ``out`` of an evaluation or the directory above it.
+    """What lies at ``path``, the ``out`` of an evaluation.
 
     model: the name under which it is exported; None: the checkpoint's own. Raises ConfigurationError where there is
     no finished evaluation.
     """
 
     def __init__(self, path: Path, model: str | None = None) -> None:
-        found = next((place for place in (path, path / "out") if (place / "summary.json").is_file()), path)
-        if absent := [name for name in _FILES if not (found / name).is_file()]:
+        if absent := [name for name in _FILES if not (path / name).is_file()]:
             raise ConfigurationError(
                 f"{path}: no finished evaluation, {', '.join(absent)} are absent; name the directory that "
                 "`vold-bench eval` printed as its result"
             )
-        self.path = found
-        self.summary: dict[str, Any] = json.loads((found / "summary.json").read_text(encoding="utf-8"))
-        self.model = model or str(self.summary["model"]["name"])
+        self.path = path
+        self.summary: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        self.model = model or self._own_name
+
+    @property
+    def _own_name(self) -> str:
+        """The checkpoint's directory; one that a matrix trained lies in ``out``, which says nothing."""
+        told = self.summary["model"]
+        return f"checkpoint-{told['sha256'][:12]}" if told["name"] == "out" else str(told["name"])
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -172,7 +172,7 @@ def test_the_hub_reads_its_entries_and_no_synthetic_score_stands_under_a_benchma
 
 
 def test_exporting_twice_writes_the_same_files(finished: Path, tmp_path: Path) -> None:
-    first = export(finished.parent, tmp_path / "one", ["lm-eval", "every-eval-ever", "hub"])
+    first = export(finished, tmp_path / "one", ["lm-eval", "every-eval-ever", "hub"])
     again = export(finished, tmp_path / "two", ["lm-eval", "every-eval-ever", "hub"])
     assert [p.relative_to(tmp_path / "one") for files in first.values() for p in files] == [
         p.relative_to(tmp_path / "two") for files in again.values() for p in files
