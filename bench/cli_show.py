@@ -54,15 +54,14 @@ def _show(console: Console, result: Result, shown: Shown) -> None:
     config = result.summary["config"]
     what = f"{config['template']}{', blind' if config['blind'] else ''}"
     _line(console, "result", f"{result.label}, {what}")
-    if shown.problem is not None:
-        _record(console, shown.problem)
+    _record(console, shown.problem)
     for picture in shown.pictures:
         _line(console, "picture", _described(picture))
     if shown.absent:
-        _line(console, "record", shown.absent)
+        _line(console, "absent", shown.absent)
     if shown.rendered:
         _block(console, "prompt, as the model reads it", shown.rendered)
-    elif shown.parts:
+    else:
         texts = [part.get("text", "") if part["type"] == "text" else "[picture]" for part in shown.parts]
         _block(console, "prompt, before the chat template", "".join(texts))
     for sample in shown.samples:

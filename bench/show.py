@@ -7,7 +7,8 @@ from typing import Any
 from bench import benchmarks
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.results import Result
+from bench.evaluation.items import read_items
+from bench.evaluation.results import ITEMS, Result
 from bench.evaluation.shown import turn
 from bench.matrix.source import nearest
 from bench.prompts import Part
@@ -26,13 +27,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """``problem``, ``pictures`` and ``parts`` are absent where the records are not on this machine: ``absent`` says
-    why. ``rendered`` is the chat as the model reads it, "" where its tokenizer is not at hand. ``samples``: response
-    and verdict of each sample."""
+    """``parts`` are the turn as asked; ``rendered`` is the chat as the model reads it, "" where its tokenizer is not at
+    hand. ``samples``: response and verdict of each sample. ``absent`` says what is not on this machine."""
 
     benchmark: str
     id: str
-    problem: Problem | None
+    problem: Problem
     pictures: tuple[Picture, ...]
     parts: tuple[Part, ...]
     rendered: str
@@ -50,6 +50,8 @@ def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]
         raise ConfigurationError(
             f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, result.summary['benchmarks'])}"
         )
+    if not (result.path / ITEMS).is_file():
+        raise ConfigurationError(f"{result.path}: holds no {ITEMS}, it is of an older version; evaluate again")
     asked = verdicts if benchmark is None else verdicts[verdicts["benchmark"] == benchmark]
     own = asked[asked["id"] == id]
     if own.empty:
@@ -60,25 +62,18 @@ def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]
 
 
 def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
-    try:
-        config = EvalConfig.model_validate(result.summary["config"])
-        problem = _problem(result, config, benchmark, id)
-    except ValueError as error:
-        return Shown(benchmark, id, None, (), (), _recorded(result, benchmark, id), tuple(samples), absent=str(error))
-    parts = turn(config, problem)
-    rendered = _recorded(result, benchmark, id) or _rendered(result, config, parts)
-    return Shown(benchmark, id, problem, tuple(map(_picture, problem.images)), tuple(parts), rendered, tuple(samples))
-
-
-def _problem(result: Result, config: EvalConfig, benchmark: str, id: str) -> Problem:
+    """The record is the result's own; its pictures are looked for where the evaluation read them."""
+    config = EvalConfig.model_validate(result.summary["config"])
+    problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
     place = result.locations().get(f"data.{benchmark}")
-    if place is None or not place.exists():
-        raise ConfigurationError(f"the records of {benchmark} are not where {result.id} read them; only its tables are")
-    split = config.splits.get(benchmark)
-    for problem in benchmarks.read(benchmark, place, split, require_pictures=False).problems:
-        if problem.id == id:
-            return problem
-    raise ConfigurationError(f"{place}: no longer holds {id!r}")
+    absent = "" if place is not None and place.exists() else "the pictures are not where the evaluation read them"
+    if place is not None and not absent:
+        found = benchmarks.read(benchmark, place, config.splits.get(benchmark), require_pictures=False).problems
+        problem = next((p for p in found if p.id == id), problem)
+    parts = turn(config, problem)
+    rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
+    pictures = tuple(map(_picture, problem.images))
+    return Shown(benchmark, id, problem, pictures, tuple(parts), rendered, tuple(samples), absent)
 
 
 def _picture(path: Path) -> Picture:

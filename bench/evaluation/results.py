@@ -13,6 +13,7 @@ from bench.matrix.store import Store
 
 Frame = Any  # a pandas DataFrame, whose stubs give columns types that check nothing
 _SUMMARY = "summary.json"
+ITEMS = "items.parquet"
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,11 @@ def test_all_of_it_is_in_the_json(store, capsys):
     assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
 
 
-def test_without_the_records_the_tables_are_shown_and_the_reason(store, capsys):
+def test_without_the_data_the_record_is_shown_from_the_result_itself(store, capsys):
     (store.path("eval-0123") / "spec.json").unlink()
     run(store, "7", None, None, as_json=False)
     shown = capsys.readouterr().out
-    assert "not where eval-0123 read them" in shown and "response 0" in shown
+    assert "not where the evaluation read them" in shown and "gold: 3" in shown and "response 0" in shown
 
 
 def test_an_id_that_was_not_asked_is_refused(store):
