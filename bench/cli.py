@@ -126,7 +126,9 @@ def check(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Option(help="A checkpoint directory, or smallworld/NAME.")],
+    model: Annotated[
+        list[str], typer.Option(help="A checkpoint directory, hub:OWNER/NAME or smallworld/NAME; may be repeated.")
+    ],
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,6 +139,9 @@ def evaluate(
     benchmarks: Annotated[str, typer.Option(help="Only these, such as mathvision,logicvista.")] = "",
     limit: Annotated[
         int | None, typer.Option(min=1, help="This many problems of each benchmark, the same for every model.")
+    ] = None,
+    ids: Annotated[
+        str | None, typer.Option(help="Only these problems: ids separated by commas, or @FILE with one a line.")
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Responses to each problem.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
@@ -149,25 +154,40 @@ def evaluate(
         bool, typer.Option("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, builtin or vllm \\[default: auto: vllm where a GPU is present].")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare prompts ahead.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight at first, of a server.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what is there is kept beside it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; ask nothing.")] = False,
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="Also copy the result's files into this directory.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Also write other tools' forms into this directory.")] = None,
     reports: Annotated[
         Path | None, typer.Option("--report", help="Also write a report page under this directory.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate one checkpoint. Interrupted evaluations go on where they stood; finished ones are read again."""
+    """Evaluate checkpoints. Interrupted evaluations go on where they stood; finished ones are read again."""
     from bench import cli_eval
 
-    asked = {
-        "limit": limit, "samples": samples, "temperature": temperature, "max_tokens": max_tokens, "prompt": prompt,
-        "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind, "no_think": "off" if no_think else None,
+    settings = {
+        "limit": limit, "ids": cli_eval.read_ids(ids), "samples": samples, "temperature": temperature,
+        "max_tokens": max_tokens, "prompt": prompt, "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind,
+        "no_think": "off" if no_think else None, "engine": engine,
+    }  # fmt: skip
+    execution = {
+        "device": device, "threads": threads, "evaluation": {"workers": workers}, "client": {"concurrency": concurrency}
     }  # fmt: skip
     chosen = [name for name in benchmarks.split(",") if name]
-    execution = {"device": device, "threads": threads}
-    cli_eval.run(_store(store), model, data or [], chosen, asked, seed, execution, out, reports, as_json)
+    request = cli_eval.Request(model, data or [], chosen, settings, seed, execution, fresh)
+    if dry_run:
+        cli_eval.dry_run(_store(store), request, as_json)
+    else:
+        cli_eval.run(_store(store), request, cli_eval.Outputs(out, export, reports, as_json))
 
 
 @app.command()

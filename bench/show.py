@@ -100,7 +100,7 @@ def _rendered(result: Result, config: EvalConfig, parts: list[Part]) -> str:
     from bench.engines.encoding import EncodingPreparer  # torch and transformers
 
     try:
-        reading = EncodingPreparer(model, config.pixel_limits).read(parts)
+        reading = EncodingPreparer(model, config.pixel_limits, config.thinking).read(parts)
     except (OSError, ValueError):
         return ""
     return "" if reading is None else reading.text

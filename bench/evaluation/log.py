@@ -145,6 +145,14 @@ class ResponseLog(Mapping[Key, Response]):
             start += length
 
 
+def answered(path: Path) -> set[Key]:
+    """The keys of the responses that stand in a log; changes nothing."""
+    if not path.exists():
+        return set()
+    with path.open("rb") as file:
+        return {key for line in file if (key := _key(line)) is not None}
+
+
 def keep_aside(path: Path) -> None:
     """Rename ``path``, if it is there, to the first free of ``path.1``, ``path.2``, ..."""
     if path.exists():

@@ -4,6 +4,7 @@ import dataclasses
 import resource
 import time
 from contextlib import suppress
+from typing import Any
 
 from bench.errors import classify, describe
 from bench.matrix.stages import Progress, StageSpec, locate
@@ -14,10 +15,11 @@ _LOCK_WAIT = 30.0
 _STATUS_EVERY = 5.0
 
 
-def execute(spec: StageSpec, store: Store, progress: Progress) -> None:
+def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) -> None:
     """Run a stage, or go on with it, and publish it; does nothing when it is finished.
 
-    Raises whatever ended the stage, after ``status.json`` in its work directory says so.
+    shared: what several stages of one process use, such as a warm engine; goes to the stage's function. Raises
+    whatever ended the stage, after ``status.json`` in its work directory says so.
     """
     with store.lock(spec.id, wait=_LOCK_WAIT):
         if store.done(spec.id):
@@ -35,7 +37,7 @@ def execute(spec: StageSpec, store: Store, progress: Progress) -> None:
             progress(done, total, metrics)
 
         try:
-            locate(spec.run)(spec, store.root, work, watched)
+            locate(spec.run)(spec, store.root, work, watched, **shared)
         except BaseException as error:
             failed = account.now(state="failed", error_class=classify(error).value, message=describe(error))
             with suppress(OSError):

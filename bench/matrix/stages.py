@@ -19,6 +19,7 @@ from bench.ranks import launches, run_on_ranks
 from vold.training.progress import Progress
 
 if TYPE_CHECKING:
+    from bench.engines.factory import EnginePool
     from vold.data.sources import DataSource
 
 # What every process of a stage would import for itself, for seconds: loaded once, before the stages are forked.
@@ -188,7 +189,7 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
     )  # fmt: skip
 
 
-def run_eval(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+def run_eval(spec: StageSpec, store: Path, work: Path, progress: Progress, engines: "EnginePool | None" = None) -> None:
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.run import evaluate
     from vold.config import Execution
@@ -196,5 +197,5 @@ def run_eval(spec: StageSpec, store: Path, work: Path, progress: Progress) -> No
     data = {name.removeprefix("data."): spec.path(name, store) for name in spec.locations if name.startswith("data.")}
     evaluate(
         EvalConfig.model_validate(spec.config), model=spec.path("model", store), data=data, run=work,
-        seed=spec.seed, execution=Execution.model_validate(spec.execution), progress=progress,
+        seed=spec.seed, execution=Execution.model_validate(spec.execution), progress=progress, engines=engines,
     )  # fmt: skip

@@ -1,0 +1,81 @@
+"""What ``vold-bench eval`` prints at the end: every number with n, interval, MDE and what can be had for nothing."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from bench.report.numbers import NONE, interval, percent, points
+
+_NO_BREAK = "\u00a0"
+_UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
+_NOTE = (
+    "MDE: the least difference from another model that this many problems would show with 80 % power, were the two "
+    "right on other problems independently; `vold-bench compare` pairs them and finds smaller ones."
+)
+
+
+def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
+    """The table of one evaluation's ``summary.json``, and what was not read below it."""
+    samples = summary["config"]["samples"]
+    blind = ", blind: the pictures were left out" if summary["config"]["blind"] else ""
+    console.print(Text(f"{label}{blind}", style="bold"))
+    table = plain_table("data", "n", "% right, 95 % interval", "MDE", "chance / majority")
+    parts = summary["benchmarks"]
+    for part in parts.values():
+        _rows(table, part["dataset"], part["measures"], samples, part["expected"], part["baselines"])
+    if len(parts) > 1:
+        expected = sum(part["expected"] for part in parts.values())
+        mean = {
+            name: sum(part["baselines"][name] for part in parts.values()) / len(parts)
+            for name in ("chance", "majority")
+        }
+        _rows(table, "all, equal weights", summary["measures"], samples, expected, mean)
+    console.print(table)
+    for part in parts.values():
+        if (left := unread(part)) != "none":
+            console.print(f"{part['dataset']}: not read as an answer: {left}", markup=False)
+
+
+def plain_table(first: str, *others: str) -> Table:
+    """A table of numbers that fits a narrow terminal: no frame, names whole, numbers to the right."""
+    table = Table(Column(first, no_wrap=True), box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def note(console: Console) -> None:
+    console.print(Text(_NOTE, style="dim"))
+
+
+def unread(part: Mapping[str, Any]) -> str:
+    """What was not read as an answer, and what is missing; "none" where nothing is."""
+    counts = [(part["states"][state], state) for state in _UNREAD] + [(part["expected"] - part["n"], "missing")]
+    return ", ".join(f"{count} {name}" for count, name in counts if count) or "none"
+
+
+def _rows(
+    table: Table, data: str, measures: Mapping[str, Any], samples: int, expected: int, baselines: Mapping[str, float]
+) -> None:
+    """A row a measure; what belongs to all of them stands in the first."""
+    free = f"{percent(baselines['chance'])} / {percent(baselines['majority'])}"
+    if not measures:
+        table.add_row(data, f"0/{expected}", NONE, NONE, free)
+    for name, found in _chosen(measures, samples):
+        first = name.startswith("avg")
+        table.add_row(
+            data if first and samples == 1 else f"{data}, {name}" if first else f"  {name}",
+            f"{found['n']}/{expected}" if first else str(found["items"]),
+            f"{percent(found['value'])} {interval(found['low'], found['high'])}".replace(" ", _NO_BREAK),
+            points(found["mde"], signed=False),
+            free if first else "",
+        )
+
+
+def _chosen(measures: Mapping[str, Any], samples: int) -> Iterator[tuple[str, Any]]:
+    """avg@k, pass@k and maj@k; pass@j of fewer samples stands in summary.json alone."""
+    return ((name, measures[name]) for kind in ("avg", "pass", "maj") if (name := f"{kind}@{samples}") in measures)

@@ -1,0 +1,80 @@
+"""What an evaluation would ask, before anything is asked."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.engines.encoding import EncodingPreparer
+from bench.evaluation.asking import keys
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.log import Key
+from bench.evaluation.selection import Selection
+from bench.evaluation.shown import turn
+from bench.records import Problem
+from vold.seeding import generator
+
+_COUNTED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Of one benchmark. ``requests``: problems of which a response is missing; ``responses``: those that are missing;
+    ``answered``: those that are there.
+
+    prompt_tokens: of all requests; where ``counted`` is less than ``requests``, an estimate from so many prompts drawn
+    at random. completion_tokens: the most that can be generated. unreadable: of the counted prompts, those that cannot
+    be asked.
+    """
+
+    dataset: str
+    problems: int
+    answered: int
+    requests: int
+    responses: int
+    counted: int
+    unreadable: int
+    prompt_tokens: int
+    completion_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look_ahead(
+    config: EvalConfig, selections: Sequence[Selection], answered: Collection[Key], preparer: EncodingPreparer
+) -> Mapping[str, Ahead]:
+    """By benchmark; ``preparer`` is the model's, which needs its settings and not its weights."""
+    return {s.dataset.benchmark: _of(config, s, answered, preparer) for s in selections}
+
+
+def _of(config: EvalConfig, selection: Selection, answered: Collection[Key], preparer: EncodingPreparer) -> Ahead:
+    missing = {
+        problem.id: sum(key not in answered for key in keys(problem, config.samples)) for problem in selection.problems
+    }
+    asked = [problem for problem in selection.problems if missing[problem.id]]
+    drawn = asked
+    if len(asked) > _COUNTED:
+        order = generator(0, "dry run", selection.dataset.name).permutation(len(asked))
+        drawn = [asked[place] for place in order[:_COUNTED]]
+    lengths = [_length(config, preparer, problem) for problem in drawn]
+    readable = [length for length in lengths if length is not None]
+    responses = sum(missing.values())
+    return Ahead(
+        dataset=selection.dataset.name,
+        problems=len(selection.problems),
+        answered=len(selection.problems) * config.samples - responses,
+        requests=len(asked),
+        responses=responses,
+        counted=len(lengths),
+        unreadable=len(lengths) - len(readable),
+        prompt_tokens=round(sum(readable) * len(asked) / max(len(lengths), 1)),
+        completion_tokens=responses * config.max_tokens,
+    )
+
+
+def _length(config: EvalConfig, preparer: EncodingPreparer, problem: Problem) -> int | None:
+    """Tokens of a prompt, pictures included; None where it cannot be asked."""
+    try:
+        return preparer.sizes(preparer(turn(config, problem)))[0]
+    except ValueError:
+        return None

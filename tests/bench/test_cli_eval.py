@@ -1,0 +1,163 @@
+"""What ``vold-bench eval`` asks, shows while it runs, and prints at the end."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+
+from bench import cli_eval, eval_table, eval_view
+from bench.cli_eval import Outputs, Request, labels, read_ids
+from bench.errors import ConfigurationError
+from bench.eval_view import EvaluationView
+from bench.evaluation.log import Asked
+from bench.matrix.store import Store
+from bench.records import Response
+from tests.bench.results import problems, write_result
+
+
+def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("q1\n\n q 2,x \n")
+    assert read_ids("q1, q2,") == ["q1", "q2"]
+    assert read_ids(f"@{tmp_path}/ids.txt") == ["q1", "q 2,x"]
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_ids("@no/such/file")
+
+
+def test_models_that_end_alike_are_told_apart_by_their_whole_path() -> None:
+    assert labels(["runs/a/out", "runs/b/out", "smallworld/student_a"]) == {
+        "runs/a/out": "runs/a/out", "runs/b/out": "runs/b/out", "student_a": "smallworld/student_a",
+    }  # fmt: skip
+    with pytest.raises(ConfigurationError, match="twice"):
+        labels(["a", "a"])
+
+
+def shown(out: Path, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    eval_table.show("student", json.loads((out / "summary.json").read_text()), console)
+    return console.file.getvalue().replace("\u00a0", " ")  # type: ignore[attr-defined]
+
+
+def test_the_table_has_interval_mde_baselines_and_what_is_missing_in_80_columns(tmp_path: Path) -> None:
+    texts = {"a": [r"\boxed{3}"], "b": [r"\boxed{4}"], "c": ["I do not know"]}
+    text = shown(write_result(tmp_path, problems(["a", "b", "c", "d"]), texts))
+    low, high = binomtest(1, 3).proportion_ci(method="wilson")
+    assert re.search(rf"mathvision +3/4 +33\.3 \[{100 * low:.1f}, {100 * high:.1f}\] +[\d.]+ +0\.0 / 100\.0", text)
+    assert "1 unparsed, 1 missing" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_several_samples_have_a_line_for_each_measure_and_blindness_is_said(tmp_path: Path) -> None:
+    texts = {"a": [r"\boxed{3}", r"\boxed{4}"], "b": [r"\boxed{4}", r"\boxed{3}"]}
+    text = shown(write_result(tmp_path, problems(["a", "b"]), texts, blind=True))
+    assert "student, blind: the pictures were left out" in text
+    for measure, value in (("mathvision, avg@2 +4/4", 50), ("  pass@2 +2", 100), ("  maj@2 +2", 50)):
+        assert re.search(rf"{measure} +{value}\.0 \[", text)
+
+
+def lines(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[float, int, int, dict[str, float]]]) -> list[str]:
+    """What the plain view prints for calls at these seconds."""
+    now = 0.0
+    monkeypatch.setattr(eval_view.time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=300)
+    view = EvaluationView(console, "student", 2)
+    for now, done, total, metrics in calls:  # noqa: B007  the clock reads it
+        view(done, total, metrics)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_the_log_has_rates_accuracy_with_its_interval_faults_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def metrics(done: int) -> dict[str, float]:
+        return {"right": done / 4, "unparsed": done / 10, "truncated": 0, "error": 0, "tokens": 7.0 * done}
+
+    # Ten seconds of loading, then 20 responses (10 problems) a second.
+    calls = [(0.0, 0, 2000, {}), *((10.0 + k, 20 * (k + 1), 2000, metrics(20 * (k + 1))) for k in range(100))]
+    found = lines(monkeypatch, calls)
+    assert len(found) == 4 and found[-1].startswith("student  2000/2000")
+    text = next(line for line in found if "10 items/s" in line)
+    assert "140 tokens/s" in text and "25.0 % right" in text and "unparsed 10.0 %" in text and "truncated 0.0 %" in text
+    done = int(text.split()[1].partition("/")[0])
+    low, high = binomtest(done // 8, done // 2).proportion_ci(method="wilson")
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
+    left = (2000 - done) / 20
+    assert f"{int(left) // 60}:{round(left) % 60:02d} left" in text
+
+
+def test_answers_that_come_in_bursts_do_not_count_the_first_burst_as_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 responses every 20 seconds are 1.6 problems of two samples a second."""
+    bursts = [
+        (20.0 * k, done, 10_000, {"tokens": 0.0}) for k in range(1, 5) for done in range(64 * (k - 1), 64 * k + 1)
+    ]
+    assert "1.6 items/s" in lines(monkeypatch, bursts)[-1]
+
+
+@pytest.fixture
+def request_(random_student: Path, tmp_path: Path) -> Request:
+    from PIL import Image
+
+    root = tmp_path / "data"
+    root.mkdir()
+    Image.new("RGB", (56, 56), (200, 30, 30)).save(root / "a.png")
+    rows = [{"id": f"q{k}", "question": f"How many dots?\n<image1> {'again ' * k}", "options": [], "answer": "3",
+             "image": "a.png", "level": 1, "subject": "counting"} for k in range(5)]  # fmt: skip
+    (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"samples": 2, "temperature": 1.0, "max_tokens": 6}
+    return Request([str(random_student)], [f"mathvision={root}"], ["mathvision"], settings, 0, {"device": "cpu"})
+
+
+def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_nothing(
+    request_: Request, random_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.engines.encoding import EncodingPreparer
+    from bench.prompts import render
+
+    def counted() -> dict[str, Any]:
+        cli_eval.dry_run(store, request_, as_json=True)
+        return json.loads(capsys.readouterr().out)[random_student.name]["benchmarks"]["mathvision"]
+
+    store = Store(tmp_path / "store")
+    config, (selection,) = cli_eval._chosen(cli_eval.plan(store, request_)[random_student.name], store)
+    reader = EncodingPreparer(random_student, None)
+    lengths = [len(reader.read(render(p, config.template)).token_ids) for p in selection.problems]  # type: ignore[union-attr]
+    part = counted()
+    assert (part["requests"], part["responses"], part["answered"]) == (5, 10, 0)
+    assert (part["prompt_tokens"], part["completion_tokens"]) == (sum(lengths), 10 * 6)
+    assert not any(store.root.glob("eval-*"))
+
+    work = store.work(cli_eval.plan(store, request_)[random_student.name].id)
+    work.mkdir(parents=True)
+    known = [Asked("mathvision", Response(id, k, "3", 1, "stop")) for id, k in (("q0", 0), ("q0", 1), ("q1", 0))]
+    (work / "responses.jsonl").write_text("".join(asked.line() for asked in known) + "cut off")
+    part = counted()
+    assert (part["requests"], part["responses"], part["answered"]) == (4, 7, 3)
+    assert part["prompt_tokens"] == sum(lengths[1:])
+
+
+def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    wrong = Request(request_.models, request_.data, request_.benchmarks, {"ids": ["q11"]}, 0, {})
+    with pytest.raises(ConfigurationError, match="'q11' is no problem of mathvision; did you mean 'q1'"):
+        cli_eval.run(store, wrong, Outputs())
+    assert not store.root.joinpath(".work").exists()
+
+
+def test_fresh_asks_again_and_keeps_what_was_there(
+    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    store = Store(tmp_path / "store")
+    cli_eval.run(store, request_, Outputs(out=tmp_path / "copy", export=tmp_path / "forms", as_json=True))
+    first = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "copy" / "summary.json").is_file() and (tmp_path / "forms" / "lm-eval").is_dir()
+    assert first["benchmarks"]["mathvision"]["n"] == 10
+
+    cli_eval.run(store, replace(request_, fresh=True), Outputs())
+    again = store.path(first["stage"])
+    kept = again.with_name(f"{again.name}.1")
+    assert (kept / "out" / "summary.json").read_bytes() == (again / "out" / "summary.json").read_bytes()
+    assert "mathvision, avg@2" in capsys.readouterr().out
