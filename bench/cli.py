@@ -229,11 +229,20 @@ def score(
         Path | None, typer.Option(help="A result of `data audit`: also score the problems that it found clean.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the verdict on each row to this file.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible server that reads what the rules cannot.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Exact name of the judge there.")] = None,
+    judge_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds its key.")] = None,
+    judge_agreement: Annotated[
+        int, typer.Option(min=0, help="Also ask it about this many rows that the rules decided.")
+    ] = 0,
 ) -> None:
     """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
     from bench import cli_score
 
-    cli_score.run(file, benchmark, records, mode, clean_of, out)
+    asked = cli_score.judge_of(judge, judge_model, judge_key_env)
+    cli_score.run(file, benchmark, records, mode, clean_of, out, asked, judge_agreement)
 
 
 @train_app.command()

@@ -59,6 +59,12 @@ class VLLMExecution(Strict):
         default=None, gt=0, description="of a probe's log-probabilities after a sync; None: 1e-4, in bfloat16 0.25"
     )
 
+    def cache_bytes(self, on_cpu: bool) -> int | None:
+        """Size of the KV cache; None: what ``memory_share`` leaves."""
+        # Small models on a CPU need little; vLLM's own guess there is a share of the machine's memory.
+        size = 0.25 if on_cpu and self.kv_cache_gib is None else self.kv_cache_gib
+        return None if size is None else int(size * 2**30)
+
 
 class ClientExecution(Strict):
     """How an OpenAI-compatible server is asked; docs/guide.md says what each fault leads to."""

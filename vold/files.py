@@ -18,6 +18,11 @@ class DiskFullError(RuntimeError):
     """No space left while writing; what was there before is untouched."""
 
 
+def cache_root() -> Path:
+    """Where what can be made again is kept: ``$VOLD_BENCH_CACHE`` or ``~/.cache/vold-bench``."""
+    return Path(os.environ.get("VOLD_BENCH_CACHE") or Path.home() / ".cache" / "vold-bench")
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether the error, or one that it was raised from, says that no space or quota is left.
 

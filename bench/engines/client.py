@@ -75,7 +75,7 @@ class Endpoint:
         self.url, self.key = url, key
         self.ceiling = settings.max_concurrency
         self.limit = float(min(settings.concurrency, settings.max_concurrency))
-        self.in_flight = 0
+        self.in_flight = self.answered = 0
         self.resume_at = 0.0
         self._threshold, self._cut_at = float("inf"), 0.0
 
@@ -84,6 +84,7 @@ class Endpoint:
 
     def keeps_up(self) -> None:
         """Called at each reply, which still counts as in flight; a limit that was not reached says nothing."""
+        self.answered += 1
         if self.in_flight >= int(self.limit):
             step = 1.0 if self.limit < self._threshold else 1 / self.limit
             self.limit = min(float(self.ceiling), self.limit + step)
@@ -179,6 +180,7 @@ class ChatClient:
     async def _acquire(self) -> Endpoint:
         while True:
             if self.lost:
+                self.wake()
                 raise EngineError(self.lost)
             now = time.monotonic()
             free = [endpoint for endpoint in self.endpoints if endpoint.is_free(now)]

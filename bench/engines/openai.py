@@ -62,7 +62,8 @@ class Background:
 class Chat:
     """Implements ``Engine`` over ``endpoints`` that all serve ``model``.
 
-    extra: further fields of every request. Several samples of a turn are one request (``n``) where their seeds
+    extra: further fields of every request. image_id: the token that stands for pictures, to count what they take where
+    the server tells the prompt's ids. Several samples of a turn are one request (``n``) where their seeds
     follow one another: vLLM gives sample k the seed + k; a server that sends fewer choices is asked for the rest.
     """
 
@@ -77,8 +78,10 @@ class Chat:
         *,
         name: str = "openai",
         extra: Mapping[str, Any] | None = None,
+        image_id: int | None = None,
     ) -> None:
         self.model, self.preparer, self.name, self.extra = model, preparer, name, dict(extra or {})
+        self.image_id = image_id
         self.client = ChatClient(endpoints, settings)
         self._background = Background()
 
@@ -128,8 +131,9 @@ class Chat:
         return {"name": self.name, "model": self.model, **sent}
 
     def close(self) -> None:
-        self._background.start(self.client.close()).result()
-        self._background.close()
+        if not self._background.loop.is_closed():
+            self._background.start(self.client.close()).result()
+            self._background.close()
 
     def check_model(self) -> None:
         """Raise ConfigurationError where the server knows other models only, EngineError where there is none."""
@@ -141,7 +145,7 @@ class Chat:
 
     async def _answer(self, ask: Ask, settings: Settings) -> Answer:
         replies: list[Reply] = []
-        prompt_tokens = None
+        prompt_tokens = visual_tokens = None
         while len(replies) < len(ask.seeds):
             seeds = _consecutive(ask.seeds[len(replies) :])
             try:
@@ -149,8 +153,10 @@ class Chat:
             except RefusedError as error:
                 return Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds))
             prompt_tokens = completion.prompt_tokens
+            if completion.prompt_token_ids is not None and self.image_id is not None:
+                visual_tokens = completion.prompt_token_ids.count(self.image_id)
             replies += _replies(completion)[: len(seeds)]
-        return Answer(ask.place, replies, prompt_tokens)
+        return Answer(ask.place, replies, prompt_tokens, visual_tokens)
 
     def _body(self, messages: bytes, seeds: Sequence[int], settings: Settings) -> bytes:
         fields = {

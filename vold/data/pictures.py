@@ -1,7 +1,6 @@
 """The pictures that rows of training data name or hold, as files; and what is read by a teacher that sees none."""
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 from vold.config import PicturePolicy
 from vold.data.formats import MalformedRow
 from vold.data.prompts import Prompt
-from vold.files import write_whole
+from vold.files import cache_root, write_whole
 
 
 def cache_directory() -> Path:
-    """Where pictures that lie inside tables are put once: ``$VOLD_BENCH_CACHE`` or ``~/.cache/vold-bench``."""
-    return Path(os.environ.get("VOLD_BENCH_CACHE") or Path.home() / ".cache" / "vold-bench") / "pictures"
+    """Where pictures that lie inside tables are put once."""
+    return cache_root() / "pictures"
 
 
 def picture_file(value: Any, directory: Path) -> Path:

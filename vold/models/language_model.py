@@ -24,6 +24,21 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return tokenizer.get_vocab().get("<|im_end|>", tokenizer.eos_token_id)
 
 
+def stop_ids(tokenizer: Any, generation_config: Any) -> tuple[int, ...]:
+    """Ids that end a completion: the end of turn, the tokenizer's EOS and those of generation_config.json."""
+    listed = getattr(generation_config, "eos_token_id", None)
+    ids = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
+    return tuple(sorted(index for index in ids if index is not None))
+
+
+def banned_ids(tokenizer: Any, rows: int) -> tuple[int, ...]:
+    """Ids that must never be drawn: placeholders of pictures and videos, and embedding ``rows`` without a token."""
+    vocabulary = tokenizer.get_vocab()
+    placeholders = {vocabulary[name] for name in PLACEHOLDERS if name in vocabulary}
+    without_token = set(range(rows)) - set(vocabulary.values())
+    return tuple(sorted(placeholders | without_token))
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """Any decoder-only model of transformers; ``path`` is the directory it came from."""
@@ -59,18 +74,13 @@ class LanguageModel:
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a completion: the end of turn, the tokenizer's EOS and those of generation_config.json."""
-        listed = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = {*(listed if isinstance(listed, list) else [listed]), self.tokenizer.eos_token_id, self.end_of_turn_id}
-        return tuple(sorted(index for index in ids if index is not None))
+        """As ``stop_ids`` of the tokenizer says; raises ValueError where no token ends a turn."""
+        return tuple(sorted({self.end_of_turn_id, *stop_ids(self.tokenizer, self.model.generation_config)}))
 
     @cached_property
     def banned_ids(self) -> tuple[int, ...]:
-        """Ids that must never be drawn: placeholders of pictures and videos, and rows of padding without a token."""
-        vocabulary = self.tokenizer.get_vocab()
-        placeholders = {vocabulary[name] for name in PLACEHOLDERS if name in vocabulary}
-        without_token = set(range(self.head.shape[0])) - set(vocabulary.values())
-        return tuple(sorted(placeholders | without_token))
+        """Ids that must never be drawn."""
+        return banned_ids(self.tokenizer, self.head.shape[0])
 
     def encode_text(self, messages: str | Sequence[Message]) -> tuple[int, ...]:
         """Ids of a chat up to the place where the assistant speaks; a string is one turn of the user."""

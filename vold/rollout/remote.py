@@ -134,9 +134,14 @@ class ServerEngine:
         return EngineError("\n".join([f"the rollout server {what}; the end of its log:", *lines]))
 
 
+def server_environment() -> dict[str, str]:
+    """This process's, without the ranks of a launcher."""
+    return {name: value for name, value in os.environ.items() if name not in _RANKS}
+
+
 def _environment(device: torch.device) -> dict[str, str]:
-    """This process's, without the ranks of a launcher, and with the one GPU of ``device``."""
-    environment = {name: value for name, value in os.environ.items() if name not in _RANKS}
+    """With the one GPU of ``device``."""
+    environment = server_environment()
     if device.type == "cuda" and device.index is not None:
         visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[device.index] if visible != [""] else str(device.index)

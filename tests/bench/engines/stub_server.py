@@ -43,6 +43,9 @@ class Stub:
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": self.options.model}]})
 
+    async def health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
     async def stats(self, request: web.Request) -> web.Response:
         return web.json_response(
             {"requests": len(self.times), "most": self.most, "refused": self.refused, "bodies": self.bodies,
@@ -155,7 +158,7 @@ async def _serve(options: argparse.Namespace) -> None:
     app = web.Application(client_max_size=2**30)
     app.add_routes(
         [
-            web.get("/v1/models", stub.models), web.get("/stats", stub.stats),
+            web.get("/v1/models", stub.models), web.get("/stats", stub.stats), web.get("/health", stub.health),
             web.post("/v1/chat/completions", stub.complete),
         ]
     )  # fmt: skip
@@ -163,7 +166,12 @@ async def _serve(options: argparse.Namespace) -> None:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", options.port)
     await site.start()
-    print(runner.addresses[0][1], flush=True)
+    port = runner.addresses[0][1]
+    if options.managed:
+        scratch = Path(options.managed["address"] + ".partial")
+        scratch.write_text(json.dumps({"port": port, "stop_ids": []}))
+        scratch.rename(options.managed["address"])
+    print(port, flush=True)
     await asyncio.Event().wait()
 
 
@@ -177,8 +185,16 @@ def main() -> None:
     parser.add_argument("--faults", default="{}")
     parser.add_argument("--replies", default="{}")
     parser.add_argument("--keep", action="store_true", help="remember the bodies for /stats")
+    parser.add_argument("--refuse", default="", help="why a managed server refuses its task")
+    parser.add_argument("--managed", action="store_true", help="key and place of the address come as a line of input")
+    options = parser.parse_args()
+    options.managed = json.loads(sys.stdin.readline()) if options.managed else {}
+    if refusal := options.managed and options.refuse:
+        Path(options.managed["address"]).write_text(json.dumps({"refused": refusal}))
+        return
+    options.key = options.managed.get("key", options.key)
     threading.Thread(target=_end_with_input, daemon=True).start()
-    asyncio.run(_serve(parser.parse_args()))
+    asyncio.run(_serve(options))
 
 
 if __name__ == "__main__":

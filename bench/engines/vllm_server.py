@@ -1,0 +1,105 @@
+"""vLLM's own OpenAI-compatible server on one checkpoint: the program (``bench.engines.serving`` starts and asks it).
+
+It listens on loopback, answers whoever knows the run's random key, and ends with its parent. The first line of its
+standard input describes the task; where it listens, or why it never will, it writes to the task's ``address``.
+"""
+
+import vold  # isort: skip  # first: it lets torchvision be imported beside a CPU build of torch
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vold.config import VLLMExecution
+from vold.files import write_whole
+from vold.rollout.vllm import check_platform, fit_process, worker_extension
+
+assert vold.__doc__
+
+MODEL = "model"
+"""The name under which the checkpoint is served."""
+
+
+def main() -> None:
+    """Serve until standard input closes, or the engine ends."""
+    task = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    address = Path(task["address"])
+    os.environ["VLLM_API_KEY"] = task["key"]
+    try:
+        arguments = _arguments(task)
+        stop_ids, banned_ids = vocabulary(Path(task["checkpoint"]))
+    except ValueError as error:
+        return write_whole(address, json.dumps({"refused": str(error)}))
+    import uvloop
+
+    uvloop.run(_serve(arguments, address, stop_ids, banned_ids))
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.killpg(os.getpgid(0), signal.SIGKILL)  # the engine's process, too
+
+
+def vocabulary(checkpoint: Path) -> tuple[list[int], list[int]]:
+    """(ids that end a completion, ids that must never be drawn) of a checkpoint, without loading its weights."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    from vold.models.language_model import banned_ids, stop_ids
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    rows = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config().vocab_size
+    listed = (checkpoint / "generation_config.json").exists()
+    generation = GenerationConfig.from_pretrained(checkpoint) if listed else GenerationConfig()
+    return list(stop_ids(tokenizer, generation)), list(banned_ids(tokenizer, rows))
+
+
+def _arguments(task: Mapping[str, Any]) -> Any:
+    """vLLM's parsed command line. Raises ValueError where vLLM is absent or built for another device."""
+    settings, checkpoint = VLLMExecution.model_validate(task["settings"]), Path(task["checkpoint"])
+    check_platform(task["device"])
+    on_cpu = fit_process(checkpoint)
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    line = [
+        "--model", str(checkpoint), "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", "0",
+        "--dtype", task["dtype"], "--load-format", "safetensors", "--generation-config", "vllm",
+        "--chat-template-content-format", "openai", "--max-num-seqs", str(task["max_batch"]),
+        "--gpu-memory-utilization", str(settings.memory_share), "--limit-mm-per-prompt", '{"video": 0}',
+        "--worker-extension-cls", worker_extension(), "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    if settings.max_length is not None:
+        line += ["--max-model-len", str(settings.max_length)]
+    if on_cpu if settings.eager is None else settings.eager:
+        line.append("--enforce-eager")
+    if (cache := settings.cache_bytes(on_cpu)) is not None:
+        line += ["--kv-cache-memory-bytes", str(cache)]
+    if task["pixel_limits"]:
+        low, high = task["pixel_limits"]
+        line += ["--mm-processor-kwargs", json.dumps({"size": {"shortest_edge": low, "longest_edge": high}})]
+    arguments: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(line)
+    validate_parsed_serve_args(arguments)
+    return arguments
+
+
+async def _serve(arguments: Any, address: Path, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:
+    from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
+    from vllm.entrypoints.launchers.launcher import setup_server
+
+    place, socket = setup_server(arguments, reuse_port=False)
+    async with build_async_engine_client(arguments) as engine:
+        await engine.collective_rpc("vold_ban", args=(banned_ids,))
+        ending = build_and_serve(engine, place, socket, arguments)
+        write_whole(address, json.dumps({"port": socket.getsockname()[1], "stop_ids": stop_ids}))
+        ended = await ending
+    await ended
+
+
+if __name__ == "__main__":
+    main()
