@@ -387,6 +387,33 @@ def bridge_vlmeval(
     cli_bridge.vlmeval(predictions, benchmark, records, mode, cot, trust_responses, out)
 
 
+@bridge_app.command("lm-eval")
+def bridge_lm_eval(
+    model: Annotated[str, typer.Option(help="A checkpoint directory, or smallworld/NAME.")],
+    data: Annotated[Path, typer.Option(help="Directory with the records of GSM8K, MATH-500 and AIME 2024.")],
+    tasks: Annotated[str, typer.Option(help="Some of gsm8k, math500 and aime24.")] = "gsm8k,math500,aime24",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="This many problems of each, the same for every model.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
+    prompt: Annotated[str, typer.Option(help="Name of the prompt template.")] = "boxed",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the result \\[default: results/lm_eval/MODEL].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Text-only regression through lm-eval's API on our engines: did training hurt the text side?"""
+    from bench import cli_bridge
+
+    asked = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
+    chosen = [name for name in tasks.split(",") if name]
+    cli_bridge.lm_eval(model, chosen, data, asked, seed, {"device": device, "threads": threads}, out, as_json)
+
+
 @smallworld_app.command("build")
 def smallworld_build(
     out: Annotated[

@@ -1,7 +1,11 @@
 """``vold-bench bridge``: other suites' scorers and tasks beside ours."""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -10,11 +14,14 @@ from bench.benchmarks import BENCHMARKS
 from bench.bridges.reasons import MEANING
 from bench.bridges.vlmeval import Comparison, compare
 from bench.cli_score import problems_of
+from bench.datasets import SMALLWORLD
 from bench.errors import ConfigurationError
+from bench.json_output import print_json
 from bench.matrix.source import nearest
 from bench.official import Prediction
 from bench.predictions import read_predictions
 from bench.records import Problem, Verdict
+from bench.report.numbers import interval, percent
 from bench.scoring import Mode, score_predictions
 from vold.files import write_whole
 
@@ -37,6 +44,70 @@ def vlmeval(
         result = {**compared.to_json(), "predictions": str(place)}
         write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     _show(compared)
+
+
+def lm_eval(
+    model: str,
+    tasks: Sequence[str],
+    data: Path,
+    asked: Mapping[str, Any],
+    seed: int,
+    execution: Mapping[str, Any],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run text-only tasks through lm-eval on our engine; publish and print a result like that of ``eval``."""
+    os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")  # before lm-eval is imported
+    os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
+    if find_spec("lm_eval") is None:
+        raise ConfigurationError("the bridge needs lm-eval; install it with `pip install 'vold-bench[lm-eval]'`")
+    from bench.bridges import text
+    from bench.bridges.lm_eval import evaluate_text
+    from bench.evaluation.config import EvalConfig
+    from bench.evaluation.selection import select
+    from vold.config import Execution
+
+    path = _checkpoint(model)
+    config = EvalConfig.model_validate({name: value for name, value in asked.items() if value is not None})
+    settings = Execution(**{name: value for name, value in execution.items() if value is not None})
+    sets = [text.read(name, data) for name in tasks]
+    place = out or Path("results") / "lm_eval" / path.name
+    evaluate_text(
+        config,
+        model=path,
+        selections=[select(found, config.limit, config.subset_seed) for found in sets],
+        out=place,
+        seed=seed,
+        execution=settings,
+    )
+    summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json({"out": place, **summary})
+        return
+    table = Table("task", Column("n", justify="right"), "% right, 95 % interval", "not read")
+    for name, part in summary["benchmarks"].items():
+        measure = next(iter(part["measures"].values()))
+        states = ", ".join(
+            f"{n} {state}" for state, n in part["states"].items() if n and state not in ("right", "wrong")
+        )
+        score = f"{percent(part['accuracy'])} {interval(measure['low'], measure['high'])}"
+        table.add_row(name, str(part["n"]), score, states or "none")
+    Console().print(table)
+    print(f"result: {place}")
+
+
+def _checkpoint(model: str) -> Path:
+    if model.startswith(SMALLWORLD):
+        from bench.smallworld import CHECKPOINTS, checkpoint_path
+
+        name = model.removeprefix(SMALLWORLD)
+        if name not in CHECKPOINTS:
+            raise ConfigurationError(f"--model {model}: unknown; {nearest(name, CHECKPOINTS)}")
+        return checkpoint_path(name)
+    path = Path(model).expanduser()
+    if not path.is_dir():
+        raise ConfigurationError(f"--model {model}: no such directory")
+    return path
 
 
 def _file(file: Path, benchmark: str, records: Path | None, mode: Mode) -> Inputs:

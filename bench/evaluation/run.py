@@ -53,7 +53,7 @@ def evaluate(
     provenance: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
-        "model": {"name": model.name, **_model(model)},
+        "model": {"name": model.name, **model_identity(model)},
     }
     _claim(run, provenance)
     problems = [problem for selection in selections for problem in selection.problems]
@@ -165,7 +165,7 @@ def _begin_anew(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def _model(path: Path) -> dict[str, str]:
+def model_identity(path: Path) -> dict[str, str]:
     """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
     files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
     if not any(file.suffix == WEIGHTS for file in files):

@@ -144,6 +144,8 @@ def _source(part: Part) -> dict[str, Any]:
     told = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary["split"]})
     if part.synthetic:
         return {"dataset_name": f"{part.task} (synthetic)", "source_type": "other", "additional_details": told}
+    if part.benchmark not in BENCHMARKS:  # a text-only set from a local file
+        return {"dataset_name": part.benchmark, "source_type": "other", "additional_details": told}
     if part.benchmark not in HUB:
         url = [REPOSITORIES[part.benchmark]]
         return {"dataset_name": part.benchmark, "source_type": "url", "url": url, "additional_details": told}
