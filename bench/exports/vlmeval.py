@@ -17,7 +17,7 @@ from bench.exports.evaluation import Evaluation, Part, Sample
 from bench.records import Problem
 
 if TYPE_CHECKING:
-    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell import Cell
 
 LONGEST_CELL = 32_767
 # What XML 1.0 has no place for.
@@ -74,10 +74,10 @@ class _Cells:
     def changed(self) -> dict[str, int]:
         return {name: self.counts[name] for name in ("characters_replaced", "cells_cut")}
 
-    def row(self, values: Iterable[Any]) -> "list[WriteOnlyCell]":
+    def row(self, values: Iterable[Any]) -> "list[Cell]":
         return list(self._cells(values))
 
-    def _cells(self, values: Iterable[Any]) -> "Iterator[WriteOnlyCell]":
+    def _cells(self, values: Iterable[Any]) -> "Iterator[Cell]":
         from openpyxl.cell import WriteOnlyCell
 
         for value in values:

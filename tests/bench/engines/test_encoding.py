@@ -71,7 +71,7 @@ def test_limits_change_the_grids_of_real_pictures_as_qwens_rule_says(
     pictures = [images / "2845.jpg", images / "2935.jpg", images / "621.jpg", *sorted(images.glob("*.jpg"))[:6]]
     pictures.append(benchmark_data / "logicvista" / "images" / "v1_220.png")
     seen: dict[Path, set[tuple[int, int]]] = {picture: set() for picture in pictures}
-    sizes = {}
+    sizes: dict[Path, tuple[int, int]] = {}
     for limits in LIMITS:
         preparer = EncodingPreparer(random_student, limits)
         for picture in pictures:
