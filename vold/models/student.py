@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from vold.images import Pixels
 from vold.models.encoder import EncodedPrompt, Encoder, Message
@@ -35,10 +36,28 @@ class Student(LanguageModel):
         return self.encoder.encode(messages, images)
 
     def visual_embeddings(self, pixels: Sequence[Pixels]) -> Tensor:
-        """What the vision tower makes of all these pictures: [visual tokens, hidden]."""
+        """What the vision tower makes of all these pictures: [visual tokens, hidden].
+
+        While nothing of the tower is trained it looks at a prompt's pictures once: rollouts and every micro-batch of
+        their training then read the same embeddings, which go when the pixels go.
+        """
+        if any(parameter.requires_grad for parameter in self.model.model.visual.parameters()):
+            return self._seen(pixels)
+        unseen = [item for item in pixels if item.values not in self._embeddings]
+        if unseen:
+            counts = [sum(self.encoder.visual_tokens(item)) for item in unseen]
+            for item, seen in zip(unseen, self._seen(unseen).split(counts), strict=True):
+                self._embeddings[item.values] = seen
+        return torch.cat([self._embeddings[item.values] for item in pixels])
+
+    def _seen(self, pixels: Sequence[Pixels]) -> Tensor:
         values = torch.cat([item.values for item in pixels]).to(self.device)
         grid = torch.cat([item.grid_thw for item in pixels]).to(self.device)
         return torch.cat(self.model.model.get_image_features(values, grid).pooler_output)
+
+    @cached_property
+    def _embeddings(self) -> WeakTensorKeyDictionary:
+        return WeakTensorKeyDictionary()
 
     def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
         """The model's own three axes (time, height, width) where there are pictures."""

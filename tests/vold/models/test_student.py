@@ -44,6 +44,38 @@ def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Stud
         assert len(student.visual_embeddings([prompt.pixels])) == sum(tokens)
 
 
+def test_a_frozen_tower_looks_once_at_the_pictures_of_a_prompt(
+    student_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, looks = load_student(student_path), list[int]()
+    tower = model.model.model.visual.forward
+
+    def counted(values: torch.Tensor, *args: object, **kwargs: object) -> object:
+        looks.append(len(values))
+        return tower(values, *args, **kwargs)
+
+    monkeypatch.setattr(model.model.model.visual, "forward", counted)
+    first, second = (
+        model.encode(chat(IMAGE, text(name)), [picture.resize(size)]).pixels
+        for name, size in (("a", (32, 16)), ("b", (48, 32)))
+    )
+    assert first is not None and second is not None
+    trained = model.visual_embeddings([first, second])
+    assert trained.requires_grad and trained.equal(model.visual_embeddings([first, second]))
+    assert looks == [len(first.values) + len(second.values)] * 2, "what is trained is computed anew"
+    looks.clear()
+    model.model.requires_grad_(False)
+    with torch.inference_mode():
+        alone = model.visual_embeddings([second])
+    together = model.visual_embeddings([first, second])
+    assert looks == [len(second.values), len(first.values)]
+    torch.testing.assert_close(together, trained.detach())
+    assert together[-len(alone) :].equal(alone) and not together.is_inference()
+    assert len(model._embeddings) == 2
+    del first, second
+    assert len(model._embeddings) == 0
+
+
 def test_pixels_are_those_of_the_image_processor(student: Student, picture: Image.Image) -> None:
     pixels = student.encode(chat(IMAGE), [picture]).pixels
     assert pixels is not None
