@@ -154,20 +154,35 @@ def _hits(
         yield from pictures.hits(picture_file(image, directory), where, distance)
 
 
-def clean_ids(file: Path, benchmark: str, problems: Iterable[Problem]) -> frozenset[str]:
-    """The problems that an audit found clean; raises ConfigurationError where it is of another benchmark or split."""
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a file of ``data audit`` says: ids of the problems that are clean, and of those that are not."""
+
+    benchmark: str
+    clean: frozenset[str]
+    hit: frozenset[str]
+
+
+def read_audit(file: Path) -> Audit:
+    """Raises ConfigurationError where ``file`` is no audit."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file}: not JSON ({error}); write it with `vold-bench data audit`") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("benchmark") != benchmark:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ConfigurationError(f"{file}: no audit; write it with `vold-bench data audit`")
+    return Audit(found["benchmark"], frozenset(found["clean"]), frozenset(hit["id"] for hit in found["hits"]))
+
+
+def clean_ids(file: Path, benchmark: str, problems: Iterable[Problem]) -> frozenset[str]:
+    """The problems that an audit found clean; raises ConfigurationError where it is of another benchmark or split."""
+    audit = read_audit(file)
+    if audit.benchmark != benchmark:
         raise ConfigurationError(f"{file}: no audit of {benchmark}; write it with `vold-bench data audit`")
-    clean = frozenset(found["clean"])
-    audited = clean | {hit["id"] for hit in found["hits"]}
-    unknown = sorted({problem.id for problem in problems} ^ audited)
+    unknown = sorted({problem.id for problem in problems} ^ (audit.clean | audit.hit))
     if unknown:
         raise ConfigurationError(
             f"{file}: is of other records ({len(unknown)} ids stand only there or here, first {unknown[0]!r}); "
             "audit the records that are scored"
         )
-    return clean
+    return audit.clean

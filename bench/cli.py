@@ -169,6 +169,9 @@ def evaluate(
     reports: Annotated[
         Path | None, typer.Option("--report", help="Also write a report page under this directory.")
     ] = None,
+    clean_of: Annotated[
+        list[Path] | None, typer.Option(help="A result of `data audit`: the page also scores the clean problems.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate checkpoints. Interrupted evaluations go on where they stood; finished ones are read again."""
@@ -187,7 +190,7 @@ def evaluate(
     if dry_run:
         cli_eval.dry_run(_store(store), request, as_json)
     else:
-        cli_eval.run(_store(store), request, cli_eval.Outputs(out, export, reports, as_json))
+        cli_eval.run(_store(store), request, cli_eval.Outputs(out, export, reports, as_json, clean_of or ()))
 
 
 @app.command()
@@ -361,7 +364,9 @@ def data_audit(
     distance: Annotated[
         int | None, typer.Option(min=0, max=32, help="Bits of 64 in which pictures alike may differ \\[default: 3].")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write hits and clean ids here, for `score --clean-of`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write hits and clean ids here, for --clean-of of `score` and `eval`.")
+    ] = None,
 ) -> None:
     """Find a benchmark's problems in training data: same or similar pictures, 13 words in a row."""
     from bench import cli_data

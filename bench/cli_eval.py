@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from bench.audit import read_audit
 from bench.benchmarks import BENCHMARKS
 from bench.datasets import SMALLWORLD
 from bench.errors import ConfigurationError
@@ -56,18 +57,26 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where else results go: copies of their files, other tools' forms, a page; JSON instead of tables."""
+    """Where else results go: copies of their files, other tools' forms, a page; JSON instead of tables.
+
+    clean_of: audits, whose clean problems the page scores beside all.
+    """
 
     out: Path | None = None
     export: Path | None = None
     reports: Path | None = None
     as_json: bool = False
+    clean_of: Sequence[Path] = ()
 
 
 def run(store: Store, request: Request, outputs: Outputs) -> None:
     """Evaluate every model, one after the other on a warm engine, then print and copy the results."""
     from bench.engines.factory import EnginePool
 
+    if outputs.clean_of and outputs.reports is None:
+        raise ConfigurationError("--clean-of: scores of clean problems stand on the page; ask for it with --report")
+    for file in outputs.clean_of:
+        read_audit(file)  # refused before anything is evaluated
     stages = plan(store, request)
     with EnginePool() as engines:
         for label, stage in stages.items():
@@ -83,7 +92,7 @@ def run(store: Store, request: Request, outputs: Outputs) -> None:
         # Evaluations of one checkpoint under other settings get pages of their own.
         ids = [stage.id for stage in stages.values()]
         name = ids[0] if len(ids) == 1 else f"eval-{digest(ids)[:12]}"
-        page = _report(results, list(stages), request, outputs.reports / name)
+        page = _report(results, list(stages), request, outputs.reports / name, outputs.clean_of)
     summaries = {label: results.summaries[label, request.seed] for label in stages}
     if outputs.as_json:
         found = [
@@ -287,11 +296,13 @@ def _copy(folders: Mapping[str, Path], outputs: Outputs) -> None:
             export(folder, outputs.export / below)
 
 
-def _report(results: MatrixResults, models: Sequence[str], request: Request, out: Path) -> Path:
+def _report(
+    results: MatrixResults, models: Sequence[str], request: Request, out: Path, clean_of: Sequence[Path]
+) -> Path:
     """The page of a matrix of arms that were not trained here."""
     from bench.report import build
 
-    analysis = Analysis(primary=Primary(over=tuple(request.sources)))
+    analysis = Analysis(primary=Primary(over=tuple(request.sources)), clean_of=tuple(map(str, clean_of)))
     arms = tuple(Arm(model, frozenset(("sft", "rl"))) for model in models)
     name = ", ".join(models)
     question = f"How many problems does {name} solve?" if len(models) == 1 else f"How many problems do {name} solve?"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -33,8 +34,8 @@ FILES = {
     "mmmu_pro": "outputs/*.jsonl",
     "logicvista": "results/*.csv",
 }
-PEER_ROWS = {"vlmevalkit": 2_500}
-"""It starts a process for each comparison, so it gets the first of the rows."""
+PEER_ROWS = {"math-verify": 2_500, "vlmevalkit": 2_500}
+"""They take long for each row, so that they get the first of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,32 @@ def math_verify() -> Scorer:
     return score
 
 
+def vlmevalkit() -> Scorer:
+    """Its functions in this process, without the process that it starts for each comparison; no judge model."""
+    import vlmeval  # noqa: F401
+
+    from bench.bridges.vlmeval import row_of
+    from bench.bridges.vlmeval_scorer import NoJudge, judge_of
+
+    def score(parts: Sequence[Rows]) -> tuple[int, int]:
+        judged = right = 0
+        for part in parts:
+            known = {problem.id: problem for problem in part.problems}
+            judge = judge_of(part.benchmark, cot=False)
+            for prediction in part.predictions:
+                with suppress(NoJudge), redirect_stdout(sys.stderr):
+                    right += judge(row_of(known[prediction.id], prediction))[1] or False
+                    judged += 1
+        return judged, right
+
+    return score
+
+
 SIDES: dict[str, Callable[[], Scorer]] = {
     "strict": lambda: ours("strict"),
     "official": lambda: ours("official"),
     "math-verify": math_verify,
+    "vlmevalkit": vlmevalkit,
 }
 
 

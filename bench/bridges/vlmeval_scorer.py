@@ -28,7 +28,7 @@ Finding = tuple[str, bool | None]
 """What VLMEvalKit extracted, and whether it is right; None: only a judge can tell."""
 
 
-class _NoJudge(Exception):
+class NoJudge(Exception):
     """VLMEvalKit asked a judge model."""
 
 
@@ -40,7 +40,7 @@ class _Stored:
 
     def generate(self, prompt: str, **settings: Any) -> str:
         if self.extraction is None:
-            raise _NoJudge
+            raise NoJudge
         return self.extraction
 
 
@@ -53,12 +53,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_seconds"], asked["cpu_seconds"]))
-    judge = _judge(asked["benchmark"], asked["cot"])
+    judge = judge_of(asked["benchmark"], asked["cot"])
     print(json.dumps({"network": network}), file=out, flush=True)
     for row in asked["rows"]:
         try:
             extracted, right = judge(row)
-        except _NoJudge:
+        except NoJudge:
             extracted, right = "", None
         print(json.dumps([extracted, right]), file=out, flush=True)
 
@@ -76,7 +76,7 @@ def _without_network() -> str:
     return "python sockets refused"
 
 
-def _judge(benchmark: str, cot: bool) -> Callable[[Row], Finding]:
+def judge_of(benchmark: str, cot: bool) -> Callable[[Row], Finding]:
     return {"mmmu_pro": _mmmu_pro(cot), "mathvision": _mathvision, "mathvista": _mathvista, "logicvista": _logicvista}[
         benchmark
     ]

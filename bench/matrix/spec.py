@@ -58,6 +58,10 @@ class Analysis(Strict):
     primary: Primary = Primary()
     contrasts: tuple[Contrast, ...] = ()
     correction: Literal["holm", "none"] = "holm"
+    clean_of: tuple[str, ...] = Field(
+        default=(),
+        description="results of `data audit`: scores on the clean problems beside all; from the file's place",
+    )
 
 
 class _Include(Strict):
@@ -136,8 +140,19 @@ def load_spec(path: Path) -> MatrixSpec:
     _check_arms(source, file, arms)
     return MatrixSpec(
         name=file.name, question=file.question, seeds=file.seeds, arms=tuple(arms), excluded=excluded,
-        axes={axis: tuple(names) for axis, names in file.axes.items()}, analysis=file.analysis, path=path,
+        axes={axis: tuple(names) for axis, names in file.axes.items()}, analysis=_analysis(source, file), path=path,
     )  # fmt: skip
+
+
+def _analysis(source: Source, file: _File) -> Analysis:
+    """With the audits' whole paths; a missing one is named now and not when everything is trained."""
+    places = [source.path.parent / name for name in file.analysis.clean_of]
+    for index, place in enumerate(places):
+        if not place.is_file():
+            source.fail(
+                ("analysis", "clean_of", index), f"{place}: no such file; write it with `vold-bench data audit`"
+            )
+    return file.analysis.model_copy(update={"clean_of": tuple(map(str, places))})
 
 
 def check_override(key: str) -> str | None:

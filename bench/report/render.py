@@ -16,7 +16,7 @@ from markupsafe import Markup
 from bench.report.model import ReportData, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
-CSV_TABLES = ("leaderboard", "contrasts", "families", "claims", "training", "arms")
+CSV_TABLES = ("leaderboard", "contrasts", "families", "clean", "claims", "training", "arms")
 SCHEMA = "vold-bench/report@1"
 
 

@@ -137,6 +137,17 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     assert part["prompt_tokens"] == sum(lengths[1:])
 
 
+def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_starts(
+    request_: Request, tmp_path: Path
+) -> None:
+    store, file = Store(tmp_path / "store"), tmp_path / "audit.json"
+    with pytest.raises(ConfigurationError, match="--report"):
+        cli_eval.run(store, request_, Outputs(clean_of=[file]))
+    with pytest.raises(ConfigurationError, match=r"audit\.json.*data audit"):
+        cli_eval.run(store, request_, Outputs(reports=tmp_path / "reports", clean_of=[file]))
+    assert not any(store.root.glob("eval-*"))
+
+
 def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     wrong = Request(request_.models, request_.data, request_.benchmarks, {"ids": ["q11"]}, 0, {})

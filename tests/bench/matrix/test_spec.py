@@ -90,6 +90,16 @@ def test_a_mistake_is_answered_with_line_column_and_the_nearest_name(tmp_path, o
         assert word in message
 
 
+def test_audits_lie_beside_the_matrix_file_and_a_missing_one_is_named_before_anything_runs(tmp_path):
+    text = MATRIX.replace("analysis:\n", "analysis:\n  clean_of: [audits/mathvision.json]\n")
+    assert text != MATRIX
+    message = refusal(tmp_path, text)
+    assert message.startswith(f"m.yaml:{line_of(text, 'clean_of')}:") and "no such file" in message
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "mathvision.json").touch()
+    assert load_spec(tmp_path / "m.yaml").analysis.clean_of == (str(tmp_path / "audits" / "mathvision.json"),)
+
+
 def test_two_axes_may_not_set_the_same_thing(tmp_path):
     text = MATRIX.replace("mismatch: {sft.traces: other_model}", "mismatch: {rl.distill.weight: 1}")
     assert "'rl.distill.weight' is set twice" in refusal(tmp_path, text)

@@ -49,6 +49,7 @@ class Analysis:
     contrasts: tuple[Contrast, ...]
     primary: Primary = field(default_factory=Primary)
     correction: Any = "holm"
+    clean_of: tuple[str, ...] = ()
 
 
 @dataclass
