@@ -102,10 +102,9 @@ def describe(error: BaseException) -> str:
 
 def classify(error: BaseException) -> ErrorClass:
     """The class of any exception that ended a stage."""
-    names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, VoldBenchError):
         return error.error_class
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return ErrorClass.OUT_OF_MEMORY
     if is_disk_full(error) or isinstance(error, ConnectionError | TimeoutError):
         return ErrorClass.INFRASTRUCTURE
@@ -116,6 +115,12 @@ def classify(error: BaseException) -> ErrorClass:
     if isinstance(error, ValueError) and raised_here(error):
         return ErrorClass.CONFIGURATION
     return ErrorClass.FAILED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or a GPU (torch's error is known by its name, or by its text on CPUs)."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in str(error)
 
 
 def raised_here(error: BaseException) -> bool:

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.engines import Answer, Ask, Reading, Reply, Settings
 from bench.engines.factory import EnginePool
+from bench.evaluation.config import EvalConfig
 from bench.prompts import Part
+from vold.config import Execution
 
 
 def say_answer(ask: Ask, seed: int) -> Reply:
@@ -54,7 +57,7 @@ class StubPool(EnginePool):
         super().__init__()
         self.build = build
 
-    def engine(self, *settings: Any) -> Any:
+    def engine(self, config: EvalConfig, model: Path, execution: Execution) -> Any:
         if self._engine is None:
             self._engine = self.build()
         return self._engine

@@ -88,6 +88,7 @@ class EvaluationExecution(Strict):
     ahead_items: int = Field(default=256, ge=1, description="prompts prepared and not yet taken by the engine")
     ahead_mib: int = Field(default=2048, ge=1, description="memory of these")
     restarts: int = Field(default=2, ge=0, description="fresh engines in a row that answer nothing new before it fails")
+    memory_share: float = Field(default=0.9, gt=0, le=1, description="of a GPU's memory, for vLLM in this process")
     hang_seconds: float = Field(default=1800, gt=0, description="without a step or an answer, then the process ends")
     accept_missing: bool = Field(default=False, description="a result although the engine left responses out")
 

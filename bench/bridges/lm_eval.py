@@ -139,7 +139,7 @@ def evaluate_text(
     Returns lm-eval's own results by task. Raises ModelError (no checkpoint), ConfigurationError and EngineError.
     """
     identity = {"name": model.name, **model_identity(model)}
-    engine = build(config.engine, model, execution, config.pixel_limits)
+    engine = build(config, model, execution)
     try:
         lm = EngineLM(engine, config.group_size, seed)
         tasks = [task(selection, config) for selection in selections]

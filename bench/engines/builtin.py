@@ -1,16 +1,20 @@
 """The builtin engine: a checkpoint in this process, decoded in batches with a KV cache."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import gc
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.engines.base import Answer, Ask, Reading, Reply, Settings
 from bench.engines.encoding import EncodingPreparer
+from bench.errors import is_out_of_memory
 from bench.prompts import Part
 from vold.config import Execution
 from vold.models import Student, load_student
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
+from vold.rollout.proof import fingerprint
 from vold.training.runtime import prepare
 
 
@@ -36,10 +40,30 @@ class Builtin:
     def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
         sampling = Sampling(settings.max_tokens, settings.temperature, self.student.stop_ids, self.student.banned_ids)
         for group in groups:
-            requests = [RolloutRequest.of(ask.prepared, ask.seeds) for ask in group]
-            for ask, completions in zip(group, self.engine.generate(requests, sampling), strict=True):
-                replies = [self._reply(completion) for completion in completions]
-                yield Answer(ask.place, replies, *self.preparer.sizes(ask.prepared))
+            while not (yield from self._answered(group, sampling)):
+                self._release_memory()
+
+    def _answered(self, group: Sequence[Ask], sampling: Sampling) -> Generator[Answer, None, bool]:
+        """Answers ``group``; False, with batches of half the size from now on, where memory ran out on the way."""
+        requests = [RolloutRequest.of(ask.prepared, ask.seeds) for ask in group]
+        sizes = [self.preparer.sizes(ask.prepared) for ask in group]
+        try:
+            for (number, sample), completion in self.engine.stream(requests, sampling):
+                yield Answer(group[number].place, [self._reply(completion)], *sizes[number], first=sample)
+        except (MemoryError, RuntimeError) as error:
+            together = min(self.engine.max_batch, sum(len(ask.seeds) for ask in group))
+            if not is_out_of_memory(error) or together == 1:
+                raise
+            self.engine.max_batch = together // 2
+            return False
+        return True
+
+    def _release_memory(self) -> None:
+        import torch
+
+        gc.collect()
+        if self.student.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def read(self, parts: Sequence[Part]) -> Reading | None:
         return self.preparer.read(parts)
@@ -54,7 +78,22 @@ class Builtin:
             "versions": versions,
             "device": self.student.model.device.type,
             "dtype": str(self.student.model.dtype).removeprefix("torch."),
+            "batch": self.engine.max_batch,
         }
+
+    def swap(self, model: Path) -> bool:
+        """The tensors of ``model`` are copied into the student's own, and their checksums are compared."""
+        own = self.student.model.state_dict()
+        given = load_student(model, dtype=self.student.model.dtype).model.state_dict()
+        if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in given.items()}:
+            return False
+        for name, tensor in given.items():
+            own[name].copy_(tensor)
+        if any(fingerprint(own[name]) != fingerprint(tensor) for name, tensor in given.items()):
+            return False
+        self.student = self.engine.model = replace(self.student, path=model)
+        self.preparer = self.preparer.of(model)
+        return True
 
     def close(self) -> None:
         """It has nothing to close."""

@@ -30,6 +30,10 @@ class EncodingPreparer:
                 check_grid(picture, grid, processor.patch_size, processor.merge_size, self.pixel_limits)
         return prompt
 
+    def of(self, path: Path) -> "EncodingPreparer":
+        """The same for another checkpoint."""
+        return type(self)(path, self.pixel_limits, self.thinking)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.pixel_limits, self.thinking)
 
@@ -49,6 +53,10 @@ class EncodingPreparer:
     def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
         """(tokens of the prompt, positions of pictures among them)."""
         return len(prompt.ids), prompt.ids.count(self._encoder.image_token_id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion, without special tokens."""
+        return self._encoder.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @cached_property
     def _encoder(self) -> Encoder:

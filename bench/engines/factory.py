@@ -4,11 +4,14 @@ import hashlib
 import importlib.util
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.engines.base import Engine, Swappable
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS
+
+if TYPE_CHECKING:
+    from bench.evaluation.config import EvalConfig
 
 EngineName = Literal["auto", "builtin", "vllm"]
 IN_PROCESS = frozenset({"builtin", "vllm"})
@@ -32,21 +35,15 @@ def gpu_present() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def build(
-    name: str,
-    model: Path,
-    execution: Execution,
-    pixel_limits: tuple[int, int] | None,
-    thinking: bool | None = None,
-) -> Engine:
+def build(config: "EvalConfig", model: Path, execution: Execution) -> Engine:
     """A fresh engine over ``model``. Raises ModelError where there is no checkpoint, EngineError if it cannot start."""
-    if name == "vllm":
+    if config.engine == "vllm":
         from bench.engines.vllm import VLLM
 
-        return VLLM(model, execution, pixel_limits, thinking)
+        return VLLM(model, execution, config.pixel_limits, config.thinking)
     from bench.engines.builtin import Builtin  # torch and transformers, only when something is to be answered
 
-    return Builtin(model, execution, pixel_limits, thinking)
+    return Builtin(model, execution, config.pixel_limits, config.thinking)
 
 
 class EnginePool:
@@ -66,16 +63,9 @@ class EnginePool:
     def __exit__(self, *error: object) -> None:
         self.drop()
 
-    def engine(
-        self,
-        name: str,
-        model: Path,
-        execution: Execution,
-        pixel_limits: tuple[int, int] | None,
-        thinking: bool | None = None,
-    ) -> Engine:
+    def engine(self, config: "EvalConfig", model: Path, execution: Execution) -> Engine:
         """As ``build``, warm where that can be."""
-        form = _form(model, name, execution.model_dump_json(), pixel_limits, thinking)
+        form = _form(config, model, execution)
         if self._engine is not None and form == self._form:
             if model == self._model:
                 return self._engine
@@ -83,7 +73,7 @@ class EnginePool:
                 self._model = model
                 return self._engine
         self.drop()
-        self._engine = build(name, model, execution, pixel_limits, thinking)
+        self._engine = build(config, model, execution)
         self._form, self._model = form, model
         return self._engine
 
@@ -94,8 +84,9 @@ class EnginePool:
             engine.close()
 
 
-def _form(model: Path, *settings: object) -> str:
+def _form(config: "EvalConfig", model: Path, execution: Execution) -> str:
     """Hash of all that an engine is built from, except weights."""
+    settings = (config.engine, config.pixel_limits, config.thinking, execution.model_dump_json())
     total = hashlib.sha256(repr(settings).encode())
     for file in sorted(model.glob("*")):
         if file.suffix in MODEL_SUFFIXES - {WEIGHTS} and file.name not in _HISTORY:

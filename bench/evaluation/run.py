@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from bench.engines.factory import IN_PROCESS, EnginePool
@@ -115,19 +116,18 @@ class _Work:
         return f"{len(self.log)} responses are kept in {self.log.path}: run again to ask for the others alone"
 
     def _pass(self, pool: EnginePool) -> None:
-        engine = pool.engine(
-            self.config.engine, self.model, self.execution, self.config.pixel_limits, self.config.thinking
-        )
+        engine = pool.engine(self.config, self.model, self.execution)
         if not (self.run / "prompts.json").exists():
             first = [selection.problems[0] for selection in self.selections]
             _write_json(self.run / "prompts.json", shown(engine, self.config, first))
-        used = Used(self.run / "engine.json")
+        used, lock = Used(self.run / "engine.json"), Lock()
 
         def take(asked: Asked) -> None:
-            used.note(engine.about())
-            if self.log.add(asked):
-                self.board.add(asked)
-            self.progress(len(self.log), self.total, self.board.metrics())
+            with lock:  # what cannot be asked may come from the thread that prepares
+                used.note(engine.about())
+                if self.log.add(asked):
+                    self.board.add(asked)
+                self.progress(len(self.log), self.total, self.board.metrics())
 
         asking = Asking(engine, self.config, self.selections, self.log, self.seed, take)
         # Servers are bounded by timeouts of their own.

@@ -1,5 +1,6 @@
 """Fixtures of the suite's tests."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,4 +85,27 @@ def random_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Ten MathVision records without pictures."""
+    root = tmp_path / "texts"
+    root.mkdir()
+    rows = [
+        {"id": str(number), "question": f"What is {number} modulo 7?", "options": [], "answer": str(number % 7),
+         "image": "absent.png", "level": 1, "subject": "counting"}
+        for number in range(10)
+    ]  # fmt: skip
+    (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture
+def no_model(tmp_path: Path) -> Path:
+    """A directory that is taken for a checkpoint by all who do not load it."""
+    path = tmp_path / "no_model"
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(b"")
     return path

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from vold.alive import beat
 from vold.models.language_model import LanguageModel
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.cache import GrowingLayer
@@ -31,19 +32,22 @@ class BuiltinEngine:
         self.model = model
         self.max_batch = max_batch
 
-    @torch.inference_mode()
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
         """One completion per seed of each request; raises ValueError for an empty prompt."""
+        done = dict(self.stream(requests, sampling))
+        return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
+
+    @torch.inference_mode()
+    def stream(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[tuple[Slot, Completion]]:
+        """The same by (request, sample), a batch at a time."""
         if any(not request.prompt_ids for request in requests):
             raise ValueError("a rollout request without a prompt")
         if not requests:
-            return []
+            return
         longest = max(len(request.prompt_ids) for request in requests) + sampling.max_new_tokens
         decoder = decoder_of(self.model, longest)
-        done: dict[Slot, Completion] = {}
         for slots in self._batches(requests):
-            done.update(zip(slots, self._decode(requests, slots, sampling, decoder), strict=True))
-        return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
+            yield from zip(slots, self._decode(requests, slots, sampling, decoder), strict=True)
 
     def sync(self, weights: Weights) -> SyncProof:
         """Nothing to hand over: the tensors are the trainer's own."""
@@ -96,6 +100,7 @@ class BuiltinEngine:
         for step in range(sampling.max_new_tokens):
             drawn = uniforms.at(step, rows.cpu().numpy()) if uniforms else None
             ids, chosen = draw(state.logits, drawn, sampling.temperature, bias)
+            beat()
             tokens[rows, step], logprobs[rows, step] = ids, chosen
             ended = torch.isin(ids, stops)
             if ended.any():

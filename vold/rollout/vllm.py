@@ -3,18 +3,24 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from vold.alive import beat
 from vold.config import VLLMExecution
 from vold.images import Pixels
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Reading, SyncProof, Weights, drawable, prove
 
+Key = TypeVar("Key")
+_END: Any = object()
+_IDLE_SECONDS = 0.002
 _EXTENSION = "vold.rollout.vllm_worker.WorkerExtension"
 # The engine in the same process: weights pass as tensors, not as messages. Threads are the caller's matter.
 _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -47,15 +53,51 @@ class VLLMEngine:
         self._image_id: int | None = getattr(config.hf_config, "image_token_id", None)
         self._merge: int = getattr(getattr(config.hf_config, "vision_config", None), "spatial_merge_size", 1)
         self._banned: tuple[int, ...] = ()
+        # Twice what is decoded together: whatever ends has a successor that waits inside.
+        self._room, self._names = 2 * max_batch, count()
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
         """One completion per seed of each request; raises ValueError for a request that does not fit."""
         for request in requests:
-            self._check(request, sampling)
+            self.check(request, sampling)
+        done = {(number, place): completion for number, place, completion in self.stream(requests, sampling)}
+        return [[done[number, place] for place in range(len(r.seeds))] for number, r in enumerate(requests)]
+
+    def stream(
+        self, requests: Iterable[RolloutRequest | None], sampling: Sampling
+    ) -> Iterator[tuple[int, int, Completion]]:
+        """(number of the request, number of its seed, completion), each as it ends.
+
+        Requests are drawn as there is room, while others run; None among them says that no further one is ready yet.
+        Each must fit (see ``check``). What still runs when the iteration is given up is aborted.
+        """
         self._ban(sampling.banned_ids)
-        prompts = [(prompt, seed) for r in requests for prompt in [self._prompt(r)] for seed in r.seeds]
-        outputs = iter(self._run([(prompt, _parameters(sampling, seed)) for prompt, seed in prompts]))
-        return [[_completion(next(outputs)) for _ in request.seeds] for request in requests]
+
+        def work() -> Iterator[tuple[tuple[int, int], dict[str, Any], Any] | None]:
+            numbers = count()
+            for request in requests:
+                if request is None:
+                    yield None
+                    continue
+                number, prompt = next(numbers), self._prompt(request)
+                for place, seed in enumerate(request.seeds):
+                    yield (number, place), prompt, _parameters(sampling, seed)
+
+        for (number, place), output in self._run(work()):
+            yield number, place, _completion(output)
+
+    def check(self, request: RolloutRequest, sampling: Sampling) -> None:
+        """Raises ValueError for a request that does not fit."""
+        if not request.prompt_ids:
+            raise ValueError("a rollout request without a prompt")
+        if request.pixels is not None:
+            self._placeholders(request.prompt_ids, request.pixels)
+        needed = len(request.prompt_ids) + sampling.max_new_tokens
+        if needed > self._max_length:
+            raise ValueError(
+                f"a prompt of {len(request.prompt_ids)} tokens and {sampling.max_new_tokens} new ones need {needed} "
+                f"positions; vLLM has {self._max_length}: raise execution.vllm.max_length or lower max_new_tokens"
+            )
 
     def sync(self, weights: Weights) -> SyncProof:
         """Hand over the weights and compare what is read back; raises SyncError."""
@@ -90,16 +132,6 @@ class VLLMEngine:
             self._llm.llm_engine.engine_core.shutdown()
             del self._llm
             cleanup_dist_env_and_memory()
-
-    def _check(self, request: RolloutRequest, sampling: Sampling) -> None:
-        if not request.prompt_ids:
-            raise ValueError("a rollout request without a prompt")
-        needed = len(request.prompt_ids) + sampling.max_new_tokens
-        if needed > self._max_length:
-            raise ValueError(
-                f"a prompt of {len(request.prompt_ids)} tokens and {sampling.max_new_tokens} new ones need {needed} "
-                f"positions; vLLM has {self._max_length}: raise execution.vllm.max_length or lower max_new_tokens"
-            )
 
     def _prompt(self, request: RolloutRequest) -> dict[str, Any]:
         """The prompt as vLLM's own processor would hand it to the engine: the same ids, the same pixels."""
@@ -138,19 +170,40 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        (output,) = self._run([(self._prompt(RolloutRequest(probe.ids, (), probe.pixels)), parameters)])
+        prompt = self._prompt(RolloutRequest(probe.ids, (), probe.pixels))
+        ((_, output),) = self._run(iter([(None, prompt, parameters)]))
         rows = zip(output.prompt_logprobs[1:], probe.ids[1:], strict=True)
         return drawable(probe.ids, [row[token].logprob for row, token in rows], self._banned)
 
-    def _run(self, work: Sequence[tuple[dict[str, Any], Any]]) -> list[Any]:
-        """vLLM's outputs in the order of ``work``."""
-        engine, done = self._llm.llm_engine, {}
+    def _run(self, work: Iterator[tuple[Key, dict[str, Any], Any] | None]) -> Iterator[tuple[Key, Any]]:
+        """vLLM's outputs under the keys of ``work`` (key, prompt, parameters), as they end."""
+        engine, running, drained = self._llm.llm_engine, {}, False
         try:
-            for number, (prompt, parameters) in enumerate(work):
-                engine.add_request(str(number), dict(prompt), parameters)
-            while engine.has_unfinished_requests():
-                done.update({output.request_id: output for output in engine.step() if output.finished})
-            return [done[str(number)] for number in range(len(work))]
+            while True:
+                while not drained and len(running) < self._room and (item := next(work, _END)) is not None:
+                    if item is _END:
+                        drained = True
+                        break
+                    key, prompt, parameters = item
+                    name = str(next(self._names))
+                    self._guarded(engine.add_request, name, dict(prompt), parameters)
+                    running[name] = key
+                if running:
+                    outputs = self._guarded(engine.step)
+                    beat()
+                    yield from ((running.pop(output.request_id), output) for output in outputs if output.finished)
+                elif drained:
+                    return
+                else:
+                    time.sleep(_IDLE_SECONDS)
+        finally:
+            if running:
+                with suppress(Exception):  # it may be broken already
+                    engine.abort_request(list(running))
+
+    def _guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
         except Exception as error:
             raise EngineError(f"vLLM failed while generating: {type(error).__name__}: {error}") from error
 

@@ -1,0 +1,63 @@
+"""Work drawn in a thread of its own, so that an engine goes on while the next item is being prepared."""
+
+from collections.abc import Iterable, Iterator
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+_END = object()
+
+
+class Feed(Generic[Item]):
+    """Draws from ``items`` while it is entered, at most ``ahead`` of them; iterating never waits for one.
+
+    Iteration yields None where no item is ready, ends with the items, and raises what drawing them raised.
+    """
+
+    def __init__(self, items: Iterable[Item], ahead: int) -> None:
+        self._items = items
+        self._queue: Queue[object] = Queue(ahead)
+        self._left = Event()
+        self._thread = Thread(target=self._draw, name="feed", daemon=True)
+
+    def __enter__(self) -> "Feed[Item]":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Returns when the item that is being prepared is done with."""
+        self._left.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Item | None]:
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                yield None
+                continue
+            if item is _END:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item  # type: ignore[misc]
+
+    def _draw(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    return
+            self._put(_END)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: object) -> bool:
+        """False when nobody wants it any more."""
+        while not self._left.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False

@@ -1,0 +1,102 @@
+"""vLLM in this process: requests are added while others run, and each sample comes back when it ends."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from bench.engines.base import Answer, Ask, Reading, Reply, Settings
+from bench.engines.encoding import EncodingPreparer
+from bench.engines.feeding import Feed
+from bench.engines.vllm_server import vocabulary
+from bench.prompts import Part
+from vold.config import Execution
+from vold.models import load_student
+from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
+from vold.rollout.proof import SyncError, weights_of
+from vold.rollout.vllm import VLLMEngine
+from vold.training.runtime import precision, prepare
+
+_AHEAD = 64
+
+
+class VLLM:
+    """Answers with a checkpoint that vLLM loads itself; raises ModelError, EngineError, ValueError naming the extra.
+
+    A sample is a request of its own: its prompt's keys and pictures are computed once and shared, and it is logged
+    when it ends, not when the longest of its item does.
+    """
+
+    grouped = False
+
+    def __init__(
+        self,
+        path: Path,
+        execution: Execution,
+        pixel_limits: tuple[int, int] | None = None,
+        thinking: bool | None = None,
+    ) -> None:
+        self.execution = execution
+        self.preparer = EncodingPreparer(path, pixel_limits, thinking)
+        self.stop_ids, self.banned_ids = map(tuple, vocabulary(path))
+        settings = execution.vllm.model_copy(update={"memory_share": execution.evaluation.memory_share})
+        self.device = prepare(execution)
+        self.engine = VLLMEngine(
+            path, settings, device=self.device, dtype=execution.dtype, max_batch=execution.rollout_batch
+        )
+
+    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+        sampling = Sampling(settings.max_tokens, settings.temperature, self.stop_ids, self.banned_ids)
+        refused: deque[Answer] = deque()
+        running: list[tuple[int, tuple[int, int]]] = []  # place and sizes of each request
+
+        def requests(asks: Iterable[Ask | None]) -> Iterator[RolloutRequest | None]:
+            for ask in asks:
+                if ask is None:
+                    yield None
+                    continue
+                request = RolloutRequest.of(ask.prepared, ask.seeds)
+                try:
+                    self.engine.check(request, sampling)
+                except ValueError as error:
+                    refused.append(Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds)))
+                    continue
+                running.append((ask.place, self.preparer.sizes(ask.prepared)))
+                yield request
+
+        with Feed(chain.from_iterable(groups), _AHEAD) as asks:
+            for number, sample, completion in self.engine.stream(requests(asks), sampling):
+                while refused:
+                    yield refused.popleft()
+                place, sizes = running[number]
+                yield Answer(place, [self._reply(completion)], *sizes, first=sample)
+            yield from refused
+
+    def read(self, parts: Sequence[Part]) -> Reading | None:
+        return self.preparer.read(parts)
+
+    def about(self) -> dict[str, Any]:
+        import torch
+        import transformers
+        import vllm
+
+        versions = {"vllm": vllm.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+        return {"name": "vllm", "versions": versions, "device": self.device.type, "dtype": self.execution.dtype}
+
+    def swap(self, model: Path) -> bool:
+        """The weights' checksums, every linear layer and the log-probabilities of a text and a picture are compared."""
+        try:
+            with precision(self.execution, self.device):
+                weights = weights_of(load_student(model))
+            self.engine.sync(weights)
+        except (SyncError, EngineError):
+            return False
+        self.preparer = self.preparer.of(model)
+        return True
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _reply(self, completion: Completion) -> Reply:
+        return Reply(self.preparer.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)

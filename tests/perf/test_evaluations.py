@@ -1,0 +1,32 @@
+"""The programs that kill, scale and time evaluations, at a small size."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perf.eval_scale import SAMPLES, measure
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_five_evaluations_killed_at_random_moments_lose_nothing_and_end_with_the_same_tables() -> None:
+    command = [sys.executable, "-m", "perf.kill_evaluations", "--kills", "5", "--items", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    kills = re.match(r"(\d+) kills \((\d+) with a part of the 32 responses", done.stdout)
+    assert kills is not None and int(kills[1]) >= 5
+
+
+@pytest.mark.slow
+def test_the_harness_stays_small_and_imports_no_torch() -> None:
+    small, large = measure(50 * SAMPLES), measure(500 * SAMPLES)
+    assert not large["torch"]
+    assert large["peak_mb"] < 300
+    assert large["peak_mb"] - small["peak_mb"] < 60, json.dumps([small, large])
