@@ -1,5 +1,6 @@
 """``vold-bench eval``: checkpoints on some benchmarks, in the store and the tables of the matrices."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,12 +112,13 @@ def plan(store: Store, request: Request) -> dict[str, Stage]:
         f"data.{name}": materials.problems(name, source, Where("--data")) for name, source in request.sources.items()
     }
     stages = {}
+    blind = " (blind)" if (request.settings or {}).get("blind") else ""
     for label, model in labels(request.models).items():
         found = {"model": _model(materials, model), **data}
         missing = [item.absent for item in found.values() if item.absent]
         if missing:
             raise ConfigurationError("\n".join(missing))
-        stages[label] = _stage(found, dict(request.settings or {}), request.seed, request.execution or {})
+        stages[label + blind] = _stage(found, dict(request.settings or {}), request.seed, request.execution or {})
     if (request.settings or {}).get("ids"):
         _chosen(next(iter(stages.values())), store)  # refuses an unknown id before anything starts
     return stages
@@ -287,7 +289,7 @@ def _results(stages: Mapping[str, Stage], store: Store, seed: int) -> MatrixResu
 def _copy(folders: Mapping[str, Path], outputs: Outputs) -> None:
     """The files of several models go into directories of their labels."""
     for label, folder in folders.items():
-        below = "" if len(folders) == 1 else label.replace("/", "-")
+        below = "" if len(folders) == 1 else re.sub(r"[^\w.-]+", "-", label)
         if outputs.out is not None:
             shutil.copytree(folder, outputs.out / below, dirs_exist_ok=True)
         if outputs.export is not None:

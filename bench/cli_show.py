@@ -52,8 +52,7 @@ def _show(console: Console, result: Result, shown: Shown) -> None:
     dataset = result.summary["benchmarks"][shown.benchmark]["dataset"]
     console.print(Rule(Text(f"{dataset} {printable(shown.id)}"), align="left"))
     config = result.summary["config"]
-    what = f"{config['template']}{', blind' if config['blind'] else ''}"
-    _line(console, "result", f"{result.label}, {what}")
+    _line(console, "result", f"{result.label}, {config['template']}")
     _record(console, shown.problem)
     for picture in shown.pictures:
         _line(console, "picture", _described(picture))

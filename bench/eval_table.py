@@ -21,8 +21,7 @@ _NOTE = (
 def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
     """The table of one evaluation's ``summary.json``, and what was not read below it."""
     samples = summary["config"]["samples"]
-    blind = ", blind: the pictures were left out" if summary["config"]["blind"] else ""
-    console.print(Text(f"{label}{blind}", style="bold"))
+    console.print(Text(label, style="bold"))
     table = plain_table("data", "n", "% right, 95 % interval", "MDE", "chance / majority")
     parts = summary["benchmarks"]
     for part in parts.values():

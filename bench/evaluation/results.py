@@ -54,8 +54,8 @@ class Result:
 
     @property
     def label(self) -> str:
-        """Model and id: two results of one model bear different ones."""
-        return f"{self.model} ({self.id})"
+        """Model and id, and whether it was asked without the pictures."""
+        return f"{self.model} ({self.id}{', blind' if self.summary['config']['blind'] else ''})"
 
     def locations(self) -> dict[str, Path]:
         """Where model and data lay, by the names of the stage's inputs; empty for a copy outside of the store."""

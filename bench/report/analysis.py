@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bench.report import caveats, claims, clean, contrasts, doses, figures, tables
+from bench.report.grid import grid
 from bench.report.model import SMALL_WORLD, Column, Figure, ReportData, Results, Spec, Table
 from bench.report.words import explain
 from bench.stats import Accuracy
@@ -87,7 +88,7 @@ def _tables(
         ),
         contrasts.pooled(compared, f"Pre-registered contrasts, {pooled}: differences in points{world}.", pooled),
         long,
-        tables.families_wide(long, long.caption),
+        grid(long, results, rows, long.caption),
         clean.table(spec, rows, measured, f"Problems that stand in no training data that was audited{world}."),
         tables.training(results, order, f"How RL ended: mean over seeds [lowest, highest]{world}."),
         claims.evaluate(spec, rows, compared, paper, f"The paper's claims beside ours{world}."),

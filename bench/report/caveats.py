@@ -5,6 +5,7 @@ from math import sqrt
 from typing import Any
 
 from bench.report.contrasts import Compared
+from bench.report.grid import baselines
 from bench.report.model import Frame, Results, Spec
 from bench.report.numbers import percent, points
 from bench.report.tables import Measured
@@ -27,7 +28,7 @@ def write(
         *_states(rows),
         "Figures and tables by benchmark are exploratory: only the pooled pre-registered contrasts are corrected "
         "for their number.",
-        _baselines(results),
+        *_baselines(results),
     )
 
 
@@ -96,11 +97,14 @@ def _dependence(results: Results, seeds: int) -> Iterator[str]:
         yield f"The same evaluation serves several seeds and is counted once for each: {', '.join(repeated)}."
 
 
-def _baselines(results: Results) -> str:
-    blind = any(config.get("blind") for (_, kind), config in results.settings.items() if kind == "eval")
-    return (
-        f"No {'' if blind else 'blind (no image) baseline and no '}majority baseline {'was' if blind else 'were'} run."
-    )
+def _baselines(results: Results) -> Iterator[str]:
+    blind = sorted({arm for (arm, kind), config in results.settings.items() if kind == "eval" and config.get("blind")})
+    if blind:
+        yield f"Evaluated blind, with the pictures left out: {', '.join(blind)}."
+    lacking = [*([] if blind else ["blind (no image)"]), *([] if baselines(results) else ["majority"])]
+    if lacking:
+        named = " baseline and no ".join(lacking)
+        yield f"No {named} baseline {'was' if len(lacking) == 1 else 'were'} run."
 
 
 def _power(contrasts: Sequence[Compared]) -> Iterator[str]:

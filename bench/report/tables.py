@@ -167,17 +167,6 @@ def families(measured: Measured, caption: str) -> Table:
     return Table("families", caption, FAMILIES, tuple(table))
 
 
-def families_wide(long: Table, caption: str) -> Table:
-    """The same cells as a grid for reading: an arm a row, a benchmark a column."""
-    names = list(dict.fromkeys(row["family"] for row in long.rows))
-    grid: dict[str, dict[str, str]] = {}
-    for row in long.rows:
-        cell = NONE if row["accuracy"] == NONE else f"{row['accuracy']} [{row['low']}, {row['high']}]"
-        grid.setdefault(row["arm"], {"arm": row["arm"]})[row["family"]] = cell
-    columns = (Column("arm", "arm"), *(Column(name, name, "number") for name in names))
-    return Table("families_wide", caption, columns, tuple(grid.values()))
-
-
 def training_minutes(results: Results) -> dict[str, float]:
     """Mean CPU minutes of SFT and RL a seed, by arm; a stage that arms share counts for each of them."""
     stages = results.stages

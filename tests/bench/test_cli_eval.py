@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,9 @@ def test_the_table_has_interval_mde_baselines_and_what_is_missing_in_80_columns(
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_several_samples_have_a_line_for_each_measure_and_blindness_is_said(tmp_path: Path) -> None:
+def test_several_samples_have_a_line_for_each_measure(tmp_path: Path) -> None:
     texts = {"a": [r"\boxed{3}", r"\boxed{4}"], "b": [r"\boxed{4}", r"\boxed{3}"]}
-    text = shown(write_result(tmp_path, problems(["a", "b"]), texts, blind=True))
-    assert "student, blind: the pictures were left out" in text
+    text = shown(write_result(tmp_path, problems(["a", "b"]), texts))
     for measure, value in (("mathvision, avg@2 +4/4", 50), ("  pass@2 +2", 100), ("  maj@2 +2", 50)):
         assert re.search(rf"{measure} +{value}\.0 \[", text)
 
@@ -148,6 +148,11 @@ def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_start
     assert not any(store.root.glob("eval-*"))
 
 
+def test_a_blind_evaluation_is_called_blind(request_: Request, random_student: Path, tmp_path: Path) -> None:
+    blind = replace(request_, settings={"blind": True})
+    assert list(cli_eval.plan(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
+
+
 def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     wrong = Request(request_.models, request_.data, request_.benchmarks, {"ids": ["q11"]}, 0, {})
@@ -159,8 +164,6 @@ def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_
 def test_fresh_asks_again_and_keeps_what_was_there(
     request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
     store = Store(tmp_path / "store")
     cli_eval.run(store, request_, Outputs(out=tmp_path / "copy", export=tmp_path / "forms", as_json=True))
     first = json.loads(capsys.readouterr().out)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from bench.errors import ConfigurationError
@@ -157,7 +158,34 @@ def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
     spec, results = cold_start
     assert "No blind (no image) baseline and no majority baseline were run." in analyse(spec, results, {}).caveats
     results.settings["base", "eval"] = {"blind": True}
-    assert "No majority baseline was run." in analyse(spec, results, {}).caveats
+    caveats = analyse(spec, results, {}).caveats
+    assert "No majority baseline was run." in caveats
+    assert "Evaluated blind, with the pictures left out: base." in caveats
+
+
+def test_baselines_of_the_records_stand_below_the_arms_by_benchmark(cold_start, without_figures):
+    spec, results = cold_start
+    family = str(results.verdicts["dataset"].iloc[0])
+    part = {"dataset": family, "synthetic": True, "baselines": {"chance": 0.25, "majority": 0.125}}
+    next(iter(results.summaries.values()))["benchmarks"] = {"mathvision": part}
+    found = analyse(spec, results, {})
+    *_, chance, majority = found.tables["families_wide"].rows
+    assert (chance["arm"], chance[family]) == ("chance", "25.0")
+    assert (majority["arm"], majority[family]) == ("most frequent answer", "12.5")
+    assert "No blind (no image) baseline was run." in found.caveats
+
+
+def test_problems_answered_twice_have_rows_for_pass_and_majority(cold_start, without_figures):
+    spec, results = cold_start
+    first = results.verdicts.assign(normalised="1")
+    second = first.assign(sample=1, correct=~first["correct"], normalised="2")
+    second["state"] = second["correct"].map({True: "right", False: "wrong"})
+    results.verdicts = pd.concat([first, second], ignore_index=True)
+    rows = {row["arm"]: row for row in analyse(spec, results, {}).tables["families_wide"].rows}
+    family = next(name for name in rows["base"] if name != "arm")
+    assert rows["base, pass@2"][family].startswith("100.0 [") and rows["base"][family].startswith("50.0 [")
+    # Of two different answers the first is the majority.
+    assert rows["base, maj@2"][family] != rows["base, pass@2"][family]
 
 
 def test_a_partial_run_says_what_was_changed(cold_start, without_figures):
