@@ -5,6 +5,7 @@ its cache is shared out over the samples of its group; finished rows leave the b
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -198,7 +199,8 @@ class _State:
             self.mask = torch.nn.functional.pad(padding, (0, prefill.room))[owner][:, None, None]
 
     def close_up(self, leaving: "_Leaving") -> None:
-        for layer in self.cache.layers:
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
             layer.close_up(leaving.holes, leaving.movers, leaving.left)
         self.position = leaving.closed_up(self.position)
         if self.mask is not None:

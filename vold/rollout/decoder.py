@@ -2,7 +2,7 @@
 
 Any model goes through transformers' layers. There a position costs some dozens of small operations and as many calls
 of Python a layer, which is most of the time of a small batch. The layers of Qwen2, Qwen2.5-VL and Qwen3 are therefore
-written out here, with projections of the same input joined into one product.
+written out here; in small models projections of the same input are joined into one product.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +16,8 @@ from vold.models.attention import attend_one_position
 from vold.models.language_model import LanguageModel
 
 _WRITTEN_OUT = {"qwen2", "qwen2_5_vl_text", "qwen3"}
+# Layers of more bytes are not copied to join their projections: large products gain nothing from it.
+JOINED_BYTES = 1 << 28
 # Rotations that depend on the position alone, and not on how long the sequence has become.
 _FIXED_ROTATIONS = {"default", "linear", "llama3", "yarn"}
 
@@ -43,7 +45,7 @@ def decoder_of(model: LanguageModel, longest: int) -> Decoder:
     return _QwenDecoder(trunk, longest) if known else _LayerDecoder(trunk)
 
 
-def _projections(layer: Any) -> tuple[torch.nn.Module, ...]:
+def _projections(layer: Any) -> tuple[Any, ...]:
     own, mlp = layer.self_attn, layer.mlp
     return own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
@@ -64,24 +66,23 @@ class _LayerDecoder:
         ).last_hidden_state[:, -1]
 
 
-class _Joined(NamedTuple):
-    """Linear layers of one input as one: their outputs lie side by side."""
+class _Projection:
+    """Linear layers of one input, their outputs side by side; ``joined``: as one product with a copy of the weights."""
 
-    weight: Tensor
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, *layers: Any) -> "_Joined":
-        # Under autocast they are converted here, once; products would convert them at every position.
-        weight = layers[0].weight
-        kind = weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        parts = [[layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]]
-        joined = [torch.cat(part).to(dtype) if len(part) > 1 else part[0].to(dtype) for part in parts if part]
-        return cls(joined[0], joined[1] if len(joined) > 1 else None)
+    def __init__(self, *layers: Any, joined: bool = False) -> None:
+        kind, dtype = layers[0].weight.device.type, layers[0].weight.dtype
+        if torch.is_autocast_enabled(kind):
+            # Converted here once; every product would do it anew.
+            dtype = torch.get_autocast_dtype(kind)
+        self.weights = [layer.weight.to(dtype) for layer in layers]
+        self.biases = [None if layer.bias is None else layer.bias.to(dtype) for layer in layers]
+        if joined:
+            biases = [bias for bias in self.biases if bias is not None]
+            self.weights, self.biases = [torch.cat(self.weights)], [torch.cat(biases) if biases else None]
 
     def __call__(self, states: Tensor) -> Tensor:
-        return linear(states, self.weight, self.bias)
+        outputs = [linear(states, weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True)]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
 class _Norm(NamedTuple):
@@ -106,7 +107,8 @@ class _QwenDecoder:
 
     def __init__(self, trunk: Any, longest: int) -> None:
         self.embed = trunk.embed_tokens
-        self.layers = [_QwenLayer(layer) for layer in trunk.layers]
+        copied = sum(p.weight.nbytes for layer in trunk.layers for p in _projections(layer))
+        self.layers = [_QwenLayer(layer, joined=copied <= JOINED_BYTES) for layer in trunk.layers]
         self.norm = _Norm.of(trunk.norm)
         weight = trunk.embed_tokens.weight
         places = torch.arange(longest, device=weight.device)[None]
@@ -126,15 +128,15 @@ class _QwenDecoder:
 
 
 class _QwenLayer:
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, joined: bool) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.size, self.scale = own.head_dim, own.scaling
         self.heads, self.key_heads = (p.out_features // self.size for p in (own.q_proj, own.k_proj))
         self.before, self.between = _Norm.of(layer.input_layernorm), _Norm.of(layer.post_attention_layernorm)
         self.head_norms = (_Norm.of(own.q_norm), _Norm.of(own.k_norm)) if hasattr(own, "q_norm") else None
-        self.qkv = _Joined.of(own.q_proj, own.k_proj, own.v_proj)
-        self.gate_up = _Joined.of(mlp.gate_proj, mlp.up_proj)
-        self.out, self.down = _Joined.of(own.o_proj), _Joined.of(mlp.down_proj)
+        self.qkv = _Projection(own.q_proj, own.k_proj, own.v_proj, joined=joined)
+        self.gate_up = _Projection(mlp.gate_proj, mlp.up_proj, joined=joined)
+        self.out, self.down = _Projection(own.o_proj), _Projection(mlp.down_proj)
 
     def __call__(self, states: Tensor, cosine: Tensor, sine: Tensor, kept: Any, mask: Tensor | None) -> Tensor:
         """states [rows, hidden]; cosine, sine [rows, 1, head_dim]; ``kept`` is the layer of the cache."""

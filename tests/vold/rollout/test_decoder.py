@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from vold.rollout.builtin import BuiltinEngine
 from vold.rollout.cache import GrowingLayer
 from vold.rollout.decoder import _LayerDecoder, _QwenDecoder, decoder_of
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 48,
     "intermediate_size": 80,
@@ -38,7 +39,7 @@ def qwen2() -> LanguageModel:
     return bare(Qwen2ForCausalLM(Qwen2Config(**SIZES)))
 
 
-def qwen3(**settings: object) -> LanguageModel:
+def qwen3(**settings: Any) -> LanguageModel:
     return bare(Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16, **settings)))
 
 
@@ -76,9 +77,14 @@ def walk(model: LanguageModel, decoder: Callable[..., Tensor]) -> Tensor:
     return torch.stack(states, dim=1)
 
 
-def test_written_out_layers_agree_with_those_of_transformers(model: LanguageModel) -> None:
+@pytest.mark.parametrize("joined", [True, False])
+def test_written_out_layers_agree_with_those_of_transformers(
+    model: LanguageModel, joined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not joined:
+        monkeypatch.setattr("vold.rollout.decoder.JOINED_BYTES", 0)
     decoder = decoder_of(model, longest=40)
-    assert isinstance(decoder, _QwenDecoder)
+    assert isinstance(decoder, _QwenDecoder) and len(decoder.layers[0].gate_up.weights) == (1 if joined else 2)
     states, expected = walk(model, decoder), walk(model, _LayerDecoder(model.trunk))
     assert expected.std() > 0.1
     torch.testing.assert_close(states, expected, atol=2e-6, rtol=2e-6)
