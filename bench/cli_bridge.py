@@ -126,7 +126,7 @@ def _result(place: Path, benchmark: str, mode: Mode) -> Inputs:
     if not (folder / "responses.parquet").is_file():
         raise ConfigurationError(f"{place}: holds no result (responses.parquet); give what `vold-bench eval` wrote")
     problems = tuple(item for item in read_items(folder / "items.parquet") if item.benchmark == benchmark)
-    table = pd.read_parquet(folder / "verdicts.parquet").merge(
+    table: Any = pd.read_parquet(folder / "verdicts.parquet").merge(
         pd.read_parquet(folder / "responses.parquet")[["benchmark", "id", "sample", "text"]],
         on=["benchmark", "id", "sample"],
     )
@@ -154,7 +154,8 @@ def _show(compared: Comparison) -> None:
     table = Table("reason", Column("n", justify="right"), "what it means")
     for name, count in compared.reasons.items():
         table.add_row(name, str(count), MEANING[name])
-    console.print(table)
+    if compared.reasons:
+        console.print(table)
     differing = [row for row in compared.judged if row.reason is not None]
     rows = Table("id", "ours", "read here", "VLMEvalKit", "read there", "reason", title="verdicts that differ")
     for row in differing[:_SHOWN]:

@@ -42,10 +42,10 @@ class EngineLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One completion a request; raises InfrastructureError where the engine left one out."""
-        settings = {_settings(request.args[1]) for request in requests}
+        settings = {_settings(_arguments(request)[1]) for request in requests}
         texts: dict[int, str] = {}
         for setting in sorted(settings, key=repr):
-            places = [place for place, request in enumerate(requests) if _settings(request.args[1]) == setting]
+            places = [place for place, request in enumerate(requests) if _settings(_arguments(request)[1]) == setting]
             self._answer(requests, places, setting, texts)
         if missing := len(requests) - len(texts):
             raise InfrastructureError(f"the engine left {missing} of {len(requests)} requests unanswered; run again")
@@ -56,7 +56,7 @@ class EngineLM(LM):
         for place in places:
             instance = requests[place]
             try:
-                prepared = self.engine.preparer([{"type": "text", "text": instance.args[0]}])
+                prepared = self.engine.preparer([{"type": "text", "text": _arguments(instance)[0]}])
             except ValueError as error:
                 self._take(instance, place, Reply(str(error), 0, "error"), texts)
                 continue
@@ -68,7 +68,7 @@ class EngineLM(LM):
 
     def _take(self, request: Instance, place: int, reply: Reply, texts: dict[int, str]) -> None:
         text = "" if reply.finish_reason == "error" else reply.text
-        for stop in _stops(request.args[1]):
+        for stop in _stops(_arguments(request)[1]):
             text = text.partition(stop)[0]
         kept = reply if reply.finish_reason == "error" else Reply(text, reply.tokens, reply.finish_reason)
         self.replies[str(request.task_name), request.doc["id"]] = kept
@@ -81,6 +81,11 @@ class EngineLM(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> NoReturn:
         self.loglikelihood(requests)
+
+
+def _arguments(request: Instance) -> tuple[str, dict[str, Any]]:
+    """Context and generation settings of a ``generate_until``."""
+    return request.args  # type: ignore[return-value]
 
 
 def _stops(generation: dict[str, Any]) -> list[str]:
@@ -143,12 +148,11 @@ def evaluate_text(
     try:
         lm = EngineLM(engine, config.group_size, seed)
         tasks = [task(selection, config) for selection in selections]
-        found = simple_evaluate(lm, tasks=tasks, bootstrap_iters=0, log_samples=False)  # type: ignore[arg-type]
+        found: Any = simple_evaluate(lm, tasks=tasks, bootstrap_iters=0, log_samples=False)  # type: ignore[arg-type]
         prompts = shown(engine, config, [selection.problems[0] for selection in selections])
         about = engine.about()
     finally:
         engine.close()
-    assert found is not None  # None only on ranks other than the first
     figures = {name: values["accuracy,none"] for name, values in found["results"].items()}
     responses, verdicts = {}, {}
     for selection in selections:

@@ -95,8 +95,8 @@ def _mmmu_pro(cot: bool) -> Callable[[Row], Finding]:
         gold = row["answer"] if row["answer"] in row["labels"] else "A"
         options = dict(zip(row["labels"], row["options"], strict=True))
         item = {"index": row["id"], "question": row["question"], "prediction": prediction, "GT": gold, **options}
-        extracted = extract_answer_from_item(None, item, dataset_name="MMMU_Pro")["opt"]
-        return extracted, bool(eval_vanilla(None, item, dataset_name="MMMU_Pro")["hit"])
+        found: Any = extract_answer_from_item(None, item, dataset_name="MMMU_Pro")
+        return found["opt"], bool(eval_vanilla(None, item, dataset_name="MMMU_Pro")["hit"])
 
     return judge
 

@@ -1,13 +1,19 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from bench.benchmarks import Dataset
 from bench.bridges import vlmeval
+from bench.bridges.reasons import Theirs
 from bench.cli import app
 from bench.errors import ConfigurationError
-from bench.records import Problem
+from bench.evaluation.selection import Selection
+from bench.evaluation.tables import write_tables
+from bench.records import Problem, Response
+from bench.scoring import score
 from tests.conftest import need
 
 RECORDS = [
@@ -32,6 +38,37 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vlmeval, "version", absent)
     with pytest.raises(ConfigurationError, match=r"vold-bench\[vlmeval\]"):
         vlmeval.compare("mmmu_pro", [], [], [], "strict")
+
+
+def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem("mathvision", "1", "How many?", (), (), "7", "integer", "1")
+    texts = {0: "so it is 7", 1: "no idea", 2: "out of memory"}
+    responses = {
+        ("mathvision", "1", sample): Response("1", sample, text, 3, "error" if sample == 2 else "stop")
+        for sample, text in texts.items()
+    }
+    verdicts = {key: score(problem, response) for key, response in responses.items()}
+    selection = Selection(Dataset("mathvision", "mathvision", "test", False, (problem,)), (problem,))
+    write_tables(tmp_path / "eval" / "out", [selection], responses, verdicts, 3, {"prompts": {}})
+    asked = []
+
+    def ask(benchmark: str, rows: list[dict[str, Any]], cot: bool) -> tuple[str, list[Theirs]]:
+        asked.extend(row["response"] for row in rows)
+        return "none", [Theirs("7", True), Theirs("", None)]
+
+    monkeypatch.setattr(vlmeval, "ask", ask)
+    monkeypatch.setattr(vlmeval, "version", lambda name: "0")
+    command = ["bridge", "vlmeval", str(tmp_path / "eval"), "--benchmark", "mathvision", "--trust-responses"]
+    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "out.json")])
+    assert result.exit_code == 0, result.output
+    assert asked == ["so it is 7", "no idea"]  # what the engine failed on has no response
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    states = [verdicts["mathvision", "1", sample].state for sample in (0, 1)]
+    assert [(row["state"], row["reason"]) for row in rows] == [(states[0], None), (states[1], "judge")]
+    wrong = CliRunner().invoke(app, [*command[:4], "mmmu_pro"])
+    assert "holds no responses to mmmu_pro, but to mathvision" in str(wrong.exception)
 
 
 @pytest.mark.slow
