@@ -155,12 +155,19 @@ def evaluate(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     engine: Annotated[
-        str | None, typer.Option(help="auto, builtin or vllm \\[default: auto: vllm where a GPU is present].")
+        str | None,
+        typer.Option(
+            help="auto, builtin, vllm, vllm_server, or openai for a URL \\[default: auto: vllm where a GPU is present]."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare prompts ahead.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight at first, of a server.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Servers of vllm_server \\[default: one a visible GPU].")
+    ] = None,
+    key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the key of a URL.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what is there is kept beside it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; ask nothing.")] = False,
     store: StoreOption = None,
@@ -183,7 +190,8 @@ def evaluate(
         "no_think": "off" if no_think else None, "engine": engine,
     }  # fmt: skip
     execution = {
-        "device": device, "threads": threads, "evaluation": {"workers": workers}, "client": {"concurrency": concurrency}
+        "device": device, "threads": threads, "evaluation": {"workers": workers},
+        "client": {"concurrency": concurrency, "key_variable": key_env}, "vllm": {"replicas": replicas},
     }  # fmt: skip
     chosen = [name for name in benchmarks.split(",") if name]
     request = cli_eval.Request(model, data or [], chosen, settings, seed, execution, fresh)

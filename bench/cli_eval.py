@@ -12,6 +12,7 @@ from rich.console import Console
 from bench.audit import read_audit
 from bench.benchmarks import BENCHMARKS
 from bench.datasets import SMALLWORLD
+from bench.engines.endpoint import SCHEMES, is_remote
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
 from bench.matrix.execute import execute
@@ -115,20 +116,23 @@ def plan(store: Store, request: Request) -> dict[str, Stage]:
     blind = " (blind)" if (request.settings or {}).get("blind") else ""
     for label, model in labels(request.models).items():
         found = {"model": _model(materials, model), **data}
+        settings = dict(request.settings or {})
+        if model.startswith(SCHEMES) and settings.get("engine") is None:
+            settings["engine"] = "openai"
         missing = [item.absent for item in found.values() if item.absent]
         if missing:
             raise ConfigurationError("\n".join(missing))
-        stages[label + blind] = _stage(found, dict(request.settings or {}), request.seed, request.execution or {})
+        stages[label + blind] = _stage(found, settings, request.seed, request.execution or {})
     if (request.settings or {}).get("ids"):
         _chosen(next(iter(stages.values())), store)  # refuses an unknown id before anything starts
     return stages
 
 
 def labels(models: Sequence[str]) -> dict[str, str]:
-    """The last part of each model's path, or all of it where two end alike; raises ConfigurationError for a repeat."""
+    """The last part of each model's name, or all of it where two end alike; raises ConfigurationError for a repeat."""
     if len(set(models)) != len(models):
         raise ConfigurationError(f"--model: {', '.join(models)} names one model twice")
-    names = [Path(model).name for model in models]
+    names = [Path(model).name.rpartition("#")[2] for model in models]
     return {name if names.count(name) == 1 else model: model for name, model in zip(names, models, strict=True)}
 
 
@@ -174,6 +178,8 @@ def _preparer(stage: Stage, store: Store, config: "EvalConfig") -> Any:
     location = stage.spec.locations["model"]
     hub = location.startswith("hub:")
     model = from_hub(location, weights=False) if hub else store.root / location
+    if is_remote(model):
+        raise ConfigurationError("--dry-run: counts tokens with the model's tokenizer, and a server's is not here")
     return EncodingPreparer(model, config.pixel_limits, config.thinking)
 
 
@@ -228,7 +234,7 @@ def _inside(root: Path, benchmarks: Sequence[str]) -> dict[str, str]:
 def _model(materials: Materials, model: str) -> Input:
     where = Where("--model")
     path = Path(model).expanduser()
-    if model.startswith((SMALLWORLD, "hub:")) or path.exists():
+    if model.startswith((SMALLWORLD, "hub:", *SCHEMES)) or path.exists():
         return materials.model(model if not path.exists() else str(path.resolve()), where)
     raise ConfigurationError(f"--model {model}: no such directory; a model of the hub is written hub:OWNER/NAME")
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError, base_url
+from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError
+from bench.engines.endpoint import base_url
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Problem, Response, Verdict
 from bench.scoring import score

@@ -52,6 +52,7 @@ class VLLMExecution(Strict):
     memory_share: float = Field(default=0.4, gt=0, le=1, description="of a GPU's memory while it is awake")
     kv_cache_gib: float | None = Field(default=None, gt=0, description="None: what memory_share leaves; on CPUs 0.25")
     max_length: int | None = Field(default=None, ge=2, description="prompt and completion; None: the model's own limit")
+    replicas: int | None = Field(default=None, ge=1, description="servers of an evaluation; None: one a visible GPU")
     eager: bool | None = Field(default=None, description="no compilation; None: on CPUs, where it takes minutes")
     restarts: int = Field(default=2, ge=0, description="fresh engines for one batch before the stage fails")
     timeout_seconds: float = Field(default=3600, gt=0, description="of the server for its start or one batch")
@@ -76,6 +77,7 @@ class ClientExecution(Strict):
     max_backoff_seconds: float = Field(default=60, ge=0)
     timeout_seconds: float = Field(default=3600, gt=0, description="of one request; the longest Retry-After, too")
     read_timeout_seconds: float = Field(default=1800, gt=0, description="without a byte of the reply")
+    key_variable: str | None = Field(default=None, description="environment variable that holds the server's key")
     gone_after: int = Field(default=16, ge=1, description="requests in a row without an answer: the server is gone")
 
 

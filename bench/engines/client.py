@@ -238,14 +238,6 @@ class ChatClient:
         return self._session
 
 
-def base_url(text: str) -> str:
-    """A server's URL without a slash at its end; raises ConfigurationError for what is none."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"{text!r} is no URL of a server; expected one such as http://127.0.0.1:8000/v1")
-    return text.rstrip("/")
-
-
 def _is_loopback(url: str | None) -> bool:
     return url is None or urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 

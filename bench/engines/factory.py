@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.engines.base import Engine, Swappable
+from bench.engines.endpoint import is_remote
+from bench.errors import ConfigurationError
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS
 
 if TYPE_CHECKING:
     from bench.evaluation.config import EvalConfig
 
-EngineName = Literal["auto", "builtin", "vllm"]
+EngineName = Literal["auto", "builtin", "vllm", "vllm_server", "openai"]
 IN_PROCESS = frozenset({"builtin", "vllm"})
 """Engines that compute in the process that asks them."""
 
@@ -36,7 +38,24 @@ def gpu_present() -> bool:
 
 
 def build(config: "EvalConfig", model: Path, execution: Execution) -> Engine:
-    """A fresh engine over ``model``. Raises ModelError where there is no checkpoint, EngineError if it cannot start."""
+    """A fresh engine over ``model``.
+
+    Raises ModelError where there is no checkpoint, ConfigurationError where engine and model do not go together,
+    EngineError if it cannot start.
+    """
+    if is_remote(model) != (config.engine == "openai"):
+        raise ConfigurationError(
+            f"{model}: the engine openai is for models behind a server (URL#MODEL, or a directory with endpoint.json), "
+            f"and these are for it alone; here the engine is {config.engine}"
+        )
+    if config.engine == "openai":
+        from bench.engines.openai import connect
+
+        return connect(model, execution.client, config.pixel_limits, config.thinking)
+    if config.engine == "vllm_server":
+        from bench.engines.serving import Served
+
+        return Served(model, execution, config.pixel_limits, config.thinking)
     if config.engine == "vllm":
         from bench.engines.vllm import VLLM
 

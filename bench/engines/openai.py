@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from bench.engines.base import Answer, Ask, Reading, Reply, Settings
-from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError, base_url
+from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError
+from bench.engines.endpoint import base_url, described
 from bench.engines.pictures import data_url
 from bench.errors import ConfigurationError
 from bench.prompts import Part
@@ -20,16 +22,17 @@ from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 
 _AHEAD = 8
-QWEN_FACTOR = 28
-"""Patch size times merge size of Qwen2-VL and Qwen2.5-VL."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessagePreparer:
-    """Implements ``Preparer``: the user's turn as the JSON of ``messages``."""
+    """Implements ``Preparer``: the user's turn as the JSON of ``messages``.
+
+    factor: patch size times merge size, of which the sides of resized pictures are multiples (28: Qwen2.5-VL's).
+    """
 
     pixel_limits: tuple[int, int] | None = None
-    factor: int = QWEN_FACTOR
+    factor: int = 28
 
     def __call__(self, parts: Sequence[Part]) -> bytes:
         content = [self._part(part) for part in parts]
@@ -167,17 +170,39 @@ class Chat:
 
 
 def connect(
-    url: str, model: str, key: str | None, settings: ClientExecution, preparer: MessagePreparer | None = None
+    directory: Path,
+    settings: ClientExecution,
+    pixel_limits: tuple[int, int] | None = None,
+    thinking: bool | None = None,
 ) -> Chat:
-    """An engine over one server; raises ConfigurationError and EngineError where it cannot serve ``model``."""
-    endpoint = Endpoint(base_url(url), key, settings)
-    engine = Chat([endpoint], model, settings, preparer or MessagePreparer())
+    """An engine over the server that ``directory`` describes.
+
+    Raises ConfigurationError and EngineError where that cannot serve the model.
+    """
+    remote = described(directory)
+    endpoint = Endpoint(base_url(remote.url), key_of(settings), settings)
+    preparer = MessagePreparer(pixel_limits, remote.pixel_factor)
+    engine = Chat([endpoint], remote.model, settings, preparer, extra=template_switch(thinking))
     try:
         engine.check_model()
     except BaseException:
         engine.close()
         raise
     return engine
+
+
+def key_of(settings: ClientExecution) -> str | None:
+    """The key in the environment variable that the settings name; raises ConfigurationError where it is empty."""
+    if settings.key_variable is None:
+        return None
+    if key := os.environ.get(settings.key_variable):
+        return key
+    raise ConfigurationError(f"{settings.key_variable}: no such environment variable, or it is empty; it holds the key")
+
+
+def template_switch(thinking: bool | None) -> dict[str, Any]:
+    """The field of a request that sets the chat template's own switch, as vLLM and SGLang know it."""
+    return {} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}}
 
 
 def _consecutive(seeds: Sequence[int]) -> Sequence[int]:

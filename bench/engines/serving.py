@@ -19,10 +19,12 @@ from urllib.request import urlopen
 
 from bench.engines.base import Reading
 from bench.engines.client import Endpoint
-from bench.engines.openai import Chat, MessagePreparer
+from bench.engines.openai import Chat, MessagePreparer, template_switch
 from bench.engines.vllm_server import MODEL
+from bench.errors import ConfigurationError
 from bench.prompts import Part
 from vold.config import Execution
+from vold.files import cache_root
 from vold.rollout.base import EngineError
 from vold.rollout.remote import server_environment
 
@@ -169,24 +171,34 @@ class Replica:
 
 
 class Served(Chat):
-    """Implements ``Engine`` with vLLM servers on ``checkpoint``, one for each of ``gpus`` (None: on the CPU).
+    """Implements ``Engine`` with vLLM servers on ``checkpoint``: one a GPU, or as ``execution.vllm.replicas`` says.
 
     What a dying server was asked goes to the others, or waits until it is up again. Raises ValueError where vLLM is
-    absent or refuses the checkpoint, EngineError where a server cannot start. Their logs lie in ``logs``.
+    absent or refuses the checkpoint, EngineError where a server cannot start. Logs lie in ``logs``, else under
+    VOLD_BENCH_CACHE.
     """
 
     def __init__(
-        self, checkpoint: Path, execution: Execution, pixel_limits: tuple[int, int] | None, logs: Path,
-        gpus: Sequence[str | None] = (None,), program: Sequence[str] = _PROGRAM,
-    ) -> None:  # fmt: skip
-        self.checkpoint, self.pixel_limits = checkpoint, pixel_limits
-        settings, key = execution.vllm, secrets.token_hex(32)
+        self,
+        checkpoint: Path,
+        execution: Execution,
+        pixel_limits: tuple[int, int] | None = None,
+        thinking: bool | None = None,
+        *,
+        logs: Path | None = None,
+        program: Sequence[str] = _PROGRAM,
+    ) -> None:
+        self.checkpoint, self.pixel_limits, self.thinking = checkpoint, pixel_limits, thinking
+        settings, key, gpus = execution.vllm, secrets.token_hex(32), _gpus(execution)
+        shared = {"memory_share": execution.evaluation.memory_share}  # nothing else is on the GPU
         task = {
-            "checkpoint": str(checkpoint.resolve()), "settings": settings.model_dump(), "dtype": execution.dtype,
-            "device": "cpu" if gpus[0] is None else "cuda", "max_batch": execution.rollout_batch, "key": key,
-            "pixel_limits": pixel_limits,
+            "checkpoint": str(checkpoint.resolve()), "settings": settings.model_dump() | shared,
+            "dtype": execution.dtype, "device": "cpu" if gpus[0] is None else "cuda",
+            "max_batch": execution.rollout_batch, "key": key, "pixel_limits": pixel_limits,
         }  # fmt: skip
+        logs = logs or cache_root() / "servers" / str(os.getpid())
         logs.mkdir(parents=True, exist_ok=True)
+        image_id, factor = _pictures(checkpoint)
 
         def replica(number: int) -> Replica:
             log = logs / f"server-{number}.log"
@@ -198,10 +210,11 @@ class Served(Chat):
             )
 
         self.replicas = _all_or_none(replica, len(gpus))
-        extra = {"return_token_ids": True, "stop_token_ids": self.replicas[0].server.stop_ids}
+        stop_ids = self.replicas[0].server.stop_ids
+        extra = {"return_token_ids": True, "stop_token_ids": stop_ids, **template_switch(thinking)}
         super().__init__(
             [replica.endpoint for replica in self.replicas], MODEL, execution.client,
-            MessagePreparer(), name="vllm_server", extra=extra, image_id=_image_id(checkpoint),
+            MessagePreparer(pixel_limits, factor), name="vllm_server", extra=extra, image_id=image_id,
         )  # fmt: skip
         for each in self.replicas:
             each.watch(self._changed)
@@ -209,7 +222,7 @@ class Served(Chat):
     def read(self, parts: Sequence[Part]) -> Reading | None:
         from bench.engines.encoding import EncodingPreparer
 
-        return EncodingPreparer(self.checkpoint, self.pixel_limits).read(parts)
+        return EncodingPreparer(self.checkpoint, self.pixel_limits, self.thinking).read(parts)
 
     def about(self) -> dict[str, Any]:
         from importlib.metadata import packages_distributions, version
@@ -228,8 +241,11 @@ class Served(Chat):
         self._background.loop.call_soon_threadsafe(self.client.wake)
 
 
-def _image_id(checkpoint: Path) -> int | None:
-    return json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("image_token_id")
+def _pictures(checkpoint: Path) -> tuple[int | None, int]:
+    """(token that stands for pictures, patch size times merge size)."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    vision = config.get("vision_config", {})
+    return config.get("image_token_id"), vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
 
 
 def _all_or_none(make: Callable[[int], Replica], number: int) -> list[Replica]:
@@ -245,10 +261,16 @@ def _all_or_none(make: Callable[[int], Replica], number: int) -> list[Replica]:
     return [future.result() for future in futures]
 
 
-def visible_gpus() -> list[str | None]:
-    """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them; [None] where there are none."""
+def _gpus(execution: Execution) -> list[str | None]:
+    """The GPU of each server, as CUDA_VISIBLE_DEVICES names it; None where they run on the CPU."""
     import torch
 
-    count = torch.cuda.device_count()
+    count = 0 if execution.device == "cpu" else torch.cuda.device_count()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return list(listed.split(",")[:count] if listed else map(str, range(count))) or [None]
+    found: list[str | None] = list(listed.split(",")[:count] if listed else map(str, range(count))) or [None]
+    wanted = execution.vllm.replicas or len(found)
+    if found == [None]:
+        return found * wanted
+    if wanted > len(found):
+        raise ConfigurationError(f"execution.vllm.replicas: {wanted}, but this process sees {len(found)} GPUs")
+    return found[:wanted]

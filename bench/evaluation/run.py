@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from bench.engines.endpoint import is_remote
 from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.asking import Asking, keys
@@ -168,7 +169,7 @@ def _begin_anew(run: Path) -> None:
 def model_identity(path: Path) -> dict[str, str]:
     """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
     files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
-    if not any(file.suffix == WEIGHTS for file in files):
+    if not any(file.suffix == WEIGHTS for file in files) and not is_remote(path):
         raise ConfigurationError(f"{path}: no checkpoint (config.json and *.safetensors) lies there; check the path")
     total = hashlib.sha256()
     for file in files:

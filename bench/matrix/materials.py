@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.datasets import SMALLWORLD, dataset_path, generated, prompts_path
+from bench.engines.endpoint import SCHEMES, describe
 from bench.errors import ConfigurationError
 from bench.matrix.source import Where
 from bench.matrix.store import Store
@@ -42,6 +43,10 @@ class Materials:
             return self._local(path, where, model=True, mend="build it with `vold-bench smallworld build`")
         if source.startswith((".", "/", "~")):
             return self._local(self._path(source), where, model=True, mend="give a checkpoint directory")
+        if source.startswith(SCHEMES):
+            with _placed(where):
+                path = describe(source, self.store.root / ".endpoints")
+            return self._local(path, where, model=True)
         name, _, revision = source.removeprefix("hub:").partition("@")
         location = f"hub:{name}@{revision or 'main'}"
         return Input(location, location)

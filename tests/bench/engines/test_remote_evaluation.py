@@ -1,0 +1,75 @@
+"""``vold-bench eval`` against a server: a model that is only a URL and a name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.engines.endpoint import described, is_remote
+from bench.errors import ConfigurationError, InfrastructureError
+from tests.bench.engines.conftest import stats
+from tests.bench.engines.stub_server import stub_server
+
+REPLIES = json.dumps({"solve": "Answer: 7"})
+
+
+def evaluated(tmp_path: Path, model: str, *options: str):
+    arguments = ["eval", "--model", model, "--data", "smallworld/test?n=8", "--benchmarks", "mathvision,logicvista"]
+    arguments += ["--store", str(tmp_path / "store"), "--workers", "0", "--json", *options]
+    return CliRunner().invoke(app, arguments)
+
+
+def test_a_model_behind_a_url_is_evaluated_and_kept(tmp_path: Path):
+    with stub_server("--keep", "--replies", REPLIES) as (url, _):
+        done = evaluated(tmp_path, f"{url}#stub", "--samples", "3", "--temperature", "1")
+        assert done.exit_code == 0, done.output
+        bodies = stats(url)["bodies"]
+        again = evaluated(tmp_path, f"{url}#stub", "--samples", "3", "--temperature", "1")
+        assert again.exit_code == 0 and stats(url)["requests"] == len(bodies) == 16
+    assert {body["n"] for body in bodies} == {3} and len({body["seed"] for body in bodies}) == 16
+    assert all(any(part["type"] == "image_url" for part in body["messages"][0]["content"]) for body in bodies)
+    summary = json.loads(done.stdout[done.stdout.index("{") :])
+    assert summary["engine"]["name"] == "openai" and summary["engine"]["model"] == "stub"
+    for part in summary["benchmarks"].values():
+        assert (part["n"], part["expected"]) == (24, 24) and part["states"]["error"] == 0
+
+
+def test_what_was_not_answered_is_asked_again_and_the_rest_is_kept(tmp_path: Path):
+    faults = json.dumps({"solve": ["500"] * 2})
+    with stub_server("--faults", faults, "--replies", REPLIES) as (url, process):
+        done = evaluated(tmp_path, f"{url}#stub")
+        assert done.exit_code == 0, done.output
+        assert stats(url)["requests"] == 18
+        shutil.rmtree(tmp_path / "store")
+        process.kill()
+        process.wait()
+        gone = evaluated(tmp_path, f"{url}#stub")
+        assert isinstance(gone.exception, InfrastructureError) and "no server answers there" in str(gone.exception)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("http://127.0.0.1:9/v1", (), "#MODEL"),
+        ("http:///v1#m", (), "no URL of a server"),
+        ("http://127.0.0.1:9/v1#m", ("--engine", "builtin"), "the engine openai is for"),
+        ("smallworld/student_a", ("--engine", "openai"), "the engine openai is for"),
+        ("http://127.0.0.1:9/v1#m", ("--dry-run",), "the model's tokenizer"),
+        ("http://127.0.0.1:9/v1#m", ("--key-env", "NO_SUCH_KEY"), "NO_SUCH_KEY"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, model: str, options: tuple[str, ...], message: str):
+    done = evaluated(tmp_path, model, *options)
+    assert isinstance(done.exception, ConfigurationError) and message in str(done.exception)
+
+
+def test_the_description_names_what_is_wrong_in_it(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=r"no endpoint\.json lies there"):
+        described(tmp_path)
+    (tmp_path / "endpoint.json").write_text('{"url": "http://h/v1", "key": "secret"}')
+    assert is_remote(tmp_path)
+    with pytest.raises(ConfigurationError, match="expected url and model"):
+        described(tmp_path)
