@@ -334,7 +334,7 @@ def _show_ahead(title: str, parts: "Mapping[str, Ahead]") -> None:
 
     console = Console(highlight=False)
     console.print(title, markup=False, style="bold")
-    table = plain_table("data", "requests", "responses", "answered", "prompt tokens", "completion at most")
+    table = plain_table("data", "requests", "responses", "answered", "prompt\ntokens", "completion\nat most")
     for part in parts.values():
         estimated = "≈ " if part.counted < part.requests else ""
         tokens = f"{estimated}{part.prompt_tokens:,}"

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from bench.report.numbers import NONE, interval, percent, points
 
-_NO_BREAK = "\u00a0"
 _UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
 _NOTE = (
     "MDE: the least difference from another model that this many problems would show with 80 % power, were the two "
@@ -22,7 +21,7 @@ def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
     """The table of one evaluation's ``summary.json``, and what was not read below it."""
     samples = summary["config"]["samples"]
     console.print(Text(label, style="bold"))
-    table = plain_table("data", "n", "% right, 95 % interval", "MDE", "chance / majority")
+    table = plain_table("data", "n", "% right,\n95 % interval", "MDE", "chance /\nmajority")
     parts = summary["benchmarks"]
     for part in parts.values():
         _rows(table, part["dataset"], part["measures"], samples, part["expected"], part["baselines"])
@@ -43,7 +42,7 @@ def plain_table(first: str, *others: str) -> Table:
     """A table of numbers that fits a narrow terminal: no frame, names whole, numbers to the right."""
     table = Table(Column(first, no_wrap=True), box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -69,7 +68,7 @@ def _rows(
         table.add_row(
             data if first and samples == 1 else f"{data}, {name}" if first else f"  {name}",
             f"{found['n']}/{expected}" if first else str(found["items"]),
-            f"{percent(found['value'])} {interval(found['low'], found['high'])}".replace(" ", _NO_BREAK),
+            f"{percent(found['value'])} {interval(found['low'], found['high'])}",
             points(found["mde"], signed=False),
             free if first else "",
         )

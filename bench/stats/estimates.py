@@ -94,7 +94,7 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
     if reach == float("inf"):
         return 1.0
     independent = cells.seeds == cells.strata == 1 and cells.clusters == cells.items
-    found = min(value * (1 - value) / (reach / z) ** 2, largest * cells.seeds)
+    found = min(value * (1 - value) / (reach / z) ** 2, largest * cells.samples / cells.items)
     return max(found, cells.items) if independent else found
 
 

@@ -122,3 +122,10 @@ def test_several_samples_an_item_never_widen_the_interval_beyond_that_of_the_ite
     wilson = stats.binomtest(0, 12).proportion_ci(method="wilson")
     assert got.value == pytest.approx(expected)
     assert wilson.low <= got.low and got.high < wilson.high + 0.05
+
+
+def test_samples_that_do_not_depend_on_their_item_narrow_the_interval_as_so_many_items_would():
+    rng = np.random.default_rng(3)
+    got = accuracy(pd.concat([arm(rng.random(400) < 0.2).assign(sample=k) for k in range(4)]))
+    wilson = stats.binomtest(round(got.value * 1600), 1600).proportion_ci(method="wilson")
+    assert got.high - got.low == pytest.approx(wilson.high - wilson.low, rel=0.15)
