@@ -285,6 +285,8 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int
         gpu_memory_utilization=settings.memory_share,
         kv_cache_memory_bytes=settings.cache_bytes(on_cpu),
         enable_sleep_mode=not on_cpu,
+        # A seeded request whose prompt runs in parts has its generator rewound, which torch does on GPUs alone.
+        enable_chunked_prefill=not on_cpu,
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",
         generation_config="vllm",

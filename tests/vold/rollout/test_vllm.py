@@ -107,6 +107,17 @@ def test_a_sample_is_a_function_of_its_seed_and_not_of_its_batch(
     assert sum(group[0].token_ids != group[1].token_ids for group in together) >= 4
 
 
+def test_more_prompts_than_one_step_takes_are_sampled_as_each_would_be_alone(
+    engine: VLLMEngine, student: Student
+) -> None:
+    prompts = [EncodedPrompt(student.encode_text(f"{number}+" * 100)) for number in range(64)]
+    requests = [RolloutRequest.of(prompt, [number]) for number, prompt in enumerate(prompts)]
+    together = engine.generate(requests, sampling(student, 4))
+    for number in (0, 31, 63):
+        (alone,) = engine.generate([requests[number]], sampling(student, 4))
+        assert alone[0].token_ids == together[number][0].token_ids
+
+
 def test_sampling_frequencies_are_those_of_the_softmax(engine: VLLMEngine, student: Student) -> None:
     prompt, draws = EncodedPrompt(student.encode_text("frequencies")), 2000
     favourite = engine.generate([RolloutRequest.of(prompt, [0])], Sampling(1, 0.0, (), student.banned_ids))[0][
