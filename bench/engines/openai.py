@@ -146,6 +146,25 @@ class Chat:
                 f"{self.client.endpoints[0].url}: serves {', '.join(known[:10])}, not {self.model!r}; name one of them"
             )
 
+    def check_switch(self) -> None:
+        """Raise ConfigurationError where ``extra`` changes nothing in how long the server's template makes a prompt."""
+        url = self.client.endpoints[0].url
+        try:
+            plain, switched = (self._background.start(self._length(extra)).result() for extra in ({}, self.extra))
+        except RefusedError as error:
+            raise ConfigurationError(f"{url}: refuses {self.extra} ({error}); leave that setting out") from error
+        if plain is None or plain == switched:
+            told = "it does not tell how long a prompt is" if plain is None else "its prompt stays as long as it is"
+            raise ConfigurationError(
+                f"{url}: thinking cannot be turned off with {self.extra}, {told}; leave that setting out, or serve a "
+                "model whose chat template has the switch"
+            )
+
+    async def _length(self, extra: Mapping[str, Any]) -> int | None:
+        """Tokens of the shortest prompt, where the server tells."""
+        fields = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1, **extra}
+        return (await self.client.complete(json.dumps(fields).encode(), "switch")).prompt_tokens
+
     async def _answer(self, ask: Ask, settings: Settings) -> Answer:
         replies: list[Reply] = []
         prompt_tokens = visual_tokens = None
@@ -177,7 +196,7 @@ def connect(
 ) -> Chat:
     """An engine over the server that ``directory`` describes.
 
-    Raises ConfigurationError and EngineError where that cannot serve the model.
+    Raises ConfigurationError and EngineError where that cannot serve the model, or not without its thoughts.
     """
     remote = described(directory)
     endpoint = Endpoint(base_url(remote.url), key_of(settings), settings)
@@ -185,6 +204,11 @@ def connect(
     engine = Chat([endpoint], remote.model, settings, preparer, extra=template_switch(thinking))
     try:
         engine.check_model()
+        if thinking is not None:
+            engine.check_switch()
+    except UnansweredError as error:
+        engine.close()
+        raise EngineError(f"{remote.url}: {error}") from error
     except BaseException:
         engine.close()
         raise

@@ -35,9 +35,16 @@ class Asker:
         self.directory = directory
         self.engines: list[Chat] = []
 
-    def __call__(self, url: str, key_variable: str | None = None, model: str = "stub", **settings: Any) -> Chat:
+    def __call__(
+        self,
+        url: str,
+        key_variable: str | None = None,
+        model: str = "stub",
+        thinking: bool | None = None,
+        **settings: Any,
+    ) -> Chat:
         client = ClientExecution(**{**QUICK, **settings}, key_variable=key_variable)
-        self.engines.append(connect(describe(f"{url}#{model}", self.directory), client))
+        self.engines.append(connect(describe(f"{url}#{model}", self.directory), client, thinking=thinking))
         return self.engines[-1]
 
 

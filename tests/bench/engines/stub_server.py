@@ -96,7 +96,9 @@ class Stub:
             {"index": k, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             for k, text in enumerate(texts)
         ]
-        usage = {"prompt_tokens": len(text), "completion_tokens": sum(map(len, texts))}
+        off = body.get("chat_template_kwargs", {}).get("enable_thinking") is False
+        length = len(text) + (4 if self.options.thinks and off else 0)  # of an empty thought
+        usage = {"prompt_tokens": length, "completion_tokens": sum(map(len, texts))}
         return {"id": "x", "object": "chat.completion", "model": self.options.model, "choices": choices, "usage": usage}
 
 
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("--faults", default="{}")
     parser.add_argument("--replies", default="{}")
     parser.add_argument("--keep", action="store_true", help="remember the bodies for /stats")
+    parser.add_argument("--thinks", action="store_true", help="the template has a switch of thinking")
     parser.add_argument("--refuse", default="", help="why a managed server refuses its task")
     parser.add_argument("--managed", action="store_true", help="key and place of the address come as a line of input")
     options = parser.parse_args()

@@ -17,8 +17,27 @@ from PIL import Image
 from bench.engines import Ask
 from bench.engines.client import Choice, Completion
 from bench.engines.openai import MessagePreparer, _replies
+from bench.errors import ConfigurationError
 from tests.bench.engines.conftest import GREEDY, answers, stats, text
 from tests.bench.engines.stub_server import stub_server
+
+
+def test_thinking_is_turned_off_where_the_servers_template_has_the_switch_and_refused_where_not(ask_stub):
+    switch = {"chat_template_kwargs": {"enable_thinking": False}}
+    with stub_server("--keep", "--thinks") as (url, _):
+        answers(ask_stub(url, thinking=False), ["how many?"])
+        *_, asked = stats(url)["bodies"]
+        assert {**asked, **switch} == asked
+    with (
+        stub_server() as (url, _),
+        pytest.raises(ConfigurationError, match=r"cannot be turned off .* its prompt stays as long as it is; leave"),
+    ):
+        ask_stub(url, thinking=False)
+    with (
+        stub_server("--faults", '{"1": ["400"]}') as (url, _),
+        pytest.raises(ConfigurationError, match=r"refuses .*leave that setting out"),
+    ):
+        ask_stub(url, thinking=False)
 
 
 def test_a_turn_is_sent_in_the_order_of_its_parts(tmp_path: Path, ask_stub):
