@@ -53,11 +53,13 @@ class Took:
 @contextmanager
 def engine_of(name: str, config: EvalConfig, latency: float) -> Iterator[Engine]:
     if name == "server":
-        from bench.engines.openai import connect
+        from bench.engines.client import Endpoint
+        from bench.engines.openai import Chat, MessagePreparer
         from tests.bench.engines.stub_server import stub_server
 
         with stub_server("--latency", str(latency)) as (url, _):
-            engine: Engine = connect(url, "stub", None, EXECUTION.client)
+            client = EXECUTION.client
+            engine: Engine = Chat([Endpoint(url, None, client)], "stub", client, MessagePreparer())
             yield engine
             engine.close()
         return

@@ -30,3 +30,12 @@ def test_the_harness_stays_small_and_imports_no_torch() -> None:
     assert not large["torch"]
     assert large["peak_mb"] < 300
     assert large["peak_mb"] - small["peak_mb"] < 60, json.dumps([small, large])
+
+
+@pytest.mark.slow
+def test_overhead_is_measured_behind_a_server() -> None:
+    command = [sys.executable, "-m", "perf.eval_overhead", "--engine", "server", "--items", "4", "--latency", "0.05"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    cells = done.stdout.splitlines()[-1].strip("| ").split(" | ")
+    assert cells[:2] == ["server", "16"] and float(cells[2]) > 0 and 0 < float(cells[-1]) < 50
