@@ -143,10 +143,13 @@ def evaluate(
     ids: Annotated[
         str | None, typer.Option(help="Only these problems: ids separated by commas, or @FILE with one a line.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Responses to each problem.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Name of the prompt template.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Responses to each problem \\[default: 1].")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy \\[default: 0].")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response \\[default: 2048].")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Prompt template, such as plain, direct, cot, boxed or official \\[default: plain@1]."),
+    ] = None,
     min_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled up to this many pixels.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Pictures are scaled down to this many pixels.")] = None,
     blind: Annotated[bool | None, typer.Option("--blind", help="Leave the pictures out.")] = None,

@@ -101,8 +101,8 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
 def compare(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggregate = "macro") -> Difference:
     """Paired difference of two arms on the same items, seeds and samples.
 
-    The p-value inverts the two-way interval; for one seed of one benchmark with independent items it is
-    McNemar's exact test.
+    The p-value inverts the two-way interval; for one seed of one benchmark with independent items, each right or
+    wrong, it is McNemar's exact test.
 
     Raises:
         ValueError: the arms share no response, or a key occurs twice in one arm.
@@ -113,7 +113,7 @@ def compare(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggregate = "m
     cells = to_cells(pairing.common)
     value, spread = mean_and_spread(cells, aggregate)
     reach, inner = spread.reach(0.5 + LEVEL / 2), spread.reach(0.95)
-    if cells.plain:
+    if cells.plain and np.isin(cells.score, (-1.0, 0.0, 1.0)).all():
         p, method = mcnemar(cells.score), "exact McNemar"
     else:
         p = spread.p_value(value)

@@ -57,6 +57,18 @@ def test_seed_spread_widens_the_accuracy_interval():
     assert b.high - b.low > 2 * (a.high - a.low)
 
 
+def test_shares_of_right_samples_are_no_pairs_of_right_and_wrong():
+    """7 problems gain a little and 3 lose much: a sign test would contradict the difference beside it."""
+    changes = [0.25] * 7 + [-1.0] * 3 + [0.0] * 2
+    against = arm([0] * 12).assign(correct=[0.0] * 7 + [1.0] * 3 + [0.5] * 2)
+    test = against.assign(correct=against["correct"] + changes)
+    got = compare(test, against)
+    expected: Any = stats.ttest_1samp(changes, 0)
+    assert got.value == pytest.approx(np.mean(changes)) and got.value < 0
+    assert got.method.startswith("item-cluster t") and got.p == pytest.approx(float(expected.pvalue), rel=0.1)
+    assert (got.low < 0 < got.high) == (got.p > 0.05)
+
+
 def test_difference_of_one_seed_uses_the_exact_mcnemar_test():
     first, second = arm([1] * 12 + [0] * 3 + [1] * 35), arm([0] * 12 + [1] * 3 + [1] * 35)
     got = compare(first, second)
