@@ -28,6 +28,10 @@ class Row:
     fields: Mapping[str, Any]
     pictures: tuple[Path | bytes, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, value in {**self.fields, "id": self.id}.items():
+            self._check_characters(name, value)
+
     def error(self, fault: str, mend: str = "mend the record or take a fresh copy of the file") -> DatasetError:
         return DatasetError(f"{self.file}: record {self.id!r}: {fault}; {mend}")
 
@@ -54,6 +58,7 @@ class Row:
                 raise self.error(f"{name!r} is no Python list") from error
         if not isinstance(value, list):
             raise self.error(f"{name!r} must be a list, found {kind(value)}")
+        self._check_characters(name, value)  # which a text that holds a list may have escaped
         return value
 
     def picture(self, name: str) -> bytes:
@@ -63,6 +68,17 @@ class Row:
         if not isinstance(content, bytes) or not content:
             raise self.error(f"no picture in column {name!r}", "take a copy of the table that holds its pictures")
         return content
+
+    def _check_characters(self, name: str, value: object) -> None:
+        """JSON can hold half of a surrogate pair; no table, tokenizer or server takes one."""
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise self.error(f"{name!r} holds {value[error.start]!r}, half a character") from error
+        elif isinstance(value, Mapping | list | tuple):
+            for part in value.values() if isinstance(value, Mapping) else value:
+                self._check_characters(name, part)
 
 
 def kind(value: object) -> str:

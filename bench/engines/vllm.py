@@ -10,6 +10,7 @@ from bench.engines.base import Answer, Ask, Reading, Reply, Settings
 from bench.engines.encoding import EncodingPreparer
 from bench.engines.feeding import Feed
 from bench.engines.vllm_server import vocabulary
+from bench.errors import ConfigurationError
 from bench.prompts import Part
 from vold.config import Execution
 from vold.models import load_student
@@ -25,7 +26,8 @@ class VLLM:
     """Answers with a checkpoint that vLLM loads itself; raises ModelError, EngineError, ValueError naming the extra.
 
     A sample is a request of its own: its prompt's keys and pictures are computed once and shared, and it is logged
-    when it ends, not when the longest of its item does.
+    when it ends, not when the longest of its item does. A prompt that the model has no room for is an error of its
+    own; one that ``execution.vllm.max_length`` alone leaves none is a ConfigurationError of the run.
     """
 
     grouped = False
@@ -60,6 +62,8 @@ class VLLM:
                 try:
                     self.engine.check(request, sampling)
                 except ValueError as error:
+                    if self._is_cut_short(request, sampling):
+                        raise ConfigurationError(str(error)) from error
                     refused.append(Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds)))
                     continue
                 running.append((ask.place, self.preparer.sizes(ask.prepared)))
@@ -97,6 +101,12 @@ class VLLM:
 
     def close(self) -> None:
         self.engine.close()
+
+    def _is_cut_short(self, request: RolloutRequest, sampling: Sampling) -> bool:
+        """Whether the model has room for a request and ``execution.vllm.max_length`` has not."""
+        most = self.execution.vllm.max_length
+        needed = len(request.prompt_ids) + sampling.max_new_tokens
+        return most is not None and most < needed <= self.engine.positions
 
     def _reply(self, completion: Completion) -> Reply:
         return Reply(self.preparer.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)

@@ -56,11 +56,18 @@ class ResponseLog(Mapping[Key, Response]):
     def __enter__(self) -> "ResponseLog":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
+        """Raises what a sync failed with, unless another error is under way."""
         self._closed.set()
         self._syncing.join()
         try:
-            self._sync()
+            with disk_full_named(self.path):
+                self._sync()
+                if self._failure is not None:
+                    raise self._failure
+        except OSError:
+            if kind is None:
+                raise
         finally:
             os.close(self._file)
 
@@ -177,7 +184,20 @@ def _key(line: bytes) -> Key | None:
     """Whose response a line is; None for a damaged one."""
     try:
         row: dict[str, Any] = json.loads(line)
-        benchmark = str(row.pop("benchmark"))
-        return Asked(benchmark, Response(**row)).key if line.endswith(b"\n") else None
-    except (ValueError, TypeError, KeyError, AttributeError):
+        asked = Asked(row.pop("benchmark"), Response(**row))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    return asked.key if line.endswith(b"\n") and _is_typed(asked) else None
+
+
+def _is_typed(asked: Asked) -> bool:
+    """Whether every field is of its type: JSON alone does not tell."""
+    response = asked.response
+    texts = (asked.benchmark, response.id, response.text)
+    sizes = (response.prompt_tokens, response.visual_tokens)
+    return (
+        all(type(text) is str for text in texts)
+        and type(response.sample) is type(response.tokens) is int
+        and response.finish_reason in ("stop", "length", "error")
+        and all(size is None or type(size) is int for size in sizes)
+    )

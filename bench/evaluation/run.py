@@ -46,7 +46,9 @@ def evaluate(
     the old log aside. Raises DatasetError, ModelError (no checkpoint), ConfigurationError (nothing to score, or ``run``
     belongs to another evaluation), InfrastructureError (the engine left responses out) and DiskFullError.
     """
-    from bench.evaluation.tables import write_tables  # pandas is slow to import, and a plan only needs the config
+    # pandas is slow to import, and a plan only needs the config
+    from bench.evaluation.summary import record_hashes, records_hash
+    from bench.evaluation.tables import write_tables
 
     selections = choose(config, data)
     run.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,9 @@ def evaluate(
         "seed": seed,
         "model": {"name": model.name, **model_identity(model)},
     }
-    _claim(run, provenance)
+    records = {s.dataset.benchmark: record_hashes(s.problems) for s in selections}
+    asked_of = {benchmark: records_hash(hashes) for benchmark, hashes in records.items()}
+    _claim(run, {**provenance, "dtype": execution.dtype, "records_sha256": asked_of})
     problems = [problem for selection in selections for problem in selection.problems]
     wanted = {key for problem in problems for key in keys(problem, config.samples)}
     with (
@@ -71,7 +75,7 @@ def evaluate(
         work.fill(pool)
         first_prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
         record = {**provenance, "engine": Used(run / "engine.json").summary, "prompts": first_prompts}
-        write_tables(run / "out", selections, log, board.verdicts, config.samples, record)
+        write_tables(run / "out", selections, log, board.verdicts, config.samples, record, records)
 
 
 @dataclass
@@ -178,13 +182,15 @@ def model_identity(path: Path) -> dict[str, str]:
     return {"sha256": total.hexdigest()}
 
 
-def _claim(run: Path, provenance: Mapping[str, Any]) -> None:
+def _claim(run: Path, claim: Mapping[str, Any]) -> None:
     """Mark a new run directory as this evaluation's; refuse one that is another's."""
-    path, text = run / "evaluation.json", json.dumps(provenance, indent=1, sort_keys=True) + "\n"
+    path = run / "evaluation.json"
     if not path.exists():
-        write_whole(path, text)
-    elif path.read_text(encoding="utf-8") != text:
+        return _write_json(path, claim)
+    held = json.loads(path.read_text(encoding="utf-8"))
+    # An older directory does not name all that a newer one does.
+    if not held.keys() <= claim.keys() or any(claim[name] != value for name, value in held.items()):
         raise ConfigurationError(
-            f"{run}: holds another evaluation (other settings, seed or model, see {path.name}); "
+            f"{run}: holds another evaluation (other settings, seed, model or records, see {path.name}); "
             "give this one a directory of its own"
         )

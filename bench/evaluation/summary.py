@@ -32,14 +32,13 @@ def summarise(selection: Selection, verdicts: Frame, samples: int, records: Mapp
     dataset = selection.dataset
     states: Counter[str] = Counter(verdicts["state"]) if len(verdicts) else Counter()
     errors: Counter[str] = Counter(verdicts.loc[verdicts["state"] == "error", "method"]) if len(verdicts) else Counter()
-    asked = "".join(f"{id}\0{records[id]}\n" for id in sorted(records))
     return {
         "dataset": dataset.name,
         "split": dataset.split,
         "synthetic": dataset.synthetic,
         "records": len(dataset.problems),
         "problems": len(selection.problems),
-        "records_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+        "records_sha256": records_hash(records),
         "unscorable": {problem.id: problem.unscorable for problem in dataset.problems if problem.unscorable},
         "expected": len(selection.problems) * samples,
         "n": len(verdicts),
@@ -50,6 +49,11 @@ def summarise(selection: Selection, verdicts: Frame, samples: int, records: Mapp
         "errors": dict(errors.most_common(5)),
         "tokens": int(verdicts["tokens"].sum()) if len(verdicts) else 0,
     }
+
+
+def records_hash(records: Mapping[str, str]) -> str:
+    """SHA-256 over what ``record_hashes`` gives, whatever its order."""
+    return hashlib.sha256("".join(f"{id}\0{records[id]}\n" for id in sorted(records)).encode()).hexdigest()
 
 
 def record_hashes(problems: Sequence[Problem]) -> dict[str, str]:

@@ -26,8 +26,12 @@ def write_tables(
     verdicts: Mapping[Key, Verdict],
     samples: int,
     provenance: Mapping[str, Any],
+    hashes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
-    """Publish ``out`` whole, from responses and the verdicts on them. A missing response is an absent row."""
+    """Publish ``out`` whole, from responses and the verdicts on them. A missing response is an absent row.
+
+    hashes: by benchmark, the ``record_hashes`` of the problems, where they are known already.
+    """
     judged: list[Row] = []
     summary: dict[str, Any] = {}
     with publish_directory(out) as scratch:
@@ -35,7 +39,8 @@ def write_tables(
         with _ResponseTable(scratch / "responses.parquet") as answered:
             for selection in selections:
                 rows: list[Row] = []
-                records = record_hashes(selection.problems)
+                benchmark = selection.dataset.benchmark
+                records = hashes[benchmark] if hashes is not None else record_hashes(selection.problems)
                 for problem in selection.problems:
                     for sample in range(samples):
                         key = (problem.benchmark, problem.id, sample)
@@ -44,7 +49,6 @@ def write_tables(
                             answered.add(_response_row(problem, response))
                             row = _verdict_row(selection, problem, response, verdicts[key])
                             rows.append({**row, "record": records[problem.id]})
-                benchmark = selection.dataset.benchmark
                 summary[benchmark] = {
                     **summarise(selection, pd.DataFrame(rows), samples, records),
                     "prompt": provenance["prompts"].get(benchmark),

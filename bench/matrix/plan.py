@@ -268,6 +268,9 @@ def make_stage(
         "inputs": {name: value.identity for name, value in inputs.items()},
         "seed": seed,
     }
+    dtype = execution.get("dtype", "float32")
+    if kind == "eval" and dtype != "float32":  # the one setting of execution that changes what a model answers
+        identity["dtype"] = dtype
     locations = {name: value.location for name, value in inputs.items()}
     name = f"{kind}-{digest(identity)[:12]}"
     spec = StageSpec(name, kind, identity, full, locations, seed, KINDS[kind].run, dict(execution))

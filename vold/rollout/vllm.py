@@ -50,6 +50,8 @@ class VLLMEngine:
         self._sleeps = bool(config.enable_sleep_mode)
         self._asleep = False
         self._max_length: int = config.max_model_len
+        # What the model was built for: more than max_length where a setting makes that smaller.
+        self.positions = max(self._max_length, getattr(config.hf_text_config, "max_position_embeddings", 0))
         self._image_id: int | None = getattr(config.hf_config, "image_token_id", None)
         self._merge: int = getattr(getattr(config.hf_config, "vision_config", None), "spatial_merge_size", 1)
         self._banned: tuple[int, ...] = ()

@@ -199,3 +199,14 @@ def test_the_vision_pages_at_hand_borrow_their_options(benchmark_data: Path) -> 
     problems = load("mmmu_pro", benchmark_data / "mmmu_pro", "vision")
     assert len(problems) == 11
     assert all(problem.options and not problem.unscorable for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"question": "How \ud800?"}, {"answer": "\udfff"}, {"options": ["a", "\ud83d"]}, {"id": "\ud800"},
+                {"options": "['a', '\\ud800']"}]
+)  # fmt: skip
+def test_half_a_character_is_refused_where_records_are_read(changes: dict[str, Any], tmp_path: Path) -> None:
+    root = _write(tmp_path, "test.jsonl", [{**MATH, **changes}])
+    name = next(iter(changes))
+    with pytest.raises(DatasetError, match=rf"record .*{name!r} holds .*half a character"):
+        load("mathvision", root)

@@ -76,7 +76,7 @@ def test_a_missing_sample_asked_alone_is_the_one_it_would_have_been(engine: Any,
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_of_its_own(engine: Any, picture: Path) -> None:
-    asked = [[{"type": "text", "text": "7" * 300}], *turns(picture)]
+    asked = [[{"type": "text", "text": "7" * 9000}], *turns(picture)]
     found = replies(engine, asked, GREEDY, (5, 6))
     assert [found[0, sample].finish_reason for sample in (0, 1)] == ["error", "error"]
     assert "execution.vllm.max_length" in found[0, 0].text

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from bench.evaluation import log as module
 from bench.evaluation.log import Asked, ResponseLog, keep_aside
 from bench.records import Response
 from vold.files import DiskFullError
@@ -96,3 +98,50 @@ def test_old_logs_are_kept_under_the_first_free_name(tmp_path: Path) -> None:
     keep_aside(path)
     assert [(tmp_path / f"responses.jsonl.{number}").read_text() for number in (1, 2)] == ["a", "b"]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text": None}, {"text": 7}, {"tokens": None}, {"tokens": "4"}, {"tokens": True}, {"finish_reason": "done"},
+        {"finish_reason": None}, {"prompt_tokens": "9"}, {"visual_tokens": 1.5}, {"id": 0}, {"benchmark": None},
+    ],
+)  # fmt: skip
+def test_a_line_whose_fields_are_of_another_type_is_set_aside(changes: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    path.write_text(json.dumps({**json.loads(asked(0).line()), **changes}) + "\n" + asked(1).line())
+    with ResponseLog(path, WANTED) as log:
+        assert set(log) == {("mathvision", "1", 0)}
+    assert path.with_suffix(".aside.jsonl").exists()
+
+
+def test_a_line_of_a_hundred_thousand_brackets_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    path.write_text("[" * 100_000 + "\n" + asked(1).line())
+    with ResponseLog(path, WANTED) as log:
+        assert set(log) == {("mathvision", "1", 0)}
+
+
+def test_a_sync_that_failed_after_the_last_response_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = []
+
+    def broken(file: int) -> None:
+        failed.append(file)
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fill(log: ResponseLog) -> None:
+        failed.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", broken)
+            log.add(asked(0))
+            while not failed:
+                time.sleep(0.01)
+
+    monkeypatch.setattr(module, "_SYNC_EVERY", 0.01)
+    with pytest.raises(OSError, match="Input/output error"), ResponseLog(tmp_path / "a.jsonl", WANTED) as log:
+        fill(log)
+    with pytest.raises(KeyError, match="under way"), ResponseLog(tmp_path / "b.jsonl", WANTED) as log:
+        fill(log)
+        raise KeyError("under way")

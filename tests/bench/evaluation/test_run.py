@@ -294,3 +294,30 @@ def test_the_command_line_evaluates_every_record_of_real_mathvision_testmini(
     cut = verdicts["finish_reason"] == "length"
     assert cut.sum() > 0 and set(verdicts.loc[cut & verdicts["correct"], "method"]) <= {"boxed", "declared"}
     assert len(pd.read_parquet(tmp_path / "out/responses.parquet")) == 304
+
+
+def test_a_directory_belongs_to_its_records_and_number_format(mathvision: Path, tmp_path: Path) -> None:
+    from bench.engines import Reply
+    from perf.stub_engine import StubEngine, StubPool
+
+    model, run, config = tmp_path / "model", tmp_path / "run", EvalConfig(engine="builtin", blind=True)
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+
+    def go(execution: Execution = EXECUTION) -> None:
+        pool = StubPool(lambda: StubEngine(lambda ask, seed: Reply("3", 1, "stop")))
+        evaluate(config, model=model, data={"mathvision": mathvision}, run=run, seed=0, execution=execution,
+                 engines=pool)  # fmt: skip
+
+    go()
+    claim = run / "evaluation.json"
+    held = json.loads(claim.read_text())
+    claim.write_text(json.dumps({name: held[name] for name in ("config", "model", "seed")}))
+    go()  # a directory of a version that did not name the records
+    claim.write_text(json.dumps(held))
+    with pytest.raises(ConfigurationError, match="holds another evaluation"):
+        go(EXECUTION.model_copy(update={"dtype": "bfloat16"}))
+    records = mathvision / "test.jsonl"
+    records.write_text(records.read_text().replace("dots", "lines"))
+    with pytest.raises(ConfigurationError, match=r"holds another evaluation.*records"):
+        go()

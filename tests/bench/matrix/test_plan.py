@@ -213,3 +213,16 @@ def test_the_papers_profile_plans_the_real_models_and_reads_nothing(tmp_path):
     sft = next(stage.spec.config for stage in plan.stages.values() if stage.kind == "sft")
     assert (sft["steps"], sft["batch_size"], sft["optimizer"]["learning_rate"]) == (4000, 256, 5e-5)
     assert plan.profile.settings.hardware.gpus == 8
+
+
+def test_the_number_format_of_an_evaluation_is_part_of_its_identity(world):
+    before = make_plan(*world, only=["teacher+grpo_opd"], seeds=[1])
+    profile = before.profile.path
+    assert all("dtype" not in stage.spec.identity for stage in before.stages.values())
+
+    def in_bfloat16():
+        with profile.open("a") as file:
+            file.write("\nexecution: {dtype: bfloat16}\n")
+
+    assert "\nexecution:" not in profile.read_text()
+    assert changed(world, in_bfloat16) == {"eval"}

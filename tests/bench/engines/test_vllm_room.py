@@ -1,0 +1,53 @@
+"""Prompts that vLLM has no room for: whose fault it is decides whether the run ends. vLLM itself is not needed."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.engines import Ask, Settings
+from bench.engines.vllm import VLLM
+from bench.errors import ConfigurationError
+from vold.config import Execution
+from vold.rollout.base import Completion
+
+SETTINGS = Settings(max_tokens=24, temperature=0.0)
+
+
+class Engine:
+    """Room for ``most`` tokens of the 4096 that its model was built for."""
+
+    positions = 4096
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def check(self, request: Any, sampling: Any) -> None:
+        if len(request.prompt_ids) + sampling.max_new_tokens > self.most:
+            raise ValueError("raise execution.vllm.max_length")
+
+    def stream(self, requests: Any, sampling: Any) -> Any:
+        for number, _ in enumerate(request for request in requests if request is not None):
+            yield number, 0, Completion((7,), (0.0,), "stop")
+
+
+def answers(max_length: int | None, *lengths: int) -> dict[int, str]:
+    engine = VLLM.__new__(VLLM)
+    engine.execution = Execution.model_validate({"vllm": {"max_length": max_length}})
+    engine.engine = Engine(max_length or 4096)  # type: ignore[assignment]
+    engine.stop_ids = engine.banned_ids = ()
+    engine.preparer = SimpleNamespace(sizes=lambda prompt: (len(prompt.ids), 0), decode=str)  # type: ignore[assignment]
+    prompts = [SimpleNamespace(ids=(1,) * length, pixels=None) for length in lengths]
+    asks = [Ask(place, prompt, (5,)) for place, prompt in enumerate(prompts)]
+    return {answer.place: answer.replies[0].finish_reason for answer in engine.answer([asks], SETTINGS)}
+
+
+def test_a_prompt_that_the_setting_alone_leaves_no_room_ends_the_run() -> None:
+    assert answers(256, 100, 232) == {0: "stop", 1: "stop"}
+    with pytest.raises(ConfigurationError, match=r"execution\.vllm\.max_length"):
+        answers(256, 100, 233)
+
+
+@pytest.mark.parametrize("max_length", [256, None])
+def test_a_prompt_that_the_model_has_no_room_for_is_an_error_of_its_own(max_length: int | None) -> None:
+    assert answers(max_length, 100, 5000) == {0: "stop", 1: "error"}
