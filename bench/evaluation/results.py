@@ -29,7 +29,7 @@ class Result:
         file = self.path / _SUMMARY
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-            found["config"], found["benchmarks"], found["model"]["name"]
+            _ = found["config"], found["benchmarks"], found["model"]["name"]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(f"{file}: does not describe an evaluation; evaluate again") from error
         return found

@@ -52,7 +52,8 @@ class Estimate:
         for part in self.parts:
             sums[part.moment] += part.bytes
         sums.pop("always", None)
-        return max(sums, key=sums.__getitem__, default="always")
+        widest: list[Moment] = sorted(sums, key=sums.__getitem__, reverse=True)
+        return widest[0] if widest else "always"
 
 
 def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Estimate:

@@ -46,7 +46,9 @@ def _generate(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[s
         RolloutRequest(tuple(row["ids"]), tuple(row["seeds"]), _pixels(tensors, index))
         for index, row in enumerate(message["requests"])
     ]
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in message["sampling"].items()}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in message["sampling"].items()
+    }
     groups = engine.generate(requests, Sampling(**fields))
     return [[(c.token_ids, c.logprobs, c.finish_reason) for c in group] for group in groups]
 

@@ -274,7 +274,7 @@ def fit_process(checkpoint: Path) -> bool:
     return on_cpu
 
 
-def _build(checkpoint: Path, settings: VLLMExecution, dtype: str, max_batch: int) -> Any:
+def _build(checkpoint: Path, settings: VLLMExecution, dtype: Any, max_batch: int) -> Any:
     on_cpu = fit_process(checkpoint)
     from vllm import LLM
 

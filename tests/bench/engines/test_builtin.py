@@ -133,5 +133,6 @@ def test_weights_that_were_not_taken_over_are_noticed(
     pool: EnginePool, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION)
+    assert isinstance(first, Builtin)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda self, other: self)
     assert not first.swap(other)

@@ -18,7 +18,7 @@ def turns(texts: Sequence[str], drawn: list[str] | None = None) -> Iterator[list
 
 
 def upper(parts: Sequence[Part]) -> Any:
-    text = parts[0]["text"]
+    text = parts[0].get("text", "")
     if text.startswith("bad"):
         raise ValueError(f"{text} cannot be asked")
     if text == "kill":
@@ -31,7 +31,7 @@ def upper(parts: Sequence[Part]) -> Any:
 def pixels(parts: Sequence[Part]) -> Any:
     import torch
 
-    number = int(parts[0]["text"])
+    number = int(parts[0].get("text", ""))
     return ((1, number), Pixels(torch.full((4, 3), number / 7), torch.tensor([[1, 2, 2]])))
 
 

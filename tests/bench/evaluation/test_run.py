@@ -75,7 +75,7 @@ def test_every_response_says_how_long_its_prompt_and_its_pictures_were(
 
     responses = pd.read_parquet(out / "responses.parquet")
     patches = {"0": 2 * 1, "1": 2 * 1, "2": 2 * 1, "3": 4 * 2, "4": 2 * 1}  # of 28 x 28 pixels
-    assert [row.visual_tokens for row in responses.itertuples()] == [patches[id] for id in responses["id"]]
+    assert responses["visual_tokens"].tolist() == [patches[id] for id in responses["id"]]
     prompt = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]["prompt"]
     assert responses["prompt_tokens"].iloc[0] == prompt["tokens"]
     assert prompt["visual_tokens"] == [patches["0"]]
