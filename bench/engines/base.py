@@ -50,10 +50,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """temperature 0 is greedy decoding; max_tokens bounds a completion."""
+    """temperature 0 is greedy decoding; max_tokens bounds a completion.
+
+    proven: requests of this kind were answered before, so that further ones may all be refused for their own sake.
+    """
 
     max_tokens: int
     temperature: float
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class Engine(Protocol):
 
     ``answer`` draws groups as it has room for them and yields answers as they are ready, in any order. What a server
     did not answer however often it was asked is left out: it is missing, not wrong. It raises EngineError when the
-    engine broke and what was not answered may be asked again of a fresh one.
+    engine broke and what was not answered may be asked again of a fresh one, ConfigurationError where a server
+    refuses everything: then it has yielded none of the refusals.
     """
 
     grouped: bool

@@ -257,8 +257,8 @@ def _parse(content: bytes) -> Completion | _Fault:
         usage = reply.get("usage") or {}
         ids = reply.get("prompt_token_ids")
         completion = Completion(
-            choices, str(reply.get("model", "")), usage.get("prompt_tokens"), usage.get("completion_tokens"),
-            None if ids is None else tuple(ids),
+            choices, str(reply.get("model", "")), _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"),
+            tuple(ids) if isinstance(ids, list) else None,
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return _Fault(f"a reply that is no chat completion ({type(error).__name__}: {error}): {_reason(content)}")
@@ -273,7 +273,13 @@ def _choice(told: dict[str, Any]) -> Choice:
     if why in _WITHHELD:
         return Choice(f"the server withheld the reply: {why}", 0, "error")
     ids = told.get("token_ids")
-    return Choice(_unicode(text), None if ids is None else len(ids), _FINISHED[why])
+    return Choice(_unicode(text), len(ids) if isinstance(ids, list) else None, _FINISHED[why])
+
+
+def _count(usage: dict[str, Any], name: str) -> int | None:
+    """A number of tokens; None for what can be none."""
+    told = usage.get(name)
+    return told if type(told) is int and 0 <= told < 2**31 else None
 
 
 def _unicode(text: str) -> str:

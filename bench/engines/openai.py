@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +22,8 @@ from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 
 _AHEAD = 8
+_TRIED = 24
+"""Refusals, without an answer among them, after which no further request is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,38 +92,52 @@ class Chat:
 
     def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
         asks = chain.from_iterable(groups)
-        done: SimpleQueue[Future[Answer]] = SimpleQueue()
-        under_way: set[Future[Answer]] = set()
-        answered, missed = 0, ""
+        done: SimpleQueue[Answer | Future[Answer | None]] = SimpleQueue()
+        under_way: set[Future[Answer | None]] = set()
+        held: list[Answer] = []  # refusals, as long as nothing else has come
+        proven, answered, missed = settings.proven, 0, ""
         try:
             more = True
-            while more or under_way:
-                if more and len(under_way) < self.client.capacity + _AHEAD:
+            while under_way or (more and len(held) < _TRIED):
+                if more and len(held) < _TRIED and len(under_way) < self.client.capacity + _AHEAD:
                     ask = next(asks, None)
                     if ask is None:
                         more = False
                     else:
-                        future = self._background.start(self._answer(ask, settings))
+                        future = self._background.start(self._answer(ask, settings, done.put))
                         under_way.add(future)
                         future.add_done_callback(done.put)
                     wait = False
                 else:
                     wait = True
                 try:
-                    future = done.get(block=wait)
+                    outcome = done.get(block=wait)
                 except Empty:
                     continue
-                under_way.remove(future)
-                try:
-                    answer = future.result()
-                except UnansweredError as error:
-                    missed = str(error)
-                    continue
-                answered += 1
-                yield answer
+                if isinstance(outcome, Future):
+                    under_way.remove(outcome)
+                    try:
+                        refusal = outcome.result()
+                    except UnansweredError as error:
+                        missed = str(error)
+                        continue
+                    if refusal is not None:
+                        held.append(refusal)
+                else:
+                    proven, answered = True, answered + 1
+                    yield outcome
+                if proven:
+                    answered += len(held)
+                    yield from held
+                    held.clear()
         finally:
             for future in under_way:
                 future.cancel()
+        if len(held) >= _TRIED or (held and not missed):
+            raise ConfigurationError(
+                f"{self.client.endpoints[0].url}: refused each of the {len(held)} requests that it was sent, the last "
+                f"with {held[-1].replies[0].text!r}; nothing of this is kept: choose a model and settings that it takes"
+            )
         if missed and not answered:
             raise EngineError(f"no request was answered; the last: {missed}")
 
@@ -165,20 +181,22 @@ class Chat:
         fields = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1, **extra}
         return (await self.client.complete(json.dumps(fields).encode(), "switch")).prompt_tokens
 
-    async def _answer(self, ask: Ask, settings: Settings) -> Answer:
-        replies: list[Reply] = []
-        prompt_tokens = visual_tokens = None
-        while len(replies) < len(ask.seeds):
-            seeds = _consecutive(ask.seeds[len(replies) :])
+    async def _answer(self, ask: Ask, settings: Settings, give: Callable[[Answer], None]) -> Answer | None:
+        """``give`` each request's samples as they come; returned are errors for those that the server refused."""
+        first = 0
+        while first < len(ask.seeds):
+            seeds = _consecutive(ask.seeds[first:])
             try:
                 completion = await self.client.complete(self._body(ask.prepared, seeds, settings), ask.place)
             except RefusedError as error:
-                return Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds))
-            prompt_tokens = completion.prompt_tokens
-            if completion.prompt_token_ids is not None and self.image_id is not None:
-                visual_tokens = completion.prompt_token_ids.count(self.image_id)
-            replies += _replies(completion)[: len(seeds)]
-        return Answer(ask.place, replies, prompt_tokens, visual_tokens)
+                refused = Reply(str(error), 0, "error")
+                return Answer(ask.place, [refused] * (len(ask.seeds) - first), first=first)
+            ids = completion.prompt_token_ids
+            visual_tokens = None if ids is None or self.image_id is None else ids.count(self.image_id)
+            replies = _replies(completion)[: len(seeds)]
+            give(Answer(ask.place, replies, completion.prompt_tokens, visual_tokens, first))
+            first += len(replies)
+        return None
 
     def _body(self, messages: bytes, seeds: Sequence[int], settings: Settings) -> bytes:
         fields = {

@@ -45,8 +45,9 @@ class Asking:
         self._asked: dict[int, tuple[int, ...]] = {}
 
     def run(self, ahead: Ahead) -> None:
-        """Raises EngineError when the engine broke, DiskFullError, InfrastructureError."""
-        settings = Settings(self.config.max_tokens, self.config.temperature)
+        """Raises EngineError when the engine broke, ConfigurationError, DiskFullError, InfrastructureError."""
+        proven = any(response.finish_reason != "error" for response in self.log.values())
+        settings = Settings(self.config.max_tokens, self.config.temperature, proven)
         with Preparation(self.engine.preparer, ahead) as preparation:
             for answer in self.engine.answer(self._prepared(preparation), settings):
                 beat()

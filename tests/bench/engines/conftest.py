@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -49,10 +50,15 @@ class Asker:
 
 
 def answers(engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any) -> dict[int, Answer]:
-    """By place; each text is asked with all seeds."""
+    """By place, parts of an answer put together; each text is asked with all seeds."""
     asks = [Ask(place, engine.preparer(text(content)), tuple(seeds)) for place, content in enumerate(texts)]
     settings = Settings(**{"max_tokens": 16, "temperature": 0.0, **sampling})
-    return {answer.place: answer for answer in engine.answer([[ask] for ask in asks], settings)}
+    found: dict[int, Answer] = {}
+    for answer in engine.answer([[ask] for ask in asks], settings):
+        before = found[answer.place].replies if answer.place in found else []
+        assert answer.first == len(before)
+        found[answer.place] = replace(answer, replies=[*before, *answer.replies], first=0)
+    return found
 
 
 @pytest.fixture

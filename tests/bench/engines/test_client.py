@@ -3,10 +3,12 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
 
+from bench.engines import Ask
 from bench.engines.client import (
     ChatClient,
     Completion,
@@ -17,8 +19,9 @@ from bench.engines.client import (
     _retry_after,
 )
 from bench.engines.endpoint import base_url
+from bench.engines.openai import _replies
 from bench.errors import ConfigurationError
-from tests.bench.engines.conftest import answers, seconds, stats
+from tests.bench.engines.conftest import GREEDY, answers, seconds, stats, text
 from tests.bench.engines.stub_server import stub_server
 from vold.config import ClientExecution
 from vold.rollout.base import EngineError
@@ -67,6 +70,24 @@ def test_a_refused_request_is_that_items_error_alone(status: str, ask_stub):
     assert [reply.finish_reason for reply in found[1].replies] == ["error", "error"]
     assert found[1].replies[0].text == f"HTTP {status}: told to answer {status}"
     assert found[0].replies[0].finish_reason == found[2].replies[0].finish_reason == "stop"
+
+
+def test_a_server_that_refuses_everything_is_told_after_24_requests_and_nothing_is_yielded(ask_stub):
+    with stub_server("--faults", json.dumps({"bad": ["400"] * 999})) as (url, _):
+        engine, found = ask_stub(url, concurrency=1, max_concurrency=1), []
+        asks = [Ask(place, engine.preparer(text("bad")), (1, 2)) for place in range(99)]
+        for number in (99, 3):
+            with pytest.raises(ConfigurationError, match=r"refused each of .* 'HTTP 400: told to answer 400'"):
+                found += engine.answer([asks[:number]], GREEDY)
+        assert 24 + 3 <= stats(url)["requests"] <= 24 + 9 + 3 and not found
+        known = engine.answer([asks[:30]], replace(GREEDY, proven=True))
+        assert [answer.replies[0].finish_reason for answer in known] == ["error"] * 30
+
+
+def test_refusals_are_waited_for_no_longer_than_until_the_first_answer(ask_stub):
+    with stub_server("--faults", json.dumps({"bad": ["400"] * 999, "good": ["slow:0.5"]})) as (url, _):
+        found = answers(ask_stub(url, concurrency=64), ["good"] + ["bad"] * 80)
+    assert [found[place].replies[0].finish_reason for place in range(81)] == ["stop"] + ["error"] * 80
 
 
 @pytest.mark.parametrize(
@@ -225,6 +246,17 @@ def test_choices_are_read(choice: dict, text: str, why: str):
 )  # fmt: skip
 def test_what_is_no_reply_is_a_fault_of_the_server(body: bytes):
     assert not isinstance(_parse(body), Completion)
+
+
+@pytest.mark.parametrize("count", ["3", 12.5, [1], {}, True, -1, 1e400, 2**70, None])
+def test_lengths_that_are_no_counts_are_not_told(count):
+    choice = {"message": {"content": "x"}, "finish_reason": "stop", "token_ids": count if count == "3" else None}
+    usage = {"prompt_tokens": count, "completion_tokens": count}
+    found = _parse(json.dumps({"choices": [choice], "usage": usage, "prompt_token_ids": choice["token_ids"]}).encode())
+    assert isinstance(found, Completion)
+    assert (found.prompt_tokens, found.completion_tokens, found.prompt_token_ids) == (None, None, None)
+    assert found.choices[0].tokens is None
+    assert [(reply.text, reply.tokens) for reply in _replies(found)] == [("x", 0)]
 
 
 def test_errors_of_one_request_are_told_apart():

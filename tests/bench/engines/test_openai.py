@@ -79,6 +79,15 @@ def test_seeds_with_gaps_are_asked_in_runs_and_a_server_without_n_one_by_one(ask
     assert [(body["n"], body["seed"]) for body in bodies] == [(2, 5), (1, 9), (3, 1), (2, 2), (1, 3)]
 
 
+@pytest.mark.parametrize(("fault", "errors"), [("400", 3), ("500", 0)])
+def test_samples_that_came_stay_though_the_server_refuses_or_fails_the_rest(fault: str, errors: int, ask_stub):
+    with stub_server("--faults", json.dumps({"a": ["fewer", *[fault] * 9]})) as (url, _):
+        found = answers(ask_stub(url), ["a"], seeds=(5, 6, 7, 8), temperature=1.0)
+    first, *rest = found[0].replies
+    assert (first.text.split()[1], first.finish_reason) == ("5", "stop")
+    assert [(reply.text, reply.finish_reason) for reply in rest] == [("HTTP 400: told to answer 400", "error")] * errors
+
+
 def test_the_length_of_all_samples_is_shared_out_by_their_texts():
     told = Completion((Choice("aaaa", None, "stop"), Choice("", None, "stop"), Choice("bb", None, "length")), "m", 3, 7)
     assert [reply.tokens for reply in _replies(told)] == [5, 0, 2]
@@ -94,17 +103,16 @@ def test_asks_are_drawn_as_there_is_room_and_abandoned_ones_cancelled(ask_stub):
         nonlocal drawn
         for place in range(1000):
             drawn += 1
-            yield [Ask(place, engine.preparer(text("a")), (1,))]
+            yield [Ask(place, engine.preparer(text("slow" if place else "quick")), (1,))]
 
-    with stub_server("--latency", "0.05") as (url, _):
+    with stub_server("--faults", json.dumps({"slow": ["slow:2"] * 1000})) as (url, _):
         engine = ask_stub(url, concurrency=4, max_concurrency=4)
         found = engine.answer(groups(engine), GREEDY)
         next(found)
         assert drawn <= 4 + 8 + 1
         found.close()
-        asked = stats(url)["requests"]
-        assert len(answers(engine, ["b"])) == 1  # usable again
-        assert stats(url)["requests"] == asked + 1
+        assert len(answers(engine, ["b"])) == 1  # usable again, and not after those that waited
+        assert stats(url)["requests"] <= 1 + 4 + 1
 
 
 def test_an_error_in_what_is_drawn_comes_through(ask_stub):

@@ -8,10 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.engines.endpoint import described, is_remote
+from bench.engines.endpoint import describe, described, is_remote
 from bench.errors import ConfigurationError, InfrastructureError
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.run import evaluate
+from bench.smallworld.records import materialise
 from tests.bench.engines.conftest import stats
 from tests.bench.engines.stub_server import stub_server
+from vold.config import EvaluationExecution, Execution
 
 REPLIES = json.dumps({"solve": "Answer: 7"})
 
@@ -48,6 +52,32 @@ def test_what_was_not_answered_is_asked_again_and_the_rest_is_kept(tmp_path: Pat
         process.wait()
         gone = evaluated(tmp_path, f"{url}#stub")
         assert isinstance(gone.exception, InfrastructureError) and "no server answers there" in str(gone.exception)
+
+
+def test_a_server_that_refuses_everything_leaves_no_result_and_no_response(tmp_path: Path):
+    with stub_server("--faults", json.dumps({"solve": ["400"] * 16}), "--replies", REPLIES) as (url, _):
+        done = evaluated(tmp_path, f"{url}#stub")
+        assert isinstance(done.exception, ConfigurationError) and "told to answer 400" in str(done.exception)
+        assert "".join(log.read_text() for log in tmp_path.glob("store/**/responses.jsonl")) == ""
+        mended = evaluated(tmp_path, f"{url}#stub")
+    assert mended.exit_code == 0, mended.output
+    summary = json.loads(mended.stdout[mended.stdout.index("{") :])
+    assert all(part["states"]["error"] == 0 for part in summary["benchmarks"].values())
+
+
+def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp_path: Path):
+    data = {"mathvision": materialise("test", 4, tmp_path / "data")["mathvision"]}
+    run, config = tmp_path / "run", EvalConfig(engine="openai", max_tokens=32)
+    log = run / "responses.jsonl"
+    execution = Execution(evaluation=EvaluationExecution(workers=0))
+    with stub_server("--faults", json.dumps({"solve": ["", "", "", "", "400"]}), "--replies", REPLIES) as (url, _):
+        model = describe(f"{url}#stub", tmp_path)
+        evaluate(config, model=model, data=data, run=run, seed=0, execution=execution)
+        *kept, lost = log.read_text().splitlines(keepends=True)
+        log.write_text("".join(kept))
+        evaluate(config, model=model, data=data, run=run, seed=0, execution=execution)
+    again = json.loads(log.read_text().splitlines()[-1])
+    assert (again["id"], again["finish_reason"]) == (json.loads(lost)["id"], "error")
 
 
 @pytest.mark.parametrize(

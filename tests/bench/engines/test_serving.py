@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ def test_vllms_samples_are_functions_of_their_seeds(vllm: Served, turns: list[li
     alone = list(vllm.answer([[Ask(k, vllm.preparer(turns[0]), (40 + k,)) for k in range(4)]], free))
     assert [answer.replies[0] for answer in sorted(alone, key=lambda answer: answer.place)] == list(together.replies)
     assert len({reply.text for reply in together.replies}) > 1
-    (refused,) = vllm.answer([[Ask(0, vllm.preparer(text("a " * 600)), (1,))]], free)
+    (refused,) = vllm.answer([[Ask(0, vllm.preparer(text("a " * 600)), (1,))]], replace(free, proven=True))
     assert refused.replies[0].finish_reason == "error" and "HTTP 400" in refused.replies[0].text
 
 
