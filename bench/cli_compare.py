@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from bench.cli_show import printable
 from bench.compare import Comparison, Layer, compare_results
 from bench.errors import ExitCode
 from bench.evaluation.results import find
@@ -49,8 +50,8 @@ def _names(layers: tuple[Layer, ...]) -> str:
 
 
 def _show(found: Comparison, console: Console) -> None:
-    console.print(f"A  {found.a}", markup=False)
-    console.print(f"B  {found.b}", markup=False)
+    console.print(f"A  {printable(found.a)}", markup=False)
+    console.print(f"B  {printable(found.b)}", markup=False)
     console.print(_layers(found.layers))
     console.print(_differences(found))
     counts, n = found.counts, found.counts.n
@@ -64,7 +65,7 @@ def _show(found: Comparison, console: Console) -> None:
             f"verdicts that flip: {counts.only_a + counts.only_b}"
         )
     for name, ids in (("gained", found.items.gained), ("lost", found.items.lost)):
-        shown = "  ".join(f"{benchmark}:{id}" for benchmark, id in ids[:_SHOWN])
+        shown = "  ".join(printable(f"{benchmark}:{id}") for benchmark, id in ids[:_SHOWN])
         more = f"  and {len(ids) - _SHOWN} more (--json has all)" if len(ids) > _SHOWN else ""
         console.print(f"{name} {len(ids)}: {shown}{more}" if ids else f"{name} 0", markup=False)
     console.print(Text(conclusion(found), style="bold"))
@@ -73,7 +74,7 @@ def _show(found: Comparison, console: Console) -> None:
 def _layers(layers: tuple[Layer, ...]) -> Table:
     table = Table(Column("layer", no_wrap=True), Column("", no_wrap=True), Column("how", overflow="fold"))
     for layer in layers:
-        table.add_row(layer.name, Text(layer.state, style=_STYLES[layer.state]), Text(layer.detail))
+        table.add_row(layer.name, Text(layer.state, style=_STYLES[layer.state]), Text(printable(layer.detail)))
     return table
 
 
@@ -83,7 +84,7 @@ def _differences(found: Comparison) -> Table:
     if len(rows) > 1:
         rows["all, each the same weight"] = found.difference
     for name, d in rows.items():
-        table.add_row(name, f"{points(d.value)} {interval(d.low, d.high, signed=True)}", p_value(d.p),
+        table.add_row(Text(printable(name)), f"{points(d.value)} {interval(d.low, d.high, signed=True)}", p_value(d.p),
                       points(d.mde, signed=False), _count(d))  # fmt: skip
     return table
 

@@ -158,7 +158,8 @@ def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
         _pictures(a, b, benchmarks),
         _values("engine", a.summary.get("engine"), b.summary.get("engine")),
         _values("sampling", _sampling(a), _sampling(b)),
-        _values("scoring", a.summary.get("scoring"), b.summary.get("scoring")),
+        _errors(a, b, benchmarks),
+        _scoring(a.summary.get("scoring"), b.summary.get("scoring")),
         _model(a, b),
     ]
 
@@ -222,6 +223,34 @@ def _sampling(result: Result) -> dict[str, Any]:
     config = result.summary["config"]
     seed = {"seed": result.summary.get("seed")} if config["temperature"] > 0 else {}
     return {name: config[name] for name in _OF_SAMPLING} | seed
+
+
+def _errors(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+    """Where an engine failed, or left a response out, a right answer is not one of the model's that was lost."""
+    counts = [_failures(result, benchmarks) for result in (a, b)]
+    if not any(map(any, counts)):
+        return Layer("errors", "same")
+    told = (
+        f"{errors} in error and {missing} missing in {side}"
+        for side, (errors, missing) in zip("AB", counts, strict=True)
+    )
+    return Layer("errors", "differs", f"responses: {'; '.join(told)}")
+
+
+def _failures(result: Result, benchmarks: Sequence[str]) -> tuple[int, int]:
+    """(responses in state error, responses that are missing)."""
+    parts = [result.summary["benchmarks"][name] for name in benchmarks]
+    verdicts = result.verdicts[result.verdicts["benchmark"].isin(benchmarks)]
+    missing = sum(part.get("expected", part["n"]) - part["n"] for part in parts)
+    return int((verdicts["state"] == "error").sum()), missing
+
+
+def _scoring(a: Any, b: Any) -> Layer:
+    """An older result names the mode alone, as a text."""
+    named = [each if isinstance(each, dict) or each is None else {"mode": each} for each in (a, b)]
+    if None not in named and named[0].keys() != named[1].keys() and named[0]["mode"] == named[1]["mode"]:
+        return Layer("scoring", "not recorded", "an older result does not say which version of it")
+    return _values("scoring", *named)
 
 
 def _model(a: Result, b: Result) -> Layer:

@@ -100,7 +100,7 @@ class Part:
             "k": self.evaluation.k,
             "measures": self.measures,
             "interval": "95 %: Wilson's, on the effective number of items",
-            "scoring": self.evaluation.summary["scoring"],
+            "scoring": self.evaluation.scoring,
             "template": config["template"],
             "prompt_sha256": prompt.get("sha256"),
             "prompt_token_ids_sha256": prompt.get("token_ids_sha256"),
@@ -154,6 +154,12 @@ class Evaluation:
     def engine(self) -> Mapping[str, Any]:
         """Its name, and versions and settings where they were told."""
         return self.summary.get("engine") or {"name": self.config["engine"]}
+
+    @property
+    def scoring(self) -> str:
+        """Mode and version; an older result names the mode alone."""
+        told = self.summary["scoring"]
+        return f"{told['mode']} (version {told['version']})" if isinstance(told, dict) else str(told)
 
     @property
     def finished(self) -> datetime:

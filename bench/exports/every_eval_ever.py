@@ -103,7 +103,7 @@ def _measure(part: Part, name: str, measure: Mapping[str, Any]) -> dict[str, Any
         "evaluation_timestamp": _seconds(part.evaluation),
         "source_data": _source(part),
         "metric_config": {
-            "evaluation_description": f"{part.evaluation.summary['scoring']} scoring, mean over items; "
+            "evaluation_description": f"{part.evaluation.scoring} scoring, mean over items; "
             "a response that could not be read is not right",
             "metric_id": {"avg": "accuracy", "pass": "pass_at_k", "maj": "majority_vote"}.get(kind, kind),
             "metric_name": name,

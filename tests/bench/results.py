@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks.base import Dataset
+from bench.engines import Reply
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked
 from bench.evaluation.scoreboard import Scoreboard
@@ -28,9 +29,12 @@ def write_result(
     *,
     model: str = "student",
     engine: Mapping[str, Any] = ENGINE,
+    replies: Mapping[str, Reply] | None = None,
     **settings: Any,
 ) -> Path:
-    """``texts``: the samples of each problem by id; an absent one is missing. Returns ``out``."""
+    """``texts``: the samples of each problem by id; an absent one is missing. replies: first samples in
+    their place, whole. Returns ``out``.
+    """
     samples = max(map(len, texts.values()))
     config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
     responses = {
@@ -38,6 +42,8 @@ def write_result(
         for id, given in texts.items()
         for k, text in enumerate(given)
     }
+    for id, reply in (replies or {}).items():
+        responses["mathvision", id, 0] = Response(id, 0, reply.text, reply.tokens, reply.finish_reason)
     board = Scoreboard(asked)
     for (benchmark, _, _), response in responses.items():
         board.add(Asked(benchmark, response))

@@ -8,8 +8,10 @@ from scipy.stats import binomtest
 
 from bench.cli_compare import conclusion, run
 from bench.compare import Comparison, compare_results
+from bench.engines import Reply
 from bench.errors import ConfigurationError, ExitCode
 from bench.evaluation.results import find
+from bench.matrix.stages import KINDS
 from bench.matrix.store import Store
 from tests.bench.results import problems, write_result
 
@@ -130,3 +132,53 @@ def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
         find("student_b", store)
     with pytest.raises(ConfigurationError, match="did you mean 'student_b'"):
         find("student_c", store)
+
+
+def test_an_engine_that_failed_is_not_laid_to_the_model(base, tmp_path):
+    rows = {"q0": Reply("no room", 0, "error"), "q1": Reply("no room", 0, "error")}
+    broken = write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 3}), model="other", replies=rows)
+    for found, side in ((compared(base, broken), "B"), (compared(broken, base), "A")):
+        assert [layer.name for layer in found.changed] == ["errors", "model"] and not found.about_the_model
+        assert f"2 in error and 0 missing in {side}" in found.changed[0].detail
+        assert conclusion(found).startswith("No claim about the model: errors may account")
+
+
+def test_responses_that_are_missing_are_not_laid_to_the_model(base, tmp_path):
+    given = {id: said for id, said in texts({0, 1, 2, 3}).items() if id != "q5"}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), given, model="other"))
+    layer = next(layer for layer in found.changed if layer.name == "errors")
+    assert "0 in error and 1 missing in B" in layer.detail and not found.about_the_model
+
+
+def rescored(result: Path, scoring: object) -> Path:
+    summary = json.loads((result / "summary.json").read_text())
+    assert summary["scoring"] == {"mode": "strict", "version": KINDS["eval"].version}
+    (result / "summary.json").write_text(json.dumps({**summary, "scoring": scoring}))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("scoring", "state"),
+    [({"mode": "strict", "version": -1}, "differs"), ("strict", "not recorded"), ("official", "differs")],
+)
+def test_another_version_of_the_scoring_is_a_change_and_an_unknown_one_is_said(scoring, state, base, tmp_path):
+    other = rescored(write_result(tmp_path / "b", problems(IDS), texts({0})), scoring)
+    found = compared(base, other)
+    assert [(layer.name, layer.state) for layer in found.changed] == [("scoring", state)]
+
+
+def test_older_results_that_name_the_mode_alone_are_scored_alike(base, tmp_path):
+    other = rescored(write_result(tmp_path / "b", problems(IDS), texts({0}), model="other"), "strict")
+    assert compared(rescored(base, "strict"), other).about_the_model
+
+
+def test_a_terminal_obeys_nothing_that_a_result_holds(tmp_path, capsys):
+    ids = ["\x1b]0;pwned\x07\x1b[2Jx", "b"]
+    a, b = (
+        write_result(tmp_path / name, problems(ids), {id: said for id in ids}, model=f"{name}\x1b[2J", engine=engine)
+        for name, said, engine in (("a", RIGHT, {"name": "x\x1b[31m"}), ("b", WRONG, {"name": "y\x1b[31m"}))
+    )
+    run(Store(tmp_path), str(a), str(b), as_json=False)
+    text = capsys.readouterr().out
+    assert "\x1b" not in text and "\x07" not in text
+    assert r"mathvision:\x1b]0;pwned\x07\x1b[2Jx" in text and r"y\x1b[31m" in text
