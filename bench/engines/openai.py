@@ -201,7 +201,7 @@ class Chat:
     def _body(self, messages: bytes, seeds: Sequence[int], settings: Settings) -> bytes:
         fields = {
             "model": self.model, "max_tokens": settings.max_tokens, "temperature": settings.temperature,
-            "n": len(seeds), "seed": seeds[0], **self.extra,
+            "top_p": 1, "n": len(seeds), "seed": seeds[0], **self.extra,
         }  # fmt: skip
         return b'{"messages":' + messages + b"," + json.dumps(fields).encode()[1:]
 

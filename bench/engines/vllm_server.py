@@ -61,19 +61,28 @@ def vocabulary(checkpoint: Path) -> tuple[list[int], list[int]]:
 
 def _arguments(task: Mapping[str, Any]) -> Any:
     """vLLM's parsed command line. Raises ValueError where vLLM is absent or built for another device."""
-    settings, checkpoint = VLLMExecution.model_validate(task["settings"]), Path(task["checkpoint"])
     check_platform(task["device"])
-    on_cpu = fit_process(checkpoint)
+    on_cpu = fit_process(Path(task["checkpoint"]))
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    arguments: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(command_line(task, on_cpu))
+    validate_parsed_serve_args(arguments)
+    return arguments
+
+
+def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
+    """What vLLM's server is told of a task."""
+    settings = VLLMExecution.model_validate(task["settings"])
     line = [
-        "--model", str(checkpoint), "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", "0",
+        "--model", task["checkpoint"], "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", "0",
         "--dtype", task["dtype"], "--load-format", "safetensors", "--generation-config", "vllm",
         "--chat-template-content-format", "openai", "--max-num-seqs", str(task["max_batch"]),
         "--gpu-memory-utilization", str(settings.memory_share), "--limit-mm-per-prompt", '{"video": 0}',
         "--worker-extension-cls", worker_extension(), "--disable-uvicorn-access-log",
     ]  # fmt: skip
+    if on_cpu:  # as in the process of vold.rollout.vllm, which says why
+        line.append("--no-enable-chunked-prefill")
     if settings.max_length is not None:
         line += ["--max-model-len", str(settings.max_length)]
     if on_cpu if settings.eager is None else settings.eager:
@@ -83,9 +92,7 @@ def _arguments(task: Mapping[str, Any]) -> Any:
     if task["pixel_limits"]:
         low, high = task["pixel_limits"]
         line += ["--mm-processor-kwargs", json.dumps({"size": {"shortest_edge": low, "longest_edge": high}})]
-    arguments: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(line)
-    validate_parsed_serve_args(arguments)
-    return arguments
+    return line
 
 
 async def _serve(arguments: Any, address: Path, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:

@@ -55,7 +55,7 @@ def test_a_turn_is_sent_in_the_order_of_its_parts(tmp_path: Path, ask_stub):
     ]  # fmt: skip
     assert body == {
         "messages": [{"role": "user", "content": content}], "model": "stub", "max_tokens": 16, "temperature": 0.0,
-        "n": 1, "seed": 11,
+        "top_p": 1, "n": 1, "seed": 11,
     }  # fmt: skip
     assert answer.place == 5 and answer.prompt_tokens == len("look:  what?")
 

@@ -15,10 +15,11 @@ import pytest
 from bench.benchmarks import read
 from bench.engines import Answer, Ask, Settings
 from bench.engines.serving import Served
+from bench.engines.vllm_server import command_line
 from bench.prompts import Part, render
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
-from tests.bench.engines.conftest import QUICK, answers, text
+from tests.bench.engines.conftest import QUICK, answers, stats, text
 from tests.conftest import need
 from vold.config import ClientExecution, Execution, VLLMExecution
 from vold.rollout.base import EngineError
@@ -77,7 +78,28 @@ def test_servers_share_the_work_and_end_with_the_engine(serve, tmp_path: Path):
     engine.close()
     assert all(gone(replica.server.process.pid) for replica in engine.replicas)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["server-0.log", "server-1.log"]
-    assert engine.about()["replicas"] == 2
+    start = time.monotonic()
+    for _ in range(100):  # it is called for every response
+        about = engine.about()
+    assert time.monotonic() - start < 1
+    assert (about["replicas"], about["device"], about["dtype"]) == (2, "cpu", "float32")
+    assert about["package"].startswith("vllm")
+
+
+def test_a_server_of_our_own_draws_from_the_whole_distribution(serve):
+    engine = serve("--keep")
+    answers(engine, ["a"], temperature=1.0)
+    (body,) = stats(engine.replicas[0].server.url)["bodies"]
+    assert {**body, "top_p": 1, "top_k": 0, "repetition_penalty": 1.0, "temperature": 1.0} == body
+
+
+def test_prompts_run_whole_on_cpus_alone():
+    task = {
+        "checkpoint": "/model", "settings": VLLMExecution().model_dump(), "dtype": "float32", "max_batch": 4,
+        "pixel_limits": None,
+    }  # fmt: skip
+    flag = "--no-enable-chunked-prefill"
+    assert flag in command_line(task, on_cpu=True) and flag not in command_line(task, on_cpu=False)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
