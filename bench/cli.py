@@ -164,6 +164,7 @@ def evaluate(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16 \\[default: float32].")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare prompts ahead.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight at first, of a server.")] = None,
@@ -171,6 +172,12 @@ def evaluate(
         int | None, typer.Option(min=1, help="Servers of vllm_server \\[default: one a visible GPU].")
     ] = None,
     key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the key of a URL.")] = None,
+    settings_of_execution: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--execution", help="Any other setting of how it is run, such as vllm.max_length=4096; repeatable."
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what is there is kept beside it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; ask nothing.")] = False,
     store: StoreOption = None,
@@ -193,11 +200,12 @@ def evaluate(
         "no_think": "off" if no_think else None, "engine": engine,
     }  # fmt: skip
     execution = {
-        "device": device, "threads": threads, "evaluation": {"workers": workers},
+        "device": device, "dtype": dtype, "threads": threads, "evaluation": {"workers": workers},
         "client": {"concurrency": concurrency, "key_variable": key_env}, "vllm": {"replicas": replicas},
     }  # fmt: skip
     chosen = [name for name in benchmarks.split(",") if name]
-    request = cli_eval.Request(model, data or [], chosen, settings, seed, execution, fresh)
+    how = cli_eval.with_settings(execution, settings_of_execution or ())
+    request = cli_eval.Request(model, data or [], chosen, settings, seed, how, fresh)
     if dry_run:
         cli_eval.dry_run(_store(store), request, as_json)
     else:

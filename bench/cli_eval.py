@@ -17,10 +17,10 @@ from bench.errors import ConfigurationError
 from bench.json_output import print_json
 from bench.matrix.execute import execute
 from bench.matrix.materials import Input, Materials
-from bench.matrix.plan import Cell, Stage, make_stage, resolve
+from bench.matrix.plan import Cell, Stage, make_stage, parse_setting, resolve
 from bench.matrix.results import MatrixResults, environment, inputs, read
 from bench.matrix.source import Where, nearest
-from bench.matrix.spec import Analysis, Arm, MatrixSpec, Override, Primary
+from bench.matrix.spec import Analysis, Arm, MatrixSpec, Override, Primary, check_execution
 from bench.matrix.stages import from_hub
 from bench.matrix.store import Store, digest
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bench.engines.factory import EnginePool
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.dry_run import Ahead
+    from vold.config import Execution
 
 DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
 # Where only an upper limit is given; Qwen2.5-VL's own lower one.
@@ -183,6 +184,22 @@ def _preparer(stage: Stage, store: Store, config: "EvalConfig") -> Any:
     return EncodingPreparer(model, config.pixel_limits, config.thinking)
 
 
+def with_settings(execution: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Nested settings of how an evaluation is run, changed by each ``vllm.max_length=64`` in turn.
+
+    Raises ConfigurationError for an unknown name.
+    """
+    changed = _given(execution)
+    for text in settings:
+        override = parse_setting(text, "--execution", check_execution, "SETTING")
+        *groups, name = override.key.split(".")
+        place = changed
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = override.value
+    return changed
+
+
 def read_ids(text: str | None) -> list[str] | None:
     """Ids separated by commas, or the lines of @FILE; raises ConfigurationError where that cannot be read."""
     if text is None:
@@ -240,8 +257,6 @@ def _model(materials: Materials, model: str) -> Input:
 
 
 def _stage(found: Mapping[str, Input], asked: dict[str, Any], seed: int, execution: Mapping[str, Any]) -> Stage:
-    from vold.config import Execution
-
     if asked.get("max_pixels") is not None and asked.get("min_pixels") is None:
         asked["min_pixels"] = min(_MIN_PIXELS, asked["max_pixels"])
     overrides = {}
@@ -251,7 +266,23 @@ def _stage(found: Mapping[str, Input], asked: dict[str, Any], seed: int, executi
             overrides[key] = Override(key, value, Where(f"--{option.replace('_', '-')}"))
     config = resolve("eval", [overrides], "eval")
     used = seed if config.temperature > 0 else 0  # type: ignore[attr-defined]
-    return make_stage("eval", config, found, used, Execution.model_validate(_given(execution)).model_dump(mode="json"))
+    return make_stage("eval", config, found, used, _execution(execution).model_dump(mode="json"))
+
+
+def _execution(given: Mapping[str, Any]) -> "Execution":
+    """Checked settings; raises ConfigurationError naming each that is refused."""
+    from pydantic import ValidationError
+
+    from vold.config import Execution
+
+    try:
+        return Execution.model_validate(_given(given))
+    except ValidationError as error:
+        refused = (
+            f"execution.{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, found {wrong['input']!r}"
+            for wrong in error.errors()
+        )
+        raise ConfigurationError("\n".join(refused)) from error
 
 
 def _given(execution: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,19 +109,21 @@ def make_plan(
     return plan
 
 
-def parse_setting(text: str) -> Override:
-    """``rl.steps=10`` from the command line; raises ConfigurationError for an unknown setting."""
+def parse_setting(
+    text: str, option: str = "--set", check: Callable[[str], str | None] = check_override, form: str = "STAGE.SETTING"
+) -> Override:
+    """``rl.steps=10`` from the command line; raises ConfigurationError for a key that ``check`` finds fault with."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     key, equals, value = text.partition("=")
-    wrong = check_override(key) if equals else "expected the form STAGE.SETTING=VALUE"
+    wrong = check(key) if equals else f"expected the form {form}=VALUE"
     if wrong:
-        raise ConfigurationError(f"--set {text}: {wrong}")
+        raise ConfigurationError(f"{option} {text}: {wrong}")
     try:
-        return Override(key, YAML(typ="safe", pure=True).load(value), Where(f"--set {text}"))
+        return Override(key, YAML(typ="safe", pure=True).load(value), Where(f"{option} {text}"))
     except YAMLError as error:
-        raise ConfigurationError(f"--set {text}: the value is not YAML") from error
+        raise ConfigurationError(f"{option} {text}: the value is not YAML") from error
 
 
 def resolve(kind: str, layers: Iterable[Mapping[str, Override]], arm: str) -> BaseModel:

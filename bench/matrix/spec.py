@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from bench.benchmarks import BENCHMARKS
 from bench.errors import ConfigurationError
 from bench.matrix.source import Source, Where, nearest
-from bench.matrix.stages import KINDS, settings
+from bench.matrix.stages import KINDS, execution_settings, settings
 from vold.config import Strict
 
 SKIPPABLE = ("sft", "rl")
@@ -160,6 +160,12 @@ def check_override(key: str) -> str | None:
     if key == "traces.writer":
         return "the writer of traces follows from 'sft.traces'; set that"
     valid = [name for kind in KINDS for name in settings(kind)]
+    return None if key in valid else f"unknown setting {key!r}; {nearest(key, valid)}"
+
+
+def check_execution(key: str) -> str | None:
+    """As ``check_override``, for a setting of ``Execution``."""
+    valid = execution_settings()
     return None if key in valid else f"unknown setting {key!r}; {nearest(key, valid)}"
 
 

@@ -77,6 +77,11 @@ def settings(kind: str) -> tuple[str, ...]:
     return tuple(f"{kind}.{name}" for name in _leaves(KINDS[kind].config))
 
 
+def execution_settings() -> tuple[str, ...]:
+    """Every setting of ``Execution`` as a dotted name (``vllm.max_length``)."""
+    return _leaves("vold.config:Execution")
+
+
 @cache
 def _leaves(reference: str) -> tuple[str, ...]:
     return tuple(_walk(locate(reference)))

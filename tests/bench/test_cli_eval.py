@@ -175,3 +175,53 @@ def test_fresh_asks_again_and_keeps_what_was_there(
     kept = again.with_name(f"{again.name}.1")
     assert (kept / "out" / "summary.json").read_bytes() == (again / "out" / "summary.json").read_bytes()
     assert "mathvision, avg@2" in capsys.readouterr().out
+
+
+def test_every_setting_of_execution_can_be_given_and_the_last_counts(request_: Request, tmp_path: Path) -> None:
+    given = ["vllm.max_length=64", "evaluation.accept_missing=true", "evaluation.hang_seconds=9", "rollout_batch=3",
+             "rollout_batch=4"]  # fmt: skip
+    how = cli_eval.with_settings({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
+    (stage,) = cli_eval.plan(Store(tmp_path / "store"), replace(request_, execution=how)).values()
+    found = stage.spec.execution
+    assert (found["vllm"]["max_length"], found["rollout_batch"], found["dtype"]) == (64, 4, "float32")
+    assert {name: found["evaluation"][name] for name in ("accept_missing", "hang_seconds", "workers")} == {
+        "accept_missing": True, "hang_seconds": 9.0, "workers": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vllm.max_lenght=64", r"--execution vllm\.max_lenght=64: .*did you mean 'vllm\.max_length'"),
+        ("vllm=64", "unknown setting 'vllm'"),
+        ("rollout_batch", "expected the form SETTING=VALUE"),
+        ("rollout_batch=[", "not YAML"),
+    ],
+)
+def test_an_unknown_setting_of_execution_is_refused_with_the_nearest(text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        cli_eval.with_settings({}, [text])
+
+
+def test_a_value_that_execution_refuses_is_named(request_: Request, tmp_path: Path) -> None:
+    for how, words in (
+        (cli_eval.with_settings({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
+        ({"dtype": "float16"}, r"execution\.dtype: .*bfloat16.*found 'float16'"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            cli_eval.plan(Store(tmp_path / "store"), replace(request_, execution=how))
+
+
+def test_the_number_format_of_the_command_line_is_another_evaluation(request_: Request, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from bench.cli import app
+
+    def stage(*options: str) -> str:
+        words = ["eval", "--model", request_.models[0], "--data", request_.data[0], "--store", str(tmp_path / "store")]
+        done = CliRunner().invoke(app, [*words, "--dry-run", "--json", *options], catch_exceptions=False)
+        (found,) = json.loads(done.stdout).values()
+        return found["stage"]
+
+    assert stage() == stage("--dtype", "float32") == stage("--execution", "vllm.max_length=64")
+    assert stage() != stage("--dtype", "bfloat16") == stage("--execution", "dtype=bfloat16")
