@@ -247,7 +247,7 @@ def _failures(result: Result, benchmarks: Sequence[str]) -> tuple[int, int]:
 
 def _scoring(a: Any, b: Any) -> Layer:
     """An older result names the mode alone, as a text."""
-    named = [each if isinstance(each, dict) or each is None else {"mode": each} for each in (a, b)]
+    named: list[Any] = [{"mode": each} if isinstance(each, str) else each for each in (a, b)]
     if None not in named and named[0].keys() != named[1].keys() and named[0]["mode"] == named[1]["mode"]:
         return Layer("scoring", "not recorded", "an older result does not say which version of it")
     return _values("scoring", *named)
