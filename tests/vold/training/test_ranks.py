@@ -15,7 +15,8 @@ from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.models import load_student
 from vold.training.progress import silent
 
-pytestmark = pytest.mark.slow
+# Both workers would train every run of the shared fixture otherwise.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
 WORK = "tests.vold.training.rank_work"
 STRATEGIES = ("none", "zero2", "zero3", "zero2+offload", "zero3+offload")
 ADAPTED = ("zero2+lora", "zero3+lora")
