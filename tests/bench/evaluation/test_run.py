@@ -279,7 +279,7 @@ def test_the_command_line_evaluates_every_record_of_real_mathvision_testmini(
     words += ["--min-pixels", "256", "--max-pixels", "4096", "--device", "cpu", "--threads", "1"]
     words += ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
     program = [sys.executable, "-c", "from bench.cli import main; main()", *words]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=500)
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=500)
 
     assert done.returncode == 0, done.stderr
     assert "304/304" in done.stdout
