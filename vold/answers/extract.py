@@ -33,6 +33,25 @@ _NAMED = re.compile(
 )
 
 
+_NO_DECLARATION = re.compile(
+    r"\b(?:wrong|incorrect|false|possible|potential|plausible)\s{1,4}$"
+    r"|\b(?:assum(?:e|ed|es|ing)|suppos(?:e|ed|es|ing)|whether|if|unless|pretend)\s{1,4}(?:that\s{1,4})?(?:(?:the|an?|our|my)\s{1,4})?$",
+    re.IGNORECASE,
+)
+"""What stands before a phrase that declares nothing: "wrong answer: A", "assume the answer is A"."""
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|cannot\s+be|neither|nor|except)|n['’]t)(?:\s+be)?[\s$*({:]{1,6}$", re.IGNORECASE
+)
+_DENIED_AFTER = re.compile(
+    r"[\s$*)}]{0,6}(?:(?:is|are|was)\s+(?:wrong|incorrect|false)\b"
+    r"|(?:(?:is|are|was)(?:\s+not|n['’]t)|cannot\s+be|can['’]t\s+be)\s+(?:the|an?|our|correct|right|possible|valid)\b)",
+    re.IGNORECASE,
+)
+_OPEN_BOX = re.compile(r"^\$?\\(?:boxed|fbox)\s*\{(?=[^{}]*$)")
+_NEAR = 60
+"""Characters before and after a declaration in which it is taken back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A piece of a response that may be its answer."""
@@ -44,35 +63,44 @@ class Claim:
 def claims(response: str) -> Iterator[Claim]:
     """Candidates, the deciding one first; linear in the response's length."""
     response = response[-LONGEST_RESPONSE:]
-    found = [(at, Claim(text, "boxed")) for at, text in _boxed(response)]
-    found += [(match.end(), Claim(_line(response, match.end()), "declared")) for match in _MARKER.finditer(response)]
-    found += [(match.end(), Claim(match[1], "declared")) for match in _NAMED.finditer(response)]
-    found.sort(key=lambda pair: pair[0], reverse=True)
-    yield from islice((claim for _, claim in found if claim.text.strip()), MOST_CLAIMS)
+    found = [(start, end, Claim(text, "boxed")) for start, end, text in _boxed(response)]
+    for match in _MARKER.finditer(response):
+        found.append((match.start(), match.end(), Claim(_line(response, match.end()), "declared")))
+    found += [(match.start(), match.end(), Claim(match[1], "declared")) for match in _NAMED.finditer(response)]
+    found.sort(key=lambda place: place[1], reverse=True)
+    for start, end, claim in islice((place for place in found if place[2].text.strip()), MOST_CLAIMS):
+        if not _taken_back(response, start, end, claim.method):
+            yield claim
     whole = response.strip(" \t\r\n")
-    if whole and len(whole) <= LONGEST:
-        yield Claim(whole, "lone")
-    last = whole.rpartition("\n")[2].strip()
-    if last and last != whole and len(last) <= LONGEST:
-        yield Claim(last, "lone")
+    for text in dict.fromkeys((whole, whole.rpartition("\n")[2].strip())):
+        if text and len(text) <= LONGEST and not _MARKER.search(text):  # a declaration that could not be read
+            yield Claim(text, "lone")
 
 
-def _boxed(response: str) -> list[tuple[int, str]]:
-    r"""(end, content) of every closed ``\boxed{}``; one pass with a stack, whatever the nesting."""
-    found: list[tuple[int, str]] = []
-    stack: list[tuple[int, bool]] = []
+def _taken_back(response: str, start: int, end: int, method: Method) -> bool:
+    """Whether the words around a declaration deny it or only suppose it."""
+    before = response[max(0, start - _NEAR) : start]
+    if method == "boxed":
+        return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(response, end + 1, end + _NEAR))
+    return bool(_NO_DECLARATION.search(before))
+
+
+def _boxed(response: str) -> list[tuple[int, int, str]]:
+    r"""(start, end, content) of every closed ``\boxed{}``; one pass with a stack, whatever the nesting."""
+    found: list[tuple[int, int, str]] = []
+    stack: list[tuple[int, int, bool]] = []
     for match in _BRACES.finditer(response):
         token = match.group()
         if token == "{" or token.startswith((r"\boxed", r"\fbox")):
-            stack.append((match.end(), token != "{"))
+            stack.append((match.start(), match.end(), token != "{"))
         elif token == "}" and stack:
-            start, boxed = stack.pop()
+            begin, start, boxed = stack.pop()
             if boxed:
-                found.append((match.start(), response[start : min(match.start(), start + LONGEST + 1)]))
+                found.append((begin, match.start(), response[start : min(match.start(), start + LONGEST + 1)]))
     return found
 
 
 def _line(response: str, start: int) -> str:
     """The first line with content from ``start`` on."""
     piece = response[start : start + LONGEST].lstrip(" \t\r\n*_`")
-    return piece.partition("\n")[0]
+    return _OPEN_BOX.sub("", piece.partition("\n")[0])

@@ -11,7 +11,7 @@ DEFAULT_LABELS = tuple("ABCDEFGHI")
 
 _SEPARATORS = re.compile(r"\s*(?:,|;|&|/|\band\b|\bor\b|\s)\s*")
 _PREFIX = re.compile(
-    r"^(?:(?:the|correct|option|options|choice|choices|answer|answers|is|are|figure|image|picture|box)\b[\s:]*)+",
+    r"^(?:(?:the|either|correct|option|options|choice|choices|answer|answers|is|are|figure|image|picture|box)\b[\s:]*)+",
     re.IGNORECASE,
 )
 _BARE = re.compile(r"^[\s(\[{]*([A-Za-z1-9])[\s)\]}.:,]*$")

@@ -45,7 +45,7 @@ def clean(text: str) -> str:
     for symbol, plain in _SYMBOLS.items():
         text = text.replace(symbol, plain)
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
-    text = _MARKDOWN.sub("", text)
+    text = _MARKDOWN.sub("", text).replace("{,}", ",")
     text = _DELIMITERS.sub(" ", text.replace(r"\$", " "))
     text = _SPACES.sub(" ", text)
     text = _DEGREES.sub(r"\\circ ", text)

@@ -5,6 +5,7 @@ import re
 _NAMES = {
     "%": "percent percents percentage",
     "degree": "degree degrees deg",
+    "radian": "radian radians rad",
     "mm": "mm millimeter millimeters millimetre millimetres",
     "cm": "cm centimeter centimeters centimetre centimetres",
     "m": "m meter meters metre metres",
@@ -31,7 +32,9 @@ _KNOWN = {spelling: unit for unit, spellings in _NAMES.items() for spelling in s
 _POWER_WORDS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cubed": "^3"}
 _GLUED = {f"{word}{unit}": (unit, power) for word, power in _POWER_WORDS.items() for unit in _KNOWN if len(unit) > 1}
 _NOT_UNITS = re.compile(
-    "times|plus|minus|more|less|than|the|and|not|about|per|dozen|hundred|thousand|million|billion|trillion|half|twice"
+    "times|plus|minus|negative|more|less|fewer|greater|over|under|least|most|than|the|and|not|about|per|half|halves|twice"
+    "|(?:dozen|hundred|thousand|million|billion|trillion|lakh|crore)s?|squared|cubed|factorial"
+    "|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth)s?"
     "|sin|cos|tan|log|exp|sqrt|frac|mod|infty|max|min",
     re.IGNORECASE,
 )
@@ -80,6 +83,8 @@ def _name(words: list[str], *, spaced: bool, any_word: bool) -> str | None:
     if len(words) == 1 and words[0] in _GLUED:
         unit, power = _GLUED[words[0]]
         return _KNOWN[unit] + power
+    if not words:
+        return None  # "5 squared" is no 5
     known = [_KNOWN[word] for word in words if word in _KNOWN and (len(word) > 1 or spaced or any_word)]
     if known and len(known) == len(words):
         return "/".join(known) + power

@@ -19,6 +19,14 @@ _MAX_DEPTH = 4
 _SHOWN_BITS = 400
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _RELATION = re.compile(r"^[A-Za-z](?:_\{?\w{1,4}\}?)?(?:\([A-Za-z]\))?\s*=")
+_LEADING = re.compile(r"^(?:[ ;,:]|\.{2,}|\.(?!\d))+")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_OTHER_THAN_EQUAL = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*\b(?:or|and)\b|[<>≠].*=|!=")
+_LISTED = re.compile(r"[\d=]|^\s*[A-Za-z]\s*$")
+_SCALED_NAME = re.compile(
+    r"(?!^[A-Za-z]$)-?\s*(?:\d[\d.,/]*|\\frac\s*\{\d+\}\s*\{\d+\})?\s*\*?\s*[A-Za-z]\s*(?:[/^]\s*\{?\w+\}?)?"
+    r"|\\sqrt\s*\{\s*[A-Za-z]\s*\}"
+)
 _RATIO = re.compile(r"\s*(?::|\bto\b)\s*")
 _BLANK = re.compile(r"\s+(?![A-Za-z])|(?<![A-Za-z])\s+")
 _BARE_ARGUMENT = re.compile(r"\\sqrt\s*(\d)(?!\d)")
@@ -40,7 +48,7 @@ class Value:
 
 def parse(text: str) -> Value | None:
     """Normalise one answer; None where nothing is left."""
-    return _parse(clean(text).strip(" .;,:"), 0)
+    return _parse(_LEADING.sub("", clean(text)).rstrip(" .;,:"), 0)
 
 
 def _parse(text: str, depth: int) -> Value | None:
@@ -50,8 +58,22 @@ def _parse(text: str, depth: int) -> Value | None:
     if not text or depth > _MAX_DEPTH:
         return None
     text = _RELATION.sub("", text).strip() or text
-    number = _number(text) or _number(text.rpartition("=")[2].strip())
+    number = _number(text) or _solved(text)
     return number or _sequence(text, depth) or _ratio(text, depth) or _expression(text)
+
+
+def _solved(text: str) -> Value | None:
+    """The number at the end of ``3 + 5 = 8`` or ``AB = 8``; none for ``2x = 8``, ``4 = 8``, ``x = 4, x = 8``."""
+    if "=" not in text or _OTHER_THAN_EQUAL.search(text):
+        return None
+    if any(_LISTED.search(part) for part in _split(_THOUSANDS.sub("", text))[:-1]):
+        return None
+    *left, tail = (part.strip() for part in text.split("="))
+    solved = _number(tail)
+    if solved is None or any(_SCALED_NAME.fullmatch(part) for part in left):
+        return None
+    numbers = [number for part in left if (number := _number(part)) is not None]
+    return solved if all(_equal_numbers(number, solved, None) for number in numbers) else None
 
 
 def _number(text: str) -> Value | None:

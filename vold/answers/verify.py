@@ -17,12 +17,42 @@ State = Literal["right", "wrong", "unparsed", "ambiguous"]
 _SENTENCE = re.compile(
     r"(?<=[^\s])[.!?](?:\s|$)|\s(?:because|since|so|which|where|as|therefore|thus|but|with)\s|,\s(?:because|since|so|which|as)\s"
 )
-_LEADING_LABEL = re.compile(r"^\(?([A-Z])\)?(?=$|[\s.,:;)\]])(?!\s*['’])")
+_LEADING_LABEL = re.compile(r"^\(?([A-Z])\)?(?=$|[\s.,:;?!)\]])(?!\s*['’])")
+_KIND = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
+_JOINED = re.compile(r"\s+(?:or|and|to|nor|if)\b")
 _ARTICLES = ("A", "I")
 _FORMULA = re.compile(r"\\[A-Za-z]+")
 _PROSE = re.compile(r"[a-z]{3,}")
 _KNOWN_WORDS = re.compile(r"sin|cos|tan|cot|sec|csc|log|exp|arc|deg|pi|sqrt|frac|mod|infty|max|min")
-_ONE_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?")
+_ONE_NUMBER = re.compile(r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
+_DENIES = re.compile(
+    r"\b(?:not|cannot|never|no|none|neither|nor|except|eliminat\w*|exclud\w*|rul(?:e|es|ed|ing)\s+(?:it\s+)?out|wrong|incorrect|false)\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
+_CHANGED_BEFORE = re.compile(
+    r"(?:\b(?:negative|minus|plus|times|twice|half|least|most|over|under|above|below|between|from|or|up\s+to"
+    r"|(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger)\s+than)|[\^√<>≤≥≠±]|\\(?:sqrt|frac|le|ge|leq|geq|ne|neq|pm))[\s${(]*$",
+    re.IGNORECASE,
+)
+_CHANGED_AFTER = re.compile(
+    r"[\s$})]*(?:(?:or|nor|times|plus|minus|half|more|less|fewer|squared|cubed|factorial"
+    r"|(?:dozen|hundred|thousand|million|billion|trillion|lakh|crore)s?)\b|[\^√π!<>≤≥≠±]|\\(?:pi|sqrt)(?![a-z]))",
+    re.IGNORECASE,
+)
+"""Words and signs beside a number that make another amount of it."""
+_REASON = re.compile(
+    r"\b(?:because|since|as|which|where|so|therefore|thus|not|neither|cannot|eliminat\w*|exclud\w*)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+"""Where the talk of other labels that are meant ends."""
+_HEDGED = re.compile(
+    r"(?:^\s*to|\b(?:or|nor|but|no|otherwise|else|maybe|perhaps|possibly|wait|actually))\b[\s,.:(]{1,3}"
+    r"(?:(?:possibly|maybe|perhaps|even|else|rather|wait|actually|no|it|is|it's|the|answer|option|choice)\b[\s,.:(]{1,3}){0,4}"
+    r"([A-Z])(?![\w'’])"
+    r"|(?<![\w'’])([A-Z])\)?\s{1,2}(?:(?:is|could|may|might|would)\s{1,2})?(?:be\s{1,2})?(?:also|too|possible|possibly|as\s+well)\b",
+    re.IGNORECASE,
+)
 _ONE_LABEL = re.compile(r"(?<![\w'’])(?:\(([A-Z])\)|([A-Z]))(?![\w'’])(?!\s*['’])")
 _SHORT = 120
 
@@ -94,6 +124,7 @@ class _Labels:
         named = self._read(claim)
         if not named:
             return None
+        named |= self._hedges(claim, named)
         shown = ",".join(sorted(named))
         if named == self.right or (self.any_of and named <= self.right):
             state: State = "right"
@@ -116,24 +147,41 @@ class _Labels:
         return self._only(claim.text) if claim.method == "lone" else frozenset()
 
     def _leading(self, text: str) -> frozenset[str]:
-        found = _LEADING_LABEL.match(re.sub(r"^(?:option|choice)\s+", "", text, flags=re.IGNORECASE))
+        found = _LEADING_LABEL.match(_KIND.sub("", text))
         if not found or found[1] not in self.labels:
             return frozenset()
-        rest = text[found.end() :]
+        named, rest = frozenset((found[1],)), found.string[found.end() :]
         if found[1] in _ARTICLES and re.match(r"\s+[a-z]", rest) and "(" not in found.group():
-            return frozenset()
-        return frozenset((found[1],))
+            others = self._beside(rest) if _JOINED.match(rest) else frozenset[str]()
+            return named | others if others else frozenset()
+        return named
 
     def _only(self, text: str) -> frozenset[str]:
-        """The one label that a short sentence names; "A" and "I" may be words."""
+        """The one label that a short sentence names; "A" and "I" may be words, but not in "A or B"."""
         if len(text) > _SHORT or "\n" in text:
             return frozenset()
-        named = set()
+        text, named, words = _undenied(text), set[str](), set[str]()
         for found in _ONE_LABEL.finditer(text):
-            letter = found[1] or found[2]
-            if letter in self.labels and not (found[2] in _ARTICLES and re.match(r"\s+\w", text[found.end() :])):
-                named.add(letter)
-        return frozenset(named)
+            letter, rest = found[1] or found[2], text[found.end() :]
+            if letter in self.labels:
+                word = found[2] in _ARTICLES and re.match(r"\s+\w", rest)
+                (words if word and _JOINED.match(rest) else set[str]() if word else named).add(letter)
+        return frozenset(named | words if named else named)
+
+    def _hedges(self, claim: Claim, named: frozenset[str]) -> frozenset[str]:
+        """The labels that the claim's line puts beside the one that it names: "A, but B also possible", "A? No, B"."""
+        text = clean(claim.text.partition("\n")[0])
+        for label, option in zip(self.labels, self.options, strict=False):
+            if label in named and (option := clean(option)):
+                text = text.replace(option, " ")  # what an option says is no hedge
+        found = _LEADING_LABEL.match(_KIND.sub("", text))
+        return self._beside(found.string[found.end() :]) if found and {found[1]} == named else frozenset()
+
+    def _beside(self, rest: str) -> frozenset[str]:
+        """The labels that stand behind a leading one with a word of doubt."""
+        rest = _REASON.split(rest, maxsplit=1)[0][:_SHORT]
+        others = {match[1] or match[2] for match in _HEDGED.finditer(rest)}
+        return frozenset(others.intersection(self.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +214,10 @@ class _Quantity:
             if value is not None and self._plausible(value, claim):
                 return value
         if claim.method == "lone" and len(claim.text) <= _SHORT and "\n" not in claim.text:
-            numbers = set(_ONE_NUMBER.findall(claim.text))
-            return parse(numbers.pop()) if len(numbers) == 1 else None
+            text = _undenied(claim.text)
+            found = list(_ONE_NUMBER.finditer(text))
+            if len({number.group() for number in found}) == 1 and not all(_changed(text, number) for number in found):
+                return parse(found[0].group())
         return None
 
     def _plausible(self, value: Value, claim: Claim) -> bool:
@@ -183,7 +233,23 @@ class _Quantity:
 def _math(text: str) -> str:
     r"""What stands between the first pair of ``$`` or ``\( \)``, or nothing."""
     found = re.search(r"\$([^$]+)\$|\\\((.+?)\\\)", text)
-    return (found[1] or found[2]) if found else ""
+    if not found:
+        return ""
+    denied = _DENIES.search(text[: found.start()]) or _changed(text, found)
+    return "" if denied else (found[1] or found[2])
+
+
+def _changed(text: str, number: re.Match[str]) -> bool:
+    """Whether the words beside a number make another amount of it."""
+    before, after = text[: number.start()], text[number.end() :]
+    return bool(_CHANGED_BEFORE.search(before[-_SHORT:]) or _CHANGED_AFTER.match(after))
+
+
+def _undenied(text: str) -> str:
+    """What follows the last sentence that denies something: "No, it is not larger. B" says B, "It is not B" nothing."""
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    denying = [place for place, sentence in enumerate(sentences) if _DENIES.search(sentence)]
+    return " ".join(sentences[denying[-1] + 1 :] if denying else sentences)
 
 
 def _is_prose(text: str) -> bool:

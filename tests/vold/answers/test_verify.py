@@ -42,6 +42,18 @@ FOUR = ("nine", "A dramatic increase", "twelve", "none of these")
         (r"\boxed{\{2, 1\}}", r"\{1, 2\}"),
         (r"\boxed{\frac{3^{1008}-1}{3^{1009}}}", r"$\frac{3^{1008}-1}{3^{1009}}$"),
         (r"\boxed{11}", "11 "),
+        (r"\boxed{.5}", "0.5"),
+        ("Answer: $.75", "0.75"),
+        ("about .25", "0.25"),
+        (r"\boxed{1{,}000}", "1000"),
+        (r"\boxed{1,000+1=1,001}", "1001"),
+        (r"\boxed{\angle ABC = 5}", "5"),
+        (r"\boxed{5 \text{ radians}}", "5"),
+        ("So, the sum is 2+3=5", "5"),
+        (r"It is not 4 but \boxed{5}", "5"),
+        (r"\boxed{5}. This is not prime", "5"),
+        (r"The answer is \boxed{5", "5"),
+        ("There are 5 bars lower than 5.", "5"),
         (r"\boxed{-2}", "−2"),
     ],
 )
@@ -70,10 +82,100 @@ def test_the_same_value_in_another_spelling_is_right(response: str, answer: str)
         (r"\boxed{45}", "45^2"),
         (r"\boxed{3^10}", "0"),
         (r"\boxed{B}", "C"),
+        (r"\boxed{.5}", "5"),
+        ("Answer: .25", "25"),
+        ("$.75", "75"),
+        (r"\boxed{x=4, x=5}", "5"),
+        (r"\boxed{x=4 \text{ or } x=5}", "5"),
+        (r"\boxed{x!=5}", "5"),
+        (r"\boxed{x>=5}", "5"),
+        (r"\boxed{2x=5}", "5"),
+        (r"\boxed{4=5}", "5"),
+        (r"\boxed{5 radians}", r"5^\circ"),
     ],
 )
 def test_another_value_is_not_right(response: str, answer: str) -> None:
     assert not verify(response, answer).correct
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "thousands",
+        "trillions",
+        "lakh",
+        "crore",
+        "tenths",
+        "thirds",
+        "squared",
+        "cubed",
+        "factorial",
+        "negative",
+        "fewer",
+    ],
+)
+def test_a_word_that_scales_a_number_is_no_unit(word: str) -> None:
+    assert not verify(rf"\boxed{{5 {word}}}", "5").correct
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "The answer is not 5.", "The answer is not $5$", "We cannot find 5", "Answer: negative 5", "more than 5",
+        "at least 5", "5 or more", "5 million", "5 dozen", "The answer is 5 times larger",
+        "The answer is more than $5$", "The answer is $5$ million", "5 plus the radius", "5π", r"The area is $5\pi$.",
+        "x^5", "Wrong answer: 5",
+        r"The answer is not \boxed{5}",
+    ],
+)  # fmt: skip
+def test_a_number_that_is_denied_or_part_of_another_amount_is_not_read(response: str) -> None:
+    assert verify(response, "5").state == "unparsed"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "The answer is not A.", "Answer: not A", "Not A", "So it cannot be (A).", "Answer: none of A", "Eliminate A",
+        "Answer: neither A nor C", "Wrong answer: A", "The wrong answer is A", "An incorrect answer: A",
+        "possible answers: A", "Assume the answer is A.", "We check whether the answer is A",
+        r"The answer is not \boxed{A}", r"\boxed{A} is not the answer.",
+    ],
+)  # fmt: skip
+def test_a_label_that_is_denied_or_supposed_is_not_read(response: str) -> None:
+    assert verify(response, "A", FOUR).state == "unparsed"
+    assert verify(response, "C", FOUR).state == "unparsed"
+
+
+@pytest.mark.parametrize(
+    ("response", "labels"),
+    [
+        ("Answer: A, but B also possible", "A,B"),
+        ("The answer is A? No, B.", "A,B"),
+        ("A (or possibly C)", "A,C"),
+        ("The answer is either A or B", "A,B"),
+        ("Answer: A to D", "A,D"),
+        ("The answer is A if x>0, otherwise B", "A,B"),
+    ],
+)
+def test_a_second_label_with_a_word_of_doubt_makes_an_answer_ambiguous(response: str, labels: str) -> None:
+    outcome = verify(response, "A", FOUR)
+    assert (outcome.state, outcome.normalised) == ("ambiguous", labels)
+
+
+@pytest.mark.parametrize(
+    ("response", "label"),
+    [
+        ("Answer: C. It is not A or B.", "C"),
+        ("Answer: D, because A or B would be too small", "D"),
+        (r"\boxed{\text{A, not B}}", "A"),
+        ("No, nine is not larger. B", "B"),
+        ("Wrong answer: A. Answer: B", "B"),
+        (r"\boxed{B}. The answer is not \boxed{A}", "B"),
+    ],
+)
+def test_labels_that_are_ruled_out_do_not_touch_the_one_that_is_given(response: str, label: str) -> None:
+    outcome = verify(response, label, FOUR)
+    assert outcome.correct, outcome
 
 
 def test_the_last_declaration_wins() -> None:
