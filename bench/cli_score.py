@@ -40,6 +40,8 @@ def run(
         raise ConfigurationError(f"--mode {mode}: unknown; choose strict or official")
     if judge is not None and mode == "official":
         raise ConfigurationError("--judge: official scoring is the published procedure alone; use --mode strict")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigurationError(f"--json {out}: no directory {out.parent}; make it first (mkdir -p {out.parent})")
     predictions = read_predictions(file)
     problems, split = problems_of(benchmark, records, predictions, file)
     scores = score_predictions(benchmark, problems, predictions, "strict" if mode == "strict" else "official")

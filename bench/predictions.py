@@ -11,6 +11,8 @@ CSV
 import ast
 import csv
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(place, id, fields) of each row."""
     try:
         if file.suffix == ".csv":
-            with file.open(encoding="utf-8", newline="") as lines:
+            with file.open(encoding="utf-8-sig", newline="") as lines:
                 yield from _with_ids(file, enumerate((_published_csv(row) for row in csv.DictReader(lines)), 2))
         elif file.suffix == ".jsonl":
             yield from _with_ids(file, _json_lines(file))
@@ -62,19 +64,20 @@ def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     yield number, json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise PredictionError(f"{file}:{number}: not JSON ({error}); the file may be cut short") from error
 
 
 def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    text = file.read_text(encoding="utf-8-sig")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise PredictionError(f"{file}: not JSON ({error}); JSON lines need the ending .jsonl") from error
     if isinstance(content, list):
         yield from _with_ids(file, enumerate(content, 1))
@@ -83,6 +86,14 @@ def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield f"{file}: {key!r}", key, row if isinstance(row, dict) else {"response": row}
     else:
         raise PredictionError(f"{file}: expected rows or a dictionary by id")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
 
 
 def _with_ids(file: Path, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -116,6 +127,11 @@ def _prediction(place: str, id: str, row: Mapping[str, Any]) -> Prediction:
         raise PredictionError(
             f"{place}: a prediction needs a 'response', found {', '.join(map(str, row)) or 'nothing'}"
         )
+    if isinstance(response, dict | bool) or (isinstance(response, float) and not math.isfinite(response)):
+        raise PredictionError(f"{place}: 'response' must be text, found {response!r:.40}")
+    for name, text in (("id", id), ("response", _text(response))):
+        if re.search("[\ud800-\udfff]", text):
+            raise PredictionError(f"{place}: the {name} holds half a surrogate pair, which is no text; replace it")
     sample = row.get("sample", 0)
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
         raise PredictionError(f"{place}: 'sample' must be a whole number from 0, found {sample!r}")

@@ -69,3 +69,8 @@ def test_ids_that_are_no_records_are_named(tmp_path: Path, records: Path):
     done = scored(file, records)
     assert "1 of 2 ids are no records of logicvista" in str(done.exception)
     assert "'nope'" in str(done.exception)
+
+
+def test_a_result_without_a_directory_is_refused_before_scoring(tmp_path: Path, records: Path):
+    done = scored(tmp_path / "none.jsonl", records, "--json", str(tmp_path / "no" / "x.json"))
+    assert "mkdir -p" in str(done.exception)

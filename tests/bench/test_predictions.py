@@ -36,6 +36,11 @@ def test_every_published_form_is_read(tmp_path: Path):
         ("a.jsonl", "", "holds no predictions"),
         ("a.json", '{"id": "1"}\n{"id": "2"}', "JSON lines need the ending .jsonl"),
         ("a.json", "[" * 100_000, "not JSON"),
+        ("a.jsonl", '{"id": 1, "response": ' + "1" * 5_000 + "}", "a.jsonl:1: not JSON"),
+        ("a.json", '{"x": "A", "x": "B"}', "'x' stands twice"),
+        ("a.jsonl", '{"id": "1", "response": {}}', "a.jsonl:1: 'response' must be text"),
+        ("a.jsonl", '{"id": "1", "response": NaN}', "a.jsonl:1: 'response' must be text"),
+        ("a.jsonl", '{"id": "1", "response": "\\ud800"}', "a.jsonl:1: the response holds half a surrogate"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_place(tmp_path: Path, name: str, text: str, message: str):
