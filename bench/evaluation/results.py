@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigurationError
+from bench.evaluation.summary import Frame
 from bench.matrix.source import nearest
 from bench.matrix.store import Store
 
-Frame = Any  # a pandas DataFrame, whose stubs give columns types that check nothing
 _SUMMARY = "summary.json"
 ITEMS = "items.parquet"
 
