@@ -16,8 +16,8 @@ from bench.bridges.vlmeval import Comparison, compare
 from bench.cli_score import problems_of
 from bench.datasets import SMALLWORLD
 from bench.errors import ConfigurationError
+from bench.hints import nearest
 from bench.json_output import print_json
-from bench.matrix.source import nearest
 from bench.official import Prediction
 from bench.predictions import read_predictions
 from bench.records import Problem, Verdict

@@ -14,12 +14,13 @@ from bench.benchmarks import BENCHMARKS
 from bench.datasets import SMALLWORLD
 from bench.engines.endpoint import SCHEMES, is_remote
 from bench.errors import ConfigurationError
+from bench.hints import nearest
 from bench.json_output import print_json
 from bench.matrix.execute import execute
 from bench.matrix.materials import Input, Materials
 from bench.matrix.plan import Cell, Stage, make_stage, parse_setting, resolve
 from bench.matrix.results import MatrixResults, environment, inputs, read
-from bench.matrix.source import Where, nearest
+from bench.matrix.source import Where
 from bench.matrix.spec import Analysis, Arm, MatrixSpec, Override, Primary, check_execution
 from bench.matrix.stages import from_hub
 from bench.matrix.store import Store, digest

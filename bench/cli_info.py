@@ -63,7 +63,7 @@ def _present(module: str) -> str:
 
 def smallworld_build(out: Path | None, names: list[str], jobs: int) -> None:
     """Train the small world's models from nothing and print their skills."""
-    from bench.matrix.source import nearest
+    from bench.hints import nearest
     from bench.smallworld import CHECKPOINTS, checkpoint_path
     from bench.smallworld.build import build
 

@@ -15,8 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from bench.audit import clean_ids
 from bench.benchmarks import BENCHMARKS, DatasetError, place_of, read
 from bench.errors import ConfigurationError
+from bench.hints import nearest
 from bench.judge import Judge, JudgeConfig, Row
-from bench.matrix.source import nearest
 from bench.official import Prediction
 from bench.predictions import read_predictions
 from bench.records import Problem

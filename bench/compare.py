@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bench.errors import ConfigurationError
-from bench.evaluation.results import Frame, Result
+from bench.evaluation.results import Result
+from bench.records import Frame
 from bench.stats import Difference, Outcome, compare, outcome
 
 _KEY = ["benchmark", "id", "sample"]

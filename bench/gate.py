@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from bench.errors import ConfigurationError, ErrorClass, ExitCode, VoldBenchError
 from vold.config import Strict
+from vold.files import write_whole
 
 if TYPE_CHECKING:
     from bench.matrix.results import MatrixResults
@@ -296,7 +297,5 @@ def read_baseline(path: Path) -> RunSummary:
 
 def write_baseline(summary: RunSummary, path: Path) -> None:
     """Store a summary, whole or not at all."""
-    from bench.matrix.store import write_atomically
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, summary.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_whole(path, summary.model_dump_json(by_alias=True, indent=1) + "\n")

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error"]
 STATES: tuple[State, ...] = ("right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error")
 AnswerKind = Literal["choice", "choices", "integer", "float", "list", "free"]
+
+Frame = Any
+"""A pandas DataFrame of these records. Its stubs give a selection of rows a union of types, which checks nothing."""
 
 
 @dataclass(frozen=True, slots=True)

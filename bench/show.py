@@ -10,7 +10,7 @@ from bench.evaluation.config import EvalConfig
 from bench.evaluation.items import read_items
 from bench.evaluation.results import ITEMS, Result
 from bench.evaluation.shown import turn
-from bench.matrix.source import nearest
+from bench.hints import nearest
 from bench.prompts import Part
 from bench.records import Problem
 

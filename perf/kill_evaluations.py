@@ -26,7 +26,7 @@ from typing import Any
 
 from bench.engines import Answer, Ask, Settings
 from bench.engines.builtin import Builtin
-from bench.engines.factory import EnginePool
+from bench.engines.factory import EngineChoice, EnginePool
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
@@ -55,7 +55,7 @@ class Pool(EnginePool):
         super().__init__()
         self.pipe = pipe
 
-    def engine(self, config: EvalConfig, model: Path, execution: Execution) -> Any:
+    def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Any:
         engine = Reporting(model, execution, config.pixel_limits)
         engine.pipe = self.pipe
         return engine

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines import Answer, Ask, Reading, Reply, Settings
-from bench.engines.factory import EnginePool
-from bench.evaluation.config import EvalConfig
+from bench.engines.factory import EngineChoice, EnginePool
 from bench.prompts import Part
 from vold.config import Execution
 
@@ -57,7 +56,7 @@ class StubPool(EnginePool):
         super().__init__()
         self.build = build
 
-    def engine(self, config: EvalConfig, model: Path, execution: Execution) -> Any:
+    def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Any:
         if self._engine is None:
             self._engine = self.build()
         return self._engine

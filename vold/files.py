@@ -62,12 +62,16 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all; raises DiskFullError."""
-    scratch = path.with_name(f".{path.name}.partial")
-    with disk_full_named(path):
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(scratch)
-        scratch.replace(path)
+    """Write a file that appears whole or not at all, whoever else writes it; raises DiskFullError."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with disk_full_named(path):
+            scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+            sync(scratch)
+            scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def scratch_path(out: Path) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from bench.engines.base import Engine, Swappable
 from bench.engines.endpoint import is_remote
@@ -12,15 +12,25 @@ from bench.errors import ConfigurationError
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS
 
-if TYPE_CHECKING:
-    from bench.evaluation.config import EvalConfig
-
 EngineName = Literal["auto", "builtin", "vllm", "vllm_server", "openai"]
 IN_PROCESS = frozenset({"builtin", "vllm"})
 """Engines that compute in the process that asks them."""
 
 # Files of a checkpoint that say how it came about, and nothing of what it is.
 _HISTORY = frozenset({"recipe.json", "model.safetensors.index.json"})
+
+
+class EngineChoice(Protocol):
+    """What of an evaluation's settings decides which engine is built, and how it reads turns."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def pixel_limits(self) -> tuple[int, int] | None: ...
+
+    @property
+    def thinking(self) -> bool | None: ...
 
 
 def resolve(name: str) -> str:
@@ -37,7 +47,7 @@ def gpu_present() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def build(config: "EvalConfig", model: Path, execution: Execution) -> Engine:
+def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
     """A fresh engine over ``model``.
 
     Raises ModelError where there is no checkpoint, ConfigurationError where engine and model do not go together,
@@ -82,7 +92,7 @@ class EnginePool:
     def __exit__(self, *error: object) -> None:
         self.drop()
 
-    def engine(self, config: "EvalConfig", model: Path, execution: Execution) -> Engine:
+    def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Engine:
         """As ``build``, warm where that can be."""
         form = _form(config, model, execution)
         if self._engine is not None and form == self._form:
@@ -103,7 +113,7 @@ class EnginePool:
             engine.close()
 
 
-def _form(config: "EvalConfig", model: Path, execution: Execution) -> str:
+def _form(config: EngineChoice, model: Path, execution: Execution) -> str:
     """Hash of all that an engine is built from, except weights."""
     settings = (config.engine, config.pixel_limits, config.thinking, execution.model_dump_json())
     total = hashlib.sha256(repr(settings).encode())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.engines import Answer, Ask, Engine, Reply, Settings
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, Key, ResponseLog
-from bench.evaluation.pipeline import Ahead, Preparation
+from bench.evaluation.pipeline import Prefetch, Preparation
 from bench.evaluation.selection import Selection
 from bench.evaluation.shown import turn
 from bench.records import Problem, Response
@@ -44,11 +44,11 @@ class Asking:
         self.groups = self._incomplete(selections)
         self._asked: dict[int, tuple[int, ...]] = {}
 
-    def run(self, ahead: Ahead) -> None:
+    def run(self, prefetch: Prefetch) -> None:
         """Raises EngineError when the engine broke, ConfigurationError, DiskFullError, InfrastructureError."""
         proven = any(response.finish_reason != "error" for response in self.log.values())
         settings = Settings(self.config.max_tokens, self.config.temperature, proven)
-        with Preparation(self.engine.preparer, ahead) as preparation:
+        with Preparation(self.engine.preparer, prefetch) as preparation:
             for answer in self.engine.answer(self._prepared(preparation), settings):
                 beat()
                 self._take(answer)

@@ -19,7 +19,7 @@ from vold.config import Execution
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Prefetch:
     """How turns are prepared. workers 0: in this process, when the engine asks for them.
 
     items, bytes: of what is prepared and not yet taken, with what the workers are at.
@@ -30,27 +30,27 @@ class Ahead:
     bytes: int
 
 
-def ahead(engine: str, execution: Execution) -> Ahead:
+def prefetch(engine: str, execution: Execution) -> Prefetch:
     """By the settings; where they leave it open, workers only if the engine does not compute on these CPUs itself."""
     settings, cpus = execution.evaluation, len(os.sched_getaffinity(0))
     workers = settings.workers
     if workers is None:
         on_gpu = execution.device.startswith("cuda") or (execution.device == "auto" and gpu_present())
         workers = 0 if engine in IN_PROCESS and not on_gpu else max(1, min(4, cpus // 2))
-    return Ahead(workers, settings.ahead_items, settings.ahead_mib << 20)
+    return Prefetch(workers, settings.ahead_items, settings.ahead_mib << 20)
 
 
 class Preparation:
     """Prepares turns with ``preparer``; while it is entered its workers live."""
 
-    def __init__(self, preparer: Preparer, ahead: Ahead) -> None:
-        self.preparer, self.ahead = preparer, ahead
+    def __init__(self, preparer: Preparer, prefetch: Prefetch) -> None:
+        self.preparer, self.prefetch = preparer, prefetch
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Preparation":
-        if self.ahead.workers:
+        if self.prefetch.workers:
             context = get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.ahead.workers, context, _start_worker, (self.preparer,))
+            self._pool = ProcessPoolExecutor(self.prefetch.workers, context, _start_worker, (self.preparer,))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -66,7 +66,7 @@ class Preparation:
             yield from (_attempt(self.preparer, turn) for turn in turns)
             return
         try:
-            yield from _in_order(self._pool, turns, _Room(self.ahead))
+            yield from _in_order(self._pool, turns, _Room(self.prefetch))
         except BrokenProcessPool as error:
             raise InfrastructureError(
                 "a process that prepares prompts was killed (the kernel does this when memory runs out); run again to "
@@ -92,8 +92,8 @@ def _in_order(pool: ProcessPoolExecutor, turns: Iterable[Sequence[Part]], room: 
 class _Room:
     """Counts the bytes that wait; turns still at work are taken to be as large as the largest so far."""
 
-    def __init__(self, ahead: Ahead) -> None:
-        self.ahead = ahead
+    def __init__(self, prefetch: Prefetch) -> None:
+        self.prefetch = prefetch
         self._lock = Lock()
         self._waiting, self._bytes, self._largest = 0, 0, 0
 
@@ -101,7 +101,7 @@ class _Room:
         """Whether one more turn may be prepared; the first always may."""
         with self._lock:
             expected = self._bytes + (pending - self._waiting + 1) * self._largest
-        return pending == 0 or (pending < self.ahead.items and expected <= self.ahead.bytes)
+        return pending == 0 or (pending < self.prefetch.items and expected <= self.prefetch.bytes)
 
     def arrived(self, future: "Future[tuple[Any, int]]") -> None:
         if not future.cancelled() and future.exception() is None:

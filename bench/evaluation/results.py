@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigurationError
-from bench.evaluation.summary import Frame
-from bench.matrix.source import nearest
+from bench.hints import nearest
 from bench.matrix.store import Store
+from bench.records import Frame
 
 _SUMMARY = "summary.json"
 ITEMS = "items.parquet"

@@ -15,7 +15,7 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.asking import Asking, keys
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, ResponseLog, keep_aside
-from bench.evaluation.pipeline import ahead
+from bench.evaluation.pipeline import prefetch
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection, choose
 from bench.evaluation.shown import shown
@@ -138,7 +138,7 @@ class _Work:
         # Servers are bounded by timeouts of their own.
         watch = Watchdog(self.execution.evaluation.hang_seconds) if self.config.engine in IN_PROCESS else nullcontext()
         with watch:
-            asking.run(ahead(self.config.engine, self.execution))
+            asking.run(prefetch(self.config.engine, self.execution))
 
 
 class Used:

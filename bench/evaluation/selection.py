@@ -8,7 +8,7 @@ from bench import benchmarks
 from bench.benchmarks import Dataset
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
-from bench.matrix.source import nearest
+from bench.hints import nearest
 from bench.records import Problem
 from vold.seeding import generator
 

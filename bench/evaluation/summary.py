@@ -11,9 +11,7 @@ from typing import Any
 from bench.benchmarks.imported import row_hash
 from bench.evaluation.baselines import baselines
 from bench.evaluation.selection import Selection
-from bench.records import STATES, Problem
-
-Frame = Any  # a pandas DataFrame, whose stubs give columns types that check nothing
+from bench.records import STATES, Frame, Problem
 
 
 def measures(verdicts: Frame, samples: int) -> dict[str, dict[str, float]]:

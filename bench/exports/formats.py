@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.errors import ConfigurationError
 from bench.exports import every_eval_ever, hub, lm_eval, vlmeval
 from bench.exports.evaluation import Evaluation
-from bench.matrix.source import nearest
+from bench.hints import nearest
 
 FORMATS: dict[str, Callable[[Evaluation, Path], list[Path]]] = {
     "lm-eval": lm_eval.write,

@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import ConfigurationError
+from bench.hints import nearest
 from bench.matrix.materials import Input, Materials
 from bench.matrix.profile import LoadedProfile, find_profile, load_profile
-from bench.matrix.source import Where, nearest
+from bench.matrix.source import Where
 from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, load_spec
 from bench.matrix.stages import KINDS, StageSpec, config_class
 from bench.matrix.store import Store, digest

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.errors import ConfigurationError
-from bench.matrix.source import Source, Where, nearest
+from bench.hints import nearest
+from bench.matrix.source import Source, Where
 from bench.matrix.spec import Override, check_override
 from bench.matrix.stages import KINDS
 from bench.matrix.stages import settings as stage_settings

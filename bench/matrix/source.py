@@ -1,9 +1,8 @@
 """YAML read with positions: every complaint names file, line and column, and the nearest valid name."""
 
-import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import ConfigurationError
+from bench.hints import nearest
 
 Loc = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,16 +29,6 @@ class Where:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint such as ``did you mean 'rl.steps'?``, or the valid names where none is near."""
-    names = sorted(set(valid))
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"valid names: {shown}" if names else "no name is valid here"
 
 
 class Source:

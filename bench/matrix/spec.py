@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, Field
 
 from bench.benchmarks import BENCHMARKS
 from bench.errors import ConfigurationError
-from bench.matrix.source import Source, Where, nearest
+from bench.hints import nearest
+from bench.matrix.source import Source, Where
 from bench.matrix.stages import KINDS, execution_settings, settings
 from vold.config import Strict
 

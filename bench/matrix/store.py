@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.stages import StageSpec
+from vold.files import write_whole
 
 # What decides how a model behaves; other files beside it (a card, a picture) may change freely.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".jinja", ".model")
@@ -56,22 +57,7 @@ class Status:
             return None
 
     def write(self, directory: Path) -> None:
-        write_atomically(directory / "status.json", json.dumps(asdict(self), indent=1) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``, whole or not at all; a failed write leaves no fragment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+        write_whole(directory / "status.json", json.dumps(asdict(self), indent=1) + "\n")
 
 
 class Store:
@@ -99,7 +85,7 @@ class Store:
         work = self.work(spec.id)
         work.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(spec), indent=1, sort_keys=True, ensure_ascii=False)
-        write_atomically(work / "spec.json", text + "\n")
+        write_whole(work / "spec.json", text + "\n")
         return work
 
     def publish(self, stage: str) -> Path:
@@ -164,7 +150,7 @@ class Store:
                 return known["sha256"]
         value = digest([[name, _file_hash(p)] for name, p in zip(names, files, strict=True)])
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps({"path": str(path.resolve()), "stamp": stamp, "sha256": value}) + "\n")
+        write_whole(memory, json.dumps({"path": str(path.resolve()), "stamp": stamp, "sha256": value}) + "\n")
         return value
 
 

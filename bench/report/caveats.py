@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from math import sqrt
 from typing import Any
 
+from bench.records import Frame
 from bench.report.contrasts import Compared
 from bench.report.grid import baselines
-from bench.report.model import Frame, Results, Spec
+from bench.report.model import Results, Spec
 from bench.report.numbers import percent, points
 from bench.report.tables import Measured
 from bench.stats import seeds_needed

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.records import Frame
 from bench.report.contrasts import Compared, difference_of
-from bench.report.model import Column, Expect, Frame, Spec, Table
+from bench.report.model import Column, Expect, Spec, Table
 from bench.report.numbers import NONE, decimal, interval, p_value, points
 from bench.stats import Outcome, holm
 

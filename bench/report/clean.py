@@ -4,7 +4,8 @@ from pathlib import Path
 
 from bench.audit import read_audit
 from bench.errors import ConfigurationError
-from bench.report.model import Column, Frame, Spec, Table
+from bench.records import Frame
+from bench.report.model import Column, Spec, Table
 from bench.report.numbers import NONE, percent
 from bench.report.tables import Measured
 from bench.stats import accuracy

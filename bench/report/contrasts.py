@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.report.model import Column, Contrast, Frame, Spec, Statement, Table, Tone
+from bench.records import Frame
+from bench.report.model import Column, Contrast, Spec, Statement, Table, Tone
 from bench.report.numbers import NONE, interval, p_value, percent, points
 from bench.stats import Difference, Outcome, compare, holm, outcome
 

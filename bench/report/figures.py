@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from bench.records import Frame
 from bench.report.contrasts import TONES, Compared
 from bench.report.doses import Dose
-from bench.report.model import Figure, Frame
+from bench.report.model import Figure
 from bench.report.numbers import percent, points
 from bench.report.style import GRID, INK, QUIET, TONE_COLOURS, TONE_MARKERS, canvas, export, label, look
 from bench.report.tables import Measured

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from bench.report.model import Column, Frame, Results, Table
+from bench.records import Frame
+from bench.report.model import Column, Results, Table
 from bench.report.numbers import NONE, interval, percent
 from bench.stats import sample_metrics
 

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-# A pandas DataFrame. Its stubs give a selection of rows a union of a dozen types, which checks nothing.
-Frame = Any
+from bench.records import Frame
+
 Expect = Literal["better", "worse", "not_better", "not_worse"]
 Tone = Literal["better", "worse", "unresolved"]
 SMALL_WORLD = "small world: synthetic problems, tiny models"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import ConfigurationError
-from bench.report.model import Column, Frame, Results, Spec, Table
+from bench.records import Frame
+from bench.report.model import Column, Results, Spec, Table
 from bench.report.numbers import NONE, decimal, percent
 from bench.stats import Accuracy, Aggregate, accuracy, to_cells
 

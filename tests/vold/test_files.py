@@ -1,6 +1,7 @@
 """Directories appear whole or not at all; a full disk is named."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -32,22 +33,22 @@ def test_other_errors_keep_their_type(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "no")
 
 
+@pytest.mark.parametrize("step", ["write_bytes", "fsync"])
 def test_a_file_is_replaced_whole_and_kept_when_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
     write_whole(path, "old")
 
-    def full(self: Path, content: bytes) -> None:
+    def full(*arguments: object) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     with monkeypatch.context() as patch, pytest.raises(DiskFullError, match=r"a\.json: cannot be written"):
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os if step == "fsync" else Path, step, full)
         write_whole(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     write_whole(path, "new")
-    assert path.read_text() == "new"
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

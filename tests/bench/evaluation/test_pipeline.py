@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InfrastructureError
-from bench.evaluation.pipeline import Ahead, Preparation
+from bench.evaluation.pipeline import Prefetch, Preparation
 from tests.bench.evaluation.preparers import large, pixels, turns, upper
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_turns_come_in_order_and_one_that_cannot_be_asked_stands_alone(workers: int) -> None:
     texts = ["slow", "bad", *map(str, range(20)), "slow again"]
-    with Preparation(upper, Ahead(workers, 8, 1 << 30)) as preparation:
+    with Preparation(upper, Prefetch(workers, 8, 1 << 30)) as preparation:
         found = list(preparation.prepared(turns(texts)))
     assert [str(value) for value in found] == ["SLOW", "bad cannot be asked", *map(str, range(20)), "SLOW AGAIN"]
     assert [isinstance(value, ValueError) for value in found] == [text == "bad" for text in texts]
@@ -25,7 +25,7 @@ def test_turns_come_in_order_and_one_that_cannot_be_asked_stands_alone(workers: 
 def test_pictures_come_from_workers_as_they_were_made() -> None:
     import torch
 
-    with Preparation(pixels, Ahead(1, 4, 1 << 30)) as preparation:
+    with Preparation(pixels, Prefetch(1, 4, 1 << 30)) as preparation:
         found = list(preparation.prepared(turns(["3", "5"])))
     for number, prompt in zip((3, 5), found, strict=True):
         expected = pixels([{"type": "text", "text": str(number)}])
@@ -36,7 +36,7 @@ def test_pictures_come_from_workers_as_they_were_made() -> None:
 
 def test_no_more_is_drawn_than_may_wait() -> None:
     drawn: list[str] = []
-    with Preparation(upper, Ahead(1, 5, 1 << 30)) as preparation:
+    with Preparation(upper, Prefetch(1, 5, 1 << 30)) as preparation:
         found = preparation.prepared(turns(list(map(str, range(50))), drawn))
         for number in range(10):
             assert next(found) == str(number)
@@ -46,7 +46,7 @@ def test_no_more_is_drawn_than_may_wait() -> None:
 
 def test_large_turns_are_bounded_by_their_bytes() -> None:
     drawn: list[str] = []
-    with Preparation(large, Ahead(1, 100, 3 << 20)) as preparation:
+    with Preparation(large, Prefetch(1, 100, 3 << 20)) as preparation:
         found = preparation.prepared(turns(list(map(str, range(30))), drawn))
         for _ in range(5):  # from then on their size is known
             next(found)
@@ -60,7 +60,7 @@ def test_large_turns_are_bounded_by_their_bytes() -> None:
 
 def test_a_killed_worker_is_the_machines_fault() -> None:
     with (
-        Preparation(upper, Ahead(1, 4, 1 << 30)) as preparation,
+        Preparation(upper, Prefetch(1, 4, 1 << 30)) as preparation,
         pytest.raises(InfrastructureError, match=r"was killed .* execution\.evaluation\.workers"),
     ):
         list(preparation.prepared(turns(["a", "kill", "b"])))
@@ -70,9 +70,9 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
         "from tests.bench.evaluation.preparers import turns, upper\n"
-        "from bench.evaluation.pipeline import Ahead, Preparation\n"
+        "from bench.evaluation.pipeline import Preparation, Prefetch\n"
         "if __name__ == '__main__':\n"
-        "    with Preparation(upper, Ahead(1, 4, 1 << 30)) as preparation:\n"
+        "    with Preparation(upper, Prefetch(1, 4, 1 << 30)) as preparation:\n"
         "        next(preparation.prepared(turns(['a'])))\n"
         "        print(*preparation._pool._processes, flush=True)\n"
         "        time.sleep(60)\n"

@@ -7,7 +7,7 @@ import pytest
 
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.stages import StageSpec
-from bench.matrix.store import Status, Store, canonical, write_atomically
+from bench.matrix.store import Status, Store, canonical
 
 
 def a_stage(name: str = "sft-0123456789ab") -> StageSpec:
@@ -90,12 +90,3 @@ def test_a_content_hash_follows_names_and_bytes_and_is_remembered(tmp_path):
 def test_nothing_to_hash_is_an_error_that_names_the_path(tmp_path):
     with pytest.raises(ConfigurationError, match="nowhere"):
         Store(tmp_path).content_hash(tmp_path / "nowhere")
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_fragment(tmp_path, monkeypatch):
-    path = tmp_path / "status.json"
-    path.write_text("old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
