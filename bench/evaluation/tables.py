@@ -13,8 +13,8 @@ from bench.evaluation.items import write_items
 from bench.evaluation.log import Key
 from bench.evaluation.selection import Selection
 from bench.evaluation.summary import measures, record_hashes, summarise
-from bench.matrix.stages import KINDS
 from bench.records import Problem, Response, Verdict
+from vold.answers import VERSION
 from vold.files import publish_directory
 
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def write_tables(
                 judged += rows
         table = pd.DataFrame(judged)
         table.to_parquet(scratch / "verdicts.parquet", index=False)
-        scoring = {"mode": "strict", "version": KINDS["eval"].version}
+        scoring = {"mode": "strict", "version": VERSION}
         rest = {key: value for key, value in provenance.items() if key != "prompts"}
         whole = {**rest, "scoring": scoring, "measures": measures(table, samples), "benchmarks": summary}
         (scratch / "summary.json").write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", encoding="utf-8")

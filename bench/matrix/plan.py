@@ -22,6 +22,7 @@ from bench.matrix.source import Where
 from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, load_spec
 from bench.matrix.stages import KINDS, StageSpec, config_class
 from bench.matrix.store import Store, digest
+from vold.answers import VERSION
 
 # The traces are one data set of the question, not a draw of each training seed.
 TRACES_SEED = 0
@@ -271,6 +272,8 @@ def make_stage(
         "inputs": {name: value.identity for name, value in inputs.items()},
         "seed": seed,
     }
+    if KINDS[kind].reads_answers:
+        identity["answers"] = VERSION
     dtype = execution.get("dtype", "float32")
     if kind == "eval" and dtype != "float32":  # the one setting of execution that changes what a model answers
         identity["dtype"] = dtype

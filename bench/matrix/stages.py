@@ -41,7 +41,8 @@ _PRELOAD = (
 class Kind:
     """What the matrix must know of a kind of stage.
 
-    ``version`` counts changes of the code that change results. ``config`` and ``run`` are ``module:name``.
+    ``version`` counts changes of the code that change results; that of reading answers counts for itself
+    (``vold.answers.VERSION``), for kinds that have ``reads_answers``. ``config`` and ``run`` are ``module:name``.
     ``roles`` are the settings that name a model's role: the model's content enters the identity, not the word.
     ``preload`` are modules that take long to import: they are imported once and every stage is forked from there.
     """
@@ -51,13 +52,14 @@ class Kind:
     run: str
     roles: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
+    reads_answers: bool = False
 
 
 KINDS: dict[str, Kind] = {
-    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _PRELOAD),
+    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _PRELOAD, True),
     "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _PRELOAD),
-    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _PRELOAD),
-    "eval": Kind(2, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD),
+    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _PRELOAD, True),
+    "eval": Kind(2, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD, True),
 }
 
 

@@ -11,9 +11,9 @@ from bench.compare import Comparison, compare_results
 from bench.engines import Reply
 from bench.errors import ConfigurationError, ExitCode
 from bench.evaluation.results import find
-from bench.matrix.stages import KINDS
 from bench.matrix.store import Store
 from tests.bench.results import problems, write_result
+from vold.answers import VERSION
 
 IDS = [f"q{number}" for number in range(20)]
 RIGHT, WRONG = ["so it is \\boxed{3}"], ["so it is \\boxed{4}"]
@@ -152,7 +152,7 @@ def test_responses_that_are_missing_are_not_laid_to_the_model(base, tmp_path):
 
 def rescored(result: Path, scoring: object) -> Path:
     summary = json.loads((result / "summary.json").read_text())
-    assert summary["scoring"] == {"mode": "strict", "version": KINDS["eval"].version}
+    assert summary["scoring"] == {"mode": "strict", "version": VERSION}
     (result / "summary.json").write_text(json.dumps({**summary, "scoring": scoring}))
     return result
 

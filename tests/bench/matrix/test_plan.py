@@ -226,3 +226,10 @@ def test_the_number_format_of_an_evaluation_is_part_of_its_identity(world):
 
     assert "\nexecution:" not in profile.read_text()
     assert changed(world, in_bfloat16) == {"eval"}
+
+
+def test_stages_that_read_answers_are_known_by_how_these_are_read(world, monkeypatch):
+    def read_otherwise():
+        monkeypatch.setattr("bench.matrix.plan.VERSION", -1)
+
+    assert changed(world, read_otherwise) == {"traces", "sft", "rl", "eval"}
