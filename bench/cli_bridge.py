@@ -2,61 +2,98 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from bench.benchmarks import BENCHMARKS
-from bench.bridges.reasons import MEANING
-from bench.bridges.vlmeval import Comparison, compare
-from bench.cli_score import problems_of
-from bench.datasets import SMALLWORLD
+from bench.cli_options import (
+    BenchmarkOption,
+    DeviceOption,
+    Json,
+    LimitOption,
+    MaxTokensOption,
+    ModeOption,
+    RecordsOption,
+    SeedOption,
+    SplitOption,
+    TemperatureOption,
+    ThreadsOption,
+    listed,
+)
+from bench.cli_score import mode_of
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.json_output import print_json
-from bench.official import Prediction
-from bench.predictions import read_predictions
-from bench.records import Problem, Verdict
 from bench.report.numbers import interval, percent
-from bench.scoring import Mode, score_predictions
 from vold.files import write_whole
 
-Inputs = tuple[tuple[Problem, ...], list[Prediction], list[Verdict]]
+if TYPE_CHECKING:
+    from bench.bridges.vlmeval import Comparison
+
 _SHOWN = 50
+app = typer.Typer(help="Other suites' scorers and tasks beside ours.", no_args_is_help=True)
 
 
+@app.command("vlmeval")
 def vlmeval(
-    place: Path, benchmark: str, records: Path | None, mode: str, cot: bool, trust: bool, out: Path | None
+    predictions: Annotated[Path, typer.Argument(help="A prediction file as for `score`, or a result of `eval`.")],
+    benchmark: BenchmarkOption,
+    records: RecordsOption = None,
+    split: SplitOption = None,
+    mode: ModeOption = "strict",
+    cot: Annotated[bool, typer.Option("--cot", help="MMMU-Pro as VLMEvalKit's data sets named _COT.")] = False,
+    trust_responses: Annotated[
+        bool, typer.Option("--trust-responses", help="VLMEvalKit may evaluate MathVision responses as code.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write every row to this file.")] = None,
 ) -> None:
-    """Score a prediction file, or one benchmark of a result, by VLMEvalKit and by us; print what differs and why."""
-    if benchmark not in BENCHMARKS:
-        raise ConfigurationError(f"--benchmark {benchmark}: unknown; {nearest(benchmark, BENCHMARKS)}")
-    if mode not in ("strict", "official"):
-        raise ConfigurationError(f"--mode {mode}: unknown; choose strict or official")
-    scoring: Mode = "strict" if mode == "strict" else "official"
-    inputs = _result(place, benchmark, scoring) if place.is_dir() else _file(place, benchmark, records, scoring)
-    compared = compare(benchmark, *inputs, mode, cot=cot, trust_responses=trust)
+    """Score responses by VLMEvalKit's own code; every verdict that differs from ours has a reason."""
+    from bench.benchmarks import known
+    from bench.bridges.vlmeval import compare
+    from bench.evaluation.answered import answered
+    from bench.predictions import read_predictions, records_of
+    from bench.scoring import score_predictions
+
+    known(benchmark)
+    scoring = mode_of(mode)
+    if predictions.is_dir():
+        found = answered(predictions, benchmark)
+        title, problems, given, verdicts = found.title, found.problems, found.predictions, found.verdicts
+    else:
+        given = read_predictions(predictions)
+        data = records_of(given, predictions, benchmark, records, split)
+        title, problems, verdicts = data.title, data.problems, ()
+    if not verdicts or scoring == "official":
+        verdicts = score_predictions(benchmark, problems, given, scoring).verdicts
+    compared = compare(benchmark, problems, given, verdicts, mode, cot=cot, trust_responses=trust_responses)
     if out is not None:
-        result = {**compared.to_json(), "predictions": str(place)}
+        result = {**compared.to_json(), "predictions": str(predictions)}
         write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    _show(compared)
+    _show(title, compared)
 
 
+@app.command("lm-eval")
 def lm_eval(
-    model: str,
-    tasks: Sequence[str],
-    data: Path,
-    asked: Mapping[str, Any],
-    seed: int,
-    execution: Mapping[str, Any],
-    out: Path | None,
-    as_json: bool,
+    model: Annotated[str, typer.Option(help="A checkpoint directory, or smallworld/NAME.")],
+    data: Annotated[Path, typer.Option(help="Directory with the records of GSM8K, MATH-500 and AIME 2024.")],
+    tasks: Annotated[str, typer.Option(help="Some of gsm8k, math500 and aime24.")] = "gsm8k,math500,aime24",
+    limit: LimitOption = None,
+    max_tokens: MaxTokensOption = None,
+    temperature: TemperatureOption = None,
+    prompt: Annotated[str, typer.Option(help="Name of the prompt template.")] = "boxed",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the result \\[default: results/lm_eval/MODEL].")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Run text-only tasks through lm-eval on our engine; publish and print a result like that of ``eval``."""
+    """Text-only regression through lm-eval's API on our engines: did training hurt the text side?"""
     os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")  # before lm-eval is imported
     os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
     if find_spec("lm_eval") is None:
@@ -68,9 +105,9 @@ def lm_eval(
     from vold.config import Execution
 
     path = _checkpoint(model)
+    asked = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
     config = EvalConfig.model_validate({name: value for name, value in asked.items() if value is not None})
-    settings = Execution(**{name: value for name, value in execution.items() if value is not None})
-    sets = [text.read(name, data) for name in tasks]
+    sets = [text.read(name, data) for name in listed(tasks)]
     place = out or Path("results") / "lm_eval" / path.name
     evaluate_text(
         config,
@@ -78,12 +115,16 @@ def lm_eval(
         selections=[select(found, config.limit, config.subset_seed) for found in sets],
         out=place,
         seed=seed,
-        execution=settings,
+        execution=Execution(device=device) if threads is None else Execution(device=device, threads=threads),
     )
     summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
     if as_json:
-        print_json({"out": place, **summary})
-        return
+        return print_json({"out": place, **summary})
+    _show_tasks(summary)
+    print(f"result: {place}")
+
+
+def _show_tasks(summary: dict[str, Any]) -> None:
     table = Table("task", Column("n", justify="right"), "% right, 95 % interval", "not read")
     for name, part in summary["benchmarks"].items():
         measure = next(iter(part["measures"].values()))
@@ -93,13 +134,13 @@ def lm_eval(
         score = f"{percent(part['accuracy'])} {interval(measure['low'], measure['high'])}"
         table.add_row(name, str(part["n"]), score, states or "none")
     Console().print(table)
-    print(f"result: {place}")
 
 
 def _checkpoint(model: str) -> Path:
-    if model.startswith(SMALLWORLD):
-        from bench.smallworld import CHECKPOINTS, checkpoint_path
+    from bench.datasets import SMALLWORLD
+    from bench.smallworld import CHECKPOINTS, checkpoint_path
 
+    if model.startswith(SMALLWORLD):
         name = model.removeprefix(SMALLWORLD)
         if name not in CHECKPOINTS:
             raise ConfigurationError(f"--model {model}: unknown; {nearest(name, CHECKPOINTS)}")
@@ -110,42 +151,13 @@ def _checkpoint(model: str) -> Path:
     return path
 
 
-def _file(file: Path, benchmark: str, records: Path | None, mode: Mode) -> Inputs:
-    predictions = read_predictions(file)
-    problems, _ = problems_of(benchmark, records, predictions, file)
-    return problems, predictions, list(score_predictions(benchmark, problems, predictions, mode).verdicts)
+def _show(title: str, compared: "Comparison") -> None:
+    from bench.bridges.reasons import MEANING
 
-
-def _result(place: Path, benchmark: str, mode: Mode) -> Inputs:
-    """The responses of one benchmark in a result, those that the engine failed on left out."""
-    import pandas as pd
-
-    from bench.evaluation.items import read_items
-
-    folder = place / "out" if (place / "out").is_dir() else place
-    if not (folder / "responses.parquet").is_file():
-        raise ConfigurationError(f"{place}: holds no result (responses.parquet); give what `vold-bench eval` wrote")
-    problems = tuple(item for item in read_items(folder / "items.parquet") if item.benchmark == benchmark)
-    table: Any = pd.read_parquet(folder / "verdicts.parquet").merge(
-        pd.read_parquet(folder / "responses.parquet")[["benchmark", "id", "sample", "text"]],
-        on=["benchmark", "id", "sample"],
-    )
-    rows = table[(table["benchmark"] == benchmark) & (table["state"] != "error")].to_dict("records")
-    if not rows:
-        asked = ", ".join(map(str, table["benchmark"].unique()))
-        raise ConfigurationError(f"{place}: holds no responses to {benchmark}, but to {asked}")
-    predictions = [Prediction(row["id"], row["sample"], row["text"]) for row in rows]
-    if mode == "official":
-        return problems, predictions, list(score_predictions(benchmark, problems, predictions, mode).verdicts)
-    fields = ("id", "sample", "state", "extracted", "normalised", "method")
-    return problems, predictions, [Verdict(**{name: row[name] for name in fields}) for row in rows]
-
-
-def _show(compared: Comparison) -> None:
     found = compared.to_json()
     console, judged = Console(), found["judged"]
     console.print(
-        f"{compared.benchmark}, ms-vlmeval {compared.version} beside our {compared.mode} scoring: it has a verdict on "
+        f"{title}, ms-vlmeval {compared.version} beside our {compared.mode} scoring: it has a verdict on "
         f"{judged} of {found['n']} responses; of these {found['judged_correct']['vlmevalkit']} are right there and "
         f"{found['judged_correct']['ours']} here; {found['agree']} verdicts agree",
         highlight=False,

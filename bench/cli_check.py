@@ -3,23 +3,25 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Annotated
 
-from bench import gate_output
+import typer
+
+from bench.cli_options import Json
 from bench.errors import ExitCode
-from bench.gate import IncompleteRun, Margins, RunSummary, check, read_baseline, summarise, write_baseline
 
 ROOT = Path(__file__).parents[1]
 MATRIX, PROFILE = ROOT / "ablations" / "check.yaml", "check"
 BASELINE = ROOT / "results" / "baselines" / "check.json"
 
 
-def run(update: bool = False, as_json: bool = False, junit: Path | None = None) -> int:
-    """Run the check's matrix, compare it with the tracked baseline (or record it), print, and return the exit code.
-
-    Raises:
-        ConfigurationError: the baseline is missing, unreadable or of another specification.
-        IncompleteRun: a stage failed, or responses are missing.
-    """
+def check(
+    update: Annotated[bool, typer.Option("--update", help="Record this run as the new baseline.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Guard against regressions: a quick small-world pass against the tracked baseline, paired."""
+    from bench import gate, gate_output
     from bench.matrix.results import load
     from bench.matrix.run import STORE, run_matrix
     from bench.matrix.store import Store
@@ -30,19 +32,19 @@ def run(update: bool = False, as_json: bool = False, junit: Path | None = None) 
     unfinished = {name: outcome for name, outcome in done.outcomes.items() if outcome.state != "done"}
     if unfinished:
         names = ", ".join(sorted(unfinished))
-        raise IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
-    summary = RunSummary.model_validate(summarise(load(done.plan, Store(store))))
+        raise gate.IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
+    summary = gate.RunSummary.model_validate(gate.summarise(load(done.plan, Store(store))))
     if update:
-        write_baseline(summary, BASELINE)
+        gate.write_baseline(summary, BASELINE)
         print(f"baseline recorded: {BASELINE}")
-        return int(ExitCode.OK)
-    result = check(summary, read_baseline(BASELINE), Margins())
+        raise typer.Exit(ExitCode.OK)
+    result = gate.check(summary, gate.read_baseline(BASELINE), gate.Margins())
     print(gate_output.as_json(result) if as_json else gate_output.as_text(result))
     if junit is not None:
         junit.write_bytes(gate_output.as_junit(result))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print("\n".join(gate_output.annotations(result)))
-    return int(result.exit_code)
+    raise typer.Exit(result.exit_code)
 
 
 def _code_digest() -> str:

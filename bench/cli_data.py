@@ -4,26 +4,45 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from bench.benchmarks import BENCHMARKS, DatasetError, imported, known, place_of, read
-from bench.benchmarks.importing import import_split
-from bench.benchmarks.verifying import differences
+from bench.cli_options import BenchmarkOption, Json, RecordsOption, SplitOption
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
 from vold.files import write_whole
 
+if TYPE_CHECKING:
+    from bench.benchmarks import Dataset
+
 _SHOWN = 100
+app = typer.Typer(help="Benchmark data on this machine.", no_args_is_help=True)
 
 
+@app.command("import")
 def import_records(
-    source: str, benchmark: str, split: str | None, out: Path, partial: bool, any_version: bool, as_json: bool
+    source: Annotated[
+        str, typer.Argument(help="hub:OWNER/NAME@REVISION, a directory or file of parquet, a TSV, or the repository's.")
+    ],
+    benchmark: BenchmarkOption,
+    split: SplitOption = None,
+    out: Annotated[Path, typer.Option(help="Receives BENCHMARK/SPLIT.parquet and a manifest.")] = Path("data"),
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="Fewer records than the split has are meant; leave out those without pictures."),
+    ] = False,
+    any_version: Annotated[bool, typer.Option("--any-version", help="Accept a TSV of another MD5.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Import one split and print what was found."""
+    """Bring a benchmark's records from any public form into one table with pictures and hashes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bench.benchmarks import known
+    from bench.benchmarks.importing import import_split
+
     found = known(benchmark)
     console = Console(stderr=True)
     columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -40,27 +59,34 @@ def import_records(
             progress=lambda count: bars.update(task, completed=count),
         )
     if as_json:
-        print_json({"benchmark": benchmark, "out": out / benchmark, **entry})
-        return
+        return print_json({"benchmark": benchmark, "out": out / benchmark, **entry})
     part = " (partial)" if entry["partial"] else ""
     print(f"{out / benchmark}: {entry['rows']} records{part}, {entry['pictures']} pictures from {entry['source']}")
     if entry["form"] == "tsv" and entry["version"] != "known":
         sums = ", ".join(hashes["md5"] for hashes in entry["files"].values())
         print(f"MD5 {sums}: {'not the known version' if entry['version'] == 'other' else 'none is known to compare'}")
-    for name, texts in (("cannot be scored", entry["unscorable"]), ("note", entry["notes"])):
+    for name, texts in (("left out", entry["left_out"]), ("cannot be scored", entry["unscorable"]),
+                        ("note", entry["notes"])):  # fmt: skip
         for key, reason in texts.items():
             print(f"{name}: {key}: {reason}")
 
 
-def list_records(root: Path | None, as_json: bool) -> None:
-    """Print the benchmarks under ``root`` with their numbers of problems."""
+@app.command("list")
+def list_records(
+    root: Annotated[
+        Path | None, typer.Argument(help="Directory of the benchmarks \\[default: $VOLD_BENCH_DATA].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The benchmarks under a directory and how many problems each holds."""
+    from bench.benchmarks import BENCHMARKS
+
     place = root or Path(os.environ.get("VOLD_BENCH_DATA", ""))
     if not place.is_dir() or (root is None and "VOLD_BENCH_DATA" not in os.environ):
         raise ConfigurationError("give a directory that holds the benchmarks, or set VOLD_BENCH_DATA to it")
     rows = [row for name in BENCHMARKS for row in _listed(name, place / name)]
     if as_json:
-        print_json(rows)
-        return
+        return print_json(rows)
     table = Table("benchmark", "split", "problems", Column("note", overflow="fold"))
     for row in rows:
         table.add_row(row["benchmark"], row.get("split", "-"), str(row["problems"]), row["note"])
@@ -68,6 +94,8 @@ def list_records(root: Path | None, as_json: bool) -> None:
 
 
 def _listed(name: str, folder: Path) -> list[dict[str, Any]]:
+    from bench.benchmarks import BENCHMARKS, DatasetError, imported, read
+
     if not folder.is_dir():
         return [{"benchmark": name, "problems": 0, "note": f"nothing at {folder}"}]
     try:
@@ -78,21 +106,41 @@ def _listed(name: str, folder: Path) -> list[dict[str, Any]]:
     for split in entries or BENCHMARKS[name].splits:
         row: dict[str, Any] = {"benchmark": name, "split": split}
         try:
-            # Of imported pictures nothing is missing; listing need not write them out.
-            found = read(name, folder, split, require_pictures=not entries)
+            found = read(name, folder, split, require_pictures=False)
         except DatasetError as error:
             rows.append({**row, "problems": 0, "note": str(error)})
             continue
-        cannot = sum(bool(problem.unscorable) for problem in found.problems)
-        notes = [f"{cannot} cannot be scored"] if cannot else []
+        # Of imported pictures nothing is missing; listing need not write them out.
+        notes = [*_described(found), *([] if entries else _lacking(found))]
         if entry := entries.get(split):
             notes.append(f"imported from {entry['source']}" + (", partial" if entry["partial"] else ""))
         rows.append({**row, "problems": len(found.problems), "note": "; ".join(notes)})
     return rows
 
 
-def verify(root: Path) -> None:
-    """Print what was changed since the import; raises DatasetError where anything was."""
+def _described(found: "Dataset") -> list[str]:
+    cannot = sum(bool(problem.unscorable) for problem in found.problems)
+    synthetic = [f"{found.title}, split {found.split}"] if found.synthetic else []
+    return synthetic + ([f"{cannot} cannot be scored"] if cannot else [])
+
+
+def _lacking(found: "Dataset") -> list[str]:
+    """Which pictures are not there; without them problems can be scored, and asked blind."""
+    missing = {path for problem in found.problems for path in problem.images if not path.is_file()}
+    if not missing:
+        return []
+    without = sum(not missing.isdisjoint(problem.images) for problem in found.problems)
+    return [f"{without} without their pictures: {len(missing)} are missing, such as {min(missing)}"]
+
+
+@app.command()
+def verify(
+    root: Annotated[Path, typer.Argument(help="An imported benchmark, or a directory that holds some.")],
+) -> None:
+    """Whether every byte is as imported; what is not is named by file, row and picture."""
+    from bench.benchmarks import BENCHMARKS, DatasetError, imported
+    from bench.benchmarks.verifying import differences
+
     folders = [root] if imported.is_imported(root) else [root / name for name in BENCHMARKS if (root / name).is_dir()]
     folders = [folder for folder in folders if imported.is_imported(folder)]
     if not folders:
@@ -105,13 +153,23 @@ def verify(root: Path) -> None:
         print(f"{folder}: every byte is as imported")
 
 
+@app.command()
 def audit(
-    benchmark: str, against: list[str], records: Path | None, split: str | None, distance: int | None, out: Path | None
+    benchmark: BenchmarkOption,
+    against: Annotated[list[str], typer.Option(help="Training data: file:PATH or hub:OWNER/NAME; may be repeated.")],
+    records: RecordsOption = None,
+    split: SplitOption = None,
+    distance: Annotated[
+        int | None, typer.Option(min=0, max=32, help="Bits of 64 in which pictures alike may differ \\[default: 3].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write hits and clean ids here, for --clean-of of `score` and `eval`.")
+    ] = None,
 ) -> None:
-    """Compare a benchmark with training data; print which problems are hit, and write them to ``out``."""
+    """Find a benchmark's problems in training data: same or similar pictures, 13 words in a row."""
     from bench import audit as auditing
+    from bench.benchmarks import place_of, read
 
-    known(benchmark)
     dataset = read(benchmark, place_of(benchmark, records), split)
     limit = auditing.DISTANCE if distance is None else distance
     result = auditing.audit(dataset, against, limit, lambda text: print(text, file=sys.stderr))
@@ -123,6 +181,6 @@ def audit(
     if result["hits"]:
         Console().print(table)
     print(
-        f"{benchmark} ({dataset.split}): {result['n'] - len(result['clean'])} of {result['n']} problems are hit, "
+        f"{dataset.title} ({dataset.split}): {result['n'] - len(result['clean'])} of {result['n']} problems are hit, "
         f"{len(result['clean'])} are clean; {result['too_short']} questions are too short for {auditing.NGRAM} words"
     )

@@ -5,65 +5,107 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 
-from bench.audit import read_audit
-from bench.benchmarks import BENCHMARKS
-from bench.datasets import SMALLWORLD
-from bench.engines.endpoint import SCHEMES, is_remote
+from bench.cli_options import (
+    DeviceOption,
+    Json,
+    JudgeKeyOption,
+    JudgeModelOption,
+    JudgeOption,
+    LimitOption,
+    MaxTokensOption,
+    SeedOption,
+    StoreOption,
+    TemperatureOption,
+    ThreadsOption,
+    judge_of,
+    listed,
+    open_store,
+)
 from bench.errors import ConfigurationError
-from bench.hints import nearest
 from bench.json_output import print_json
-from bench.matrix.execute import execute
-from bench.matrix.materials import Input, Materials
-from bench.matrix.plan import Cell, Stage, make_stage, parse_setting, resolve
-from bench.matrix.results import MatrixResults, environment, inputs, read
-from bench.matrix.source import Where
-from bench.matrix.spec import Analysis, Arm, MatrixSpec, Override, Primary, check_execution
-from bench.matrix.stages import from_hub
-from bench.matrix.store import Store, digest
 
 if TYPE_CHECKING:
     from bench.engines.factory import EnginePool
+    from bench.eval_request import Request
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.dry_run import Ahead
-    from vold.config import Execution
+    from bench.judge import Judge
+    from bench.matrix.plan import Stage
+    from bench.matrix.results import MatrixResults
+    from bench.matrix.store import Store
 
-DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
-# Where only an upper limit is given; Qwen2.5-VL's own lower one.
-_MIN_PIXELS = 56 * 56
-# Options of the command line that bear another name in the configuration.
-_RENAMED = {"prompt": "template", "no_think": "think"}
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked on the command line.
-
-    settings: options that enter the identity of a result, None where not given. execution: nested settings of how it
-    is run. fresh: what is there of these evaluations is put aside.
-    """
-
-    models: Sequence[str]
-    data: Sequence[str] = ()
-    benchmarks: Sequence[str] = ()
-    settings: Mapping[str, Any] | None = None
-    seed: int = 0
-    execution: Mapping[str, Any] | None = None
-    fresh: bool = False
-
-    @property
-    def sources(self) -> dict[str, str]:
-        return select(self.data or [DEFAULT_DATA], self.benchmarks)
+ModelsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--model", help="A checkpoint directory, hub:OWNER/NAME, smallworld/NAME, or URL#MODEL; may be repeated."
+    ),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A directory that holds the benchmarks, or BENCHMARK=DIRECTORY; several may be given. "
+        "\\[default: the small world's four families]"
+    ),
+]
+BenchmarksOption = Annotated[str, typer.Option(help="Only these, such as mathvision,logicvista.")]
+SplitsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split",
+        help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the fullest that is there].",
+    ),
+]
+IdsOption = Annotated[
+    str | None, typer.Option(help="Only these problems: ids separated by commas, or @FILE with one a line.")
+]
+SamplesOption = Annotated[int | None, typer.Option(min=1, help="Responses to each problem \\[default: 1].")]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(help="Prompt template, such as plain, direct, cot, boxed or official \\[default: plain]."),
+]
+MinPixelsOption = Annotated[int | None, typer.Option(min=1, help="Pictures are scaled up to this many pixels.")]
+MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Pictures are scaled down to this many pixels.")]
+BlindOption = Annotated[bool | None, typer.Option("--blind", help="Leave the pictures out.")]
+NoThinkOption = Annotated[
+    bool, typer.Option("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, builtin, vllm, vllm_server, or openai for a URL \\[default: auto: vllm where a GPU is present]."
+    ),
+]
+DtypeOption = Annotated[str | None, typer.Option(help="float32 or bfloat16 \\[default: float32].")]
+WorkersOption = Annotated[int | None, typer.Option(min=0, help="Processes that prepare prompts ahead.")]
+ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Requests in flight at first, of a server.")]
+ReplicasOption = Annotated[
+    int | None, typer.Option(min=1, help="Servers of vllm_server \\[default: one a visible GPU].")
+]
+KeyOption = Annotated[str | None, typer.Option(help="Environment variable that holds the key of a URL.")]
+ExecutionOption = Annotated[
+    list[str] | None,
+    typer.Option("--execution", help="Any other setting of how it is run, such as vllm.max_length=4096; repeatable."),
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin anew; what is there is kept beside it.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; ask nothing.")]
+OutOption = Annotated[Path | None, typer.Option(help="Also copy the result's files into this directory.")]
+ExportOption = Annotated[Path | None, typer.Option(help="Also write other tools' forms into this directory.")]
+PageOption = Annotated[Path | None, typer.Option("--report", help="Also write a report page under this directory.")]
+CleanOption = Annotated[
+    list[Path] | None, typer.Option(help="A result of `data audit`: the page also scores the clean problems.")
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """Where else results go: copies of their files, other tools' forms, a page; JSON instead of tables.
 
-    clean_of: audits, whose clean problems the page scores beside all.
+    clean_of: audits, whose clean problems the page scores beside all. judge: reads what the rules could not.
     """
 
     out: Path | None = None
@@ -71,11 +113,74 @@ class Outputs:
     reports: Path | None = None
     as_json: bool = False
     clean_of: Sequence[Path] = ()
+    judge: "Judge | None" = None
 
 
-def run(store: Store, request: Request, outputs: Outputs) -> None:
+def evaluate(
+    model: ModelsOption,
+    data: DataOption = None,
+    benchmarks: BenchmarksOption = "",
+    split: SplitsOption = None,
+    limit: LimitOption = None,
+    ids: IdsOption = None,
+    samples: SamplesOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
+    prompt: PromptOption = None,
+    min_pixels: MinPixelsOption = None,
+    max_pixels: MaxPixelsOption = None,
+    blind: BlindOption = None,
+    no_think: NoThinkOption = False,
+    seed: SeedOption = 0,
+    engine: EngineOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    concurrency: ConcurrencyOption = None,
+    replicas: ReplicasOption = None,
+    key_env: KeyOption = None,
+    execution: ExecutionOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    out: OutOption = None,
+    export: ExportOption = None,
+    reports: PageOption = None,
+    clean_of: CleanOption = None,
+    judge: JudgeOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_key_env: JudgeKeyOption = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate checkpoints. Interrupted evaluations go on where they stood; finished ones are read again."""
+    from bench.eval_request import Request, read_ids, select, splits_of, with_settings
+
+    sources = select(data or (), listed(benchmarks))
+    settings = {
+        "split": splits_of(listed(split), list(sources)) or None, "limit": limit, "ids": read_ids(ids),
+        "samples": samples, "temperature": temperature, "max_tokens": max_tokens, "prompt": prompt,
+        "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind, "no_think": "off" if no_think else None,
+        "engine": engine,
+    }  # fmt: skip
+    given = {
+        "device": device, "dtype": dtype, "threads": threads, "evaluation": {"workers": workers},
+        "client": {"concurrency": concurrency, "key_variable": key_env}, "vllm": {"replicas": replicas},
+    }  # fmt: skip
+    request = Request(model, sources, settings, seed, with_settings(given, execution or ()), fresh)
+    if dry_run:
+        look(open_store(store), request, as_json)
+    else:
+        asked = judge_of(judge, judge_model, judge_key_env)
+        run(open_store(store), request, Outputs(out, export, reports, as_json, clean_of or (), asked))
+
+
+def run(store: "Store", request: "Request", outputs: Outputs) -> None:
     """Evaluate every model, one after the other on a warm engine, then print and copy the results."""
+    from bench.audit import read_audit
     from bench.engines.factory import EnginePool
+    from bench.eval_judge import judge_result
+    from bench.eval_request import plan
 
     if outputs.clean_of and outputs.reports is None:
         raise ConfigurationError("--clean-of: scores of clean problems stand on the page; ask for it with --report")
@@ -89,63 +194,31 @@ def run(store: Store, request: Request, outputs: Outputs) -> None:
             if not store.done(stage.id):
                 _execute(label, stage, store, engines)
     results = _results(stages, store, request.seed)
+    judged = {label: judge_result(outputs.judge, store.path(s.id)) for label, s in stages.items() if outputs.judge}
     folders = {label: store.path(stage.id) / "out" for label, stage in stages.items()}
-    _copy(folders, outputs)
-    page = None
-    if outputs.reports is not None:
-        # Evaluations of one checkpoint under other settings get pages of their own.
-        ids = [stage.id for stage in stages.values()]
-        name = ids[0] if len(ids) == 1 else f"eval-{digest(ids)[:12]}"
-        page = _report(results, list(stages), request, outputs.reports / name, outputs.clean_of)
+    _copy(folders, judged, outputs)
+    page = None if outputs.reports is None else _report(results, stages, request, outputs.reports, outputs.clean_of)
     summaries = {label: results.summaries[label, request.seed] for label in stages}
     if outputs.as_json:
         found = [
             {"stage": stages[label].id, "out": folders[label], "report": page, **summary}
+            | ({"judge": judged[label]} if label in judged else {})
             for label, summary in summaries.items()
         ]
         print_json(found[0] if len(found) == 1 else {"results": found})
-        return
-    _show(summaries, folders, page)
+    else:
+        _show(summaries, judged, folders, page)
 
 
-def plan(store: Store, request: Request) -> dict[str, Stage]:
-    """The evaluation of each model, by a label that tells the models apart. Raises ConfigurationError."""
-    materials = Materials(store, Path.cwd())
-    data = {
-        f"data.{name}": materials.problems(name, source, Where("--data")) for name, source in request.sources.items()
-    }
-    stages = {}
-    blind = " (blind)" if (request.settings or {}).get("blind") else ""
-    for label, model in labels(request.models).items():
-        found = {"model": _model(materials, model), **data}
-        settings = dict(request.settings or {})
-        if model.startswith(SCHEMES) and settings.get("engine") is None:
-            settings["engine"] = "openai"
-        missing = [item.absent for item in found.values() if item.absent]
-        if missing:
-            raise ConfigurationError("\n".join(missing))
-        stages[label + blind] = _stage(found, settings, request.seed, request.execution or {})
-    if (request.settings or {}).get("ids"):
-        _chosen(next(iter(stages.values())), store)  # refuses an unknown id before anything starts
-    return stages
-
-
-def labels(models: Sequence[str]) -> dict[str, str]:
-    """The last part of each model's name, or all of it where two end alike; raises ConfigurationError for a repeat."""
-    if len(set(models)) != len(models):
-        raise ConfigurationError(f"--model: {', '.join(models)} names one model twice")
-    names = [Path(model).name.rpartition("#")[2] for model in models]
-    return {name if names.count(name) == 1 else model: model for name, model in zip(names, models, strict=True)}
-
-
-def dry_run(store: Store, request: Request, as_json: bool) -> None:
+def look(store: "Store", request: "Request", as_json: bool) -> None:
     """Print what would be asked, by benchmark, and what is answered already; asks nothing."""
+    from bench.eval_request import chosen, plan
     from bench.evaluation.dry_run import look_ahead
     from bench.evaluation.log import Key, answered
 
     found = {}
     for label, stage in plan(store, request).items():
-        config, selections = _chosen(stage, store)
+        config, selections = chosen(stage, store)
         known: set[Key] = set()
         if not request.fresh:
             place = store.path(stage.id) if store.done(stage.id) else store.work(stage.id)
@@ -163,19 +236,10 @@ def dry_run(store: Store, request: Request, as_json: bool) -> None:
         _show_ahead(f"{label} ({id})", parts)
 
 
-def _chosen(stage: Stage, store: Store) -> "tuple[EvalConfig, Any]":
-    """The configuration of an evaluation and the problems that it asks."""
-    from bench.evaluation.config import EvalConfig
-    from bench.evaluation.selection import choose
-
-    names = [name for name in stage.spec.locations if name.startswith("data.")]
-    places = {name.removeprefix("data."): stage.spec.path(name, store.root) for name in names}
-    config = EvalConfig.model_validate(stage.spec.config)
-    return config, choose(config, places)
-
-
-def _preparer(stage: Stage, store: Store, config: "EvalConfig") -> Any:
+def _preparer(stage: "Stage", store: "Store", config: "EvalConfig") -> Any:
     from bench.engines.encoding import EncodingPreparer
+    from bench.engines.endpoint import is_remote
+    from bench.matrix.stages import from_hub
 
     location = stage.spec.locations["model"]
     hub = location.startswith("hub:")
@@ -185,114 +249,7 @@ def _preparer(stage: Stage, store: Store, config: "EvalConfig") -> Any:
     return EncodingPreparer(model, config.pixel_limits, config.thinking)
 
 
-def with_settings(execution: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Nested settings of how an evaluation is run, changed by each ``vllm.max_length=64`` in turn.
-
-    Raises ConfigurationError for an unknown name.
-    """
-    changed = _given(execution)
-    for text in settings:
-        override = parse_setting(text, "--execution", check_execution, "SETTING")
-        *groups, name = override.key.split(".")
-        place = changed
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = override.value
-    return changed
-
-
-def read_ids(text: str | None) -> list[str] | None:
-    """Ids separated by commas, or the lines of @FILE; raises ConfigurationError where that cannot be read."""
-    if text is None:
-        return None
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).expanduser().read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"--ids {text}: cannot be read ({error})") from error
-    else:
-        lines = text.split(",")
-    return [line.strip() for line in lines if line.strip()]
-
-
-def select(data: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
-    """Benchmark to source, from what a person wrote after ``--data`` and ``--benchmarks``.
-
-    Raises ConfigurationError for an unknown benchmark and for a directory that holds none.
-    """
-    for name in benchmarks:
-        if name not in BENCHMARKS:
-            raise ConfigurationError(f"--benchmarks {name}: unknown benchmark; {nearest(name, BENCHMARKS)}")
-    sources: dict[str, str] = {}
-    for entry in data:
-        name, _, source = entry.partition("=")
-        if entry.startswith(SMALLWORLD):
-            sources |= dict.fromkeys(BENCHMARKS, entry)
-        elif name in BENCHMARKS:
-            sources[name] = source
-        else:
-            sources |= _inside(Path(entry).expanduser(), benchmarks)
-    absent = [name for name in benchmarks if name not in sources]
-    if absent:
-        raise ConfigurationError(f"--benchmarks {','.join(absent)}: no data; give --data {absent[0]}=DIRECTORY")
-    return {name: source for name, source in sources.items() if not benchmarks or name in benchmarks}
-
-
-def _inside(root: Path, benchmarks: Sequence[str]) -> dict[str, str]:
-    """The benchmarks that lie in directories of their names under ``root``, or ``root`` itself as the one asked for."""
-    found = {name: str(root / name) for name in BENCHMARKS if (root / name).is_dir()}
-    if found:
-        return found
-    if len(benchmarks) == 1 and root.exists():
-        return {benchmarks[0]: str(root)}
-    names = ", ".join(BENCHMARKS)
-    raise ConfigurationError(f"--data {root}: holds no directory named {names}; or write BENCHMARK={root}")
-
-
-def _model(materials: Materials, model: str) -> Input:
-    where = Where("--model")
-    path = Path(model).expanduser()
-    if model.startswith((SMALLWORLD, "hub:", *SCHEMES)) or path.exists():
-        return materials.model(model if not path.exists() else str(path.resolve()), where)
-    raise ConfigurationError(f"--model {model}: no such directory; a model of the hub is written hub:OWNER/NAME")
-
-
-def _stage(found: Mapping[str, Input], asked: dict[str, Any], seed: int, execution: Mapping[str, Any]) -> Stage:
-    if asked.get("max_pixels") is not None and asked.get("min_pixels") is None:
-        asked["min_pixels"] = min(_MIN_PIXELS, asked["max_pixels"])
-    overrides = {}
-    for option, value in asked.items():
-        if value is not None:
-            key = f"eval.{_RENAMED.get(option, option)}"
-            overrides[key] = Override(key, value, Where(f"--{option.replace('_', '-')}"))
-    config = resolve("eval", [overrides], "eval")
-    used = seed if config.temperature > 0 else 0  # type: ignore[attr-defined]
-    return make_stage("eval", config, found, used, _execution(execution).model_dump(mode="json"))
-
-
-def _execution(given: Mapping[str, Any]) -> "Execution":
-    """Checked settings; raises ConfigurationError naming each that is refused."""
-    from pydantic import ValidationError
-
-    from vold.config import Execution
-
-    try:
-        return Execution.model_validate(_given(given))
-    except ValidationError as error:
-        refused = (
-            f"execution.{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, found {wrong['input']!r}"
-            for wrong in error.errors()
-        )
-        raise ConfigurationError("\n".join(refused)) from error
-
-
-def _given(execution: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings without those that were not given."""
-    nested = {name: _given(value) if isinstance(value, Mapping) else value for name, value in execution.items()}
-    return {name: value for name, value in nested.items() if value is not None}
-
-
-def _put_aside(stage: Stage, store: Store) -> None:
+def _put_aside(stage: "Stage", store: "Store") -> None:
     """Finished or begun, the evaluation keeps a directory beside its own; a finished one can still be compared."""
     from bench.evaluation.log import keep_aside
 
@@ -301,9 +258,10 @@ def _put_aside(stage: Stage, store: Store) -> None:
         keep_aside(store.work(stage.id))
 
 
-def _execute(label: str, stage: Stage, store: Store, engines: "EnginePool") -> None:
+def _execute(label: str, stage: "Stage", store: "Store", engines: "EnginePool") -> None:
     """Run the stage in this process, with a live view on a terminal and a line every now and then elsewhere."""
     from bench.eval_view import EvaluationView, LiveEvaluationView
+    from bench.matrix.execute import execute
 
     console = Console(stderr=True)
     kind = LiveEvaluationView if console.is_terminal else EvaluationView
@@ -311,7 +269,10 @@ def _execute(label: str, stage: Stage, store: Store, engines: "EnginePool") -> N
         execute(stage.spec, store, view, engines=engines)
 
 
-def _results(stages: Mapping[str, Stage], store: Store, seed: int) -> MatrixResults:
+def _results(stages: "Mapping[str, Stage]", store: "Store", seed: int) -> "MatrixResults":
+    from bench.matrix.plan import Cell
+    from bench.matrix.results import environment, inputs, read
+
     by_id = {stage.id: stage for stage in stages.values()}
     origin = {
         "model": ", ".join(stages),
@@ -324,12 +285,14 @@ def _results(stages: Mapping[str, Stage], store: Store, seed: int) -> MatrixResu
     return read(cells, by_id, store, origin)
 
 
-def _copy(folders: Mapping[str, Path], outputs: Outputs) -> None:
+def _copy(folders: Mapping[str, Path], judged: Mapping[str, Any], outputs: Outputs) -> None:
     """The files of several models go into directories of their labels."""
     for label, folder in folders.items():
         below = "" if len(folders) == 1 else re.sub(r"[^\w.-]+", "-", label)
         if outputs.out is not None:
             shutil.copytree(folder, outputs.out / below, dirs_exist_ok=True)
+            if label in judged:
+                shutil.copy(judged[label]["file"], outputs.out / below)
         if outputs.export is not None:
             from bench.exports import export
 
@@ -337,24 +300,33 @@ def _copy(folders: Mapping[str, Path], outputs: Outputs) -> None:
 
 
 def _report(
-    results: MatrixResults, models: Sequence[str], request: Request, out: Path, clean_of: Sequence[Path]
+    results: "MatrixResults", stages: "Mapping[str, Stage]", request: "Request", under: Path, clean_of: Sequence[Path]
 ) -> Path:
     """The page of a matrix of arms that were not trained here."""
+    from bench.matrix.spec import Analysis, Arm, MatrixSpec, Primary
+    from bench.matrix.store import digest
     from bench.report import build
 
+    # Evaluations of one checkpoint under other settings get pages of their own.
+    ids = [stage.id for stage in stages.values()]
+    out = under / (ids[0] if len(ids) == 1 else f"eval-{digest(ids)[:12]}")
     analysis = Analysis(primary=Primary(over=tuple(request.sources)), clean_of=tuple(map(str, clean_of)))
-    arms = tuple(Arm(model, frozenset(("sft", "rl"))) for model in models)
-    name = ", ".join(models)
-    question = f"How many problems does {name} solve?" if len(models) == 1 else f"How many problems do {name} solve?"
+    arms = tuple(Arm(model, frozenset(("sft", "rl"))) for model in stages)
+    name = ", ".join(stages)
+    question = f"How many problems does {name} solve?" if len(stages) == 1 else f"How many problems do {name} solve?"
     return build(MatrixSpec(name, question, (request.seed,), {}, arms, {}, analysis, Path(name)), results, out)
 
 
-def _show(summaries: Mapping[str, Any], folders: Mapping[str, Path], page: Path | None) -> None:
+def _show(
+    summaries: Mapping[str, Any], judged: Mapping[str, Any], folders: Mapping[str, Path], page: Path | None
+) -> None:
     from bench import eval_table
 
     console = Console(highlight=False)
     for label, summary in summaries.items():
         eval_table.show(label, summary, console)
+        if label in judged:
+            eval_table.show_judged(label, judged[label], console)
         print(f"result: {folders[label]}")
     eval_table.note(console)
     if page is not None:

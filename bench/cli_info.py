@@ -5,12 +5,15 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli_options import Json, listed
 from bench.errors import ConfigurationError
+from bench.hints import nearest
 from bench.json_output import print_json
 
 _PACKAGES = (
@@ -26,10 +29,11 @@ _PACKAGES = (
 )
 _EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "lm-eval": "lm_eval", "vlmeval": "vlmeval", "ray": "ray",
            "slurm": "submitit"}  # fmt: skip
+smallworld = typer.Typer(help="The embedded synthetic world.", no_args_is_help=True)
 
 
-def doctor(as_json: bool) -> None:
-    """Print what this installation has."""
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices, disk and optional parts of this installation."""
     import torch
 
     from bench.matrix.results import installed
@@ -61,16 +65,23 @@ def _present(module: str) -> str:
     return "present" if importlib.util.find_spec(module) else "not installed"
 
 
-def smallworld_build(out: Path | None, names: list[str], jobs: int) -> None:
-    """Train the small world's models from nothing and print their skills."""
-    from bench.hints import nearest
+@smallworld.command("build")
+def build(
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the checkpoints \\[default: the bundled ones].")
+    ] = None,
+    names: Annotated[str, typer.Option(help="Only these, such as student_a,teacher.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Models trained side by side.")] = 2,
+) -> None:
+    """Train the small world's models from nothing; takes some CPU-minutes each."""
     from bench.smallworld import CHECKPOINTS, checkpoint_path
-    from bench.smallworld.build import build
+    from bench.smallworld import build as building
 
-    for name in names:
+    chosen = listed(names)
+    for name in chosen:
         if name not in CHECKPOINTS:
             raise ConfigurationError(f"--names {name}: no such model; {nearest(name, CHECKPOINTS)}")
     folder = out or checkpoint_path(CHECKPOINTS[0]).parent
-    for name, skills in build(folder, names or CHECKPOINTS, jobs).items():
+    for name, skills in building.build(folder, chosen or CHECKPOINTS, jobs).items():
         print(name, "  ".join(f"{skill} {value:.3f}" for skill, value in skills.items()))
     print(f"checkpoints: {folder}")

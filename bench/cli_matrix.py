@@ -1,42 +1,117 @@
-"""``run-matrix`` and ``report``: what they print."""
+"""``run-matrix`` and ``report``: an ablation file, planned, run and reported."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.errors import ErrorClass, ExitCode
+from bench.cli_options import Json, ProfileOption, ReportsOption, StoreOption, listed, open_store
+from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.json_output import print_json
 from bench.live import clock
-from bench.matrix.costs import Estimate, estimate, pending
-from bench.matrix.launchers.local import longest_paths
-from bench.matrix.plan import Plan
-from bench.matrix.run import MatrixRun, complete, write_report
-from bench.matrix.store import Store
 
+if TYPE_CHECKING:
+    from bench.matrix.costs import Estimate
+    from bench.matrix.plan import Plan
+    from bench.matrix.run import MatrixRun
+    from bench.matrix.store import Store
+
+SeedsOption = Annotated[str, typer.Option(help="Training seeds instead of the file's, such as 11,23.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting for every arm, such as rl.steps=10.")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this arm; may be given several times.")]
 _KINDS = ("traces", "sft", "rl", "eval")
 
 
-def run(plan: Plan, store: Store, jobs: int | None, reports: Path | None, as_json: bool) -> ExitCode:
-    """Do what is not done, write the report, say where it is."""
+def run_matrix(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file, such as ablations/cold_start.yaml.")],
+    profile: ProfileOption = "small",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and what it costs; do nothing.")] = False,
+    seeds: SeedsOption = "",
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Stages side by side \\[default: one a CPU].")] = None,
+    store: StoreOption = None,
+    reports: ReportsOption = Path("reports"),
+    as_json: Json = False,
+    report: Annotated[bool, typer.Option(help="Build the report at the end.")] = True,
+) -> None:
+    """Train and evaluate every arm of a matrix file and write its report.
+
+    Finished stages are never done again; an interrupted run goes on where it stood.
+    """
+    from bench.matrix.costs import pending
+    from bench.matrix.run import complete
+
+    home = open_store(store)
+    planned = _planned(matrix, home, profile, seeds, settings or (), only or ())
+    if plan:
+        return _show_plan(planned, home, as_json)
     errors = Console(stderr=True)
-    todo = len(pending(plan, store))
-    errors.print(
-        f"{plan.spec.name}: {len(plan.stages)} stages, {len(plan.stages) - todo} finished before, {todo} to do"
-    )
-    result = complete(plan, store, jobs=jobs, reports=reports, console=errors)
-    _failures(result, store, errors)
+    total, todo = len(planned.stages), len(pending(planned, home))
+    errors.print(f"{planned.spec.name}: {total} stages, {total - todo} finished before, {todo} to do")
+    result = complete(planned, home, jobs=jobs, reports=reports if report else None, console=errors)
+    _failures(result, home, errors)
     if as_json:
         print_json(_run_data(result))
     elif result.report is not None:
         print(f"report: {result.report}")
-    return result.exit_code
+    raise typer.Exit(result.exit_code)
 
 
-def _run_data(result: MatrixRun) -> dict[str, Any]:
+def report(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file.")],
+    profile: ProfileOption = "small",
+    seeds: SeedsOption = "",
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    store: StoreOption = None,
+    reports: ReportsOption = Path("reports"),
+    as_json: Json = False,
+) -> None:
+    """Build the report again from what is finished; trains nothing."""
+    from bench.matrix.costs import pending
+    from bench.matrix.run import write_report
+
+    home = open_store(store)
+    planned = _planned(matrix, home, profile, seeds, settings or (), only or ())
+    missing = list(pending(planned, home))
+    path = write_report(planned, home, reports)
+    if as_json:
+        print_json({"report": path, "missing": missing})
+    else:
+        print(f"report: {path}")
+    if missing:
+        Console(stderr=True).print(f"{len(missing)} of {len(planned.stages)} stages are missing; run-matrix does them")
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _planned(
+    matrix: Path, store: "Store", profile: str, seeds: str, settings: Sequence[str], only: Sequence[str]
+) -> "Plan":
+    from bench.matrix.plan import make_plan, parse_setting
+
+    overrides = [parse_setting(text) for text in settings]
+    return make_plan(matrix, store, profile=profile, seeds=_seeds(seeds), overrides=overrides, only=only)
+
+
+def _seeds(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        seeds = [int(part) for part in listed(text)]
+    except ValueError:
+        raise ConfigurationError(f"--seeds {text}: expected whole numbers separated by commas, such as 11,23") from None
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigurationError(f"--seeds {text}: seeds must be different numbers from 0")
+    return seeds
+
+
+def _run_data(result: "MatrixRun") -> dict[str, Any]:
     return {
         "matrix": result.plan.spec.name,
         "profile": result.plan.profile.name,
@@ -47,20 +122,7 @@ def _run_data(result: MatrixRun) -> dict[str, Any]:
     }
 
 
-def rebuild(plan: Plan, store: Store, reports: Path, as_json: bool) -> ExitCode:
-    """Write the report of what is finished; INCOMPLETE when something is missing."""
-    missing = list(pending(plan, store))
-    path = write_report(plan, store, reports)
-    if as_json:
-        print_json({"report": path, "missing": missing})
-    else:
-        print(f"report: {path}")
-    if missing:
-        Console(stderr=True).print(f"{len(missing)} of {len(plan.stages)} stages are missing; run-matrix does them")
-    return ExitCode.INCOMPLETE if missing else ExitCode.OK
-
-
-def _failures(result: MatrixRun, store: Store, console: Console) -> None:
+def _failures(result: "MatrixRun", store: "Store", console: Console) -> None:
     """Each failure once, with its log and what to do."""
     for name, outcome in result.failures.items():
         kind = outcome.error_class or ErrorClass.FAILED
@@ -73,8 +135,10 @@ def _failures(result: MatrixRun, store: Store, console: Console) -> None:
         console.print("Everything finished is kept; mend the cause and run the same command again.")
 
 
-def show_plan(plan: Plan, store: Store, as_json: bool) -> None:
+def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
     """Arms, stages, cost and its source, the longest path, what is not on this machine."""
+    from bench.matrix.costs import estimate
+
     cost = estimate(plan, store)
     chain = _longest(plan, cost)
     if as_json:
@@ -105,7 +169,9 @@ def show_plan(plan: Plan, store: Store, as_json: bool) -> None:
         )
 
 
-def _inputs_table(plan: Plan) -> Table:
+def _inputs_table(plan: "Plan") -> Table:
+    from bench.datasets import title
+
     settings = plan.profile.settings
     table = Table("input", "source", title="models and data", title_justify="left")
     for role, source in settings.models.items():
@@ -113,11 +179,11 @@ def _inputs_table(plan: Plan) -> Table:
     table.add_row("prompts of the traces", settings.data.traces)
     table.add_row("prompts of RL", settings.data.rl)
     for benchmark, source in settings.data.eval.items():
-        table.add_row(benchmark, source)
+        table.add_row(title(benchmark, source), source)
     return table
 
 
-def _arms_table(plan: Plan, store: Store) -> Table:
+def _arms_table(plan: "Plan", store: "Store") -> Table:
     table = Table("arm", *_KINDS, title="arms (finished / seeds)", title_justify="left")
     for arm in dict.fromkeys(cell.arm for cell in plan.cells):
         cells = [cell for cell in plan.cells if cell.arm == arm]
@@ -129,7 +195,7 @@ def _arms_table(plan: Plan, store: Store) -> Table:
     return table
 
 
-def _stages_table(plan: Plan, store: Store, cost: Estimate) -> Table:
+def _stages_table(plan: "Plan", store: "Store", cost: "Estimate") -> Table:
     title = "unique stages: what several arms and seeds share is done once"
     table = Table(
         "kind", "unique", "finished", "to do", f"{cost.unit}-seconds to do", title=title, title_justify="left"
@@ -142,8 +208,10 @@ def _stages_table(plan: Plan, store: Store, cost: Estimate) -> Table:
     return table
 
 
-def _longest(plan: Plan, cost: Estimate) -> list[str]:
+def _longest(plan: "Plan", cost: "Estimate") -> list[str]:
     """The chain of unfinished stages that takes longest: no number of machines makes the run shorter."""
+    from bench.matrix.launchers.local import longest_paths
+
     todo = {name: plan.stages[name] for name in cost.seconds}
     paths = longest_paths(todo, cost.seconds)
     chain: list[str] = []
@@ -154,14 +222,14 @@ def _longest(plan: Plan, cost: Estimate) -> list[str]:
     return chain
 
 
-def _by_source(cost: Estimate) -> dict[str, list[str]]:
+def _by_source(cost: "Estimate") -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {}
     for kind, source in cost.sources.items():
         kinds.setdefault(source, []).append(kind)
     return kinds
 
 
-def _plan_data(plan: Plan, cost: Estimate, chain: list[str]) -> dict[str, Any]:
+def _plan_data(plan: "Plan", cost: "Estimate", chain: list[str]) -> dict[str, Any]:
     settings = plan.profile.settings
     return {
         "matrix": plan.spec.name,

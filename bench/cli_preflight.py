@@ -3,56 +3,69 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli_train import FORMS, RLRun, SFTRun, TracesRun, form_of, parse_data, resolve
+from bench.cli_options import Json, ProfileOption, open_store
 from bench.errors import ConfigurationError, ExitCode
 from bench.json_output import print_json
-from bench.matrix.source import Source, setting_place
-from vold.preflight.devices import Device, parse_device, this_machine
-from vold.preflight.findings import Level
-from vold.preflight.job import Job
-from vold.preflight.memory import Estimate
-from vold.preflight.run import THEMES, Report, preflight
-from vold.preflight.templates import Rendering
 
-_COLOURS = {Level.ERROR: "red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
+if TYPE_CHECKING:
+    from bench.matrix.source import Source
+    from vold.preflight.devices import Device
+    from vold.preflight.job import Job
+    from vold.preflight.memory import Estimate
+    from vold.preflight.run import Report
+    from vold.preflight.templates import Rendering
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-def run(path: Path, profile: str, gpu: str, as_json: bool) -> ExitCode:
-    """Check and print; CONFIGURATION when there is an error."""
-    source = Source(path)
-    if str(source.data.get("schema", "")).startswith("vold-bench/matrix"):
-        jobs = _matrix_jobs(path, profile, gpu)
-    else:
-        jobs = [train_job(source, gpu)]
-    report = preflight(jobs)
+def preflight(
+    config: Annotated[Path, typer.Argument(help="A file for `train sft` or `train rl`, or a matrix file.")],
+    profile: ProfileOption = "small",
+    gpu: Annotated[
+        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB' \\[default: this machine's].")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with a training run before it starts. Reads files and settings, loads no weights."""
+    from bench.matrix.source import Source
+    from vold.preflight.run import preflight as examine
+
+    source = Source(config)
+    matrix = str(source.data.get("schema", "")).startswith("vold-bench/matrix")
+    jobs = _matrix_jobs(config, profile, gpu) if matrix else [_train_job(source, gpu)]
+    report = examine(jobs)
     if as_json:
         print_json(_data(jobs, report))
     else:
-        _show(Console(), path, jobs, report)
-    return ExitCode.OK if report.ok else ExitCode.CONFIGURATION
+        _show(Console(), config, jobs, report)
+    if not report.ok:
+        raise typer.Exit(ExitCode.CONFIGURATION)
 
 
-def _matrix_jobs(path: Path, profile: str, gpu: str) -> list[Job]:
+def _matrix_jobs(path: Path, profile: str, gpu: str) -> "list[Job]":
     from bench.matrix.plan import make_plan
     from bench.matrix.preflight import matrix_jobs
-    from bench.matrix.run import STORE
-    from bench.matrix.store import Store
 
-    store = Store(STORE)
-    jobs = matrix_jobs(make_plan(path, store, profile=profile), store, device(gpu, "") if gpu else None)
+    store = open_store(None)
+    jobs = matrix_jobs(make_plan(path, store, profile=profile), store, _device(gpu, "") if gpu else None)
     if not jobs:
         raise ConfigurationError(f"{path}: trains nothing: no arm has a stage sft or rl")
     return jobs
 
 
-def train_job(source: Source, gpu: str) -> Job:
+def _train_job(source: "Source", gpu: str) -> "Job":
     """The run that ``vold-bench train`` would start from this file."""
+    from bench.matrix.source import setting_place
+    from bench.train_file import FORMS, RLRun, SFTRun, TracesRun, form_of, parse_data, resolve
+    from vold.preflight.job import Job
+
     kind = form_of(source)
     if kind == "traces":
         source.fail((), "this is a file for `vold-bench traces`; the preflight looks at training and matrix files")
@@ -69,13 +82,15 @@ def train_job(source: Source, gpu: str) -> Job:
         teacher=resolve(source, "teacher", teacher) if teacher else None,
         data=parse_data(source, *data),
         run=(source.path.parent / settings.run).resolve(),
-        device=device(gpu, settings.execution.device),
+        device=_device(gpu, settings.execution.device),
         where=lambda key: setting_place([source], key.split("."), key),
     )
 
 
-def device(gpu: str, wanted: str) -> Device | None:
+def _device(gpu: str, wanted: str) -> "Device | None":
     """The GPUs that the option names, else what this machine has of the kind that the settings want."""
+    from vold.preflight.devices import parse_device, this_machine
+
     if not gpu:
         return this_machine(wanted)
     try:
@@ -84,7 +99,7 @@ def device(gpu: str, wanted: str) -> Device | None:
         raise ConfigurationError(f"--gpu: {problem}") from None
 
 
-def _data(jobs: Sequence[Job], report: Report) -> dict[str, Any]:
+def _data(jobs: "Sequence[Job]", report: "Report") -> dict[str, Any]:
     return {
         "ok": report.ok,
         "runs": [
@@ -103,7 +118,7 @@ def _data(jobs: Sequence[Job], report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(console: Console, path: Path, jobs: Sequence[Job], report: Report) -> None:
+def _show(console: Console, path: Path, jobs: "Sequence[Job]", report: "Report") -> None:
     kinds = ", ".join(f"{sum(job.kind == kind for job in jobs)} {kind}" for kind in ("sft", "rl"))
     what = f"{jobs[0].kind} run" if len(jobs) == 1 else f"{len(jobs)} different runs ({kinds})"
     console.print(f"[bold]preflight[/bold] of {escape(str(path))}: {what}", highlight=False)
@@ -115,13 +130,13 @@ def _show(console: Console, path: Path, jobs: Sequence[Job], report: Report) -> 
     for job, estimated in _widest(report):
         console.print(_memory(job, estimated))
     console.print(_findings(report))
-    counts = {level: sum(finding.level is level for finding in report.findings) for level in Level}
-    words = ", ".join(f"{number} {level.value}{'' if number == 1 else 's'}" for level, number in counts.items())
+    counts = {level: sum(finding.level == level for finding in report.findings) for level in _COLOURS}
+    words = ", ".join(f"{number} {level}{'' if number == 1 else 's'}" for level, number in counts.items())
     verdict = "ready to train" if report.ok else "not ready: mend the errors first"
     console.print(f"{words}: {verdict}", highlight=False)
 
 
-def _templates(report: Report) -> Table:
+def _templates(report: "Report") -> Table:
     """One user turn as each model reads it, and the tokens where the assistant goes on; equal ones share a column."""
     columns: dict[tuple[str, Rendering], list[str]] = {}
     for side, rendering in report.renderings:
@@ -136,7 +151,7 @@ def _templates(report: Report) -> Table:
     return table
 
 
-def _widest(report: Report) -> list[tuple[Job, Estimate]]:
+def _widest(report: "Report") -> "list[tuple[Job, Estimate]]":
     """The estimate with the highest peak of each kind of run."""
     found = {}
     for job, estimated in sorted(report.estimates, key=lambda pair: pair[1].peak):
@@ -144,7 +159,7 @@ def _widest(report: Report) -> list[tuple[Job, Estimate]]:
     return [found[kind] for kind in ("sft", "rl") if kind in found]
 
 
-def _memory(job: Job, estimated: Estimate) -> Table:
+def _memory(job: "Job", estimated: "Estimate") -> Table:
     several = job.device is not None and job.device.count > 1
     against = f" on {'one of ' if several else ''}{job.device}" if job.device else ""
     title = f"memory of the {job.kind} run{against}, at worst"
@@ -159,8 +174,10 @@ def _memory(job: Job, estimated: Estimate) -> Table:
     return table
 
 
-def _findings(report: Report) -> Table:
+def _findings(report: "Report") -> Table:
     """Grouped by theme; a theme without findings is one line."""
+    from vold.preflight.run import THEMES
+
     table = Table("theme", "", "what, where, and what to do", title="findings", title_justify="left", show_lines=True)
     for theme, about in THEMES.items():
         mine = [finding for finding in report.findings if finding.theme == theme]

@@ -1,95 +1,94 @@
 """``vold-bench score``: any prediction file, scored strictly or as published."""
 
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
+import typer
 from rich.console import Console
 from rich.table import Table
-from statsmodels.stats.proportion import proportion_confint
 
-from bench.audit import clean_ids
-from bench.benchmarks import BENCHMARKS, DatasetError, place_of, read
+from bench.cli_options import (
+    BenchmarkOption,
+    JudgeKeyOption,
+    JudgeModelOption,
+    JudgeOption,
+    ModeOption,
+    RecordsOption,
+    SplitOption,
+    judge_of,
+)
 from bench.errors import ConfigurationError
-from bench.hints import nearest
-from bench.judge import Judge, JudgeConfig, Row
-from bench.official import Prediction
-from bench.predictions import read_predictions
-from bench.records import Problem
 from bench.report.numbers import interval, percent
-from bench.scoring import Scores, score_predictions
-from bench.stats.estimates import accuracy
-from vold.files import cache_root, write_whole
+from vold.files import write_whole
+
+if TYPE_CHECKING:
+    from bench.benchmarks import Dataset
+    from bench.scoring import Mode, Scores
 
 
-def run(
-    file: Path, benchmark: str, records: Path | None, mode: str, clean_of: Path | None, out: Path | None,
-    judge: Judge | None = None, agreement: int = 0,
-) -> None:  # fmt: skip
-    """Score ``file`` and print the result; raises ConfigurationError where file, records or mode do not fit.
+def score(
+    file: Annotated[Path, typer.Argument(help="Predictions: JSONL rows id, response, or a published file.")],
+    benchmark: BenchmarkOption,
+    records: RecordsOption = None,
+    split: SplitOption = None,
+    mode: ModeOption = "strict",
+    clean_of: Annotated[
+        Path | None, typer.Option(help="A result of `data audit`: also score the problems that it found clean.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the verdict on each row to this file.")] = None,
+    judge: JudgeOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_key_env: JudgeKeyOption = None,
+    judge_agreement: Annotated[
+        int, typer.Option(min=0, help="Also ask it about this many rows that the rules decided.")
+    ] = 0,
+) -> None:
+    """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
+    from bench.audit import clean_ids
+    from bench.benchmarks import known
+    from bench.judge import judged_scores
+    from bench.predictions import read_predictions, records_of
+    from bench.scoring import score_predictions
 
-    judge: asked about what the rules cannot read, and about ``agreement`` rows that they can.
-    """
-    if benchmark not in BENCHMARKS:
-        raise ConfigurationError(f"--benchmark {benchmark}: unknown; {nearest(benchmark, BENCHMARKS)}")
-    if mode not in ("strict", "official"):
-        raise ConfigurationError(f"--mode {mode}: unknown; choose strict or official")
-    if judge is not None and mode == "official":
+    known(benchmark)
+    scoring = mode_of(mode)
+    asked = judge_of(judge, judge_model, judge_key_env)
+    if asked is not None and scoring == "official":
         raise ConfigurationError("--judge: official scoring is the published procedure alone; use --mode strict")
     if out is not None and not out.parent.is_dir():
         raise ConfigurationError(f"--json {out}: no directory {out.parent}; make it first (mkdir -p {out.parent})")
     predictions = read_predictions(file)
-    problems, split = problems_of(benchmark, records, predictions, file)
-    scores = score_predictions(benchmark, problems, predictions, "strict" if mode == "strict" else "official")
+    data = records_of(predictions, file, benchmark, records, split)
+    scores = score_predictions(benchmark, data.problems, predictions, scoring)
     told: dict[str, Any] = {}
-    if judge is not None:
-        scores, told = _judged(judge, scores, problems, predictions, agreement)
-    result = {**scores.to_json(), "split": split, "file": str(file)} | ({"judge": told} if told else {})
-    clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, problems))
-    if clean is not None:
-        part = {"n": len(clean.verdicts), "correct": clean.correct, "accuracy": clean.accuracy}
-        result["clean"] = {"audit": str(clean_of), **part}
+    if asked is not None:
+        scores, told = judged_scores(asked, scores, data.problems, predictions, judge_agreement)
+    clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, data.problems))
     if out is not None:
+        about = {"split": data.split, "dataset": data.name, "synthetic": data.synthetic, "file": str(file)}
+        result = {**scores.to_json(), **about} | ({"judge": told} if told else {})
+        if clean is not None:
+            part = {"n": len(clean.verdicts), "correct": clean.correct, "accuracy": clean.accuracy}
+            result["clean"] = {"audit": str(clean_of), **part}
         write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    _show(scores, problems, split)
+    _show(scores, data)
     if told:
         _show_judge(told)
     if clean is not None and clean.verdicts:
-        _show(clean, problems, f"{split}, the problems that {clean_of} found clean")
+        _show(clean, data, f", the problems that {clean_of} found clean")
 
 
-def judge_of(url: str | None, model: str | None, key_variable: str | None) -> Judge | None:
-    """The judge that the command line names, if it names one; its answers are kept under VOLD_BENCH_CACHE."""
-    if url is None and model is None:
-        return None
-    if url is None or model is None:
-        raise ConfigurationError("--judge and --judge-model go together: the server's URL, and the model's exact name")
-    key = os.environ.get(key_variable) if key_variable else None
-    if key_variable and not key:
-        raise ConfigurationError(f"--judge-key-env {key_variable}: no such environment variable, or it is empty")
-    return Judge(JudgeConfig(url=url, model=model), cache_root() / "judge", key)
-
-
-def _judged(
-    judge: Judge, scores: Scores, problems: Sequence[Problem], predictions: Sequence[Prediction], agreement: int
-) -> tuple[Scores, dict[str, Any]]:
-    """Scores with the judge's verdicts and without the rows that it gave none on, and what the result says of it."""
-    known = {problem.id: problem for problem in problems}
-    rows = [Row(known[p.id], p.response, v) for p, v in zip(predictions, scores.verdicts, strict=True)]
-    judged = judge.judge(rows)
-    kept = [judged.verdicts.get(row.place, row.verdict) for row in rows if row.place not in judged.missing]
-    missing = [{"id": id, "sample": sample, "why": why} for (id, sample), why in judged.missing.items()]
-    told = {**judge.about(), "asked": len(judged.verdicts) + len(missing), "missing": missing}
-    if agreement:
-        told["agreement"] = asdict(judge.agreement(rows, agreement))
-    return replace(scores, verdicts=tuple(kept)), told
+def mode_of(text: str) -> "Mode":
+    """The scoring that ``--mode`` names; raises ConfigurationError."""
+    if text == "strict" or text == "official":
+        return text
+    raise ConfigurationError(f"--mode {text}: unknown; choose strict or official")
 
 
 def _show_judge(told: dict[str, Any]) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
     console = Console()
     answered = told["asked"] - len(told["missing"])
     console.print(
@@ -110,36 +109,12 @@ def _show_judge(told: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def problems_of(
-    benchmark: str, records: Path | None, predictions: list[Prediction], file: Path
-) -> tuple[tuple[Problem, ...], str]:
-    """The problems of the first split that has all predicted ids, and its name."""
-    root = place_of(benchmark, records)
-    asked = {prediction.id for prediction in predictions}
-    refusal: DatasetError | None = None
-    unknown: dict[str, list[str]] = {}
-    for split in [None] if root.is_file() else BENCHMARKS[benchmark].splits:
-        try:
-            found = read(benchmark, root, split, require_pictures=False)
-        except DatasetError as error:
-            refusal = error
-            continue
-        strange = sorted(asked - {problem.id for problem in found.problems})
-        if not strange:
-            return found.problems, found.split
-        unknown[found.split] = strange
-    if not unknown:
-        assert refusal is not None
-        raise refusal
-    split, strange = min(unknown.items(), key=lambda item: len(item[1]))
-    raise ConfigurationError(
-        f"{file}: {len(strange)} of {len(asked)} ids are no records of {benchmark} under {root} "
-        f"(split {split}; first {strange[0]!r}); name the records that were asked with --records"
-    )
+def _show(scores: "Scores", data: "Dataset", part: str = "") -> None:
+    import pandas as pd
 
+    from bench.stats.estimates import accuracy
 
-def _show(scores: Scores, problems: Sequence[Problem], split: str) -> None:
-    clusters = {problem.id: problem.cluster for problem in problems}
+    clusters = {problem.id: problem.cluster for problem in data.problems}
     rows = pd.DataFrame(
         {"benchmark": scores.benchmark, "id": v.id, "cluster": clusters[v.id], "seed": 0, "correct": v.correct}
         for v in scores.verdicts
@@ -147,7 +122,7 @@ def _show(scores: Scores, problems: Sequence[Problem], split: str) -> None:
     found = accuracy(rows)
     console = Console()
     console.print(
-        f"{scores.benchmark} ({split}), {scores.mode} scoring: {percent(found.value)} % "
+        f"{data.title}, {data.split}{part}, {scores.mode} scoring: {percent(found.value)} % "
         f"{interval(found.low, found.high)}, {scores.correct} of {len(scores.verdicts)}",
         highlight=False,
         markup=False,
@@ -162,5 +137,5 @@ def _show(scores: Scores, problems: Sequence[Problem], split: str) -> None:
     if scores.missing:
         shown = ", ".join(scores.missing[:3])
         console.print(
-            f"{len(scores.missing)} of {len(problems)} problems have no prediction ({shown}...)", markup=False
+            f"{len(scores.missing)} of {len(data.problems)} problems have no prediction ({shown}...)", markup=False
         )

@@ -1,22 +1,41 @@
 """``vold-bench show``: one problem of an evaluation, whole, safe to print."""
 
 import unicodedata
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from bench.cli_options import Json, StoreOption, open_store
 from bench.errors import ConfigurationError
-from bench.evaluation.results import Result, find, results
 from bench.json_output import print_json
-from bench.matrix.store import Store
-from bench.records import Problem
-from bench.show import Picture, Shown, lookup
+
+if TYPE_CHECKING:
+    from bench.evaluation.results import Result
+    from bench.matrix.store import Store
+    from bench.records import Problem
+    from bench.show import Picture, Shown
 
 
-def run(store: Store, id: str, result: str | None, benchmark: str | None, as_json: bool) -> None:
-    """Print the problem; without ``result`` from the newest evaluation that answered it."""
-    source = find(result, store) if result else _newest(store, id)
+def show(
+    id: Annotated[str, typer.Argument(help="The id of a problem.")],
+    result: Annotated[
+        str | None, typer.Option(help="As for compare \\[default: the newest that answered the problem].")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Benchmark or data set, where several have a problem of that id.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show one problem of an evaluation whole: record, pictures, prompt, responses, verdicts."""
+    from bench.evaluation.results import find
+    from bench.show import lookup
+
+    home = open_store(store)
+    source = find(result, home) if result else _newest(home, id)
     found = lookup(source, id, benchmark)
     if as_json:
         print_json({"result": source.id, "model": source.model, "problems": [shown.to_json() for shown in found]})
@@ -38,7 +57,9 @@ def _escaped(sign: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _newest(store: Store, id: str) -> Result:
+def _newest(store: "Store", id: str) -> "Result":
+    from bench.evaluation.results import results
+
     finished = sorted(results(store), key=lambda found: found.path.stat().st_mtime, reverse=True)
     for found in finished:
         if id in set(found.verdicts["id"]):
@@ -48,9 +69,8 @@ def _newest(store: Store, id: str) -> Result:
     )
 
 
-def _show(console: Console, result: Result, shown: Shown) -> None:
-    dataset = result.summary["benchmarks"][shown.benchmark]["dataset"]
-    console.print(Rule(Text(f"{dataset} {printable(shown.id)}"), align="left"))
+def _show(console: Console, result: "Result", shown: "Shown") -> None:
+    console.print(Rule(Text(printable(f"{shown.title} {shown.id}")), align="left"))
     config = result.summary["config"]
     _line(console, "result", f"{result.label}, {config['template']}")
     _record(console, shown.problem)
@@ -71,7 +91,7 @@ def _show(console: Console, result: Result, shown: Shown) -> None:
             _line(console, "extracted", f"{sample['extracted']}  read as  {sample['normalised']}")
 
 
-def _record(console: Console, problem: Problem) -> None:
+def _record(console: Console, problem: "Problem") -> None:
     _line(console, "question", problem.question or "(on the page)")
     for label, option in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", problem.options, strict=False):
         _line(console, f"option {label}", option)
@@ -81,7 +101,7 @@ def _record(console: Console, problem: Problem) -> None:
         _line(console, "category", problem.category)
 
 
-def _described(picture: Picture) -> str:
+def _described(picture: "Picture") -> str:
     if not picture.width:
         return f"{picture.path}: cannot be read"
     return f"{picture.path} ({picture.width} x {picture.height}, {picture.bytes:,} bytes)"

@@ -52,7 +52,7 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """B against A. ``layers`` go from the first that can change to the last; ``benchmarks`` holds the difference on
-    each, ``datasets`` its true name (a synthetic data set borrows the form of a benchmark)."""
+    each, ``datasets`` the name of its data set, ``synthetic`` those names that borrow a benchmark's form alone."""
 
     a: str
     b: str
@@ -60,6 +60,7 @@ class Comparison:
     difference: Difference
     benchmarks: dict[str, Difference]
     datasets: dict[str, str]
+    synthetic: tuple[str, ...]
     items: Items
     counts: Counts
 
@@ -92,6 +93,7 @@ class Comparison:
             "difference": asdict(self.difference),
             "benchmarks": {name: asdict(found) for name, found in self.benchmarks.items()},
             "datasets": self.datasets,
+            "synthetic": self.synthetic,
             "items": asdict(self.items),
             "responses": {"n": self.counts.n, **asdict(self.counts)},
         }
@@ -112,6 +114,7 @@ def compare_results(a: Result, b: Result) -> Comparison:
     pairs = {name: pair for name, pair in pairs.items() if set(pair[0]["id"]) & set(pair[1]["id"])}
     if not pairs:
         raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
+    datasets = {name: b.summary["benchmarks"][name]["dataset"] for name in pairs}
     together = test["benchmark"].isin(pairs), against["benchmark"].isin(pairs)
     return Comparison(
         a=a.label,
@@ -119,7 +122,8 @@ def compare_results(a: Result, b: Result) -> Comparison:
         layers=tuple(_layers(a, b, list(pairs))),
         difference=compare(test[together[0]], against[together[1]]),
         benchmarks={name: compare(*pair) for name, pair in pairs.items()},
-        datasets={name: b.summary["benchmarks"][name]["dataset"] for name in pairs},
+        datasets=datasets,
+        synthetic=tuple(datasets[name] for name in pairs if b.summary["benchmarks"][name]["synthetic"]),
         items=_items(a.verdicts, b.verdicts),
         counts=_counts(a, b),
     )
@@ -208,13 +212,14 @@ def _recorded(a: Result, b: Result, benchmarks: Sequence[str], name: str, field:
     """A field of the first prompt's record, on the benchmarks whose first problem is the same in both."""
     compared = 0
     for benchmark in benchmarks:
-        records = [result.summary["benchmarks"][benchmark].get("prompt") or {} for result in (a, b)]
+        parts = [result.summary["benchmarks"][benchmark] for result in (a, b)]
+        records = [part.get("prompt") or {} for part in parts]
         values = [record.get(field) for record in records]
         if records[0].get("id") != records[1].get("id") or None in values:
             continue
         compared += 1
         if values[0] != values[1]:
-            return Layer(name, "differs", f"{benchmark}, problem {records[0]['id']}")
+            return Layer(name, "differs", f"{parts[1]['dataset']}, problem {records[0]['id']}")
     if not compared:
         return Layer(name, "not recorded", "no first prompt of a benchmark that both have")
     return Layer(name, "same")

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from bench.benchmarks.base import titled
 from bench.errors import ConfigurationError
 
 SMALLWORLD = "smallworld/"
@@ -25,6 +26,15 @@ def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
     if benchmark not in made:
         raise ConfigurationError(f"{source}: the small world has no {benchmark!r}; choose from {', '.join(made)}")
     return made[benchmark]
+
+
+def title(benchmark: str, source: str) -> str:
+    """What a source's problems are called: the small world's by their own name, others by the benchmark's."""
+    if not source.startswith(SMALLWORLD):
+        return benchmark
+    from bench.smallworld.records import DATASETS
+
+    return next((titled(dataset.name, True) for dataset in DATASETS if dataset.benchmark == benchmark), benchmark)
 
 
 def prompts_path(source: str, cache: Path) -> Path:

@@ -1,6 +1,6 @@
 """What ``vold-bench eval`` prints at the end: every number with n, interval, MDE and what can be had for nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -36,6 +36,20 @@ def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
     for part in parts.values():
         if (left := unread(part)) != "none":
             console.print(f"{part['dataset']}: not read as an answer: {left}", markup=False)
+    note_synthetic([part["dataset"] for part in parts.values() if part["synthetic"]], console)
+
+
+def show_judged(label: str, judged: Mapping[str, Any], console: Console) -> None:
+    """The same table with a judge's verdicts in place of ``unparsed``; ``judged`` is what ``judge_result`` gives."""
+    told = judged["judge"]
+    show(f"{label}, judge {told['model']} on what the rules left unparsed", judged, console)
+    console.print(
+        f"judge: asked about {told['asked']} responses, {told['answered']} answered, all in {judged['file']}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    if told["missing"]:
+        why = told["missing"][0]["why"]
+        console.print(f"{len(told['missing'])} are missing, not wrong: {why}; run again to ask again", markup=False)
 
 
 def plain_table(first: str, *others: str) -> Table:
@@ -44,6 +58,12 @@ def plain_table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def note_synthetic(datasets: Sequence[str], console: Console) -> None:
+    """The line below a table that names synthetic data sets."""
+    if datasets:
+        console.print(f"synthetic problems, no benchmark's: {', '.join(datasets)}", markup=False)
 
 
 def note(console: Console) -> None:

@@ -19,8 +19,9 @@ from pydantic import Field
 from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError
 from bench.engines.endpoint import base_url
 from bench.errors import ConfigurationError, InfrastructureError
+from bench.official import Prediction
 from bench.records import Problem, Response, Verdict
-from bench.scoring import score
+from bench.scoring import Scores, score
 from vold.answers import spoken
 from vold.config import ClientExecution, Strict
 from vold.files import write_whole
@@ -217,6 +218,24 @@ class Judge:
         text = json.dumps([self.config.model, PROMPT, _SEED, prompt])
         name = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         return self.cache / name[:2] / f"{name}.json"
+
+
+def judged_scores(
+    judge: Judge, scores: Scores, problems: Sequence[Problem], predictions: Sequence[Prediction], agreement: int = 0
+) -> tuple[Scores, dict[str, Any]]:
+    """Scores with the judge's verdicts and without the rows that it gave none on, and what a result says of it.
+
+    agreement: so many rows that the rules decided are asked about, too.
+    """
+    known = {problem.id: problem for problem in problems}
+    rows = [Row(known[p.id], p.response, v) for p, v in zip(predictions, scores.verdicts, strict=True)]
+    judged = judge.judge(rows)
+    kept = [judged.verdicts.get(row.place, row.verdict) for row in rows if row.place not in judged.missing]
+    missing = [{"id": id, "sample": sample, "why": why} for (id, sample), why in judged.missing.items()]
+    told = {**judge.about(), "asked": len(judged.verdicts) + len(missing), "missing": missing}
+    if agreement:
+        told["agreement"] = asdict(judge.agreement(rows, agreement))
+    return replace(scores, verdicts=tuple(kept)), told
 
 
 def ask(problem: Problem, response: str) -> tuple[str, str]:

@@ -13,13 +13,15 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.benchmarks import BENCHMARKS, Dataset, DatasetError, place_of, read
 from bench.errors import ConfigurationError
 from bench.official import Prediction
 
+_FIELD_LIMIT = 2**31 - 1  # of csv, for long responses
 _RAW, _EXTRACTED = " answer raw", " answer extracted"
 
 
@@ -51,6 +53,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(place, id, fields) of each row."""
     try:
         if file.suffix == ".csv":
+            csv.field_size_limit(_FIELD_LIMIT)
             with file.open(encoding="utf-8-sig", newline="") as lines:
                 yield from _with_ids(file, enumerate((_published_csv(row) for row in csv.DictReader(lines)), 2))
         elif file.suffix == ".jsonl":
@@ -144,3 +147,54 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def records_of(
+    predictions: Sequence[Prediction], file: Path, benchmark: str, records: Path | None, split: str | None = None
+) -> Dataset:
+    """The records that ``predictions`` of ``file`` answer: those of ``split``, or of the only split that has all ids.
+
+    Raises DatasetError, and ConfigurationError for ids that are no record's and for a split that cannot be known:
+    several have these ids, and other options, answers or questions to them.
+    """
+    root = place_of(benchmark, records)
+    asked = {prediction.id for prediction in predictions}
+    found = _datasets(benchmark, root, split)
+    fitting = [dataset for dataset in found if asked <= {problem.id for problem in dataset.problems}]
+    if not fitting:
+        strange, nearest = min(
+            ((sorted(asked - {problem.id for problem in dataset.problems}), dataset.split) for dataset in found),
+            key=lambda item: len(item[0]),
+        )
+        raise ConfigurationError(
+            f"{file}: {len(strange)} of {len(asked)} ids are no records of {benchmark} under {root} "
+            f"(split {nearest}; first {strange[0]!r}); name the records that were asked with --records"
+        )
+    chosen = next((dataset for dataset in fitting if len(dataset.problems) == len(asked)), fitting[0])
+    if any(_asked(dataset, asked) != _asked(chosen, asked) for dataset in fitting):
+        names = [dataset.split for dataset in fitting]
+        raise ConfigurationError(
+            f"{file}: the ids are those of the splits {', '.join(names)}, which ask them otherwise; say which with "
+            f"--split {names[0]}"
+        )
+    return chosen
+
+
+def _datasets(benchmark: str, root: Path, split: str | None) -> list[Dataset]:
+    """The splits whose records are there; raises DatasetError where none is."""
+    found: list[Dataset] = []
+    refusal: DatasetError | None = None
+    for name in [split] if split or root.is_file() else BENCHMARKS[benchmark].splits:
+        try:
+            found.append(read(benchmark, root, name, require_pictures=False))
+        except DatasetError as error:
+            refusal = refusal or error
+    if not found:
+        assert refusal is not None
+        raise refusal
+    return found
+
+
+def _asked(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
+    """What is asked by each id, and what answers it."""
+    return {p.id: (p.question, p.options, p.answer, p.precision) for p in dataset.problems if p.id in ids}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import benchmarks
+from bench.benchmarks.base import titled
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.items import read_items
@@ -31,6 +32,8 @@ class Shown:
     hand. ``samples``: response and verdict of each sample. ``absent`` says what is not on this machine."""
 
     benchmark: str
+    dataset: str
+    synthetic: bool
     id: str
     problem: Problem
     pictures: tuple[Picture, ...]
@@ -39,20 +42,28 @@ class Shown:
     samples: tuple[dict[str, Any], ...]
     absent: str = ""
 
+    @property
+    def title(self) -> str:
+        return titled(self.dataset, self.synthetic)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]:
-    """``id`` in every benchmark of ``result`` that asked it; raises ConfigurationError where none did."""
+    """``id`` in every benchmark of ``result`` that asked it, or in one, named by itself or by its data set.
+
+    Raises ConfigurationError where none did.
+    """
     verdicts = result.verdicts
-    if benchmark is not None and benchmark not in result.summary["benchmarks"]:
-        raise ConfigurationError(
-            f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, result.summary['benchmarks'])}"
-        )
+    parts = result.summary["benchmarks"]
+    names = {name: name for name in parts} | {part["dataset"]: name for name, part in parts.items()}
+    if benchmark is not None and benchmark not in names:
+        shown = [part["dataset"] for part in parts.values()]
+        raise ConfigurationError(f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, shown)}")
     if not (result.path / ITEMS).is_file():
         raise ConfigurationError(f"{result.path}: holds no {ITEMS}, it is of an older version; evaluate again")
-    asked = verdicts if benchmark is None else verdicts[verdicts["benchmark"] == benchmark]
+    asked = verdicts if benchmark is None else verdicts[verdicts["benchmark"] == names[benchmark]]
     own = asked[asked["id"] == id]
     if own.empty:
         raise ConfigurationError(f"{id}: not answered in {result.label}; {nearest(id, set(asked['id']))}")
@@ -73,7 +84,11 @@ def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]
     parts = turn(config, problem)
     rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
     pictures = tuple(map(_picture, problem.images))
-    return Shown(benchmark, id, problem, pictures, tuple(parts), rendered, tuple(samples), absent)
+    about = result.summary["benchmarks"][benchmark]
+    dataset, synthetic = about["dataset"], about["synthetic"]
+    return Shown(
+        benchmark, dataset, synthetic, id, problem, pictures, tuple(parts), rendered, tuple(samples), absent
+    )  # fmt: skip
 
 
 def _picture(path: Path) -> Picture:

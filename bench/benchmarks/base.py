@@ -138,6 +138,15 @@ class Dataset:
     synthetic: bool
     problems: tuple[Problem, ...]
 
+    @property
+    def title(self) -> str:
+        return titled(self.name, self.synthetic)
+
+
+def titled(name: str, synthetic: bool) -> str:
+    """A data set as every table names it: what is synthetic is called so."""
+    return f"{name} (synthetic)" if synthetic else name
+
 
 def check_ids(ids: Iterable[str], file: Path) -> None:
     """Raises DatasetError where there are none, or one comes twice."""

@@ -45,9 +45,10 @@ def import_split(
     """Write ``out/BENCHMARK/SPLIT.parquet`` and its manifest, beside splits that were imported before.
 
     source: ``hub:OWNER/NAME@REVISION``, a directory or file of parquet, a VLMEvalKit TSV, or the repository's
-    directory. partial: fewer records than the split has are accepted, and the result is marked so. any_version: a
-    table whose MD5 is another than the known one is accepted, too. Returns the split's entry in the manifest.
-    Raises DatasetError, and then nothing was written.
+    directory. partial: fewer records than the split has are accepted, and the result is marked so; of a repository's,
+    those whose picture files are not there are left out and named. any_version: a table whose MD5 is another than the
+    known one is accepted, too. Returns the split's entry in the manifest. Raises DatasetError, and then nothing was
+    written.
     """
     split = _split(benchmark, split)
     home = out / benchmark.name
@@ -57,7 +58,7 @@ def import_split(
         for name in others:
             if name != split:
                 _link(home / f"{name}.parquet", work / f"{name}.parquet")
-        entry = _write(benchmark, found, work / f"{split}.parquet", progress)
+        entry = _write(benchmark, found, work / f"{split}.parquet", partial, progress)
         entry["partial"] = _is_partial(benchmark, split, entry, partial)
         splits = {**others, split: entry}
         ordered = {name: splits[name] for name in benchmark.splits if name in splits}
@@ -134,8 +135,9 @@ def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -
     return Source("tsv", str(file), "", version, {file.name: hashes}, tsv.table_rows(benchmark, file, split))
 
 
-def _write(benchmark: Benchmark, source: Source, file: Path, progress: Progress) -> dict[str, Any]:
+def _write(benchmark: Benchmark, source: Source, file: Path, partial: bool, progress: Progress) -> dict[str, Any]:
     """Write the table; returns what the manifest says of it."""
+    left_out: dict[str, str] = {}
     unscorable: dict[str, str] = {}
     notes: dict[str, str] = {}
     ids: list[str] = []
@@ -143,6 +145,10 @@ def _write(benchmark: Benchmark, source: Source, file: Path, progress: Progress)
     pictures = 0
     writer = imported.Writer(file)
     for row in source.rows:
+        absent = [picture for picture in row.pictures if isinstance(picture, Path) and not picture.is_file()]
+        if absent and partial:
+            left_out[row.id] = f"no picture {absent[0]}"
+            continue
         problem, contents = benchmark.problem(row), _contents(row)
         writer.add(problem, contents)
         ids.append(problem.id)
@@ -155,7 +161,9 @@ def _write(benchmark: Benchmark, source: Source, file: Path, progress: Progress)
             notes[problem.id] = f"mentions <image {lacking[0]}>, and has {len(contents)} pictures"
         progress(len(ids))
     writer.close()
-    check_ids(ids, Path(source.place))
+    if left_out and not ids:
+        raise DatasetError(f"{source.place}: no record has its pictures; put them there, or take a whole copy")
+    check_ids([*ids, *left_out], Path(source.place))
     return {
         "rows": len(ids),
         "pictures": pictures,
@@ -166,6 +174,7 @@ def _write(benchmark: Benchmark, source: Source, file: Path, progress: Progress)
         "revision": source.revision,
         "version": source.version,
         "files": source.files,
+        "left_out": left_out,
         "unscorable": unscorable,
         "notes": notes,
     }
@@ -179,7 +188,8 @@ def _contents(row: Row) -> list[bytes]:
             content = picture.read_bytes() if isinstance(picture, Path) else picture
             decode_image(content, f"picture {place}")
         except FileNotFoundError as error:
-            raise row.error(f"no picture {picture!s}", "put it there, or take a whole copy") from error
+            mend = "put it there, take a whole copy, or leave such records out with --partial"
+            raise row.error(f"no picture {picture!s}", mend) from error
         except ValueError as error:
             raise row.error(str(error), "take a fresh copy of its picture") from error
         contents.append(content)

@@ -105,4 +105,5 @@ def _described(result: Result) -> str:
     config = result.summary["config"]
     words = [f"{name} {config[name]}" for name in ("template", "samples", "temperature", "max_tokens", "limit")]
     words += [name for name in ("blind",) if config[name]]
-    return f"{result.id}  {', '.join(result.summary['benchmarks'])}; {', '.join(words)}"
+    datasets = [part["dataset"] for part in result.summary["benchmarks"].values()]
+    return f"{result.id}  {', '.join(datasets)}; {', '.join(words)}"

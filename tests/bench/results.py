@@ -30,10 +30,11 @@ def write_result(
     model: str = "student",
     engine: Mapping[str, Any] = ENGINE,
     replies: Mapping[str, Reply] | None = None,
+    dataset: str = "mathvision",
     **settings: Any,
 ) -> Path:
     """``texts``: the samples of each problem by id; an absent one is missing. replies: first samples in
-    their place, whole. Returns ``out``.
+    their place, whole. dataset: another name than the benchmark's is synthetic. Returns ``out``.
     """
     samples = max(map(len, texts.values()))
     config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
@@ -55,6 +56,6 @@ def write_result(
         "engine": dict(engine),
         "prompts": {"mathvision": prompt},
     }
-    dataset = Dataset("mathvision", "mathvision", "test", False, tuple(asked))
-    write_tables(out, [Selection(dataset, tuple(asked))], responses, board.verdicts, samples, provenance)
+    data = Dataset("mathvision", dataset, "test", dataset != "mathvision", tuple(asked))
+    write_tables(out, [Selection(data, tuple(asked))], responses, board.verdicts, samples, provenance)
     return out

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli
-from bench.cli_eval import select
 from bench.datasets import dataset_path
 from bench.errors import EXIT_CODES, ConfigurationError
+from bench.eval_request import select
 from bench.smallworld import checkpoint_path
 from tests.bench.matrix.fake import make_world
 

@@ -12,8 +12,10 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from bench import cli_eval, eval_table, eval_view
-from bench.cli_eval import Outputs, Request, labels, read_ids
+from bench.benchmarks import BENCHMARKS
+from bench.cli_eval import Outputs
 from bench.errors import ConfigurationError
+from bench.eval_request import Request, chosen, labels, plan, read_ids, splits_of, with_settings
 from bench.eval_view import EvaluationView
 from bench.evaluation.log import Asked
 from bench.matrix.store import Store
@@ -106,7 +108,7 @@ def request_(random_student: Path, tmp_path: Path) -> Request:
              "image": "a.png", "level": 1, "subject": "counting"} for k in range(5)]  # fmt: skip
     (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"samples": 2, "temperature": 1.0, "max_tokens": 6}
-    return Request([str(random_student)], [f"mathvision={root}"], ["mathvision"], settings, 0, {"device": "cpu"})
+    return Request([str(random_student)], {"mathvision": str(root)}, settings, 0, {"device": "cpu"})
 
 
 def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_nothing(
@@ -116,11 +118,11 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     from bench.prompts import render
 
     def counted() -> dict[str, Any]:
-        cli_eval.dry_run(store, request_, as_json=True)
+        cli_eval.look(store, request_, as_json=True)
         return json.loads(capsys.readouterr().out)[random_student.name]["benchmarks"]["mathvision"]
 
     store = Store(tmp_path / "store")
-    config, (selection,) = cli_eval._chosen(cli_eval.plan(store, request_)[random_student.name], store)
+    config, (selection,) = chosen(plan(store, request_)[random_student.name], store)
     reader = EncodingPreparer(random_student, None)
     lengths = [len(reader.read(render(p, config.template)).token_ids) for p in selection.problems]  # type: ignore[union-attr]
     part = counted()
@@ -128,7 +130,7 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     assert (part["prompt_tokens"], part["completion_tokens"]) == (sum(lengths), 10 * 6)
     assert not any(store.root.glob("eval-*"))
 
-    work = store.work(cli_eval.plan(store, request_)[random_student.name].id)
+    work = store.work(plan(store, request_)[random_student.name].id)
     work.mkdir(parents=True)
     known = [Asked("mathvision", Response(id, k, "3", 1, "stop")) for id, k in (("q0", 0), ("q0", 1), ("q1", 0))]
     (work / "responses.jsonl").write_text("".join(asked.line() for asked in known) + "cut off")
@@ -150,15 +152,36 @@ def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_start
 
 def test_a_blind_evaluation_is_called_blind(request_: Request, random_student: Path, tmp_path: Path) -> None:
     blind = replace(request_, settings={"blind": True})
-    assert list(cli_eval.plan(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
+    assert list(plan(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
 
 
 def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    wrong = Request(request_.models, request_.data, request_.benchmarks, {"ids": ["q11"]}, 0, {})
+    wrong = replace(request_, settings={"ids": ["q11"]}, execution={})
     with pytest.raises(ConfigurationError, match="'q11' is no problem of mathvision; did you mean 'q1'"):
         cli_eval.run(store, wrong, Outputs())
     assert not store.root.joinpath(".work").exists()
+
+
+def test_a_split_is_named_for_one_benchmark_or_for_all_that_have_it() -> None:
+    every = list(BENCHMARKS)
+    assert splits_of(["vision"], every) == {"mmmu_pro": "vision"}
+    assert splits_of(["mmmu_pro=standard4", "testmini"], every) == {"mmmu_pro": "standard4", "mathvision": "testmini"}
+    assert splits_of(["test"], ["logicvista"]) == {}, "its only split is asked anyway"
+    for text, words in (("visoin", "did you mean 'vision'"), ("mathvista=vision", "valid names: testmini"),
+                        ("mathvison=test", "did you mean 'mathvision'")):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=words):
+            splits_of([text], every)
+
+
+def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(request_: Request, tmp_path: Path) -> None:
+    root = Path(request_.sources["mathvision"])
+    (root / "testmini.jsonl").write_text((root / "test.jsonl").read_text().splitlines()[0] + "\n")
+    store, mini = Store(tmp_path / "store"), replace(request_, settings={"split": {"mathvision": "testmini"}})
+    (stage,), (whole,) = plan(store, mini).values(), plan(store, replace(request_, settings={})).values()
+    _, (selection,) = chosen(stage, store)
+    assert (selection.dataset.split, len(selection.problems)) == ("testmini", 1)
+    assert stage.id != whole.id and len(chosen(whole, store)[1][0].problems) == 5
 
 
 def test_fresh_asks_again_and_keeps_what_was_there(
@@ -180,8 +203,8 @@ def test_fresh_asks_again_and_keeps_what_was_there(
 def test_every_setting_of_execution_can_be_given_and_the_last_counts(request_: Request, tmp_path: Path) -> None:
     given = ["vllm.max_length=64", "evaluation.accept_missing=true", "evaluation.hang_seconds=9", "rollout_batch=3",
              "rollout_batch=4"]  # fmt: skip
-    how = cli_eval.with_settings({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
-    (stage,) = cli_eval.plan(Store(tmp_path / "store"), replace(request_, execution=how)).values()
+    how = with_settings({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
+    (stage,) = plan(Store(tmp_path / "store"), replace(request_, execution=how)).values()
     found = stage.spec.execution
     assert (found["vllm"]["max_length"], found["rollout_batch"], found["dtype"]) == (64, 4, "float32")
     assert {name: found["evaluation"][name] for name in ("accept_missing", "hang_seconds", "workers")} == {
@@ -200,16 +223,16 @@ def test_every_setting_of_execution_can_be_given_and_the_last_counts(request_: R
 )
 def test_an_unknown_setting_of_execution_is_refused_with_the_nearest(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        cli_eval.with_settings({}, [text])
+        with_settings({}, [text])
 
 
 def test_a_value_that_execution_refuses_is_named(request_: Request, tmp_path: Path) -> None:
     for how, words in (
-        (cli_eval.with_settings({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
+        (with_settings({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
         ({"dtype": "float16"}, r"execution\.dtype: .*bfloat16.*found 'float16'"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            cli_eval.plan(Store(tmp_path / "store"), replace(request_, execution=how))
+            plan(Store(tmp_path / "store"), replace(request_, execution=how))
 
 
 def test_the_number_format_of_the_command_line_is_another_evaluation(request_: Request, tmp_path: Path) -> None:
@@ -218,7 +241,8 @@ def test_the_number_format_of_the_command_line_is_another_evaluation(request_: R
     from bench.cli import app
 
     def stage(*options: str) -> str:
-        words = ["eval", "--model", request_.models[0], "--data", request_.data[0], "--store", str(tmp_path / "store")]
+        data = f"mathvision={request_.sources['mathvision']}"
+        words = ["eval", "--model", request_.models[0], "--data", data, "--store", str(tmp_path / "store")]
         done = CliRunner().invoke(app, [*words, "--dry-run", "--json", *options], catch_exceptions=False)
         (found,) = json.loads(done.stdout).values()
         return found["stage"]

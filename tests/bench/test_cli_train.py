@@ -8,6 +8,7 @@ import pytest
 from bench import cli_train
 from bench.errors import ConfigurationError
 from bench.matrix.source import Source
+from bench.train_file import parse_data
 from vold.data.reading import read_prompts
 
 TRACES = """\
@@ -34,13 +35,13 @@ ORZ = [[{"from": "human", "value": f"[{i}+{i}]solve"}, {"from": "assistant", "gr
 def test_a_teacher_writes_traces_and_a_student_imitates_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "orz.json").write_text(json.dumps(ORZ))
     (tmp_path / "traces.yaml").write_text(TRACES.format(prompts="file:orz.json?format=orz"))
-    cli_train.run("traces", tmp_path / "traces.yaml")
+    cli_train.traces(tmp_path / "traces.yaml")
     summary, _, place = capsys.readouterr().out.rpartition("traces: ")
     assert json.loads(summary)["written"] == json.loads(summary)["prompts"] == 5
     assert Path(place.strip()) == tmp_path / "traces" / "out"
     assert json.loads((tmp_path / "traces" / "data.json").read_text())["rows"] == 5
     (tmp_path / "sft.yaml").write_text(SFT.replace("{traces}", "traces/out/traces.jsonl"))
-    cli_train.run("sft", tmp_path / "sft.yaml")
+    cli_train.sft(tmp_path / "sft.yaml")
     assert (tmp_path / "start" / "out" / "model.safetensors").is_file()
 
 
@@ -49,26 +50,26 @@ def test_a_mended_file_takes_the_directory_of_the_run_that_was_refused(tmp_path:
     for traces in ("nowhere.jsonl", "elsewhere.jsonl"):
         file.write_text(SFT.replace("{traces}", traces))
         with pytest.raises(ConfigurationError, match=f"nothing at .*{traces}"):
-            cli_train.run("sft", file)
+            cli_train.sft(file)
     (tmp_path / "start" / "metrics.jsonl").touch()
     file.write_text(SFT.replace("{traces}", "third.jsonl").replace("steps: 1", "steps: 2"))
     with pytest.raises(ConfigurationError, match=r"holds a run with other settings \(config, traces\)"):
-        cli_train.run("sft", file)
+        cli_train.sft(file)
 
 
 def test_a_file_for_another_command_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "sft.yaml").write_text(SFT)
     with pytest.raises(ConfigurationError, match="a file for `vold-bench train sft`, not for `vold-bench train rl`"):
-        cli_train.run("rl", tmp_path / "sft.yaml")
+        cli_train.rl(tmp_path / "sft.yaml")
 
 
 def test_prompts_of_the_small_world_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "traces.yaml").write_text(TRACES.format(prompts="smallworld/sft?n=5"))
     source = Source(tmp_path / "traces.yaml")
-    data = cli_train.parse_data(source, "prompts", "smallworld/sft?n=5")
+    data = parse_data(source, "prompts", "smallworld/sft?n=5")
     assert len(read_prompts(data)) == 5 and Path(data.place).is_relative_to(tmp_path / "cache")
-    assert cli_train.parse_data(source, "prompts", "smallworld/sft?n=5") == data
+    assert parse_data(source, "prompts", "smallworld/sft?n=5") == data
 
 
 @pytest.mark.parametrize(
@@ -84,4 +85,4 @@ def test_prompts_of_the_small_world_are_written_once(tmp_path: Path, monkeypatch
 def test_prompts_that_are_none_are_refused_at_their_place(prompts: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "traces.yaml").write_text(TRACES.format(prompts=prompts))
     with pytest.raises(ConfigurationError, match=words):
-        cli_train.run("traces", tmp_path / "traces.yaml")
+        cli_train.traces(tmp_path / "traces.yaml")

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from scipy.stats import binomtest
 
-from bench.cli_compare import conclusion, run
+from bench import cli_compare
+from bench.cli_compare import conclusion
 from bench.compare import Comparison, compare_results
 from bench.engines import Reply
 from bench.errors import ConfigurationError, ExitCode
@@ -108,12 +110,14 @@ def test_results_without_a_common_problem_are_refused(base, tmp_path):
 
 def test_the_exit_code_tells_whether_a_claim_about_the_model_is_possible(base, tmp_path, capsys):
     other = write_result(tmp_path / "b", problems(IDS), texts({0}), model="other", template="boxed@1")
-    assert run(Store(tmp_path), str(base), str(other), as_json=True) is ExitCode.INCOMPLETE
+    with pytest.raises(typer.Exit) as ended:
+        cli_compare.compare(str(base), str(other), tmp_path, as_json=True)
+    assert ended.value.exit_code == ExitCode.INCOMPLETE
     shown = json.loads(capsys.readouterr().out)
     assert shown["first_change"] == "prompt" and shown["about_the_model"] is False
     assert shown["items"]["lost"] == [["mathvision", f"q{n}"] for n in (1, 2, 3)]
     other = write_result(tmp_path / "c", problems(IDS), texts({0}), model="other")
-    assert run(Store(tmp_path), str(base), str(other), as_json=False) is ExitCode.OK
+    cli_compare.compare(str(base), str(other), tmp_path)
     assert "lost 3: mathvision:q1" in capsys.readouterr().out
 
 
@@ -178,7 +182,21 @@ def test_a_terminal_obeys_nothing_that_a_result_holds(tmp_path, capsys):
         write_result(tmp_path / name, problems(ids), {id: said for id in ids}, model=f"{name}\x1b[2J", engine=engine)
         for name, said, engine in (("a", RIGHT, {"name": "x\x1b[31m"}), ("b", WRONG, {"name": "y\x1b[31m"}))
     )
-    run(Store(tmp_path), str(a), str(b), as_json=False)
+    with pytest.raises(typer.Exit):
+        cli_compare.compare(str(a), str(b), tmp_path)
     text = capsys.readouterr().out
     assert "\x1b" not in text and "\x07" not in text
     assert r"mathvision:\x1b]0;pwned\x07\x1b[2Jx" in text and r"y\x1b[31m" in text
+
+
+def test_synthetic_problems_go_by_their_data_sets_name_wherever_they_are_named(tmp_path, capsys):
+    a, b = (
+        write_result(tmp_path / name, problems(IDS), texts(right), model=name, dataset="smallworld-chain-free")
+        for name, right in (("a", {0}), ("b", {1}))
+    )
+    found = compared(a, b)
+    assert (found.datasets, found.synthetic) == ({"mathvision": "smallworld-chain-free"}, ("smallworld-chain-free",))
+    cli_compare.compare(str(a), str(b), tmp_path)
+    text = capsys.readouterr().out
+    assert "gained 1: smallworld-chain-free:q1" in text
+    assert "synthetic problems, no benchmark's: smallworld-chain-free" in text and "mathvision" not in text

@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from bench.errors import ConfigurationError
 from bench.official import Prediction
-from bench.predictions import read_predictions
+from bench.predictions import read_predictions, records_of
 
 
 def written(path: Path, text: str) -> Path:
@@ -23,6 +24,51 @@ def test_every_published_form_is_read(tmp_path: Path):
     assert read_predictions(bare) == [Prediction("x_1", 0, "B"), Prediction("x_2", 0, "4")]
     csv = written(tmp_path / "d.csv", ",id,M answer extracted,M answer raw\n0,v1_1,\"['b', 'd']\",\"B, D.\"\n")
     assert read_predictions(csv) == [Prediction("v1_1", 0, "B, D.", "b, d")]
+
+
+def test_a_response_longer_than_csv_allows_by_default_is_read(tmp_path: Path):
+    csv.field_size_limit(131_072)
+    file = written(tmp_path / "a.csv", f"id,M answer raw,M answer extracted\n1,{'so ' * 100_000}B,['b']\n")
+    (prediction,) = read_predictions(file)
+    assert len(prediction.response) == 300_001 and prediction.extraction == "b"
+
+
+OPTIONS = {"standard10": "['one', 'two', 'three']", "standard4": "['three', 'one']"}
+
+
+@pytest.fixture
+def mmmu_pro(tmp_path: Path) -> Path:
+    """Two records in the settings of ten and of four options: the same ids, other options."""
+    for split, options in OPTIONS.items():
+        rows = [{"id": f"t_{n}", "question": "?", "options": options, "answer": "B", "subject": "Art"} for n in "12"]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        written(tmp_path / f"records_{split}_1730.jsonl", text)
+    return tmp_path
+
+
+def test_a_split_that_the_ids_do_not_tell_must_be_named(mmmu_pro: Path):
+    given = [Prediction("t_1", 0, "Answer: one")]
+    with pytest.raises(ConfigurationError, match=r"splits standard10, standard4, .*--split standard10"):
+        records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro)
+    for split, options in (("standard10", 3), ("standard4", 2)):
+        found = records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, split)
+        assert (found.split, len(found.problems[0].options)) == (split, options)
+    (mmmu_pro / "records_standard10_1730.jsonl").unlink()
+    assert records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro).split == "standard4"
+    with pytest.raises(ConfigurationError, match="no records of mmmu_pro"):
+        records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
+
+
+def test_a_split_within_another_is_taken_where_the_ids_are_just_its_own(tmp_path: Path):
+    rows = [{"id": n, "question": "?", "options": [], "answer": "4", "subject": "counting", "image": "a.png"}
+            for n in "123"]  # fmt: skip
+    for name, part in (("test", rows), ("testmini", rows[:2])):
+        written(tmp_path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
+
+    def split(ids: str) -> str:
+        return records_of([Prediction(id, 0, "4") for id in ids], Path("p"), "mathvision", tmp_path).split
+
+    assert (split("12"), split("1"), split("123")) == ("testmini", "test", "test")
 
 
 @pytest.mark.parametrize(

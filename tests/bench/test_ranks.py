@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli_train import run
+from bench.cli_train import sft
 from bench.errors import ErrorClass, StageError
 from bench.ranks import launches, run_on_ranks
 from vold.config import Execution
@@ -58,12 +58,12 @@ def test_the_option_overrides_the_files_number_of_processes(
     option: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr("bench.cli_train.run_on_ranks", lambda *values: asked.append(values))
+    monkeypatch.setattr("bench.ranks.run_on_ranks", lambda *values: asked.append(values))
     file = tmp_path / "train.yaml"
     file.write_text(
         "{schema: vold-bench/train@1, student: s, traces: t.jsonl, run: r, execution: {processes: 3, device: cpu}}"
     )
-    run("sft", file, option)
+    sft(file, option)
     processes, work, arguments, logs, _ = asked[0]
     assert (processes, work, arguments, logs) == (
         expected, "bench.cli_train:train_rank", ("sft", file), (tmp_path / "r").resolve(),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli_show import printable, run
+from bench.cli_show import printable, show
 from bench.errors import ConfigurationError
 from bench.matrix.store import Store
 from tests.bench.results import problems, write_result
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_problem_is_shown_with_record_picture_prompt_responses_and_verdicts(store, capsys):
-    run(store, "7", None, None, as_json=False)
+    show("7", store=store.root)
     shown = capsys.readouterr().out
     for text in ("gold: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[picture]",
                  "response 1 (1 tokens, stop)", "wrong by boxed", "right by boxed"):  # fmt: skip
@@ -40,14 +40,14 @@ def test_a_problem_is_shown_with_record_picture_prompt_responses_and_verdicts(st
 
 
 def test_a_models_control_characters_are_shown_and_not_obeyed(store, capsys):
-    run(store, "7", "eval-0123", None, as_json=False)
+    show("7", "eval-0123", store=store.root)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
     assert r"\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\boxed{4}[/bold]" in shown
 
 
 def test_all_of_it_is_in_the_json(store, capsys):
-    run(store, "7", None, "mathvision", as_json=True)
+    show("7", None, "mathvision", store.root, as_json=True)
     found = json.loads(capsys.readouterr().out)["problems"][0]
     assert found["problem"]["answer"] == "3" and found["pictures"][0]["width"] == 30
     assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
@@ -55,16 +55,27 @@ def test_all_of_it_is_in_the_json(store, capsys):
 
 def test_without_the_data_the_record_is_shown_from_the_result_itself(store, capsys):
     (store.path("eval-0123") / "spec.json").unlink()
-    run(store, "7", None, None, as_json=False)
+    show("7", store=store.root)
     shown = capsys.readouterr().out
     assert "not where the evaluation read them" in shown and "gold: 3" in shown and "response 0" in shown
 
 
 def test_an_id_that_was_not_asked_is_refused(store):
     with pytest.raises(ConfigurationError, match="no finished evaluation"):
-        run(store, "8", None, None, as_json=False)
+        show("8", store=store.root)
     with pytest.raises(ConfigurationError, match="not answered"):
-        run(store, "8", "eval-0123", None, as_json=False)
+        show("8", "eval-0123", store=store.root)
+
+
+def test_a_synthetic_problem_is_called_so_and_found_by_its_data_sets_name(store, capsys):
+    home = store.path("eval-0456")
+    write_result(home / "out", problems(["7"]), {"7": ["\\boxed{3}"]}, dataset="smallworld-chain-free")
+    (home / "status.json").write_text("{}")
+    show("7", "eval-0456", "smallworld-chain-free", store.root)
+    text = capsys.readouterr().out
+    assert "smallworld-chain-free (synthetic) 7" in text and "mathvision" not in text
+    with pytest.raises(ConfigurationError, match="did you mean 'smallworld-chain-free'"):
+        show("7", "eval-0456", "smallworld-chain", store.root)
 
 
 def test_printable_keeps_text_lines_and_other_scripts():

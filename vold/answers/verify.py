@@ -53,6 +53,11 @@ _HEDGED = re.compile(
     r"|(?<![\w'’])([A-Z])\)?\s{1,2}(?:(?:is|could|may|might|would)\s{1,2})?(?:be\s{1,2})?(?:also|too|possible|possibly|as\s+well)\b",
     re.IGNORECASE,
 )
+_RULED_OUT = re.compile(
+    r"(?:\b(?:not|never|nor|neither|except)\b|n['’]t\b)[\s,.:(]{1,3}"
+    r"(?:(?:be|is|the|an?|answer|option|choice)\b[\s,.:(]{1,3}){0,3}(?-i:([A-Z]))(?![\w'’])",
+    re.IGNORECASE,
+)
 _ONE_LABEL = re.compile(r"(?<![\w'’])(?:\(([A-Z])\)|([A-Z]))(?![\w'’])(?!\s*['’])")
 _SHORT = 120
 
@@ -122,7 +127,7 @@ class _Labels:
 
     def judge(self, claim: Claim) -> Outcome | None:
         named = self._read(claim)
-        if not named:
+        if not named or (claim.method == "boxed" and self._rules_out(claim, named)):
             return None
         named |= self._hedges(claim, named)
         shown = ",".join(sorted(named))
@@ -170,12 +175,22 @@ class _Labels:
 
     def _hedges(self, claim: Claim, named: frozenset[str]) -> frozenset[str]:
         """The labels that the claim's line puts beside the one that it names: "A, but B also possible", "A? No, B"."""
+        text = self._without_options(claim, named)
+        found = _LEADING_LABEL.match(_KIND.sub("", text))
+        return self._beside(found.string[found.end() :]) if found and {found[1]} == named else frozenset()
+
+    def _rules_out(self, claim: Claim, named: frozenset[str]) -> bool:
+        r"""Whether a box holds talk of other labels: ``\boxed{A, not B}`` is no answer but a sentence about two."""
+        denied = {match[1] for match in _RULED_OUT.finditer(self._without_options(claim, named))}
+        return not denied.isdisjoint(self.labels)
+
+    def _without_options(self, claim: Claim, named: frozenset[str]) -> str:
+        """The claim's first line without the texts of the options that it names, which are no talk of others."""
         text = clean(claim.text.partition("\n")[0])
         for label, option in zip(self.labels, self.options, strict=False):
             if label in named and (option := clean(option)):
-                text = text.replace(option, " ")  # what an option says is no hedge
-        found = _LEADING_LABEL.match(_KIND.sub("", text))
-        return self._beside(found.string[found.end() :]) if found and {found[1]} == named else frozenset()
+                text = text.replace(option, " ")
+        return text
 
     def _beside(self, rest: str) -> frozenset[str]:
         """The labels that stand behind a leading one with a word of doubt."""

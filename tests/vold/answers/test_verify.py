@@ -167,7 +167,6 @@ def test_a_second_label_with_a_word_of_doubt_makes_an_answer_ambiguous(response:
     [
         ("Answer: C. It is not A or B.", "C"),
         ("Answer: D, because A or B would be too small", "D"),
-        (r"\boxed{\text{A, not B}}", "A"),
         ("No, nine is not larger. B", "B"),
         ("Wrong answer: A. Answer: B", "B"),
         (r"\boxed{B}. The answer is not \boxed{A}", "B"),
@@ -176,6 +175,19 @@ def test_a_second_label_with_a_word_of_doubt_makes_an_answer_ambiguous(response:
 def test_labels_that_are_ruled_out_do_not_touch_the_one_that_is_given(response: str, label: str) -> None:
     outcome = verify(response, label, FOUR)
     assert outcome.correct, outcome
+
+
+@pytest.mark.parametrize("text", ["A, not B", "A. It is not the option B", "A, neither C nor D", "A: isn't (B)"])
+def test_a_box_with_a_sentence_about_other_labels_is_not_read(text: str) -> None:
+    for label in "AB":
+        outcome = verify(rf"\boxed{{\text{{{text}}}}}", label, FOUR)
+        assert (outcome.state, outcome.method) == ("unparsed", "boxed")
+
+
+def test_what_an_options_own_text_denies_is_read() -> None:
+    options = ("not B", "B", "A but not C", "none")
+    assert verify(r"\boxed{\text{A. not B}}", "A", options).correct
+    assert verify(r"\boxed{\text{C) A but not C}}", "C", options).correct
 
 
 def test_the_last_declaration_wins() -> None:

@@ -1,0 +1,83 @@
+"""Options that several commands share, declared once, and what their words mean.
+
+Every module of the command line imports nothing heavy before a command runs: ``vold-bench --help`` reads them all.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bench.judge import Judge
+    from bench.matrix.store import Store
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where finished stages lie \\[default: results/store].")
+]
+ProfileOption = Annotated[str, typer.Option(help="Models, data and budgets: a name in profiles/ or a path.")]
+ReportsOption = Annotated[Path, typer.Option("--reports", help="Directory that receives the report.")]
+
+BenchmarkOption = Annotated[str, typer.Option(help="mmmu_pro, mathvision, mathvista or logicvista.")]
+RecordsOption = Annotated[
+    Path | None, typer.Option(help="Directory or file of the records \\[default: $VOLD_BENCH_DATA/BENCHMARK].")
+]
+SplitOption = Annotated[
+    str | None, typer.Option(help="Split of the records, such as vision or testmini; needed where several would do.")
+]
+ModeOption = Annotated[str, typer.Option(help="strict, or official: the published procedure, faults kept.")]
+ResultArgument = Annotated[
+    str, typer.Argument(help="A result: its directory, its id, or the name of a model in the store.")
+]
+
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, help="This many problems of each data set, the same for every model.")
+]
+TemperatureOption = Annotated[float | None, typer.Option(min=0, help="0: greedy \\[default: 0].")]
+MaxTokensOption = Annotated[int | None, typer.Option(min=1, help="Longest response \\[default: 2048].")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of the sampling.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+
+JudgeOption = Annotated[
+    str | None, typer.Option("--judge", help="URL of an OpenAI-compatible server that reads what the rules cannot.")
+]
+JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", help="Exact name of the judge there.")]
+JudgeKeyOption = Annotated[str | None, typer.Option("--judge-key-env", help="Environment variable that holds its key.")]
+
+
+def open_store(path: Path | None) -> "Store":
+    """The store that ``--store`` names, or the default one."""
+    from bench.matrix import run
+    from bench.matrix.store import Store
+
+    return Store(path or run.STORE)
+
+
+def listed(texts: str | Iterable[str] | None) -> list[str]:
+    """Names separated by commas, in one option or in several."""
+    given = [texts] if isinstance(texts, str) else texts or ()
+    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+
+
+def judge_of(url: str | None, model: str | None, key_variable: str | None) -> "Judge | None":
+    """The judge that ``--judge`` and ``--judge-model`` name; its answers are kept under VOLD_BENCH_CACHE.
+
+    Raises ConfigurationError for one without the other, and for a key that is not there.
+    """
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise ConfigurationError("--judge and --judge-model go together: the server's URL, and the model's exact name")
+    key = os.environ.get(key_variable) if key_variable else None
+    if key_variable and not key:
+        raise ConfigurationError(f"--judge-key-env {key_variable}: no such environment variable, or it is empty")
+    from bench.judge import Judge, JudgeConfig
+    from vold.files import cache_root
+
+    return Judge(JudgeConfig(url=url, model=model), cache_root() / "judge", key)

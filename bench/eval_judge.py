@@ -1,0 +1,81 @@
+"""What a judge makes of the responses of a finished evaluation that the rules could not read."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bench.evaluation.answered import answered
+from bench.evaluation.log import Key
+from bench.evaluation.summary import measures
+from bench.judge import Judge, Row
+from bench.records import STATES, Frame, Verdict
+from vold.files import write_whole
+
+_KEPT = ("config", "model", "scoring")
+_KEPT_OF_PART = ("dataset", "split", "synthetic", "problems", "expected", "baselines")
+
+
+def judge_result(judge: Judge, stage: Path) -> dict[str, Any]:
+    """Ask ``judge`` about the unparsed responses of ``stage/out``, whose strict tables stay as they are.
+
+    Returns what ``stage/judged-MODEL.json`` then holds: a summary of the form of ``summary.json`` with the judge's
+    verdicts in place of the strict ones on those rows, ``judge`` (who was asked, how often, what is missing), and
+    ``rows`` with each of its verdicts. A response that it gave no verdict on is missing, out of ``n``.
+    """
+    import pandas as pd
+
+    strict = json.loads((stage / "out" / "summary.json").read_text(encoding="utf-8"))
+    read: dict[Key, dict[str, Any]] = {}
+    missing: dict[Key, str] = {}
+    for benchmark, part in strict["benchmarks"].items():
+        if not part["states"]["unparsed"]:
+            continue
+        found = answered(stage, benchmark)
+        known = {problem.id: problem for problem in found.problems}
+        judged = judge.judge(
+            Row(known[prediction.id], prediction.response, verdict)
+            for prediction, verdict in zip(found.predictions, found.verdicts, strict=True)
+        )
+        read |= {(benchmark, *place): _fields(verdict) for place, verdict in judged.verdicts.items()}
+        missing |= {(benchmark, *place): why for place, why in judged.missing.items()}
+    table: Frame = pd.read_parquet(stage / "out" / "verdicts.parquet")
+    rows = [row | read.get(_key(row), {}) for row in table.to_dict("records") if _key(row) not in missing]
+    told = {**judge.about(), "asked": len(read) + len(missing), "answered": len(read),
+            "missing": [{**_named(key), "why": why} for key, why in missing.items()]}  # fmt: skip
+    verdicts = [{**_named(key), **fields} for key, fields in read.items()]
+    result = {**_summary(strict, pd.DataFrame(rows, columns=table.columns)), "judge": told, "rows": verdicts}
+    name = re.sub(r"[^\w.-]+", "-", judge.config.model)
+    file = stage / f"judged-{name}.json"
+    write_whole(file, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    return {**result, "file": str(file)}
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["benchmark"], row["id"], row["sample"]
+
+
+def _named(key: Key) -> dict[str, Any]:
+    return dict(zip(("benchmark", "id", "sample"), key, strict=True))
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    names = ("state", "correct", "extracted", "normalised", "method")
+    return {name: getattr(verdict, name) for name in names}
+
+
+def _summary(strict: dict[str, Any], table: Frame) -> dict[str, Any]:
+    """The summary's counts and measures anew, of the verdicts in ``table``."""
+    samples = strict["config"]["samples"]
+    parts = {}
+    for benchmark, part in strict["benchmarks"].items():
+        verdicts = table[table["benchmark"] == benchmark]
+        states = verdicts["state"].value_counts()
+        parts[benchmark] = {
+            **{name: part[name] for name in _KEPT_OF_PART},
+            "n": len(verdicts),
+            "accuracy": float(verdicts["correct"].mean()) if len(verdicts) else None,
+            "states": {state: int(states.get(state, 0)) for state in STATES},
+            "measures": measures(verdicts, samples),
+        }
+    return {**{name: strict[name] for name in _KEPT}, "measures": measures(table, samples), "benchmarks": parts}
