@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vold.files import is_disk_full
+from vold.memory import is_out_of_memory
 
 _OWN_CODE = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "vold"))
 
@@ -81,6 +82,12 @@ class InfrastructureError(VoldBenchError):
     error_class = ErrorClass.INFRASTRUCTURE
 
 
+class OutOfMemoryError(VoldBenchError):
+    """Memory ran out, with smaller batches too; finished work is kept and running again continues."""
+
+    error_class = ErrorClass.OUT_OF_MEMORY
+
+
 class StageError(VoldBenchError):
     """What ended a stage in another process, of the class that it had there."""
 
@@ -115,12 +122,6 @@ def classify(error: BaseException) -> ErrorClass:
     if isinstance(error, ValueError) and raised_here(error):
         return ErrorClass.CONFIGURATION
     return ErrorClass.FAILED
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or a GPU (torch's error is known by its name, or by its text on CPUs)."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in str(error)
 
 
 def raised_here(error: BaseException) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 from bench.engines.base import Answer, Ask, Reading, Reply, Settings
 from bench.engines.encoding import EncodingPreparer
-from bench.errors import is_out_of_memory
 from bench.prompts import Part
 from vold.config import Execution
+from vold.memory import is_out_of_memory
 from vold.models import Student, load_student
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine

@@ -114,8 +114,8 @@ class ChatClient:
 
     def __init__(self, endpoints: Sequence[Endpoint], settings: ClientExecution, seed: int = 0) -> None:
         self.endpoints, self.settings, self.seed = endpoints, settings, seed
-        self.lost = ""
-        """Why no server will ever come back; empty as long as one may."""
+        self.lost: EngineError | None = None
+        """Why no server will ever come back."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._unanswered_in_a_row = 0
         self._session: aiohttp.ClientSession | None = None
@@ -179,9 +179,9 @@ class ChatClient:
 
     async def _acquire(self) -> Endpoint:
         while True:
-            if self.lost:
+            if self.lost is not None:
                 self.wake()
-                raise EngineError(self.lost)
+                raise self.lost
             now = time.monotonic()
             free = [endpoint for endpoint in self.endpoints if endpoint.is_free(now)]
             if free:

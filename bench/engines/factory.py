@@ -11,6 +11,8 @@ from bench.engines.endpoint import is_remote
 from bench.errors import ConfigurationError
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS
+from vold.memory import is_out_of_memory
+from vold.rollout.base import EngineError
 
 EngineName = Literal["auto", "builtin", "vllm", "vllm_server", "openai"]
 IN_PROCESS = frozenset({"builtin", "vllm"})
@@ -85,6 +87,9 @@ class EnginePool:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._form, self._model = "", Path()
+        self._batch = 1
+        """What the last engine was to decode together at most."""
+        self._most: int | None = None
 
     def __enter__(self) -> "EnginePool":
         return self
@@ -93,7 +98,11 @@ class EnginePool:
         self.drop()
 
     def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Engine:
-        """As ``build``, warm where that can be."""
+        """As ``build``, warm where that can be, and within the memory that there is (see ``broke``)."""
+        if self._most is not None:
+            batch = min(execution.rollout_batch, self._most)
+            execution = execution.model_copy(update={"rollout_batch": batch})
+        self._batch = execution.rollout_batch
         form = _form(config, model, execution)
         if self._engine is not None and form == self._form:
             if model == self._model:
@@ -105,6 +114,12 @@ class EnginePool:
         self._engine = build(config, model, execution)
         self._form, self._model = form, model
         return self._engine
+
+    def broke(self, error: EngineError) -> None:
+        """Close the engine after ``error``; where memory ran out, those that follow decode half as much at once."""
+        self.drop()
+        if is_out_of_memory(error):
+            self._most = max(1, self._batch // 2)
 
     def drop(self) -> None:
         """Close the engine, if there is one."""

@@ -27,8 +27,16 @@ _TRIED = 24
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A user's turn: the JSON of ``messages``, and the parts that it was made of."""
+
+    messages: bytes
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
 class MessagePreparer:
-    """Implements ``Preparer``: the user's turn as the JSON of ``messages``.
+    """Implements ``Preparer``.
 
     factor: patch size times merge size, of which the sides of resized pictures are multiples (28: Qwen2.5-VL's).
     """
@@ -36,9 +44,9 @@ class MessagePreparer:
     pixel_limits: tuple[int, int] | None = None
     factor: int = 28
 
-    def __call__(self, parts: Sequence[Part]) -> bytes:
+    def __call__(self, parts: Sequence[Part]) -> Turn:
         content = [self._part(part) for part in parts]
-        return json.dumps([{"role": "user", "content": content}], separators=(",", ":")).encode()
+        return Turn(json.dumps([{"role": "user", "content": content}], separators=(",", ":")).encode(), parts)
 
     def _part(self, part: Part) -> dict[str, Any]:
         if "path" in part:
@@ -93,7 +101,7 @@ class Chat:
     def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
         asks = chain.from_iterable(groups)
         done: SimpleQueue[Answer | Future[Answer | None]] = SimpleQueue()
-        under_way: set[Future[Answer | None]] = set()
+        under_way: dict[Future[Answer | None], Ask] = {}
         held: list[Answer] = []  # refusals, as long as nothing else has come
         proven, answered, missed = settings.proven, 0, ""
         try:
@@ -105,7 +113,7 @@ class Chat:
                         more = False
                     else:
                         future = self._background.start(self._answer(ask, settings, done.put))
-                        under_way.add(future)
+                        under_way[future] = ask
                         future.add_done_callback(done.put)
                     wait = False
                 else:
@@ -115,17 +123,18 @@ class Chat:
                 except Empty:
                     continue
                 if isinstance(outcome, Future):
-                    under_way.remove(outcome)
+                    asked = under_way.pop(outcome)
                     try:
                         refusal = outcome.result()
                     except UnansweredError as error:
                         missed = str(error)
                         continue
                     if refusal is not None:
+                        self._check_refusal(asked, settings)
                         held.append(refusal)
                 else:
-                    proven, answered = True, answered + 1
-                    yield outcome
+                    proven = proven or not _is_refusal(outcome)
+                    held.append(outcome)
                 if proven:
                     answered += len(held)
                     yield from held
@@ -187,7 +196,7 @@ class Chat:
         while first < len(ask.seeds):
             seeds = _consecutive(ask.seeds[first:])
             try:
-                completion = await self.client.complete(self._body(ask.prepared, seeds, settings), ask.place)
+                completion = await self.client.complete(self._body(ask.prepared.messages, seeds, settings), ask.place)
             except RefusedError as error:
                 refused = Reply(str(error), 0, "error")
                 return Answer(ask.place, [refused] * (len(ask.seeds) - first), first=first)
@@ -197,6 +206,9 @@ class Chat:
             give(Answer(ask.place, replies, completion.prompt_tokens, visual_tokens, first))
             first += len(replies)
         return None
+
+    def _check_refusal(self, ask: Ask, settings: Settings) -> None:
+        """Raises ConfigurationError where a setting of ours is to blame."""
 
     def _body(self, messages: bytes, seeds: Sequence[int], settings: Settings) -> bytes:
         fields = {
@@ -245,6 +257,11 @@ def key_of(settings: ClientExecution) -> str | None:
 def template_switch(thinking: bool | None) -> dict[str, Any]:
     """The field of a request that sets the chat template's own switch, as vLLM and SGLang know it."""
     return {} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}}
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether the server gave no sample of it: what it filters it has not answered."""
+    return all(reply.finish_reason == "error" for reply in answer.replies)
 
 
 def _consecutive(seeds: Sequence[int]) -> Sequence[int]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.base import Answer, Ask, Reading, Reply, Settings
+from bench.engines.checkpoint import check_room, vocabulary
 from bench.engines.encoding import EncodingPreparer
 from bench.engines.feeding import Feed
-from bench.engines.vllm_server import vocabulary
-from bench.errors import ConfigurationError
 from bench.prompts import Part
 from vold.config import Execution
 from vold.models import load_student
@@ -62,8 +61,8 @@ class VLLM:
                 try:
                     self.engine.check(request, sampling)
                 except ValueError as error:
-                    if self._is_cut_short(request, sampling):
-                        raise ConfigurationError(str(error)) from error
+                    most, built_for = self.execution.vllm.max_length, self.engine.positions
+                    check_room(len(request.prompt_ids), sampling.max_new_tokens, most, built_for)
                     refused.append(Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds)))
                     continue
                 running.append((ask.place, self.preparer.sizes(ask.prepared)))
@@ -86,7 +85,13 @@ class VLLM:
         import vllm
 
         versions = {"vllm": vllm.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        return {"name": "vllm", "versions": versions, "device": self.device.type, "dtype": self.execution.dtype}
+        return {
+            "name": "vllm",
+            "versions": versions,
+            "device": self.device.type,
+            "dtype": self.execution.dtype,
+            "batch": self.execution.rollout_batch,
+        }
 
     def swap(self, model: Path) -> bool:
         """The weights' checksums, every linear layer and the log-probabilities of a text and a picture are compared."""
@@ -101,12 +106,6 @@ class VLLM:
 
     def close(self) -> None:
         self.engine.close()
-
-    def _is_cut_short(self, request: RolloutRequest, sampling: Sampling) -> bool:
-        """Whether the model has room for a request and ``execution.vllm.max_length`` has not."""
-        most = self.execution.vllm.max_length
-        needed = len(request.prompt_ids) + sampling.max_new_tokens
-        return most is not None and most < needed <= self.engine.positions
 
     def _reply(self, completion: Completion) -> Reply:
         return Reply(self.preparer.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)

@@ -1,22 +1,19 @@
 """vLLM's own OpenAI-compatible server on one checkpoint: the program (``bench.engines.serving`` starts and asks it).
 
-It listens on loopback, answers whoever knows the run's random key, and ends with its parent. The first line of its
-standard input describes the task; where it listens, or why it never will, it writes to the task's ``address``.
+It listens on loopback, answers whoever knows the run's random key, and ends with its parent.
 """
 
 import vold  # isort: skip  # first: it lets torchvision be imported beside a CPU build of torch
 
 import json
 import os
-import signal
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.engines.checkpoint import vocabulary
 from vold.config import VLLMExecution
-from vold.files import write_whole
+from vold.rollout.process import receive_task, tell
 from vold.rollout.vllm import check_platform, fit_process, worker_extension
 
 assert vold.__doc__
@@ -26,37 +23,19 @@ MODEL = "model"
 
 
 def main() -> None:
-    """Serve until standard input closes, or the engine ends."""
-    task = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    address = Path(task["address"])
-    os.environ["VLLM_API_KEY"] = task["key"]
+    """Serve until whoever started this process ends, or the engine does."""
+    task = receive_task()
+    os.environ |= {
+        "VLLM_API_KEY": task["key"], "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
+    }  # fmt: skip
     try:
         arguments = _arguments(task)
         stop_ids, banned_ids = vocabulary(Path(task["checkpoint"]))
     except ValueError as error:
-        return write_whole(address, json.dumps({"refused": str(error)}))
+        return tell(task, {"refused": str(error)})
     import uvloop
 
-    uvloop.run(_serve(arguments, address, stop_ids, banned_ids))
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os.killpg(os.getpgid(0), signal.SIGKILL)  # the engine's process, too
-
-
-def vocabulary(checkpoint: Path) -> tuple[list[int], list[int]]:
-    """(ids that end a completion, ids that must never be drawn) of a checkpoint, without loading its weights."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
-    from vold.models.language_model import banned_ids, stop_ids
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    rows = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config().vocab_size
-    listed = (checkpoint / "generation_config.json").exists()
-    generation = GenerationConfig.from_pretrained(checkpoint) if listed else GenerationConfig()
-    return list(stop_ids(tokenizer, generation)), list(banned_ids(tokenizer, rows))
+    uvloop.run(_serve(task, arguments, stop_ids, banned_ids))
 
 
 def _arguments(task: Mapping[str, Any]) -> Any:
@@ -95,7 +74,7 @@ def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
     return line
 
 
-async def _serve(arguments: Any, address: Path, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:
+async def _serve(task: Mapping[str, Any], arguments: Any, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:
     from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
     from vllm.entrypoints.launchers.launcher import setup_server
 
@@ -103,7 +82,7 @@ async def _serve(arguments: Any, address: Path, stop_ids: Sequence[int], banned_
     async with build_async_engine_client(arguments) as engine:
         await engine.collective_rpc("vold_ban", args=(banned_ids,))
         ending = build_and_serve(engine, place, socket, arguments)
-        write_whole(address, json.dumps({"port": socket.getsockname()[1], "stop_ids": stop_ids}))
+        tell(task, {"port": socket.getsockname()[1], "stop_ids": stop_ids})
         ended = await ending
     await ended
 

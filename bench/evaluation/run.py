@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.engines.endpoint import is_remote
 from bench.engines.factory import IN_PROCESS, EnginePool
-from bench.errors import ConfigurationError, InfrastructureError
+from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
 from bench.evaluation.asking import Asking, keys
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, ResponseLog, keep_aside
@@ -22,6 +22,7 @@ from bench.evaluation.shown import shown
 from bench.evaluation.watchdog import Watchdog
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS, write_whole
+from vold.memory import is_out_of_memory
 from vold.rollout.base import EngineError
 from vold.training.progress import Progress, silent
 
@@ -44,7 +45,8 @@ def evaluate(
     on the same ``run`` it asks for what is missing there and ends with the same tables. engines: where several
     checkpoints are evaluated one after the other, the pool that keeps their engine warm. fresh: begin anew and keep
     the old log aside. Raises DatasetError, ModelError (no checkpoint), ConfigurationError (nothing to score, or ``run``
-    belongs to another evaluation), InfrastructureError (the engine left responses out) and DiskFullError.
+    belongs to another evaluation), InfrastructureError (the engine left responses out), OutOfMemoryError and
+    DiskFullError.
     """
     # pandas is slow to import, and a plan only needs the config
     from bench.evaluation.summary import record_hashes, records_hash
@@ -94,7 +96,7 @@ class _Work:
     progress: Progress
 
     def fill(self, pool: EnginePool) -> None:
-        """Ask until nothing is missing, or nothing new comes. Raises InfrastructureError."""
+        """Ask until nothing is missing, or nothing new comes. Raises InfrastructureError and OutOfMemoryError."""
         settings = self.execution.evaluation
         self.progress(len(self.log), self.total, self.board.metrics())
         failures = 0
@@ -102,10 +104,11 @@ class _Work:
             try:
                 self._pass(pool)
             except EngineError as error:
-                pool.drop()
+                pool.broke(error)
                 failures = 1 if len(self.log) > before else failures + 1
                 if failures > settings.restarts:
-                    raise InfrastructureError(f"{error}\n{failures} engines in a row broke; {self._kept}") from error
+                    kind = OutOfMemoryError if is_out_of_memory(error) else InfrastructureError
+                    raise kind(f"{error}\n{failures} engines in a row broke; {self._kept}") from error
                 continue
             if len(self.log) == before:
                 break

@@ -8,10 +8,8 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException
@@ -23,15 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vold.config import VLLMExecution
-from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
+from vold.rollout.base import Completion, RolloutRequest, Sampling
+from vold.rollout.process import ServerProcess, gpu_name, log_directory
 from vold.rollout.proof import Reading, SyncProof, Weights, prove
 from vold.rollout.server import OK, REFUSED, pixel_tensors
 
 _SHARED_MEMORY = Path("/dev/shm")
-# How a launcher describes the ranks to one another; the server is none of them.
-_RANKS = {
-    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-}  # fmt: skip
 
 
 class ServerEngine:
@@ -43,23 +38,16 @@ class ServerEngine:
         self, checkpoint: Path, settings: VLLMExecution, *, device: torch.device, dtype: str, max_batch: int
     ) -> None:
         self.settings, self.dtype = settings, getattr(torch, dtype)
-        self._scratch = Path(tempfile.mkdtemp(prefix="vold-rollout-"))
         self._token = secrets.token_hex(32)
-        with (self._scratch / "log.txt").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "vold.rollout.server"],
-                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=_environment(device),
-            )  # fmt: skip
-        try:
-            task = {
-                "checkpoint": str(checkpoint), "settings": settings.model_dump(), "dtype": dtype,
-                "device": device.type, "max_batch": max_batch, "token": self._token,
-                "address": str(self._scratch / "address"),
-            }  # fmt: skip
-            self._port = self._started(task)
-        except BaseException:
-            self.close()
-            raise
+        task = {
+            "checkpoint": str(checkpoint), "settings": settings.model_dump(), "dtype": dtype, "device": device.type,
+            "max_batch": max_batch, "token": self._token,
+        }  # fmt: skip
+        gpu = gpu_name(device.index) if device.type == "cuda" and device.index is not None else None
+        program = [sys.executable, "-m", "vold.rollout.server"]
+        self.server = ServerProcess(program, task, log_directory() / "rollout.log", settings.timeout_seconds, gpu)
+        self._port = int(self.server.told["port"])
+        self._scratch = Path(tempfile.mkdtemp(prefix="vold-rollout-"))
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
         rows = [{"ids": request.prompt_ids, "seeds": request.seeds} for request in requests]
@@ -79,33 +67,9 @@ class ServerEngine:
         self._call("sleep", {}, {})
 
     def close(self) -> None:
-        """Stop the server and remove its files."""
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        """Stop the server and remove what was handed to it."""
+        self.server.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _started(self, task: Mapping[str, Any]) -> int:
-        """Hand the task over, wait until the server answers, and return its port."""
-        assert self.process.stdin is not None
-        try:
-            # The pipe stays open: the server ends when it closes.
-            self.process.stdin.write(json.dumps(task).encode() + b"\n")
-            self.process.stdin.flush()
-        except OSError as error:
-            raise self._broken("ended before it started") from error
-        address, deadline = Path(task["address"]), time.monotonic() + self.settings.timeout_seconds
-        while not address.exists():
-            if self.process.poll() is not None:
-                raise self._broken(f"ended with code {self.process.returncode} while starting")
-            if time.monotonic() > deadline:
-                raise self._broken(f"did not start within {self.settings.timeout_seconds:.0f} s")
-            time.sleep(0.05)
-        started = json.loads(address.read_text(encoding="utf-8"))
-        if "refused" in started:
-            raise ValueError(started["refused"])
-        return int(started["port"])
 
     def _call(self, method: str, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
         """The server's answer; raises ValueError where it refused the input and EngineError for anything else."""
@@ -117,7 +81,7 @@ class ServerEngine:
             response = connection.getresponse()
             status, answer = response.status, json.loads(response.read())
         except (OSError, HTTPException, ValueError) as error:
-            raise self._broken(f"did not answer {method} ({type(error).__name__}: {error})") from error
+            raise self.server.failure(f"did not answer {method} ({type(error).__name__}: {error})") from error
         finally:
             connection.close()
             if path is not None:
@@ -125,27 +89,8 @@ class ServerEngine:
         if status == REFUSED:
             raise ValueError(answer)
         if status != OK:
-            raise self._broken(f"failed in {method}: {answer}")
+            raise self.server.failure(f"failed in {method}: {answer}")
         return answer
-
-    def _broken(self, what: str) -> EngineError:
-        log = self._scratch / "log.txt"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if log.exists() else []
-        return EngineError("\n".join([f"the rollout server {what}; the end of its log:", *lines]))
-
-
-def server_environment() -> dict[str, str]:
-    """This process's, without the ranks of a launcher."""
-    return {name: value for name, value in os.environ.items() if name not in _RANKS}
-
-
-def _environment(device: torch.device) -> dict[str, str]:
-    """With the one GPU of ``device``."""
-    environment = server_environment()
-    if device.type == "cuda" and device.index is not None:
-        visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = visible[device.index] if visible != [""] else str(device.index)
-    return environment
 
 
 def _named_once(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:

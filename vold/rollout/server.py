@@ -6,9 +6,6 @@ HTTP; tensors lie in a safetensors file that the message names.
 
 import hmac
 import json
-import os
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vold.config import VLLMExecution
-from vold.files import write_whole
 from vold.images import Pixels
 from vold.rollout.base import RolloutRequest, Sampling
+from vold.rollout.process import receive_task, tell
 from vold.rollout.proof import Probe, Weights
 from vold.rollout.vllm import VLLMEngine
 
@@ -97,25 +94,18 @@ def _handler(engine: VLLMEngine, token: str) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
-
-
 def main() -> None:
-    """Serve the task that the first line of standard input describes until standard input closes."""
-    task = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    address = Path(task["address"])
+    """Serve until whoever started this process ends."""
+    task = receive_task()
     try:
         engine = VLLMEngine(
             Path(task["checkpoint"]), VLLMExecution.model_validate(task["settings"]),
             device=torch.device(task["device"]), dtype=task["dtype"], max_batch=task["max_batch"],
         )  # fmt: skip
     except ValueError as error:
-        return write_whole(address, json.dumps({"refused": str(error)}))
+        return tell(task, {"refused": str(error)})
     server = HTTPServer(("127.0.0.1", 0), _handler(engine, task["token"]))
-    write_whole(address, json.dumps({"port": server.server_address[1]}))
+    tell(task, {"port": server.server_address[1]})
     server.serve_forever()
 
 

@@ -45,7 +45,7 @@ class VLLMEngine:
             try:
                 self._llm = _build(checkpoint, settings, dtype, max_batch)
             except Exception as error:
-                raise EngineError(f"vLLM cannot start on {checkpoint}: {error}") from error
+                raise EngineError(f"vLLM cannot start on {checkpoint}: {type(error).__name__}: {error}") from error
         config = self._llm.model_config
         self._sleeps = bool(config.enable_sleep_mode)
         self._asleep = False

@@ -6,7 +6,8 @@ else it names model, seed, and a hash of the turn. It prints its port, and ends 
 
 Faults: a status such as ``500``, with Retry-After as ``429:0.5``; ``garbage`` (no JSON), ``empty`` (no choices),
 ``half`` (the body ends early), ``reset`` (connection closed), ``hang`` (no byte, ever), ``trickle`` (a byte now and
-then, never the whole), ``slow:SECONDS``, ``fewer`` (one choice whatever n says), ``die`` (the process ends).
+then, never the whole), ``slow:SECONDS``, ``fewer`` (one choice whatever n says), ``filtered`` (every choice is),
+``die`` (the process ends).
 ``GET /stats`` tells what was asked.
 """
 
@@ -74,10 +75,15 @@ class Stub:
         fault = self._fault(text)
         if fault.startswith("slow:"):
             await asyncio.sleep(float(fault[5:]))
-        elif fault and fault != "fewer":
+        elif fault and fault not in ("fewer", "filtered"):
             return await _fail(request, fault)
+        if self.options.managed and self.options.managed["max_batch"] > self.options.room:
+            _run_out_of_memory()
         await asyncio.sleep(self.options.latency)
-        return web.json_response(self._reply(body, text, 1 if fault == "fewer" else body.get("n", 1)))
+        reply = self._reply(body, text, 1 if fault == "fewer" else body.get("n", 1))
+        if fault == "filtered":
+            reply["choices"] = [{**choice, "finish_reason": "content_filter"} for choice in reply["choices"]]
+        return web.json_response(reply)
 
     def _fault(self, text: str) -> str:
         for pattern, faults in self.faults.items():
@@ -109,6 +115,12 @@ def _text(body: dict[str, Any]) -> str:
 
 def _error(status: int, message: str, **headers: str) -> web.Response:
     return web.json_response({"error": {"message": message}}, status=status, headers=headers)
+
+
+def _run_out_of_memory() -> None:
+    print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", file=sys.stderr)
+    print("what else it says\n" * 40, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 async def _fail(request: web.Request, fault: str) -> web.StreamResponse:
@@ -189,12 +201,16 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="remember the bodies for /stats")
     parser.add_argument("--thinks", action="store_true", help="the template has a switch of thinking")
     parser.add_argument("--refuse", default="", help="why a managed server refuses its task")
+    parser.add_argument("--room", type=int, default=10**9, help="a managed server of a larger batch dies at work")
+    parser.add_argument("--room-to-start", type=int, default=10**9, help="or while it starts")
     parser.add_argument("--managed", action="store_true", help="key and place of the address come as a line of input")
     options = parser.parse_args()
     options.managed = json.loads(sys.stdin.readline()) if options.managed else {}
     if refusal := options.managed and options.refuse:
         Path(options.managed["address"]).write_text(json.dumps({"refused": refusal}))
         return
+    if options.managed and options.managed["max_batch"] > options.room_to_start:
+        _run_out_of_memory()
     options.key = options.managed.get("key", options.key)
     threading.Thread(target=_end_with_input, daemon=True).start()
     asyncio.run(_serve(options))

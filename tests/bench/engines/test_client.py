@@ -72,16 +72,28 @@ def test_a_refused_request_is_that_items_error_alone(status: str, ask_stub):
     assert found[0].replies[0].finish_reason == found[2].replies[0].finish_reason == "stop"
 
 
-def test_a_server_that_refuses_everything_is_told_after_24_requests_and_nothing_is_yielded(ask_stub):
-    with stub_server("--faults", json.dumps({"bad": ["400"] * 999})) as (url, _):
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("400", "HTTP 400: told to answer 400"), ("filtered", "the server withheld the reply: content_filter")],
+)
+def test_a_server_that_refuses_everything_is_told_after_24_requests_and_nothing_is_yielded(
+    fault: str, words: str, ask_stub
+):
+    with stub_server("--faults", json.dumps({"bad": [fault] * 999})) as (url, _):
         engine, found = ask_stub(url, concurrency=1, max_concurrency=1), []
         asks = [Ask(place, engine.preparer(text("bad")), (1, 2)) for place in range(99)]
         for number in (99, 3):
-            with pytest.raises(ConfigurationError, match=r"refused each of .* 'HTTP 400: told to answer 400'"):
+            with pytest.raises(ConfigurationError, match=rf"refused each of .* '{words}'"):
                 found += engine.answer([asks[:number]], GREEDY)
         assert 24 + 3 <= stats(url)["requests"] <= 24 + 9 + 3 and not found
         known = engine.answer([asks[:30]], replace(GREEDY, proven=True))
-        assert [answer.replies[0].finish_reason for answer in known] == ["error"] * 30
+        assert [reply.finish_reason for answer in known for reply in answer.replies] == ["error"] * 60
+
+
+def test_a_filtered_reply_is_that_items_error_alone(ask_stub):
+    with stub_server("--faults", json.dumps({"bad": ["filtered"] * 99})) as (url, _):
+        found = answers(ask_stub(url), ["bad"] * 20 + ["good"])
+    assert [found[place].replies[0].finish_reason for place in range(21)] == ["error"] * 20 + ["stop"]
 
 
 def test_refusals_are_waited_for_no_longer_than_until_the_first_answer(ask_stub):

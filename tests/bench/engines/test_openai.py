@@ -150,7 +150,7 @@ def decoded(url: str) -> tuple[str, Image.Image, bytes]:
 
 
 def sent(path: Path, limits: tuple[int, int] | None = None, factor: int = 28) -> tuple[str, Image.Image, bytes]:
-    (message,) = json.loads(MessagePreparer(limits, factor)([{"type": "image", "path": str(path)}]))
+    (message,) = json.loads(MessagePreparer(limits, factor)([{"type": "image", "path": str(path)}]).messages)
     return decoded(message["content"][0]["image_url"]["url"])
 
 

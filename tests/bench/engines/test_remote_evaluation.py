@@ -54,10 +54,11 @@ def test_what_was_not_answered_is_asked_again_and_the_rest_is_kept(tmp_path: Pat
         assert isinstance(gone.exception, InfrastructureError) and "no server answers there" in str(gone.exception)
 
 
-def test_a_server_that_refuses_everything_leaves_no_result_and_no_response(tmp_path: Path):
-    with stub_server("--faults", json.dumps({"solve": ["400"] * 16}), "--replies", REPLIES) as (url, _):
+@pytest.mark.parametrize(("fault", "words"), [("400", "told to answer 400"), ("filtered", "content_filter")])
+def test_a_server_that_refuses_everything_leaves_no_result_and_no_response(tmp_path: Path, fault: str, words: str):
+    with stub_server("--faults", json.dumps({"solve": [fault] * 16}), "--replies", REPLIES) as (url, _):
         done = evaluated(tmp_path, f"{url}#stub")
-        assert isinstance(done.exception, ConfigurationError) and "told to answer 400" in str(done.exception)
+        assert isinstance(done.exception, ConfigurationError) and words in str(done.exception)
         assert "".join(log.read_text() for log in tmp_path.glob("store/**/responses.jsonl")) == ""
         mended = evaluated(tmp_path, f"{url}#stub")
     assert mended.exit_code == 0, mended.output

@@ -1,0 +1,119 @@
+"""Servers in processes of their own, with small programs: how they start, refuse, fail and end."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vold.memory import is_out_of_memory
+from vold.rollout.base import EngineError
+from vold.rollout.process import ServerProcess, environment, gpu_name, log_directory
+
+CHILD = """
+import subprocess, sys, time
+from vold.rollout.process import receive_task, tell
+task = receive_task()
+child = subprocess.Popen(["sleep", "60"])
+tell(task, {"child": child.pid, "word": task["word"]})
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    servers: list[ServerProcess] = []
+
+    def started(*program: str, timeout_seconds: float = 30) -> ServerProcess:
+        servers.append(ServerProcess(program, {"word": "hello"}, tmp_path / "log", timeout_seconds))
+        return servers[-1]
+
+    yield started
+    for server in servers:
+        server.close()
+
+
+def is_gone(pid: int) -> bool:
+    """Killed; a process whose parent has not asked for it yet counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def gone_in_time(pid: int) -> bool:
+    end = time.monotonic() + 10
+    while not is_gone(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return is_gone(pid)
+
+
+def test_a_program_gets_its_task_and_is_closed_with_all_that_it_started(start: Callable[..., ServerProcess]) -> None:
+    server = start(sys.executable, "-c", CHILD)
+    assert server.told["word"] == "hello" and server.is_alive() and not is_gone(server.told["child"])
+    server.close()
+    assert gone_in_time(server.process.pid) and gone_in_time(server.told["child"])
+
+
+def test_a_program_does_not_outlive_a_parent_that_is_killed_and_neither_does_what_it_started(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from vold.rollout.process import ServerProcess\n"
+        "program = [sys.executable, '-c', sys.argv[1]]\n"
+        "server = ServerProcess(program, {'word': 'hello'}, Path(sys.argv[2]), 30)\n"
+        "print(server.process.pid, server.told['child'], flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, CHILD, str(tmp_path / "log")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2 and not any(map(is_gone, pids))
+    parent.kill()
+    parent.communicate()
+    assert all(map(gone_in_time, pids))
+
+
+def test_a_refusal_of_the_task_is_a_value_error(start: Callable[..., ServerProcess]) -> None:
+    code = "from vold.rollout.process import receive_task, tell\ntell(receive_task(), {'refused': 'no such model'})"
+    with pytest.raises(ValueError, match="no such model"):
+        start(sys.executable, "-c", code)
+
+
+def test_a_program_that_ends_leaves_its_own_last_words(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("torch.OutOfMemoryError: of a server before\n")
+    with pytest.raises(EngineError, match=r"ended with code 3; the end of .*log:\nlast words") as told:
+        start("sh", "-c", "read task; echo last words; exit 3")
+    assert "before" not in str(told.value) and not is_out_of_memory(told.value)
+    assert (tmp_path / "log").read_text().endswith("before\nlast words\n")
+
+
+def test_memory_that_ran_out_is_told_though_much_was_said_after_it(start: Callable[..., ServerProcess]) -> None:
+    line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    with pytest.raises(
+        EngineError, match=r"ended with code 1 \(torch\.OutOfMemoryError: CUDA out of .*\); the"
+    ) as told:
+        start("sh", "-c", f"read task; echo '{line}'; seq 100; exit 1")
+    assert is_out_of_memory(told.value) and str(told.value).endswith("\n99\n100")
+
+
+def test_a_program_that_never_starts_is_given_up(start: Callable[..., ServerProcess]) -> None:
+    with pytest.raises(EngineError, match=r"did not start within 0\.3 s \(execution\.vllm\.timeout_seconds\)"):
+        start("sh", "-c", "read task; exec sleep 60", timeout_seconds=0.3)
+
+
+def test_a_server_is_no_rank_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "CUDA_VISIBLE_DEVICES": "4,6"}.items():
+        monkeypatch.setenv(name, value)
+    found = environment(gpu_name(1))
+    assert found["CUDA_VISIBLE_DEVICES"] == "6" and found["PATH"] == os.environ["PATH"]
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & found.keys()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert environment(gpu_name(1))["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in environment(None)
+
+
+def test_logs_lie_in_the_cache_by_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path))
+    assert log_directory() == tmp_path / "servers" / str(os.getpid()) and log_directory().is_dir()
