@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from bench.engines.base import Ask, Reading, Settings
 from bench.engines.checkpoint import check_room, pictures, positions
@@ -33,6 +33,7 @@ _PROGRAM = (sys.executable, "-m", "bench.engines.vllm_server")
 _POLL_SECONDS = 0.2
 _HEALTH_EVERY_SECONDS = 10.0
 _HEALTH_TIMEOUT_SECONDS = 120.0
+_DIRECT = build_opener(ProxyHandler({}))  # proxies of the environment are for other machines
 
 
 class APIServer(ServerProcess):
@@ -53,7 +54,7 @@ class APIServer(ServerProcess):
     def is_healthy(self, timeout_seconds: float) -> bool:
         """Whether the server answers and its engine lives."""
         try:
-            with urlopen(self.url.removesuffix("/v1") + "/health", timeout=timeout_seconds) as reply:
+            with _DIRECT.open(self.url.removesuffix("/v1") + "/health", timeout=timeout_seconds) as reply:
                 return reply.status == 200
         except (URLError, OSError):
             return False

@@ -86,6 +86,11 @@ def test_servers_share_the_work_and_end_with_the_engine(serve, tmp_path: Path):
     assert about["package"].startswith("vllm")
 
 
+def test_the_proxy_of_the_environment_is_not_asked_for_a_server_of_our_own(serve, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert len(answers(serve(timeout_seconds=10), ["a"])) == 1
+
+
 def test_a_server_of_our_own_draws_from_the_whole_distribution(serve):
     engine = serve("--keep")
     answers(engine, ["a"], temperature=1.0)
