@@ -149,7 +149,7 @@ def run_trial(trial: Trial) -> Measured:
     """Run one trial in a fresh process; raises RuntimeError with the end of its messages when it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(trial.threads), "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
-        [sys.executable, "-m", "perf.trial", json.dumps(asdict(trial))],
+        [sys.executable, "-m", "perf.run_trial", json.dumps(asdict(trial))],
         cwd=ROOT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:

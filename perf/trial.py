@@ -1,14 +1,6 @@
-"""One measured run of the small world's RL stage, in a process of its own: ``python -m perf.trial JSON``.
-
-The argument holds the fields of ``Trial``; the last line of standard output is a ``Measured`` as JSON.
-"""
+"""One measured run of the small world's RL stage: its settings, its prompts, and what is told of its steps."""
 
 import json
-import os
-import sys
-import tempfile
-import time
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import vold  # noqa: F401  before transformers: see vold.torchvision_cpu
 
 if TYPE_CHECKING:
-    from vold.config import Execution, RLConfig
+    from vold.config import RLConfig
 
 PROFILE = Path(__file__).resolve().parents[1] / "ablations" / "profiles" / "small.yaml"
 SEED = 1
@@ -99,14 +91,6 @@ def rl_config(trial: Trial) -> "RLConfig":
     return RLConfig.model_validate(settings)
 
 
-def _execution(trial: Trial, steps: int) -> "Execution":
-    """The small profile's, without a checkpoint on the way."""
-    from bench.matrix.profile import load_profile
-
-    execution = load_profile(PROFILE).settings.execution
-    return execution.model_copy(update={"threads": trial.threads, "checkpoint_every": steps + 1})
-
-
 def materialise(trial: Trial, directory: Path) -> Path:
     """As many training problems as the trial draws, as JSONL; with their pictures beside it where asked for."""
     from PIL import Image
@@ -130,34 +114,6 @@ def materialise(trial: Trial, directory: Path) -> Path:
     return path
 
 
-def run_ours(trial: Trial, directory: Path) -> tuple[list[Step], float]:
-    """All steps of ``train_rl`` as its own timing.jsonl tells them, and the memory held when the first had ended."""
-    from bench.smallworld import checkpoint_path
-    from vold.training.rl import train_rl
-
-    config, run = rl_config(trial), directory / "run"
-    ends: list[tuple[float, float]] = []
-    train_rl(
-        config,
-        student=Path(trial.student),
-        teacher=checkpoint_path("teacher") if trial.side == "vold" else None,
-        prompts=materialise(trial, directory),
-        run=run,
-        seed=SEED,
-        execution=_execution(trial, config.steps),
-        progress=lambda done, total, metrics: ends.append((time.process_time(), memory_mb("VmRSS"))),
-    )
-    timing, metrics = (
-        [json.loads(line) for line in (run / name).read_text().splitlines()]
-        for name in ("timing.jsonl", "metrics.jsonl")
-    )
-    clock = [0.0, *(seconds for seconds, _ in ends)]
-    return [
-        Step(row["tokens"], after - before, **{name: times.get(f"{name}_seconds", 0.0) for name in ("step", *STAGES)})
-        for times, row, before, after in zip(timing, metrics, clock, clock[1:], strict=False)
-    ], ends[0][1]
-
-
 def memory_mb(field: Literal["VmRSS", "VmHWM"]) -> float:
     """This process's resident memory in MB, now or at its peak.
 
@@ -165,22 +121,3 @@ def memory_mb(field: Literal["VmRSS", "VmHWM"]) -> float:
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
-
-
-def measure(trial: Trial) -> Measured:
-    """Run ``trial`` in this process, whose peak memory is then the trial's."""
-    with tempfile.TemporaryDirectory() as scratch:
-        if trial.side == "trl":
-            from perf.trl_side import run_trl as run
-        else:
-            run = run_ours
-        steps, held = run(trial, Path(scratch))
-    peak = memory_mb("VmHWM")
-    return Measured(trial.side, trial.pictures, tuple(steps[trial.warmup :]), peak, peak - held)
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with redirect_stdout(sys.stderr):
-        measured = measure(Trial(**json.loads(sys.argv[1])))
-    print(json.dumps(asdict(measured)))

@@ -59,10 +59,21 @@ class Student(LanguageModel):
     def _embeddings(self) -> WeakTensorKeyDictionary:
         return WeakTensorKeyDictionary()
 
+    @cached_property
+    def _positions(self) -> WeakTensorKeyDictionary:
+        """By the values of a prompt's pixels, whose life it shares: positions by ids."""
+        return WeakTensorKeyDictionary()
+
     def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
-        """The model's own three axes (time, height, width) where there are pictures."""
+        """The model's own three axes (time, height, width) where there are pictures; for rollouts and training once."""
         if pixels is None:
             return super().positions(ids)
+        known, key = self._positions.setdefault(pixels.values, {}), tuple(ids)
+        if key not in known:
+            known[key] = self._rope_positions(key, pixels)
+        return known[key]
+
+    def _rope_positions(self, ids: Sequence[int], pixels: Pixels) -> Tensor:
         tokens = torch.tensor([list(ids)], device=self.device)
         kinds = (tokens == self.image_token_id).int()
         grid = pixels.grid_thw.to(self.device)

@@ -1,6 +1,7 @@
-"""Real stages on random models: what a kill -9 must not change."""
+"""Real stages on random models: what neither a kill -9 nor a second process must change."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+# Every worker would run the matrix of the shared fixture otherwise.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("matrix")]
 REPOSITORY = Path(__file__).resolve().parents[3]
 MATRIX = """\
 schema: vold-bench/matrix@1
@@ -56,13 +59,22 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer.save_pretrained(profiles / name)
     new_image_processor().save_pretrained(profiles / "student")
     (profiles / "small.yaml").write_text(PROFILE)
+    (profiles / "ranks.yaml").write_text(PROFILE.replace("threads: 1", "threads: 1, processes: 2"))
     (root / "tiny.yaml").write_text(MATRIX)
     return root / "tiny.yaml"
 
 
-def start(matrix: Path, where: Path) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def undisturbed(matrix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store and reports of a run in one process a stage that nothing interrupted."""
+    where = tmp_path_factory.mktemp("undisturbed")
+    finish(start(matrix, where))
+    return where
+
+
+def start(matrix: Path, where: Path, *options: str) -> subprocess.Popen[str]:
     words = ["run-matrix", str(matrix), "--jobs", "1", "--store", str(where / "store"), "--reports", str(where)]
-    program = [sys.executable, "-c", "from bench.cli import main; main()", *words]
+    program = [sys.executable, "-c", "from bench.cli import main; main()", *words, *options]
     return subprocess.Popen(program, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 
 
@@ -102,10 +114,8 @@ def tables(report: Path) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-@pytest.mark.slow
-def test_kill_9_in_training_and_in_evaluation_changes_no_byte_of_the_results(matrix, tmp_path):
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    finish(start(matrix, undisturbed))
+def test_kill_9_in_training_and_in_evaluation_changes_no_byte_of_the_results(matrix, undisturbed, tmp_path):
+    disturbed = tmp_path / "disturbed"
     store = disturbed / "store"
     kill_when(start(matrix, disturbed), lambda: lines(store, ".work/sft-*/metrics.jsonl") >= 3)
     kill_when(start(matrix, disturbed), lambda: lines(store, ".work/rl-*/metrics.jsonl") >= 3)
@@ -124,11 +134,25 @@ def test_kill_9_in_training_and_in_evaluation_changes_no_byte_of_the_results(mat
     assert (disturbed / "tiny" / "index.html").is_file()
 
 
-@pytest.mark.slow
-def test_a_stage_trained_on_its_own_is_the_one_of_the_matrix_and_its_directory_is_not_reused(matrix, tmp_path):
-    finish(start(matrix, tmp_path))
-    (sft,) = (tmp_path / "store").glob("sft-*")
-    (traces,) = (tmp_path / "store").glob("traces-*")
+def test_training_stages_on_two_processes_follow_those_on_one(matrix, undisturbed, tmp_path):
+    finish(start(matrix, tmp_path, "--profile", "ranks", "--only", "trained", "--no-report"))
+    for kind in ("sft", "rl"):
+        (one,), (two,) = (list((where / "store").glob(f"{kind}-*")) for where in (undisturbed, tmp_path))
+        assert one.name == two.name, "how a stage is run is no part of what it is"
+        assert (two / "rank-1.log").exists() and not (one / "rank-1.log").exists()
+        rows = [list(map(json.loads, (run / "metrics.jsonl").read_text().splitlines())) for run in (one, two)]
+        assert len(rows[0]) == len(rows[1]) == {"sft": 6, "rl": 8}[kind]
+        for left, right in zip(*rows, strict=True):
+            for name in left | right:
+                expected = None if left[name] is None else pytest.approx(left[name], rel=1e-4, abs=1e-5)
+                assert right[name] == expected, (kind, left["step"], name)
+
+
+def test_a_stage_trained_on_its_own_is_the_one_of_the_matrix_and_its_directory_is_not_reused(
+    matrix, undisturbed, tmp_path
+):
+    (sft,) = (undisturbed / "store").glob("sft-*")
+    (traces,) = (undisturbed / "store").glob("traces-*")
     config = (
         f"schema: vold-bench/train@1\nstudent: {matrix.parent}/profiles/student\ntraces: {traces}/out/traces.jsonl\n"
         "run: mine\nseed: 5\nconfig: {steps: 6, batch_size: 4, max_length: 160}\nexecution: {device: cpu, threads: 1}\n"

@@ -76,6 +76,29 @@ def test_a_frozen_tower_looks_once_at_the_pictures_of_a_prompt(
     assert len(model._embeddings) == 0
 
 
+def test_positions_of_a_prompt_with_pictures_are_the_models_own_and_found_once(
+    student_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = load_student(student_path), list[int]()
+    index = model.model.model.get_rope_index
+
+    def counted(ids: torch.Tensor, **kwargs: object) -> object:
+        asked.append(ids.shape[1])
+        return index(ids, **kwargs)
+
+    prompt = model.encode(chat(IMAGE, text("and"), IMAGE), [picture, picture.resize((32, 16))])
+    assert prompt.pixels is not None
+    ids = torch.tensor([prompt.ids])
+    kinds = (ids == model.image_token_id).int()
+    expected = index(ids, mm_token_type_ids=kinds, image_grid_thw=prompt.pixels.grid_thw)[0][:, 0]
+    monkeypatch.setattr(model.model.model, "get_rope_index", counted)
+    longer = (*prompt.ids, *model.encode_text("more"))
+    for _ in range(2):
+        assert model.positions(prompt.ids, prompt.pixels).equal(expected)
+        assert model.positions(longer, prompt.pixels)[:, : len(prompt.ids)].equal(expected)
+    assert asked == [len(prompt.ids), len(longer)]
+
+
 def test_pixels_are_those_of_the_image_processor(student: Student, picture: Image.Image) -> None:
     pixels = student.encode(chat(IMAGE), [picture]).pixels
     assert pixels is not None
