@@ -1,23 +1,26 @@
 """What an evaluation costs beyond its engine: the same requests sent straight to it, and through the harness, in turns.
 
-    python -m perf.eval_overhead --engine builtin --items 64
-    python -m perf.eval_overhead --engine vllm --items 64
-    python -m perf.eval_overhead --engine server --items 200 --latency 0.2
+    python -m perf.eval_overhead --engine builtin --items 96 960
+    python -m perf.eval_overhead --engine builtin --items 64 256 --max-tokens 512 --unending
+    python -m perf.eval_overhead --engine vllm_server --items 64 256
+    python -m perf.eval_overhead --engine server --items 304 1000 --samples 1 --latency 3
 
 Straight: turns are prepared and answered, replies are dropped. Harness: ``evaluate`` from records to tables, scoring
-included, with the same warm engine; writing the tables at the end stands apart. The bundled student reads the small
-world's pictures; the server is a stub that waits ``--latency`` seconds before each reply. The verifying worker's
-processor time is not counted.
+included, with the same warm engine. The bundled student reads the small world's pictures; ``server`` is a stub that
+waits ``--latency`` seconds before each reply. Figures are medians over the pairs of one size; two sizes give the part
+that every run pays and the part that every sample adds. The processor's time is this process's: a server's, and that
+of the process which compares formulas, are not in it.
 """
 
 import argparse
-import statistics
+import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -32,16 +35,16 @@ from bench.evaluation.shown import turn
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
 from perf.stub_engine import StubPool
-from vold.config import Execution
+from vold.config import ClientExecution, Execution
 
+ENGINES = ("builtin", "vllm", "vllm_server", "server")
 BENCHMARK = "mathvision"
 SEED = 1
-EXECUTION = Execution.model_validate(
-    {"device": "cpu", "threads": 1, "vllm": {"max_length": 512}, "evaluation": {"workers": 0}}
-)
+
+Data = Mapping[str, Path]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Took:
     """Seconds of the clock, of it writing tables, and of the processor."""
 
@@ -50,40 +53,73 @@ class Took:
     tables: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Neighbours in time over the same requests."""
+
+    straight: Took
+    harness: Took
+
+    @property
+    def share(self) -> float:
+        """What the harness adds to the clock, tables included, as a share of straight."""
+        return self.wall / self.straight.wall
+
+    @property
+    def wall(self) -> float:
+        return self.harness.wall - self.straight.wall
+
+    @property
+    def cpu(self) -> float:
+        return self.harness.cpu - self.straight.cpu
+
+
 @contextmanager
-def engine_of(name: str, config: EvalConfig, latency: float) -> Iterator[Engine]:
-    if name == "server":
-        from bench.engines.client import Endpoint
-        from bench.engines.openai import Chat, MessagePreparer
-        from tests.bench.engines.stub_server import stub_server
+def stub_chat(latency: float, client: ClientExecution, reply: str = "") -> Iterator[tuple[str, Engine]]:
+    """(URL, engine) of a stub server that waits so many seconds before each reply."""
+    from bench.engines.client import Endpoint
+    from bench.engines.openai import Chat, MessagePreparer
+    from tests.bench.engines.stub_server import stub_server
 
-        with stub_server("--latency", str(latency)) as (url, _):
-            client = EXECUTION.client
-            engine: Engine = Chat([Endpoint(url, None, client)], "stub", client, MessagePreparer())
-            yield engine
+    options = ["--latency", str(latency), *(["--replies", json.dumps({"": reply})] if reply else [])]
+    with stub_server(*options) as (url, _):
+        engine = Chat([Endpoint(url, None, client)], "stub", client, MessagePreparer())
+        try:
+            yield url, engine
+        finally:
             engine.close()
+
+
+@contextmanager
+def engine_of(name: str, config: EvalConfig, execution: Execution, latency: float) -> Iterator[Engine]:
+    if name == "server":
+        with stub_chat(latency, execution.client) as (_, engine):
+            yield engine
         return
-    engine = build(config, checkpoint_path("student_a"), EXECUTION)
-    yield engine
-    engine.close()
+    engine = build(config, checkpoint_path("student_a"), execution)
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
-def straight(engine: Engine, config: EvalConfig, data: Path) -> None:
-    (selection,) = choose(config, {BENCHMARK: data})
+def straight(engine: Engine, config: EvalConfig, data: Data) -> None:
+    selections = choose(config, data)
+    problems = [problem for selection in selections for problem in selection.problems]
     size = config.group_size if engine.grouped else 1
 
     def groups() -> Iterator[Sequence[Ask]]:
-        for start in range(0, len(selection.problems), size):
+        for start in range(0, len(problems), size):
             yield [
                 Ask(start + place, engine.preparer(turn(config, p)), sample_seeds(SEED, p, config.samples))
-                for place, p in enumerate(selection.problems[start : start + size])
+                for place, p in enumerate(problems[start : start + size])
             ]
 
     for _ in engine.answer(groups(), Settings(config.max_tokens, config.temperature)):
         pass
 
 
-def harness(engine: Engine, config: EvalConfig, data: Path, run: Path) -> float:
+def harness(engine: Engine, config: EvalConfig, data: Data, execution: Execution, run: Path) -> float:
     """Returns the seconds of its tables."""
     pool, spent = StubPool(lambda: engine), 0.0
     write_tables = tables.write_tables
@@ -96,58 +132,100 @@ def harness(engine: Engine, config: EvalConfig, data: Path, run: Path) -> float:
 
     with patch.object(tables, "write_tables", timed_tables):
         evaluate(
-            config, model=checkpoint_path("student_a"), data={BENCHMARK: data}, run=run, seed=SEED,
-            execution=EXECUTION, engines=pool,
+            config, model=checkpoint_path("student_a"), data=data, run=run, seed=SEED, execution=execution,
+            engines=pool,
         )  # fmt: skip
     return spent
 
 
-def timed(work: Callable[..., float | None], *arguments: Any) -> Took:
+def timed(work: Callable[[], float | None]) -> Took:
     wall, cpu = time.perf_counter(), time.process_time()
-    spent = work(*arguments) or 0.0
+    spent = work() or 0.0
     return Took(time.perf_counter() - wall, time.process_time() - cpu, spent)
+
+
+def pairs(engine: Engine, config: EvalConfig, execution: Execution, items: int, repeats: int, root: Path) -> list[Pair]:
+    """The first of a pair goes second in the next; one pair before them warms caches and lazy imports."""
+    data = {BENCHMARK: materialise("test", items, root / "data")[BENCHMARK]}
+    found = []
+    for number in range(repeats + 1):
+        run = root / f"{items}-{number}"
+        sides: list[Callable[[], float | None]] = [
+            lambda: straight(engine, config, data),
+            lambda run=run: harness(engine, config, data, execution, run),
+        ]
+        order = (0, 1) if number % 2 else (1, 0)
+        took = {side: timed(sides[side]) for side in order}
+        found.append(Pair(took[0], took[1]))
+    return found[1:]
+
+
+def row(engine: str, samples: int, found: Sequence[Pair]) -> str:
+    straight_wall = median(pair.straight.wall for pair in found)
+    wall, written = (median(getattr(pair.harness, name) for pair in found) for name in ("wall", "tables"))
+    shares = sorted(100 * pair.share for pair in found)
+    cpu = 1000 * median(pair.cpu for pair in found) / samples
+    return (
+        f"| {engine} | {samples:,} | {straight_wall:.2f} | {wall:.2f} | {written:.2f} "
+        f"| {median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f}) | {cpu:.2f} |"
+    )
+
+
+def parts(sizes: Mapping[int, Sequence[Pair]]) -> str:
+    """The straight line through the medians of the least and the greatest number of samples."""
+    least, greatest = min(sizes), max(sizes)
+    said = []
+    for name, what in (("wall", "of the clock"), ("cpu", "of the processor")):
+        low, high = (median(getattr(pair, name) for pair in sizes[size]) for size in (least, greatest))
+        each = (high - low) / (greatest - least)
+        said.append(f"{low - each * least:.2f} s {what} a run and {1000 * each:.2f} ms a sample")
+    return f"The harness adds {', '.join(said)}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=["builtin", "vllm", "server"], default="builtin")
-    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--engine", choices=ENGINES, default="builtin")
+    parser.add_argument(
+        "--items", type=int, nargs="+", default=[64], help="numbers of problems, a line of figures each"
+    )
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--unending", action="store_true", help="builtin: every answer goes on to --max-tokens")
     parser.add_argument("--latency", type=float, default=0.2, help="seconds of the stub server's replies")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    config = EvalConfig(
-        engine="vllm" if options.engine == "vllm" else "builtin", samples=options.samples, temperature=1.0,
-        max_tokens=options.max_tokens,
-    )  # fmt: skip
-    took: dict[str, list[Took]] = {"straight": [], "harness": []}
-    with tempfile.TemporaryDirectory() as scratch, engine_of(options.engine, config, options.latency) as engine:
-        root = Path(scratch)
-        data = materialise("test", options.items, root / "data")[BENCHMARK]
-        straight(engine, config, data)  # warm caches, lazy imports
-        harness(engine, config, data, root / "warm")
-        for number in range(options.repeats):
-            both = [
-                ("straight", (straight, engine, config, data)),
-                ("harness", (harness, engine, config, data, root / f"run{number}")),
-            ]
-            for name, work in both[:: 1 - 2 * (number % 2)]:
-                took[name].append(timed(*work))
-    samples = options.items * options.samples
-    pairs = list(zip(took["straight"], took["harness"], strict=True))
-    cpu = statistics.median((h.cpu - s.cpu) / samples for s, h in pairs)
-    asking = statistics.median((h.wall - h.tables) / s.wall - 1 for s, h in pairs)
-    straight_wall, wall = (statistics.median(row.wall for row in took[name]) for name in ("straight", "harness"))
-    written = statistics.median(row.tables for row in took["harness"])
-    print(
-        "| engine | samples | straight, s | harness, s | of it tables, s | overhead without tables | CPU ms a sample |"
+    config = EvalConfig.model_validate(
+        {
+            "engine": "openai" if options.engine == "server" else options.engine,
+            "samples": options.samples,
+            "temperature": 1.0 if options.samples > 1 else 0.0,
+            "max_tokens": options.max_tokens,
+        }
     )
+    execution = Execution.model_validate(
+        {"device": "cpu", "threads": 1, "vllm": {"max_length": options.max_tokens + 416}}
+    )
+    sizes: dict[int, list[Pair]] = {}
+    print("| engine | samples | straight, s | harness, s | of it tables, s | added to the clock, % | CPU ms a sample |")
     print("|---|---|---|---|---|---|---|")
-    print(
-        f"| {options.engine} | {samples} | {straight_wall:.2f} | {wall:.2f} | {written:.2f} | {100 * asking:.1f} % "
-        f"| {1000 * cpu:.2f} |"
-    )
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _unending() if options.unending else nullcontext(),
+        engine_of(options.engine, config, execution, options.latency) as engine,
+    ):
+        for items in options.items:
+            samples = items * options.samples
+            sizes[samples] = pairs(engine, config, execution, items, options.repeats, Path(scratch))
+            print(row(options.engine, samples, sizes[samples]), flush=True)
+    if len(sizes) > 1:
+        print(f"\n{parts(sizes)}")
+
+
+def _unending() -> Any:
+    """No token ends a completion of the builtin engine."""
+    from vold.models import Student
+
+    return patch.object(Student, "stop_ids", ())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from bench.engines.endpoint import is_remote
 from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
 from bench.evaluation.asking import Asking, keys
+from bench.evaluation.beside import Beside
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, ResponseLog, keep_aside
 from bench.evaluation.pipeline import prefetch
@@ -134,14 +135,19 @@ class _Work:
             with lock:  # what cannot be asked may come from the thread that prepares
                 used.note(engine.about())
                 if self.log.add(asked):
-                    self.board.add(asked)
-                self.progress(len(self.log), self.total, self.board.metrics())
+                    scoring.put(asked)
 
-        asking = Asking(engine, self.config, self.selections, self.log, self.seed, take)
         # Servers are bounded by timeouts of their own.
         watch = Watchdog(self.execution.evaluation.hang_seconds) if self.config.engine in IN_PROCESS else nullcontext()
-        with watch:
+        with Beside(self._score) as scoring, watch:
+            asking = Asking(engine, self.config, self.selections, self.log, self.seed, take)
             asking.run(prefetch(self.config.engine, self.execution))
+
+    def _score(self, asked: Asked) -> None:
+        import bench.stats  # noqa: F401  scipy is slow to import: here while the engine works, not when it has ended
+
+        self.board.add(asked)
+        self.progress(len(self.board.verdicts), self.total, self.board.metrics())
 
 
 class Used:

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,10 @@ def records_hash(records: Mapping[str, str]) -> str:
 
 def record_hashes(problems: Sequence[Problem]) -> dict[str, str]:
     """Id to SHA-256 over a problem's fields and its pictures' bytes, the same wherever the files lie."""
-    picture = cache(_picture_hash)
+    picture, names = cache(_picture_hash), [field.name for field in fields(Problem)]
     return {
         problem.id: row_hash(
-            {**asdict(problem), "options": list(problem.options)}, [picture(path) for path in problem.images]
+            {name: getattr(problem, name) for name in names}, [picture(path) for path in problem.images]
         )
         for problem in problems
     }

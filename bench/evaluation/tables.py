@@ -59,7 +59,9 @@ def write_tables(
         table.to_parquet(scratch / "verdicts.parquet", index=False)
         scoring = {"mode": "strict", "version": VERSION}
         rest = {key: value for key, value in provenance.items() if key != "prompts"}
-        whole = {**rest, "scoring": scoring, "measures": measures(table, samples), "benchmarks": summary}
+        (first, *others) = summary.values()
+        overall = measures(table, samples) if others else first["measures"]
+        whole = {**rest, "scoring": scoring, "measures": overall, "benchmarks": summary}
         (scratch / "summary.json").write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

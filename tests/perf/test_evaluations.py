@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perf.eval_scale import SAMPLES, measure
+from tests.conftest import need
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,3 +40,15 @@ def test_overhead_is_measured_behind_a_server() -> None:
     assert done.returncode == 0, done.stderr
     cells = done.stdout.splitlines()[-1].strip("| ").split(" | ")
     assert cells[:2] == ["server", "16"] and float(cells[2]) > 0 and 0 < float(cells[-1]) < 50
+
+
+@pytest.mark.slow
+def test_harnesses_are_compared_on_the_same_records() -> None:
+    need("lm_eval", "lm-eval")
+    command = [sys.executable, "-m", "perf.eval_peers", "--items", "6", "--latency", "0.05", "--repeats", "1",
+               "--sides", "straight,vold-bench,lm-eval"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:5]]
+    assert [cells[0] for cells in rows] == ["straight", "vold-bench", "lm-eval"]
+    assert rows[1][2] == rows[2][2], "both read the same letters"

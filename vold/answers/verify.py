@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from vold.answers import labels as option_labels
@@ -90,7 +91,7 @@ def verify(response: str, answer: str, options: Sequence[str] = (), *, precision
     precision: decimals to which a number must agree (MathVista); None compares exactly.
     Thoughts (``<think>``) are no part of the answer, whatever they declare.
     """
-    gold = _gold(answer, options, precision)
+    gold = _gold(answer, tuple(options), precision)
     for claim in claims(spoken(response)):
         outcome = gold.judge(claim)
         if outcome is not None:
@@ -105,12 +106,13 @@ def labels_of_gold(answer: str, options: Sequence[str]) -> frozenset[str]:
     return option_labels.read(answer, option_labels.of(options), options) or option_labels.by_text(answer, options)
 
 
-def _gold(answer: str, options: Sequence[str], precision: int | None) -> _Gold:
+@lru_cache(maxsize=1 << 12)  # several responses to one problem follow one another
+def _gold(answer: str, options: tuple[str, ...], precision: int | None) -> _Gold:
     if options:
         right = labels_of_gold(answer, options)
         if right:
             by_text = answer.strip() not in option_labels.of(options)
-            return _Labels(right, option_labels.of(options), tuple(options), any_of=by_text)
+            return _Labels(right, option_labels.of(options), options, any_of=by_text)
     elif re.fullmatch(r"[A-I](?:\s*,\s*[A-I])*", answer.strip()):
         return _Labels(frozenset(re.findall("[A-I]", answer)), option_labels.DEFAULT_LABELS, (), any_of=False)
     return _Quantity(parse(answer), precision)

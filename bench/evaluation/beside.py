@@ -1,0 +1,47 @@
+"""Work that nobody waits for, in a thread of its own: an engine goes on while what it answered is being scored."""
+
+from collections.abc import Callable
+from queue import Queue
+from threading import Thread
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+_MOST = 1024
+
+
+class Beside(Generic[Item]):
+    """Calls ``work`` on every item that is put, one after the other in their order.
+
+    Leaving it as a context waits until all is done, whatever it is left for. What ``work`` raises comes out of the
+    next ``put``, or at the end; then the rest is dropped.
+    """
+
+    def __init__(self, work: Callable[[Item], None]) -> None:
+        self._work = work
+        self._items: Queue[Item | None] = Queue(_MOST)
+        self._failure: BaseException | None = None
+        self._thread = Thread(target=self._run, name="beside", daemon=True)
+
+    def __enter__(self) -> "Beside[Item]":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._items.put(None)
+        self._thread.join()
+        if error is None and self._failure is not None:
+            raise self._failure
+
+    def put(self, item: Item) -> None:
+        """For any thread; waits where very much is to be done."""
+        if self._failure is not None:
+            raise self._failure
+        self._items.put(item)
+
+    def _run(self) -> None:
+        while (item := self._items.get()) is not None:
+            if self._failure is None:
+                try:
+                    self._work(item)
+                except BaseException as error:
+                    self._failure = error

@@ -1,0 +1,285 @@
+"""Evaluation harnesses side by side: the same records, the same server, as many requests in flight.
+
+    python -m perf.eval_peers --items 304 1000 --latency 1 --repeats 3
+    python -m perf.eval_peers --sides straight,vold-bench,lmms-eval --lmms-python PATH/TO/python
+
+A stub server waits ``--latency`` seconds before each reply of about two kilobytes. Every harness asks it once for each
+of the small world's MMMU-Pro pages, with the picture, reads the letter from the reply without a judge, and writes its
+results and its table as its own command does. Each run is a process of its own, and the sides alternate. Clocks start
+when a harness is imported; the records that it reads lie there in its own form. CPU time is that of the process with
+all that it starts. *straight* is this suite's client with nothing around it. Nothing of the peers' code is changed;
+the checksums of VLMEvalKit's downloads are put aside for a local file.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from perf.scoring import processor_seconds
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARK = "mmmu_pro"
+IN_FLIGHT = 32
+MAX_TOKENS = 2048
+REPLY = "Let us see what stands in the picture, step by step. " * 40 + "\nAnswer: B"
+LETTER = r"Answer: ([A-J])"
+MODEL = "stub"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The server, the records, and an empty directory."""
+
+    url: str
+    data: Path
+    scratch: Path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The records as peers take them."""
+        from bench.benchmarks import read
+
+        return [
+            {"index": number, "id": p.id, "image": str(p.images[0]), "options": list(p.options), "answer": p.answer}
+            for number, p in enumerate(read(BENCHMARK, self.data).problems)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds: to import, on the clock, of processors; ``right``: replies that were found right, -1 where not read."""
+
+    side: str
+    items: int
+    start: float
+    wall: float
+    cpu: float
+    right: int
+
+
+Side = Callable[[Place], Callable[[], int]]
+"""Imports a harness and lays out its records; what it returns evaluates them and returns how many are right."""
+
+
+def straight(place: Place) -> Callable[[], int]:
+    from perf.eval_overhead import straight as ask
+
+    engine, config = _chat(place)
+
+    def work() -> int:
+        ask(engine, config, {BENCHMARK: place.data})
+        engine.close()
+        return -1
+
+    return work
+
+
+def vold_bench(place: Place) -> Callable[[], int]:
+    import bench.evaluation.tables
+    import bench.stats  # noqa: F401  both are imported late otherwise
+    from bench.engines.endpoint import describe
+    from bench.evaluation.run import evaluate
+    from perf.stub_engine import StubPool
+    from vold.config import Execution
+
+    engine, config = _chat(place)
+    model, run = describe(f"{place.url}#{MODEL}", place.scratch), place.scratch / "run"
+
+    def work() -> int:
+        evaluate(
+            config, model=model, data={BENCHMARK: place.data}, run=run, seed=0, execution=Execution(),
+            engines=StubPool(lambda: engine),
+        )  # fmt: skip
+        engine.close()
+        return json.loads((run / "out" / "summary.json").read_text())["benchmarks"][BENCHMARK]["states"]["right"]
+
+    return work
+
+
+def _chat(place: Place) -> tuple[Any, Any]:
+    """This suite's client, with a fixed number of requests in flight as the peers have it, and what it is asked."""
+    from bench.engines.client import Endpoint
+    from bench.engines.openai import Chat, MessagePreparer
+    from bench.evaluation.config import EvalConfig
+    from vold.config import ClientExecution
+
+    client = ClientExecution(concurrency=IN_FLIGHT, max_concurrency=IN_FLIGHT)
+    engine = Chat([Endpoint(place.url, None, client)], MODEL, client, MessagePreparer())
+    return engine, EvalConfig(engine="openai", template="cot@1", max_tokens=MAX_TOKENS)
+
+
+def vlmevalkit(place: Place) -> Callable[[], int]:
+    """``run.py`` with an API model: ``infer_data_job`` and the data set's own evaluation by exact matching."""
+    import base64
+
+    import pandas as pd
+
+    import vold  # noqa: F401  before torchvision
+
+    os.environ["LMUData"] = str(place.scratch)  # noqa: SIM112  its name
+    os.environ["VLMEVAL_MIN_IMAGE_EDGE"] = "1"  # pictures go as they are
+    from vlmeval.api.gpt import OpenAIWrapper
+    from vlmeval.dataset.image_mcq import MMMUProDataset
+    from vlmeval.inference import infer_data_job
+
+    name = "MMMU_Pro_V_COT"
+    MMMUProDataset.DATASET_MD5 = {}
+    rows = [
+        {
+            "index": row["index"], "question": "", "answer": row["answer"],
+            **dict(zip("ABCDEFGHIJ", row["options"], strict=False)),
+            "image": base64.b64encode(Path(row["image"]).read_bytes()).decode(),
+        }
+        for row in place.rows()
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(place.scratch / f"{name}.tsv", sep="\t", index=False)
+
+    def work() -> int:
+        dataset = MMMUProDataset(dataset=name)
+        model = OpenAIWrapper(MODEL, key="none", api_base=f"{place.url}/chat/completions", max_tokens=MAX_TOKENS)
+        infer_data_job(model, str(place.scratch), MODEL, dataset, api_nproc=IN_FLIGHT)
+        accuracy = dataset.evaluate(
+            str(place.scratch / f"{MODEL}_{name}.xlsx"), model="exact_matching", nproc=IN_FLIGHT
+        )
+        return round(accuracy["Overall"][0] * len(rows))
+
+    return work
+
+
+def lm_eval(place: Place) -> Callable[[], int]:
+    """``simple_evaluate`` with its client for chat servers, results and samples written."""
+    from datasets import Dataset
+    from lm_eval import simple_evaluate
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.models.openai_completions import LocalChatCompletion
+    from PIL import Image
+
+    rows = [{"image": row["image"], "answer": row["answer"]} for row in place.rows()]
+
+    def work() -> int:
+        task = ConfigurableTask(
+            config={
+                "task": BENCHMARK,
+                "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
+                "test_split": "test",
+                "output_type": "generate_until",
+                "doc_to_text": "Think step by step before answering. The last line is 'Answer: X' with the letter.",
+                "doc_to_image": lambda doc: [Image.open(doc["image"])],
+                "doc_to_target": "{{answer}}",
+                "filter_list": [
+                    {"name": "letter", "filter": [{"function": "regex", "regex_pattern": LETTER},
+                                                  {"function": "take_first"}]}
+                ],
+                "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+                "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": MAX_TOKENS},
+                "num_fewshot": 0,
+                "metadata": {"version": 1},
+            }
+        )  # fmt: skip
+        model = LocalChatCompletion(
+            base_url=f"{place.url}/chat/completions", model=MODEL, num_concurrent=IN_FLIGHT, max_length=4096
+        )
+        tracker = EvaluationTracker(output_path=str(place.scratch))
+        found: Any = simple_evaluate(model, tasks=[task], apply_chat_template=True, evaluation_tracker=tracker)
+        samples = found.pop("samples")
+        tracker.save_results_aggregated(results=found, samples=samples)
+        tracker.save_results_samples(task_name=BENCHMARK, samples=samples[BENCHMARK])
+        return round(found["results"][BENCHMARK]["exact_match,letter"] * len(rows))
+
+    return work
+
+
+SIDES: dict[str, Side] = {
+    "straight": straight,
+    "vold-bench": vold_bench,
+    "VLMEvalKit": vlmevalkit,
+    "lm-eval": lm_eval,
+}
+
+
+def measure(side: str, place: Place) -> Measured:
+    start = time.perf_counter()
+    work = SIDES[side](place)
+    wall, cpu = time.perf_counter(), processor_seconds()
+    right = work()
+    took = time.perf_counter() - wall, processor_seconds() - cpu
+    return Measured(side, len(place.rows()), wall - start, *took, right)
+
+
+def run(side: str, url: str, data: Path) -> Measured:
+    """``measure`` in a fresh process, which reaches nothing but the server."""
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "OMP_NUM_THREADS"), "1")
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "perf.eval_peers", "--measure", side, url, str(data), scratch]
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def table(runs: Sequence[Measured]) -> str:
+    """Medians, a row a side and a number of items; what is added is added to the median of straight."""
+    lines = [
+        "| harness | samples | right | wall s | added to straight, % | CPU ms a sample | added to straight, ms | times "
+        "vold-bench's | to import, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for items in dict.fromkeys(run.items for run in runs):
+        of = {side: [run for run in runs if run.side == side and run.items == items] for side in SIDES}
+        walls, cpus = (
+            {side: median(getattr(run, name) for run in own) for side, own in of.items() if own}
+            for name in ("wall", "cpu")
+        )
+        added = {side: 1000 * (cpu - cpus["straight"]) / items for side, cpu in cpus.items()}
+        for side, own in of.items():
+            if own:
+                cells = [side, f"{items:,}", str(own[0].right) if own[0].right >= 0 else "", f"{walls[side]:.2f}"]
+                cells += ["" if side == "straight" else f"{100 * (walls[side] / walls['straight'] - 1):.1f}"]
+                cells += [f"{1000 * cpus[side] / items:.2f}", "" if side == "straight" else f"{added[side]:.2f}"]
+                cells += ["" if side == "straight" else f"{added[side] / added['vold-bench']:.1f}"]
+                lines.append(f"| {' | '.join([*cells, f'{median(run.start for run in own):.1f}'])} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    from bench.smallworld.records import materialise
+    from tests.bench.engines.stub_server import stub_server
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, nargs="+", default=[304])
+    parser.add_argument("--latency", type=float, default=1.0, help="seconds of the stub server's replies")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sides", default=",".join(SIDES), help="straight and vold-bench among them")
+    parser.add_argument("--measure", nargs=4, metavar=("SIDE", "URL", "DATA", "SCRATCH"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        side, url, data, scratch = options.measure
+        with redirect_stdout(sys.stderr):  # peers print
+            found = measure(side, Place(url, Path(data), Path(scratch)))
+        print(json.dumps(asdict(found)))
+        return
+    replies = json.dumps({"": REPLY})
+    runs: list[Measured] = []
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        stub_server("--latency", str(options.latency), "--replies", replies) as (url, _),
+    ):
+        for items in options.items:
+            data = materialise("test", items, Path(scratch))[BENCHMARK]
+            for number in range(options.repeats):
+                sides = options.sides.split(",")[:: 1 - 2 * (number % 2)]
+                runs += [run(side, url, data) for side in sides]
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
