@@ -32,7 +32,11 @@ BENCHMARK = "mmmu_pro"
 IN_FLIGHT = 32
 MAX_TOKENS = 2048
 REPLY = "Let us see what stands in the picture, step by step. " * 40 + "\nAnswer: B"
-LETTER = r"Answer: ([A-J])"
+INSTRUCTION = "Answer the question in the picture. Think first. The last line is 'Answer: X' with the option's letter."
+LETTER = {"function": "regex", "regex_pattern": r"Answer: ([A-J])"}
+FILTERS = [{"name": "letter", "filter": [LETTER, {"function": "take_first"}]}]
+METRICS = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
+"""As lm-eval and lmms-eval take them."""
 MODEL = "stub"
 
 
@@ -173,14 +177,11 @@ def lm_eval(place: Place) -> Callable[[], int]:
                 "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
                 "test_split": "test",
                 "output_type": "generate_until",
-                "doc_to_text": "Think step by step before answering. The last line is 'Answer: X' with the letter.",
+                "doc_to_text": INSTRUCTION,
                 "doc_to_image": lambda doc: [Image.open(doc["image"])],
                 "doc_to_target": "{{answer}}",
-                "filter_list": [
-                    {"name": "letter", "filter": [{"function": "regex", "regex_pattern": LETTER},
-                                                  {"function": "take_first"}]}
-                ],
-                "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+                "filter_list": FILTERS,
+                "metric_list": METRICS,
                 "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": MAX_TOKENS},
                 "num_fewshot": 0,
                 "metadata": {"version": 1},
@@ -199,11 +200,55 @@ def lm_eval(place: Place) -> Callable[[], int]:
     return work
 
 
+def lmms_eval(place: Place) -> Callable[[], int]:
+    """``simple_evaluate`` with its asynchronous client, results and samples written."""
+    import vold  # noqa: F401  before torchvision
+
+    os.environ["HF_DATASETS_CACHE"] = str(place.scratch / "cache")
+    from lmms_eval.api.task import ConfigurableTask
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.loggers import EvaluationTracker
+    from lmms_eval.models.chat.async_openai import AsyncOpenAIChat
+    from PIL import Image
+
+    rows, records = place.rows(), place.scratch / "records.jsonl"
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def work() -> int:
+        task = ConfigurableTask(
+            config={
+                "task": BENCHMARK,
+                "dataset_path": "json",
+                "dataset_kwargs": {"data_files": {"test": str(records)}},
+                "test_split": "test",
+                "output_type": "generate_until",
+                "doc_to_visual": lambda doc: [Image.open(doc["image"]).convert("RGB")],
+                "doc_to_text": lambda doc: INSTRUCTION,
+                "doc_to_target": "answer",
+                "filter_list": FILTERS,
+                "metric_list": METRICS,
+                "generation_kwargs": {"max_new_tokens": MAX_TOKENS, "temperature": 0, "do_sample": False},
+                "metadata": {"version": 1},
+            },
+            model_name="async_openai",
+        )
+        model = AsyncOpenAIChat(model_version=MODEL, base_url=place.url, api_key="none", num_cpus=IN_FLIGHT)
+        tracker = EvaluationTracker(output_path=str(place.scratch / "results"))
+        found: Any = simple_evaluate(model, tasks=[task], evaluation_tracker=tracker)
+        samples = found.pop("samples")
+        tracker.save_results_aggregated(results=found, samples=samples, datetime_str="now")
+        tracker.save_results_samples(task_name=BENCHMARK, samples=samples[BENCHMARK])
+        return round(found["results"][BENCHMARK]["exact_match,letter"] * len(rows))
+
+    return work
+
+
 SIDES: dict[str, Side] = {
     "straight": straight,
     "vold-bench": vold_bench,
     "VLMEvalKit": vlmevalkit,
     "lm-eval": lm_eval,
+    "lmms-eval": lmms_eval,
 }
 
 
@@ -216,12 +261,12 @@ def measure(side: str, place: Place) -> Measured:
     return Measured(side, len(place.rows()), wall - start, *took, right)
 
 
-def run(side: str, url: str, data: Path) -> Measured:
-    """``measure`` in a fresh process, which reaches nothing but the server."""
+def run(side: str, url: str, data: Path, python: str) -> Measured:
+    """``measure`` in a fresh process of an interpreter, which asks nobody but the server."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "OMP_NUM_THREADS"), "1")
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "perf.eval_peers", "--measure", side, url, str(data), scratch]
+        command = [python, "-m", "perf.eval_peers", "--measure", side, url, str(data), scratch]
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -258,7 +303,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[304])
     parser.add_argument("--latency", type=float, default=1.0, help="seconds of the stub server's replies")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sides", default=",".join(SIDES), help="straight and vold-bench among them")
+    parser.add_argument("--sides", default=",".join(list(SIDES)[:-1]), help="straight and vold-bench among them")
+    parser.add_argument("--lmms-python", default=sys.executable, help="the interpreter that has lmms-eval")
     parser.add_argument("--measure", nargs=4, metavar=("SIDE", "URL", "DATA", "SCRATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -277,7 +323,8 @@ def main() -> None:
             data = materialise("test", items, Path(scratch))[BENCHMARK]
             for number in range(options.repeats):
                 sides = options.sides.split(",")[:: 1 - 2 * (number % 2)]
-                runs += [run(side, url, data) for side in sides]
+                pythons = {"lmms-eval": options.lmms_python}
+                runs += [run(side, url, data, pythons.get(side, sys.executable)) for side in sides]
     print(table(runs))
 
 

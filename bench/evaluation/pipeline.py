@@ -41,32 +41,41 @@ def prefetch(engine: str, execution: Execution) -> Prefetch:
 
 
 class Preparation:
-    """Prepares turns with ``preparer``; while it is entered its workers live."""
+    """Prepares turns with ``preparer``; while it is entered its workers live.
+
+    A worker imports for seconds before it stands. Until the first does, this process prepares what is asked of it, so
+    that no engine waits.
+    """
 
     def __init__(self, preparer: Preparer, prefetch: Prefetch) -> None:
         self.preparer, self.prefetch = preparer, prefetch
+        self.standing: Future[None] | None = None
+        """Done when the first worker stands; None without workers."""
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Preparation":
         if self.prefetch.workers:
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(self.prefetch.workers, context, _start_worker, (self.preparer,))
+            self.standing = self._pool.submit(_stand)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None and self.standing is not None:
+            self._pool.shutdown(wait=self.standing.done(), cancel_futures=True)
 
     def prepared(self, turns: Iterable[Sequence[Part]]) -> Iterator[Any]:
         """What the preparer makes of each turn, in order; the ValueError itself for one that can never be asked.
 
         Raises InfrastructureError where a worker was killed.
         """
+        left = iter(turns)
+        while (self.standing is None or not self.standing.done()) and (turn := next(left, None)) is not None:
+            yield _attempt(self.preparer, turn)
         if self._pool is None:
-            yield from (_attempt(self.preparer, turn) for turn in turns)
             return
         try:
-            yield from _in_order(self._pool, turns, _Room(self.prefetch))
+            yield from _in_order(self._pool, left, _Room(self.prefetch))
         except BrokenProcessPool as error:
             raise InfrastructureError(
                 "a process that prepares prompts was killed (the kernel does this when memory runs out); run again to "
@@ -74,11 +83,10 @@ class Preparation:
             ) from error
 
 
-def _in_order(pool: ProcessPoolExecutor, turns: Iterable[Sequence[Part]], room: "_Room") -> Iterator[Any]:
+def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[Part]], room: "_Room") -> Iterator[Any]:
     pending: deque[Future[tuple[Any, int]]] = deque()
-    left = iter(turns)
     while True:
-        while room.free(len(pending)) and (turn := next(left, None)) is not None:
+        while room.free(len(pending)) and (turn := next(turns, None)) is not None:
             future = pool.submit(_attempt_here, turn)
             future.add_done_callback(room.arrived)
             pending.append(future)
@@ -135,6 +143,9 @@ def _start_worker(preparer: Preparer) -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _stand() -> None: ...
 
 
 def _end_with_parent() -> None:

@@ -28,6 +28,10 @@ def upper(parts: Sequence[Part]) -> Any:
     return text.upper()
 
 
+def process(parts: Sequence[Part]) -> Any:
+    return os.getpid()
+
+
 def pixels(parts: Sequence[Part]) -> Any:
     import torch
 

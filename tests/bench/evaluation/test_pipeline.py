@@ -4,28 +4,50 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bench.engines import Preparer
 from bench.errors import InfrastructureError
 from bench.evaluation.pipeline import Prefetch, Preparation
-from tests.bench.evaluation.preparers import large, pixels, turns, upper
+from tests.bench.evaluation.preparers import large, pixels, process, turns, upper
+
+
+@contextmanager
+def standing(preparer: Preparer, workers: int, items: int, size: int = 1 << 30) -> Iterator[Preparation]:
+    """Entered, with a worker that is ready."""
+    with Preparation(preparer, Prefetch(workers, items, size)) as preparation:
+        if preparation.standing is not None:
+            preparation.standing.result(60)
+        yield preparation
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_turns_come_in_order_and_one_that_cannot_be_asked_stands_alone(workers: int) -> None:
     texts = ["slow", "bad", *map(str, range(20)), "slow again"]
-    with Preparation(upper, Prefetch(workers, 8, 1 << 30)) as preparation:
+    with standing(upper, workers, 8) as preparation:
         found = list(preparation.prepared(turns(texts)))
     assert [str(value) for value in found] == ["SLOW", "bad cannot be asked", *map(str, range(20)), "SLOW AGAIN"]
     assert [isinstance(value, ValueError) for value in found] == [text == "bad" for text in texts]
 
 
+def test_this_process_prepares_until_a_worker_stands() -> None:
+    with Preparation(process, Prefetch(1, 4, 1 << 30)) as preparation:
+        found = preparation.prepared(turns(list(map(str, range(100)))))
+        assert next(found) == os.getpid(), "a worker takes longer to start than this"
+        assert preparation.standing is not None
+        preparation.standing.result(60)
+        (worker,) = set(found)
+    assert worker != os.getpid()
+
+
 def test_pictures_come_from_workers_as_they_were_made() -> None:
     import torch
 
-    with Preparation(pixels, Prefetch(1, 4, 1 << 30)) as preparation:
+    with standing(pixels, 1, 4) as preparation:
         found = list(preparation.prepared(turns(["3", "5"])))
     for number, prompt in zip((3, 5), found, strict=True):
         expected = pixels([{"type": "text", "text": str(number)}])
@@ -36,7 +58,7 @@ def test_pictures_come_from_workers_as_they_were_made() -> None:
 
 def test_no_more_is_drawn_than_may_wait() -> None:
     drawn: list[str] = []
-    with Preparation(upper, Prefetch(1, 5, 1 << 30)) as preparation:
+    with standing(upper, 1, 5) as preparation:
         found = preparation.prepared(turns(list(map(str, range(50))), drawn))
         for number in range(10):
             assert next(found) == str(number)
@@ -46,7 +68,7 @@ def test_no_more_is_drawn_than_may_wait() -> None:
 
 def test_large_turns_are_bounded_by_their_bytes() -> None:
     drawn: list[str] = []
-    with Preparation(large, Prefetch(1, 100, 3 << 20)) as preparation:
+    with standing(large, 1, 100, 3 << 20) as preparation:
         found = preparation.prepared(turns(list(map(str, range(30))), drawn))
         for _ in range(5):  # from then on their size is known
             next(found)
@@ -60,7 +82,7 @@ def test_large_turns_are_bounded_by_their_bytes() -> None:
 
 def test_a_killed_worker_is_the_machines_fault() -> None:
     with (
-        Preparation(upper, Prefetch(1, 4, 1 << 30)) as preparation,
+        standing(upper, 1, 4) as preparation,
         pytest.raises(InfrastructureError, match=r"was killed .* execution\.evaluation\.workers"),
     ):
         list(preparation.prepared(turns(["a", "kill", "b"])))
