@@ -20,7 +20,12 @@ MOST_CLAIMS = 16
 
 Method = Literal["boxed", "declared", "lone"]
 
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
+How = Literal["boxed", "declared", "named"]
+Place = tuple[int, int, int, How]
+"""Of a declaration: where it starts and ends, where its text starts, and how it declares."""
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACES = re.compile(_BOX.pattern + r"|\\[{}]|\{+|\}+")
 _MARKER = re.compile(
     r"\b(?:(?:correct|right|best|final)\s+(?:answer|option|choice|result)|answers?)\b[*_\"']{0,4}\s{0,4}"
     r"(?:(?:to|for)\b[^\n.:]{0,60}?)?\s{0,4}"
@@ -63,41 +68,57 @@ class Claim:
 def claims(response: str) -> Iterator[Claim]:
     """Candidates, the deciding one first; linear in the response's length."""
     response = response[-LONGEST_RESPONSE:]
-    found = [(start, end, Claim(text, "boxed")) for start, end, text in _boxed(response)]
-    for match in _MARKER.finditer(response):
-        found.append((match.start(), match.end(), Claim(_line(response, match.end()), "declared")))
-    found += [(match.start(), match.end(), Claim(match[1], "declared")) for match in _NAMED.finditer(response)]
+    found = _boxed(response)
+    found += [(match.start(), match.end(), match.end(), "declared") for match in _MARKER.finditer(response)]
+    found += [(match.start(), match.end(), match.start(1), "named") for match in _NAMED.finditer(response)]
     found.sort(key=lambda place: place[1], reverse=True)
-    for start, end, claim in islice((place for place in found if place[2].text.strip()), MOST_CLAIMS):
-        if not _taken_back(response, start, end, claim.method):
-            yield claim
+    # Texts are cut out one by one: a hostile response declares thousands of times.
+    readable = ((place, text) for place in found if (text := _text(response, place)).strip())
+    for (start, end, _, how), text in islice(readable, MOST_CLAIMS):
+        if not _taken_back(response, start, end, how):
+            yield Claim(text, "boxed" if how == "boxed" else "declared")
     whole = response.strip(" \t\r\n")
     for text in dict.fromkeys((whole, whole.rpartition("\n")[2].strip())):
         if text and len(text) <= LONGEST and not _MARKER.search(text):  # a declaration that could not be read
             yield Claim(text, "lone")
 
 
-def _taken_back(response: str, start: int, end: int, method: Method) -> bool:
+def _taken_back(response: str, start: int, end: int, how: How) -> bool:
     """Whether the words around a declaration deny it or only suppose it."""
     before = response[max(0, start - _NEAR) : start]
-    if method == "boxed":
+    if how == "boxed":
         return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(response, end + 1, end + _NEAR))
     return bool(_NO_DECLARATION.search(before))
 
 
-def _boxed(response: str) -> list[tuple[int, int, str]]:
-    r"""(start, end, content) of every closed ``\boxed{}``; one pass with a stack, whatever the nesting."""
-    found: list[tuple[int, int, str]] = []
-    stack: list[tuple[int, int, bool]] = []
-    for match in _BRACES.finditer(response):
-        token = match.group()
-        if token == "{" or token.startswith((r"\boxed", r"\fbox")):
-            stack.append((match.start(), match.end(), token != "{"))
-        elif token == "}" and stack:
-            begin, start, boxed = stack.pop()
-            if boxed:
-                found.append((begin, match.start(), response[start : min(match.start(), start + LONGEST + 1)]))
+def _boxed(response: str) -> list[Place]:
+    r"""Every closed ``\boxed{}``, whatever the nesting; one pass over runs of braces."""
+    found: list[Place] = []
+    opened: list[tuple[int, int, int]] = []  # where a box and its content start, and the depth around it
+    depth = 0
+    first = _BOX.search(response)
+    for match in _BRACES.finditer(response, first.start()) if first else ():
+        token, at = match.group(), match.start()
+        if token[0] == "{":
+            depth += len(token)
+        elif token[0] == "}":
+            left = max(0, depth - len(token))
+            while opened and opened[-1][2] >= left:
+                begin, start, outside = opened.pop()
+                found.append((begin, at + depth - 1 - outside, start, "boxed"))
+            depth = left
+        elif len(token) > 2:  # and no escaped brace
+            opened.append((at, match.end(), depth))
+            depth += 1
     return found
+
+
+def _text(response: str, place: Place) -> str:
+    """What is declared at a place."""
+    _, end, start, how = place
+    if how == "boxed":
+        return response[start : min(end, start + LONGEST + 1)]
+    return response[start] if how == "named" else _line(response, start)
 
 
 def _line(response: str, start: int) -> str:
