@@ -23,7 +23,8 @@ from bench import (
 )
 from bench.errors import EXIT_CODES, ErrorClass, ExitCode, VoldBenchError, classify, is_disk_full, raised_here
 
-_EPILOG = "Exit codes: " + "; ".join(f"{code.value} {text}" for code, text in EXIT_CODES.items()) + "."
+# A blank line begins a new one.
+_EPILOG = "\n\n".join(["Exit codes:", *(f"{code.value} {text}" for code, text in EXIT_CODES.items())])
 app = typer.Typer(
     name="vold-bench",
     help="Train, evaluate and compare reasoning transfer from a text-only teacher to a vision-language student.",

@@ -111,7 +111,7 @@ def _listed(name: str, folder: Path) -> list[dict[str, Any]]:
             rows.append({**row, "problems": 0, "note": str(error)})
             continue
         # Of imported pictures nothing is missing; listing need not write them out.
-        notes = [*_described(found), *([] if entries else _lacking(found))]
+        notes = [*_described(found), *([] if entries else _lacking(found, folder))]
         if entry := entries.get(split):
             notes.append(f"imported from {entry['source']}" + (", partial" if entry["partial"] else ""))
         rows.append({**row, "problems": len(found.problems), "note": "; ".join(notes)})
@@ -124,13 +124,13 @@ def _described(found: "Dataset") -> list[str]:
     return synthetic + ([f"{cannot} cannot be scored"] if cannot else [])
 
 
-def _lacking(found: "Dataset") -> list[str]:
+def _lacking(found: "Dataset", folder: Path) -> list[str]:
     """Which pictures are not there; without them problems can be scored, and asked blind."""
     missing = {path for problem in found.problems for path in problem.images if not path.is_file()}
     if not missing:
         return []
     without = sum(not missing.isdisjoint(problem.images) for problem in found.problems)
-    return [f"{without} without their pictures: {len(missing)} are missing, such as {min(missing)}"]
+    return [f"{without} lack a picture ({len(missing)} files, such as {min(missing).relative_to(folder)})"]
 
 
 @app.command()

@@ -22,9 +22,13 @@ from bench.cli_options import (
     StoreOption,
     TemperatureOption,
     ThreadsOption,
+    asked,
+    chosen,
+    computed,
     judge_of,
     listed,
     open_store,
+    received,
 )
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
@@ -47,57 +51,55 @@ ModelsOption = Annotated[
 ]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option(
+    chosen(
         help="A directory that holds the benchmarks, or BENCHMARK=DIRECTORY; several may be given. "
         "\\[default: the small world's four families]"
     ),
 ]
-BenchmarksOption = Annotated[str, typer.Option(help="Only these, such as mathvision,logicvista.")]
+BenchmarksOption = Annotated[str, chosen(help="Only these, such as mathvision,logicvista.")]
 SplitsOption = Annotated[
     list[str] | None,
-    typer.Option(
+    chosen(
         "--split",
         help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the fullest that is there].",
     ),
 ]
 IdsOption = Annotated[
-    str | None, typer.Option(help="Only these problems: ids separated by commas, or @FILE with one a line.")
+    str | None, chosen(help="Only these problems: ids separated by commas, or @FILE with one a line.")
 ]
-SamplesOption = Annotated[int | None, typer.Option(min=1, help="Responses to each problem \\[default: 1].")]
+SamplesOption = Annotated[int | None, asked(min=1, help="Responses to each problem \\[default: 1].")]
 PromptOption = Annotated[
     str | None,
-    typer.Option(help="Prompt template, such as plain, direct, cot, boxed or official \\[default: plain]."),
+    asked(help="Prompt template, such as plain, direct, cot, boxed or official \\[default: plain]."),
 ]
-MinPixelsOption = Annotated[int | None, typer.Option(min=1, help="Pictures are scaled up to this many pixels.")]
-MaxPixelsOption = Annotated[int | None, typer.Option(min=1, help="Pictures are scaled down to this many pixels.")]
-BlindOption = Annotated[bool | None, typer.Option("--blind", help="Leave the pictures out.")]
+MinPixelsOption = Annotated[int | None, asked(min=1, help="Pictures are scaled up to this many pixels.")]
+MaxPixelsOption = Annotated[int | None, asked(min=1, help="Pictures are scaled down to this many pixels.")]
+BlindOption = Annotated[bool | None, asked("--blind", help="Leave the pictures out.")]
 NoThinkOption = Annotated[
-    bool, typer.Option("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
+    bool, asked("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
 ]
 EngineOption = Annotated[
     str | None,
-    typer.Option(
+    computed(
         help="auto, builtin, vllm, vllm_server, or openai for a URL \\[default: auto: vllm where a GPU is present]."
     ),
 ]
-DtypeOption = Annotated[str | None, typer.Option(help="float32 or bfloat16 \\[default: float32].")]
-WorkersOption = Annotated[int | None, typer.Option(min=0, help="Processes that prepare prompts ahead.")]
-ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Requests in flight at first, of a server.")]
-ReplicasOption = Annotated[
-    int | None, typer.Option(min=1, help="Servers of vllm_server \\[default: one a visible GPU].")
-]
-KeyOption = Annotated[str | None, typer.Option(help="Environment variable that holds the key of a URL.")]
+DtypeOption = Annotated[str | None, computed(help="float32 or bfloat16 \\[default: float32].")]
+WorkersOption = Annotated[int | None, computed(min=0, help="Processes that prepare prompts ahead.")]
+ConcurrencyOption = Annotated[int | None, computed(min=1, help="Requests to a server at once, at first.")]
+ReplicasOption = Annotated[int | None, computed(min=1, help="Servers of vllm_server \\[default: one a visible GPU].")]
+KeyOption = Annotated[str | None, computed(help="Environment variable that holds the key of a URL.")]
 ExecutionOption = Annotated[
     list[str] | None,
-    typer.Option("--execution", help="Any other setting of how it is run, such as vllm.max_length=4096; repeatable."),
+    computed("--execution", help="Any other setting of how it is run, such as vllm.max_length=4096; repeatable."),
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin anew; what is there is kept beside it.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; ask nothing.")]
-OutOption = Annotated[Path | None, typer.Option(help="Also copy the result's files into this directory.")]
-ExportOption = Annotated[Path | None, typer.Option(help="Also write other tools' forms into this directory.")]
-PageOption = Annotated[Path | None, typer.Option("--report", help="Also write a report page under this directory.")]
+FreshOption = Annotated[bool, received("--fresh", help="Begin anew; what is there is kept beside it.")]
+DryRunOption = Annotated[bool, received("--dry-run", help="Say what would be asked; ask nothing.")]
+OutOption = Annotated[Path | None, received(help="Also copy the result's files into this directory.")]
+ExportOption = Annotated[Path | None, received(help="Also write other tools' forms into this directory.")]
+PageOption = Annotated[Path | None, received("--report", help="Also write a report page under this directory.")]
 CleanOption = Annotated[
-    list[Path] | None, typer.Option(help="A result of `data audit`: the page also scores the clean problems.")
+    list[Path] | None, received(help="A result of `data audit`: the page also scores the clean problems.")
 ]
 
 
@@ -171,8 +173,8 @@ def evaluate(
     if dry_run:
         look(open_store(store), request, as_json)
     else:
-        asked = judge_of(judge, judge_model, judge_key_env)
-        run(open_store(store), request, Outputs(out, export, reports, as_json, clean_of or (), asked))
+        reader = judge_of(judge, judge_model, judge_key_env)
+        run(open_store(store), request, Outputs(out, export, reports, as_json, clean_of or (), reader))
 
 
 def run(store: "Store", request: "Request", outputs: Outputs) -> None:
@@ -212,13 +214,13 @@ def run(store: "Store", request: "Request", outputs: Outputs) -> None:
 
 def look(store: "Store", request: "Request", as_json: bool) -> None:
     """Print what would be asked, by benchmark, and what is answered already; asks nothing."""
-    from bench.eval_request import chosen, plan
+    from bench import eval_request
     from bench.evaluation.dry_run import look_ahead
     from bench.evaluation.log import Key, answered
 
     found = {}
-    for label, stage in plan(store, request).items():
-        config, selections = chosen(stage, store)
+    for label, stage in eval_request.plan(store, request).items():
+        config, selections = eval_request.chosen(stage, store)
         known: set[Key] = set()
         if not request.fresh:
             place = store.path(stage.id) if store.done(stage.id) else store.work(stage.id)

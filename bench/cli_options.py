@@ -5,6 +5,7 @@ Every module of the command line imports nothing heavy before a command runs: ``
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,13 @@ from bench.errors import ConfigurationError
 if TYPE_CHECKING:
     from bench.judge import Judge
     from bench.matrix.store import Store
+
+# Options by panel of the help page, where a page has many.
+chosen = partial(typer.Option, rich_help_panel="Which problems")
+asked = partial(typer.Option, rich_help_panel="How the model is asked")
+computed = partial(typer.Option, rich_help_panel="Where and how it computes")
+judged = partial(typer.Option, rich_help_panel="A judge for what the rules cannot read")
+received = partial(typer.Option, rich_help_panel="Results")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 StoreOption = Annotated[
@@ -36,19 +44,19 @@ ResultArgument = Annotated[
 ]
 
 LimitOption = Annotated[
-    int | None, typer.Option(min=1, help="This many problems of each data set, the same for every model.")
+    int | None, chosen(min=1, help="This many problems of each data set, the same for every model.")
 ]
-TemperatureOption = Annotated[float | None, typer.Option(min=0, help="0: greedy \\[default: 0].")]
-MaxTokensOption = Annotated[int | None, typer.Option(min=1, help="Longest response \\[default: 2048].")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of the sampling.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+TemperatureOption = Annotated[float | None, asked(min=0, help="0: greedy \\[default: 0].")]
+MaxTokensOption = Annotated[int | None, asked(min=1, help="Tokens of the longest response \\[default: 2048].")]
+SeedOption = Annotated[int, asked(min=0, help="Seed of the sampling.")]
+DeviceOption = Annotated[str, computed(help="auto, cpu or cuda.")]
+ThreadsOption = Annotated[int | None, computed(min=1, help="CPU threads.")]
 
 JudgeOption = Annotated[
-    str | None, typer.Option("--judge", help="URL of an OpenAI-compatible server that reads what the rules cannot.")
+    str | None, judged("--judge", help="URL of an OpenAI-compatible server that reads what the rules cannot.")
 ]
-JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", help="Exact name of the judge there.")]
-JudgeKeyOption = Annotated[str | None, typer.Option("--judge-key-env", help="Environment variable that holds its key.")]
+JudgeModelOption = Annotated[str | None, judged("--judge-model", help="Exact name of the judge there.")]
+JudgeKeyOption = Annotated[str | None, judged("--judge-key-env", help="Environment variable that holds its key.")]
 
 
 def open_store(path: Path | None) -> "Store":

@@ -17,6 +17,7 @@ from bench.cli_options import (
     RecordsOption,
     SplitOption,
     judge_of,
+    judged,
 )
 from bench.errors import ConfigurationError
 from bench.report.numbers import interval, percent
@@ -40,9 +41,7 @@ def score(
     judge: JudgeOption = None,
     judge_model: JudgeModelOption = None,
     judge_key_env: JudgeKeyOption = None,
-    judge_agreement: Annotated[
-        int, typer.Option(min=0, help="Also ask it about this many rows that the rules decided.")
-    ] = 0,
+    judge_agreement: Annotated[int, judged(min=0, help="Also ask it about this many rows that the rules decided.")] = 0,
 ) -> None:
     """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
     from bench.audit import clean_ids

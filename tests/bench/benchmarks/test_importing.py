@@ -72,7 +72,7 @@ def test_the_list_says_which_pictures_lack_beside_the_number_of_records(tmp_path
     _, output = run("data", "list", str(tmp_path), "--json")
     (row,) = [row for row in json.loads(output) if row["benchmark"] == "mathvision" and row["split"] == "test"]
     assert row["problems"] == 2
-    assert "1 without their pictures: 1 are missing, such as" in row["note"] and row["note"].endswith("1.png")
+    assert row["note"] == "1 lack a picture (1 files, such as images/1.png)"
 
 
 def test_generated_records_are_listed_as_synthetic_by_their_own_name(tmp_path: Path) -> None:
