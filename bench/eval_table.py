@@ -23,8 +23,9 @@ def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
     console.print(Text(label, style="bold"))
     table = plain_table("data", "n", "% right,\n95 % interval", "MDE", "chance /\nmajority")
     parts = summary["benchmarks"]
-    for part in parts.values():
-        _rows(table, part["dataset"], part["measures"], samples, part["expected"], part["baselines"])
+    names = {benchmark: data_name(benchmark, part) for benchmark, part in parts.items()}
+    for benchmark, part in parts.items():
+        _rows(table, names[benchmark], part["measures"], samples, part["expected"], part["baselines"])
     if len(parts) > 1:
         expected = sum(part["expected"] for part in parts.values())
         mean = {
@@ -33,9 +34,9 @@ def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
         }
         _rows(table, "all, equal weights", summary["measures"], samples, expected, mean)
     console.print(table)
-    for part in parts.values():
+    for benchmark, part in parts.items():
         if (left := unread(part)) != "none":
-            console.print(f"{part['dataset']}: not read as an answer: {left}", markup=False)
+            console.print(f"{names[benchmark]}: not read as an answer: {left}", markup=False)
     note_synthetic([part["dataset"] for part in parts.values() if part["synthetic"]], console)
 
 
@@ -50,6 +51,14 @@ def show_judged(label: str, judged: Mapping[str, Any], console: Console) -> None
     if told["missing"]:
         why = told["missing"][0]["why"]
         console.print(f"{len(told['missing'])} are missing, not wrong: {why}; run again to ask again", markup=False)
+
+
+def data_name(benchmark: str, part: Mapping[str, Any]) -> str:
+    """What a part of a summary was asked of: the data set, with its split where the benchmark has several."""
+    from bench.benchmarks import BENCHMARKS
+
+    several = not part["synthetic"] and benchmark in BENCHMARKS and len(BENCHMARKS[benchmark].splits) > 1
+    return f"{part['dataset']} {part['split']}" if several else part["dataset"]
 
 
 def plain_table(first: str, *others: str) -> Table:

@@ -188,5 +188,5 @@ def _missing_picture(problems: Iterable[Problem], file: Path, root: Path) -> Dat
     key, path = missing[0]
     return DatasetError(
         f"{file}: record {key!r}: no picture {path} ({len(missing)} of {len(pictures)} pictures are missing); "
-        f"put the pictures under {root}, or choose a split whose pictures are there"
+        f"put the pictures under {root}, choose a split whose pictures are there, or ask without pictures (--blind)"
     )

@@ -49,7 +49,7 @@ def test_the_table_has_interval_mde_baselines_and_what_is_missing_in_80_columns(
     texts = {"a": [r"\boxed{3}"], "b": [r"\boxed{4}"], "c": ["I do not know"]}
     text = shown(write_result(tmp_path, problems(["a", "b", "c", "d"]), texts))
     low, high = binomtest(1, 3).proportion_ci(method="wilson")
-    assert re.search(rf"mathvision +3/4 +33\.3 \[{100 * low:.1f}, {100 * high:.1f}\] +[\d.]+ +0\.0 / 100\.0", text)
+    assert re.search(rf"mathvision test +3/4 +33\.3 \[{100 * low:.1f}, {100 * high:.1f}\] +[\d.]+ +0\.0 / 100\.0", text)
     assert "1 unparsed, 1 missing" in text
     assert all(len(line) <= 80 for line in text.splitlines())
 
@@ -57,7 +57,7 @@ def test_the_table_has_interval_mde_baselines_and_what_is_missing_in_80_columns(
 def test_several_samples_have_a_line_for_each_measure(tmp_path: Path) -> None:
     texts = {"a": [r"\boxed{3}", r"\boxed{4}"], "b": [r"\boxed{4}", r"\boxed{3}"]}
     text = shown(write_result(tmp_path, problems(["a", "b"]), texts))
-    for measure, value in (("mathvision, avg@2 +4/4", 50), ("  pass@2 +2", 100), ("  maj@2 +2", 50)):
+    for measure, value in (("mathvision test, avg@2 +4/4", 50), ("  pass@2 +2", 100), ("  maj@2 +2", 50)):
         assert re.search(rf"{measure} +{value}\.0 \[[\d.]+, [\d.]+\] ", text)
 
 
@@ -197,7 +197,7 @@ def test_fresh_asks_again_and_keeps_what_was_there(
     again = store.path(first["stage"])
     kept = again.with_name(f"{again.name}.1")
     assert (kept / "out" / "summary.json").read_bytes() == (again / "out" / "summary.json").read_bytes()
-    assert "mathvision, avg@2" in capsys.readouterr().out
+    assert "mathvision test, avg@2" in capsys.readouterr().out
 
 
 def test_every_setting_of_execution_can_be_given_and_the_last_counts(request_: Request, tmp_path: Path) -> None:
@@ -249,3 +249,15 @@ def test_the_number_format_of_the_command_line_is_another_evaluation(request_: R
 
     assert stage() == stage("--dtype", "float32") == stage("--execution", "vllm.max_length=64")
     assert stage() != stage("--dtype", "bfloat16") == stage("--execution", "dtype=bfloat16")
+
+
+def test_the_table_names_the_split_where_a_benchmark_has_several_and_synthetic_data_by_their_own_name(
+    tmp_path: Path,
+) -> None:
+    given = {"a": [r"\boxed{3}"]}
+    assert "mathvision test " in shown(write_result(tmp_path / "real", problems(["a"]), given))
+    made = shown(write_result(tmp_path / "made", problems(["a"]), given, dataset="smallworld-chain-free"))
+    assert "mathvision" not in made and "synthetic problems, no benchmark's: smallworld-chain-free" in made
+    assert eval_table.data_name("logicvista", {"dataset": "logicvista", "split": "test", "synthetic": False}) == (
+        "logicvista"
+    )
