@@ -271,27 +271,53 @@ def run(side: str, url: str, data: Path, python: str) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def medians(runs: Sequence[Measured], side: str, items: int) -> Measured | None:
+    """The median of each figure of a side at a size; None where it did not run."""
+    own = [run for run in runs if run.side == side and run.items == items]
+    if not own:
+        return None
+    start, wall, cpu = (median(getattr(run, name) for run in own) for name in ("start", "wall", "cpu"))
+    return Measured(side, items, start, wall, cpu, own[0].right)
+
+
 def table(runs: Sequence[Measured]) -> str:
-    """Medians, a row a side and a number of items; what is added is added to the median of straight."""
-    lines = [
-        "| harness | samples | right | wall s | added to straight, % | CPU ms a sample | added to straight, ms | times "
-        "vold-bench's | to import, s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """A row a side and a number of items; what is added is added to straight."""
+    lines = ["| harness | samples | right | to import, s | wall, s | added, % | CPU, s | added, s |", "|---" * 8 + "|"]
     for items in dict.fromkeys(run.items for run in runs):
-        of = {side: [run for run in runs if run.side == side and run.items == items] for side in SIDES}
-        walls, cpus = (
-            {side: median(getattr(run, name) for run in own) for side, own in of.items() if own}
-            for name in ("wall", "cpu")
+        plain = medians(runs, "straight", items)
+        assert plain is not None
+        for side in SIDES:
+            if found := medians(runs, side, items):
+                cells = [side, f"{items:,}", str(found.right) if found.right >= 0 else "", f"{found.start:.1f}"]
+                wall, cpu = f"{100 * (found.wall / plain.wall - 1):.1f}", f"{found.cpu - plain.cpu:.2f}"
+                cells += [f"{found.wall:.2f}", wall, f"{found.cpu:.2f}", cpu]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def parts(runs: Sequence[Measured]) -> str:
+    """What a side adds to straight, split by the line through the least and the greatest number of items."""
+    sizes = sorted({run.items for run in runs})
+    low, high = sizes[0], sizes[-1]
+    added: dict[str, dict[str, tuple[float, float]]] = {}
+    for side in SIDES:
+        found = [(medians(runs, side, items), medians(runs, "straight", items)) for items in (low, high)]
+        for name in ("wall", "cpu"):
+            few, many = (getattr(own, name) - getattr(plain, name) if own and plain else None for own, plain in found)
+            if few is not None and many is not None and side != "straight":
+                each = (many - few) / (high - low)
+                added.setdefault(side, {})[name] = few - each * low, each
+    lines = [
+        "| harness, beyond straight | CPU a run, s | CPU a sample, ms | times vold-bench's | wall a run, s "
+        "| wall a sample, ms |",
+        "|---" * 6 + "|",
+    ]
+    for side, of in added.items():
+        (run_cpu, cpu), (run_wall, wall) = of["cpu"], of["wall"]
+        times = cpu / added["vold-bench"]["cpu"][1]
+        lines.append(
+            f"| {side} | {run_cpu:.2f} | {1000 * cpu:.2f} | {times:.1f} | {run_wall:.2f} | {1000 * wall:.2f} |"
         )
-        added = {side: 1000 * (cpu - cpus["straight"]) / items for side, cpu in cpus.items()}
-        for side, own in of.items():
-            if own:
-                cells = [side, f"{items:,}", str(own[0].right) if own[0].right >= 0 else "", f"{walls[side]:.2f}"]
-                cells += ["" if side == "straight" else f"{100 * (walls[side] / walls['straight'] - 1):.1f}"]
-                cells += [f"{1000 * cpus[side] / items:.2f}", "" if side == "straight" else f"{added[side]:.2f}"]
-                cells += ["" if side == "straight" else f"{added[side] / added['vold-bench']:.1f}"]
-                lines.append(f"| {' | '.join([*cells, f'{median(run.start for run in own):.1f}'])} |")
     return "\n".join(lines)
 
 
@@ -326,6 +352,8 @@ def main() -> None:
                 pythons = {"lmms-eval": options.lmms_python}
                 runs += [run(side, url, data, pythons.get(side, sys.executable)) for side in sides]
     print(table(runs))
+    if len(options.items) > 1:
+        print(f"\n{parts(runs)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-_MOST = 1024
+_MOST = 256
 
 
 class Beside(Generic[Item]):

@@ -13,7 +13,7 @@ from bench.evaluation.items import write_items
 from bench.evaluation.log import Key
 from bench.evaluation.selection import Selection
 from bench.evaluation.summary import measures, record_hashes, summarise
-from bench.records import Problem, Response, Verdict
+from bench.records import Frame, Problem, Response, Verdict
 from vold.answers import VERSION
 from vold.files import publish_directory
 
@@ -33,29 +33,20 @@ def write_tables(
 
     hashes: by benchmark, the ``record_hashes`` of the problems, where they are known already.
     """
-    judged: list[Row] = []
+    judged: list[Frame] = []
     summary: dict[str, Any] = {}
     with publish_directory(out) as scratch:
         write_items(scratch / "items.parquet", selections)
         with _ResponseTable(scratch / "responses.parquet") as answered:
             for selection in selections:
-                rows: list[Row] = []
                 benchmark = selection.dataset.benchmark
                 records = hashes[benchmark] if hashes is not None else record_hashes(selection.problems)
-                for problem in selection.problems:
-                    for sample in range(samples):
-                        key = (problem.benchmark, problem.id, sample)
-                        response = responses.get(key)
-                        if response is not None:
-                            answered.add(_response_row(problem, response))
-                            row = _verdict_row(selection, problem, response, verdicts[key])
-                            rows.append({**row, "record": records[problem.id]})
+                judged.append(_judged(selection, responses, verdicts, samples, records, answered))
                 summary[benchmark] = {
-                    **summarise(selection, pd.DataFrame(rows), samples, records),
+                    **summarise(selection, judged[-1], samples, records),
                     "prompt": provenance["prompts"].get(benchmark),
                 }
-                judged += rows
-        table = pd.DataFrame(judged)
+        table = pd.concat([frame for frame in judged if len(frame)] or judged, ignore_index=True)
         table.to_parquet(scratch / "verdicts.parquet", index=False)
         scoring = {"mode": "strict", "version": VERSION}
         rest = {key: value for key, value in provenance.items() if key != "prompts"}
@@ -63,6 +54,28 @@ def write_tables(
         overall = measures(table, samples) if others else first["measures"]
         whole = {**rest, "scoring": scoring, "measures": overall, "benchmarks": summary}
         (scratch / "summary.json").write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _judged(
+    selection: Selection,
+    responses: Mapping[Key, Response],
+    verdicts: Mapping[Key, Verdict],
+    samples: int,
+    records: Mapping[str, str],
+    answered: "_ResponseTable",
+) -> Frame:
+    """A row a response with its verdict; the responses themselves go to ``answered`` on the way."""
+    columns: dict[str, list[Any]] = {}  # a dictionary a row takes ten times the memory
+    for problem in selection.problems:
+        for sample in range(samples):
+            key = (problem.benchmark, problem.id, sample)
+            response = responses.get(key)
+            if response is not None:
+                answered.add(_response_row(problem, response))
+                row = _verdict_row(selection, problem, response, verdicts[key])
+                for name, value in {**row, "record": records[problem.id]}.items():
+                    columns.setdefault(name, []).append(value)
+    return pd.DataFrame(columns)
 
 
 class _ResponseTable:
