@@ -9,10 +9,10 @@ from rich.text import Text
 
 from bench import eval_table
 from bench.cli_options import Json, ResultArgument, StoreOption, open_store
-from bench.cli_show import printable
 from bench.errors import ExitCode
 from bench.json_output import print_json
 from bench.report.numbers import interval, p_value, points
+from bench.terminal import printable
 
 if TYPE_CHECKING:
     from bench.compare import Comparison, Layer

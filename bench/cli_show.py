@@ -1,6 +1,5 @@
 """``vold-bench show``: one problem of an evaluation, whole, safe to print."""
 
-import unicodedata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +10,7 @@ from rich.text import Text
 from bench.cli_options import Json, StoreOption, open_store
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
+from bench.terminal import printable
 
 if TYPE_CHECKING:
     from bench.evaluation.results import Result
@@ -43,18 +43,6 @@ def show(
     console = Console(highlight=False)
     for shown in found:
         _show(console, source, shown)
-
-
-def printable(text: str) -> str:
-    r"""``text`` with control and direction characters as ``\x1b``: a terminal shows them and does not obey them."""
-    return "".join(
-        sign if sign in "\n\t" or not unicodedata.category(sign).startswith("C") else _escaped(sign) for sign in text
-    )
-
-
-def _escaped(sign: str) -> str:
-    code = ord(sign)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _newest(store: "Store", id: str) -> "Result":

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bench.report.numbers import NONE, interval, percent, points
+from bench.terminal import printable
 
 _UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
 _NOTE = (
@@ -72,7 +73,7 @@ def plain_table(first: str, *others: str) -> Table:
 def note_synthetic(datasets: Sequence[str], console: Console) -> None:
     """The line below a table that names synthetic data sets."""
     if datasets:
-        console.print(f"synthetic problems, no benchmark's: {', '.join(datasets)}", markup=False)
+        console.print(printable(f"synthetic problems, no benchmark's: {', '.join(datasets)}"), markup=False)
 
 
 def note(console: Console) -> None:

@@ -1,14 +1,17 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench import cli
@@ -220,11 +223,30 @@ def test_the_papers_profile_can_be_planned_anywhere(tmp_path):
         assert part in done.stdout
 
 
-def test_every_command_has_a_help_page():
-    runner = CliRunner()
-    commands = "run-matrix, report, check, eval, traces, train sft, train rl, doctor, data list, smallworld build"
-    for words in commands.split(", "):
-        assert runner.invoke(cli.app, [*words.split(), "--help"]).exit_code == 0
+def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *words, name)
+        else:
+            yield (*words, name), command
+
+
+def test_every_command_has_a_help_page_that_explains_each_option():
+    runner, names = CliRunner(), []
+    for words, command in commands(get_command(cli.app)):
+        names.append(" ".join(words))
+        assert runner.invoke(cli.app, [*words, "--help"]).exit_code == 0
+        assert command.help and all(getattr(option, "help", "") for option in command.params), words
+    assert len(names) == 20 and {"run-matrix", "eval", "data audit", "bridge lm-eval", "train rl"} <= set(names)
+
+
+def test_every_command_that_readme_and_guide_give_exists():
+    words = [words for words, _ in commands(get_command(cli.app))]
+    known = {" ".join(each) for each in words} | {f"{each[0]} " for each in words}
+    for page in ("README.md", "docs/guide.md", "docs/scoring.md"):
+        text = (REPOSITORY / page).read_text(encoding="utf-8")
+        for first, second in re.findall(r"(?:`|\$ )vold-bench ([a-z][a-z-]*)(?: ([a-z-]+))?", text):
+            assert first in known or f"{first} {second}" in known, (page, first, second)
 
 
 def test_data_is_found_by_directory_by_name_and_in_the_small_world(tmp_path):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli_show import printable, show
+from bench.cli_show import show
 from bench.errors import ConfigurationError
 from bench.matrix.store import Store
+from bench.terminal import printable
 from tests.bench.results import problems, write_result
 
 
