@@ -61,7 +61,7 @@ SplitsOption = Annotated[
     list[str] | None,
     chosen(
         "--split",
-        help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the fullest that is there].",
+        help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the first with all its pictures].",
     ),
 ]
 IdsOption = Annotated[
@@ -336,17 +336,19 @@ def _show(
 
 
 def _show_ahead(title: str, parts: "Mapping[str, Ahead]") -> None:
-    from bench.eval_table import plain_table
+    from bench.eval_table import data_name, plain_table, show_passed_over
 
     console = Console(highlight=False)
     console.print(title, markup=False, style="bold")
+    names = {benchmark: data_name(benchmark, part.to_json()) for benchmark, part in parts.items()}
     table = plain_table("data", "requests", "responses", "answered", "prompt\ntokens", "completion\nat most")
-    for part in parts.values():
+    for benchmark, part in parts.items():
         estimated = "≈ " if part.counted < part.requests else ""
         tokens = f"{estimated}{part.prompt_tokens:,}"
         numbers = (f"{number:,}" for number in (part.requests, part.responses, part.answered))
-        table.add_row(part.dataset, *numbers, tokens, f"{part.completion_tokens:,}")
+        table.add_row(names[benchmark], *numbers, tokens, f"{part.completion_tokens:,}")
     console.print(table)
-    for part in parts.values():
+    for benchmark, part in parts.items():
+        show_passed_over(names[benchmark], part.passed_over, console)
         if part.unreadable:
-            console.print(f"{part.dataset}: {part.unreadable} of {part.counted} prompts cannot be asked")
+            console.print(f"{names[benchmark]}: {part.unreadable} of {part.counted} prompts cannot be asked")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from bench.benchmarks.base import passed_over
 from bench.report.numbers import NONE, interval, percent, points
 from bench.terminal import printable
 
@@ -36,6 +37,7 @@ def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
         _rows(table, "all, equal weights", summary["measures"], samples, expected, mean)
     console.print(table)
     for benchmark, part in parts.items():
+        show_passed_over(names[benchmark], part.get("passed_over", {}), console)  # which older results lack
         if (left := unread(part)) != "none":
             console.print(f"{names[benchmark]}: not read as an answer: {left}", markup=False)
     note_synthetic([part["dataset"] for part in parts.values() if part["synthetic"]], console)
@@ -60,6 +62,12 @@ def data_name(benchmark: str, part: Mapping[str, Any]) -> str:
 
     several = not part["synthetic"] and benchmark in BENCHMARKS and len(BENCHMARKS[benchmark].splits) > 1
     return f"{part['dataset']} {part['split']}" if several else part["dataset"]
+
+
+def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:
+    """Below a table: which splits were not asked for lack of pictures."""
+    for line in passed_over(splits):
+        console.print(f"{name}: {line}", markup=False)
 
 
 def plain_table(first: str, *others: str) -> Table:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks import BENCHMARKS, Dataset, DatasetError, place_of, read
+from bench.benchmarks import Dataset, place_of, read, splits_there
 from bench.errors import ConfigurationError
 from bench.official import Prediction
 
@@ -181,18 +181,9 @@ def records_of(
 
 
 def _datasets(benchmark: str, root: Path, split: str | None) -> list[Dataset]:
-    """The splits whose records are there; raises DatasetError where none is."""
-    found: list[Dataset] = []
-    refusal: DatasetError | None = None
-    for name in [split] if split or root.is_file() else BENCHMARKS[benchmark].splits:
-        try:
-            found.append(read(benchmark, root, name, require_pictures=False))
-        except DatasetError as error:
-            refusal = refusal or error
-    if not found:
-        assert refusal is not None
-        raise refusal
-    return found
+    """The splits whose records are there; raises DatasetError where none is, or one is damaged."""
+    names = [split] if split or root.is_file() else splits_there(benchmark, root) or [None]
+    return [read(benchmark, root, name, require_pictures=False) for name in names]
 
 
 def _asked(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:

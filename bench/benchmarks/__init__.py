@@ -11,19 +11,26 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (mmmu_pro, mathvision, mathvista, logicvista)
 }
 
-__all__ = ["BENCHMARKS", "Dataset", "DatasetError", "known", "load", "place_of", "read"]
+__all__ = ["BENCHMARKS", "Dataset", "DatasetError", "known", "load", "place_of", "read", "splits_there"]
 
 
 def read(benchmark: str, root: Path, split: str | None = None, *, require_pictures: bool = True) -> Dataset:
     """Load a benchmark from its directory (its repository's files, or imported), or from one of its record files.
 
     split: None takes the first, in the benchmark's order, whose records and pictures are all there.
-    require_pictures: False serves scoring, which needs none. Raises DatasetError naming file, id and mend.
+    require_pictures: False serves blind runs and scoring: the same split, or where none is whole the first. Raises
+    DatasetError naming file, id and mend.
     """
     found = known(benchmark)
     if imported.is_imported(root):
         return imported.read(found, root, split, require_pictures=require_pictures)
     return repository.read(found, root, split, require_pictures=require_pictures)
+
+
+def splits_there(benchmark: str, root: Path) -> list[str]:
+    """The splits whose records lie in a benchmark's directory, whatever their state; raises DatasetError."""
+    form = imported if imported.is_imported(root) else repository
+    return form.there(known(benchmark), root)
 
 
 def known(name: str) -> Benchmark:

@@ -3,7 +3,7 @@
 import ast
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -130,17 +130,26 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A split of a benchmark, loaded. ``name`` differs from the benchmark's where the problems are synthetic."""
+    """A split of a benchmark, loaded. ``name`` differs from the benchmark's where the problems are synthetic.
+
+    passed_over: splits before this one that were not taken, as no split was named, each with its missing pictures.
+    """
 
     benchmark: str
     name: str
     split: str
     synthetic: bool
     problems: tuple[Problem, ...]
+    passed_over: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def title(self) -> str:
         return titled(self.name, self.synthetic)
+
+
+def passed_over(splits: Mapping[str, str]) -> list[str]:
+    """A line for each split that was not taken (``Dataset.passed_over``)."""
+    return [f"{split} passed over: {why}" for split, why in splits.items()]
 
 
 def titled(name: str, synthetic: bool) -> str:

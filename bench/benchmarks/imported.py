@@ -121,7 +121,8 @@ def read(benchmark: Benchmark, place: Path, split: str | None, *, require_pictur
         split = place.stem
     if split is not None:
         benchmark.check_split(split)
-    chosen = next((name for name in ([split] if split else benchmark.splits) if name in found["splits"]), None)
+    here = there(benchmark, place)
+    chosen = next((name for name in here if split in (name, None)), None)
     if chosen is None:
         raise DatasetError(
             f"{place}: split {split} is not imported (there: {', '.join(found['splits'])}); "
@@ -131,6 +132,12 @@ def read(benchmark: Benchmark, place: Path, split: str | None, *, require_pictur
     if len(problems) != found["splits"][chosen]["rows"]:
         raise DatasetError(f"{place}: {chosen}.parquet has {len(problems)} rows, not as imported; {_AGAIN}")
     return Dataset(benchmark.name, benchmark.name, chosen, False, problems)
+
+
+def there(benchmark: Benchmark, place: Path) -> list[str]:
+    """The splits that are imported, in the benchmark's order; raises DatasetError."""
+    found = manifest(place)["splits"]
+    return [name for name in benchmark.splits if name in found]
 
 
 def _problems(benchmark: str, file: Path, require_pictures: bool) -> Iterator[Problem]:

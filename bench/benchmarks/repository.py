@@ -88,26 +88,48 @@ def picture_path(row: Row, root: Path, relative: str) -> Path:
 
 
 def read(benchmark: Benchmark, root: Path, split: str | None, *, require_pictures: bool = True) -> Dataset:
-    """Load a split; None takes the first whose records and pictures are all there.
+    """Load a split; None takes the first whose records and pictures are all there, and tells what it passed over.
 
-    root: the benchmark's directory, or one of its record files. Raises DatasetError.
+    ``require_pictures`` has no say in which: a blind run asks what one with pictures would. It only refuses to read
+    where no split is whole (and the first is taken). root: the benchmark's directory, or one of its record files.
+    Raises DatasetError.
     """
     root, split = _place(benchmark, root, split)
+    names = there(benchmark, root) if split is None else [split]
+    if not names:
+        raise _absent(benchmark, root, [file for known in benchmark.splits.values() for file in known.files])
+    first: Dataset | None = None
+    passed_over: dict[str, str] = {}
+    for name in names:
+        dataset = _split(benchmark, root, name)
+        first = first or dataset
+        fault = _missing_pictures(dataset.problems, root) if require_pictures or len(names) > 1 else ""
+        if not fault:
+            return replace(dataset, passed_over=passed_over)
+        passed_over[name] = fault
+    assert first is not None
+    if require_pictures:
+        raise DatasetError(
+            f"{split_rows(benchmark, root, names[0])[0]}: {passed_over[names[0]]}; put the pictures under {root}, "
+            "choose a split whose pictures are there, or ask without pictures (--blind)"
+        )
+    return first
+
+
+def there(benchmark: Benchmark, root: Path) -> list[str]:
+    """The splits whose record files lie under a benchmark's directory, whatever these hold."""
+    return [name for name in benchmark.splits if _file(benchmark, root, name) is not None]
+
+
+def _split(benchmark: Benchmark, root: Path, name: str) -> Dataset:
     described = descriptor(benchmark, root)
-    missing: DatasetError | None = None
-    for name in _found(benchmark, root, split):
-        file, rows = split_rows(benchmark, root, name)
-        problems = tuple(_problem(benchmark, row) for row in rows)
-        check_ids((problem.id for problem in problems), file)
-        if described.get("independent") is True:
-            problems = tuple(replace(problem, cluster=problem.id) for problem in problems)
-        missing_here = _missing_picture(problems, file, root) if require_pictures else None
-        if missing_here is None:
-            shown = described.get("split", name)
-            return Dataset(benchmark.name, described.get("name", benchmark.name), shown, bool(described), problems)
-        missing = missing or missing_here
-    assert missing is not None
-    raise missing
+    file, rows = split_rows(benchmark, root, name)
+    problems = tuple(_problem(benchmark, row) for row in rows)
+    check_ids((problem.id for problem in problems), file)
+    if described.get("independent") is True:
+        problems = tuple(replace(problem, cluster=problem.id) for problem in problems)
+    shown = described.get("split", name)
+    return Dataset(benchmark.name, described.get("name", benchmark.name), shown, bool(described), problems)
 
 
 def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iterator[Row]]:
@@ -121,15 +143,6 @@ def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iter
 
 def _problem(benchmark: Benchmark, row: Row) -> Problem:
     return replace(benchmark.problem(row), images=tuple(path for path in row.pictures if isinstance(path, Path)))
-
-
-def _found(benchmark: Benchmark, root: Path, split: str | None) -> list[str]:
-    """The wanted split, or all whose record files are there; raises DatasetError where there is none."""
-    wanted = [split] if split is not None else list(benchmark.splits)
-    found = [name for name in wanted if _file(benchmark, root, name) is not None]
-    if not found:
-        raise _absent(benchmark, root, [file for name in wanted for file in benchmark.splits[name].files])
-    return found
 
 
 def _absent(benchmark: Benchmark, root: Path, files: Sequence[str]) -> DatasetError:
@@ -180,13 +193,13 @@ def descriptor(benchmark: Benchmark, root: Path) -> dict[str, Any]:
     return found
 
 
-def _missing_picture(problems: Iterable[Problem], file: Path, root: Path) -> DatasetError | None:
+def _missing_pictures(problems: Iterable[Problem], root: Path) -> str:
+    """Which picture is not there and how many, the same wherever the files lie; empty where all are."""
     pictures = [(problem.id, path) for problem in problems for path in problem.images]
     missing = [(key, path) for key, path in pictures if not path.is_file()]
     if not missing:
-        return None
+        return ""
     key, path = missing[0]
-    return DatasetError(
-        f"{file}: record {key!r}: no picture {path} ({len(missing)} of {len(pictures)} pictures are missing); "
-        f"put the pictures under {root}, choose a split whose pictures are there, or ask without pictures (--blind)"
+    return (
+        f"record {key!r}: no picture {path.relative_to(root)} ({len(missing)} of {len(pictures)} pictures are missing)"
     )

@@ -19,7 +19,7 @@ _COUNTED = 64
 @dataclass(frozen=True, slots=True)
 class Ahead:
     """Of one benchmark. ``requests``: problems of which a response is missing; ``responses``: those that are missing;
-    ``answered``: those that are there.
+    ``answered``: those that are there. passed_over: as ``Dataset`` tells it.
 
     prompt_tokens: of all requests; where ``counted`` is less than ``requests``, an estimate from so many prompts drawn
     at random. completion_tokens: the most that can be generated. unreadable: of the counted prompts, those that cannot
@@ -27,6 +27,9 @@ class Ahead:
     """
 
     dataset: str
+    split: str
+    synthetic: bool
+    passed_over: Mapping[str, str]
     problems: int
     answered: int
     requests: int
@@ -61,6 +64,9 @@ def _of(config: EvalConfig, selection: Selection, answered: Collection[Key], pre
     responses = sum(missing.values())
     return Ahead(
         dataset=selection.dataset.name,
+        split=selection.dataset.split,
+        synthetic=selection.dataset.synthetic,
+        passed_over=dict(selection.dataset.passed_over),
         problems=len(selection.problems),
         answered=len(selection.problems) * config.samples - responses,
         requests=len(asked),

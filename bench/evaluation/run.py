@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from bench.benchmarks.base import passed_over
 from bench.engines.endpoint import is_remote
 from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
@@ -54,6 +56,9 @@ def evaluate(
     from bench.evaluation.tables import write_tables
 
     selections = choose(config, data)
+    for selection in selections:
+        for line in passed_over(selection.dataset.passed_over):
+            print(f"{selection.dataset.benchmark}: {line}", file=sys.stderr)
     run.mkdir(parents=True, exist_ok=True)
     if fresh:
         _begin_anew(run)

@@ -34,6 +34,7 @@ def summarise(selection: Selection, verdicts: Frame, samples: int, records: Mapp
         "dataset": dataset.name,
         "split": dataset.split,
         "synthetic": dataset.synthetic,
+        "passed_over": dict(dataset.passed_over),
         "records": len(dataset.problems),
         "problems": len(selection.problems),
         "records_sha256": records_hash(records),

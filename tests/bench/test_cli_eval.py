@@ -184,6 +184,26 @@ def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(request_: 
     assert stage.id != whole.id and len(chosen(whole, store)[1][0].problems) == 5
 
 
+def test_a_split_that_lacks_a_picture_is_passed_over_aloud_and_blind_alike(
+    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = Path(request_.sources["mathvision"]), Store(tmp_path / "store")
+    rows = (root / "test.jsonl").read_text()
+    (root / "testmini.jsonl").write_text(rows.splitlines()[0] + "\n")
+    (root / "test.jsonl").write_text(rows.replace("a.png", "b.png"))
+    said = "test passed over: record 'q0': no picture b.png (5 of 5 pictures are missing)"
+    for blind in (None, True):
+        asked = replace(request_, settings={"max_tokens": 2, "blind": blind})
+        cli_eval.look(store, asked, as_json=False)
+        ahead = capsys.readouterr().out
+        assert re.search(r"mathvision testmini +1 +1 +0 ", ahead) and said in " ".join(ahead.split())
+        cli_eval.run(store, asked, Outputs(out=tmp_path / "out"))
+        printed = capsys.readouterr()
+        assert f"mathvision: {said}" in printed.err and said in " ".join(printed.out.split())
+        part = json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]["mathvision"]
+        assert (part["split"], part["n"], list(part["passed_over"])) == ("testmini", 1, ["test"])
+
+
 def test_fresh_asks_again_and_keeps_what_was_there(
     request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,13 @@ def test_a_split_that_the_ids_do_not_tell_must_be_named(mmmu_pro: Path):
         records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
 
 
+def test_a_damaged_split_is_no_absent_one(mmmu_pro: Path):
+    file = mmmu_pro / "records_standard10_1730.jsonl"
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(ConfigurationError, match=r"records_standard10_1730\.jsonl:2: not JSON"):
+        records_of([Prediction("t_1", 0, "Answer: one")], Path("p.jsonl"), "mmmu_pro", mmmu_pro)
+
+
 def test_a_split_within_another_is_taken_where_the_ids_are_just_its_own(tmp_path: Path):
     rows = [{"id": n, "question": "?", "options": [], "answer": "4", "subject": "counting", "image": "a.png"}
             for n in "123"]  # fmt: skip

@@ -69,9 +69,18 @@ def test_a_descriptor_names_a_synthetic_data_set(tmp_path: Path) -> None:
 def test_without_a_split_the_first_with_all_its_pictures_is_taken(tmp_path: Path) -> None:
     root = _write(tmp_path, "test.jsonl", [MATH, {**MATH, "id": "6", "image": "images/6.png"}])
     _write(root, "testmini.jsonl", [MATH])
-    assert read("mathvision", root).split == "testmini"
-    assert read("mathvision", root, require_pictures=False).split == "test"
-    assert read("mathvision", root / "testmini.jsonl").split == "testmini"
+    for require_pictures in (True, False):
+        found = read("mathvision", root, require_pictures=require_pictures)
+        assert (found.split, len(found.problems)) == ("testmini", 1), "a blind run asks what one with pictures asks"
+        assert found.passed_over == {"test": "record '6': no picture images/6.png (1 of 2 pictures are missing)"}
+    named = read("mathvision", root, "test", require_pictures=False)
+    assert (named.split, named.passed_over) == ("test", {})
+    assert read("mathvision", root / "testmini.jsonl").passed_over == {}
+    (root / "images/1.png").unlink()
+    with pytest.raises(DatasetError, match=r"test\.jsonl: record '5': no picture .* \(2 of 2 .*--blind"):
+        read("mathvision", root)
+    blind = read("mathvision", root, require_pictures=False)
+    assert (blind.split, blind.passed_over) == ("test", {}), "without pictures anywhere it is the first"
 
 
 @pytest.mark.parametrize(
