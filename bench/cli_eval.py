@@ -1,6 +1,5 @@
 """``vold-bench eval``: checkpoints on some benchmarks, in the store and the tables of the matrices."""
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from bench.cli_options import (
 )
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
+from vold.files import file_name
 
 if TYPE_CHECKING:
     from bench.engines.factory import EnginePool
@@ -117,6 +117,18 @@ class Outputs:
     clean_of: Sequence[Path] = ()
     judge: "Judge | None" = None
 
+    def check(self) -> None:
+        """Raises ConfigurationError for what could not be written in the end."""
+        from bench.audit import read_audit
+
+        if self.clean_of and self.reports is None:
+            raise ConfigurationError("--clean-of: scores of clean problems stand on the page; ask for it with --report")
+        for file in self.clean_of:
+            read_audit(file)
+        for option, place in (("--out", self.out), ("--export", self.export), ("--report", self.reports)):
+            if place is not None and place.exists() and not place.is_dir():
+                raise ConfigurationError(f"{option} {place}: is a file; name a directory")
+
 
 def evaluate(
     model: ModelsOption,
@@ -156,7 +168,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate checkpoints. Interrupted evaluations go on where they stood; finished ones are read again."""
-    from bench.eval_request import Request, read_ids, select, splits_of, with_settings
+    from bench.eval_request import Request, checked_execution, read_ids, select, splits_of, with_settings
 
     sources = select(data or (), listed(benchmarks))
     settings = {
@@ -169,26 +181,26 @@ def evaluate(
         "device": device, "dtype": dtype, "threads": threads, "evaluation": {"workers": workers},
         "client": {"concurrency": concurrency, "key_variable": key_env}, "vllm": {"replicas": replicas},
     }  # fmt: skip
-    request = Request(model, sources, settings, seed, with_settings(given, execution or ()), fresh)
+    how = with_settings(given, execution or ())
+    request = Request(model, sources, settings, seed, how, fresh)
+    reader = judge_of(judge, judge_model, judge_key_env, settings=checked_execution(how).client)
+    outputs = Outputs(out, export, reports, as_json, clean_of or (), reader)
     if dry_run:
+        outputs.check()  # as the run would, before anything else
         look(open_store(store), request, as_json)
     else:
-        reader = judge_of(judge, judge_model, judge_key_env)
-        run(open_store(store), request, Outputs(out, export, reports, as_json, clean_of or (), reader))
+        run(open_store(store), request, outputs)
 
 
 def run(store: "Store", request: "Request", outputs: Outputs) -> None:
-    """Evaluate every model, one after the other on a warm engine, then print and copy the results."""
-    from bench.audit import read_audit
+    """Evaluate every model, one after the other on a warm engine, then print and copy the results; a judge is last."""
     from bench.engines.factory import EnginePool
-    from bench.eval_judge import judge_result
     from bench.eval_request import plan
 
-    if outputs.clean_of and outputs.reports is None:
-        raise ConfigurationError("--clean-of: scores of clean problems stand on the page; ask for it with --report")
-    for file in outputs.clean_of:
-        read_audit(file)  # refused before anything is evaluated
+    outputs.check()
     stages = plan(store, request)
+    if outputs.judge and (request.fresh or not all(store.done(stage.id) for stage in stages.values())):
+        outputs.judge.check()  # finished evaluations may find all its answers in the cache
     with EnginePool() as engines:
         for label, stage in stages.items():
             if request.fresh:
@@ -196,20 +208,25 @@ def run(store: "Store", request: "Request", outputs: Outputs) -> None:
             if not store.done(stage.id):
                 _execute(label, stage, store, engines)
     results = _results(stages, store, request.seed)
-    judged = {label: judge_result(outputs.judge, store.path(s.id)) for label, s in stages.items() if outputs.judge}
     folders = {label: store.path(stage.id) / "out" for label, stage in stages.items()}
-    _copy(folders, judged, outputs)
+    _copy(folders, outputs)
     page = None if outputs.reports is None else _report(results, stages, request, outputs.reports, outputs.clean_of)
     summaries = {label: results.summaries[label, request.seed] for label in stages}
-    if outputs.as_json:
-        found = [
-            {"stage": stages[label].id, "out": folders[label], "report": page, **summary}
-            | ({"judge": judged[label]} if label in judged else {})
-            for label, summary in summaries.items()
-        ]
-        print_json(found[0] if len(found) == 1 else {"results": found})
-    else:
-        _show(summaries, judged, folders, page)
+    if not outputs.as_json:
+        _show(summaries, folders, page)
+    judged: dict[str, Any] = {}
+    try:
+        for label in stages if outputs.judge else ():
+            judged[label] = _judge(label, folders, outputs)
+    finally:
+        # Whatever the judge may fail at, the strict results are told.
+        if outputs.as_json:
+            found = [
+                {"stage": stages[label].id, "out": folders[label], "report": page, **summary}
+                | ({"judge": judged[label]} if label in judged else {})
+                for label, summary in summaries.items()
+            ]
+            print_json(found[0] if len(found) == 1 else {"results": found})
 
 
 def look(store: "Store", request: "Request", as_json: bool) -> None:
@@ -287,18 +304,34 @@ def _results(stages: "Mapping[str, Stage]", store: "Store", seed: int) -> "Matri
     return read(cells, by_id, store, origin)
 
 
-def _copy(folders: Mapping[str, Path], judged: Mapping[str, Any], outputs: Outputs) -> None:
-    """The files of several models go into directories of their labels."""
+def _copy(folders: Mapping[str, Path], outputs: Outputs) -> None:
     for label, folder in folders.items():
-        below = "" if len(folders) == 1 else re.sub(r"[^\w.-]+", "-", label)
+        below = _below(label, folders)
         if outputs.out is not None:
             shutil.copytree(folder, outputs.out / below, dirs_exist_ok=True)
-            if label in judged:
-                shutil.copy(judged[label]["file"], outputs.out / below)
         if outputs.export is not None:
             from bench.exports import export
 
             export(folder, outputs.export / below)
+
+
+def _below(label: str, folders: Mapping[str, Path]) -> str:
+    """The files of several models go into directories of their labels."""
+    return "" if len(folders) == 1 else file_name(label)
+
+
+def _judge(label: str, folders: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
+    """Ask the judge about one result, and show and copy what it read beside the strict tables."""
+    from bench import eval_table
+    from bench.eval_judge import judge_result
+
+    assert outputs.judge is not None
+    judged = judge_result(outputs.judge, folders[label].parent)
+    if outputs.out is not None:
+        shutil.copy(judged["file"], outputs.out / _below(label, folders))
+    if not outputs.as_json:
+        eval_table.show_judged(label, judged, Console(highlight=False))
+    return judged
 
 
 def _report(
@@ -319,16 +352,12 @@ def _report(
     return build(MatrixSpec(name, question, (request.seed,), {}, arms, {}, analysis, Path(name)), results, out)
 
 
-def _show(
-    summaries: Mapping[str, Any], judged: Mapping[str, Any], folders: Mapping[str, Path], page: Path | None
-) -> None:
+def _show(summaries: Mapping[str, Any], folders: Mapping[str, Path], page: Path | None) -> None:
     from bench import eval_table
 
     console = Console(highlight=False)
     for label, summary in summaries.items():
         eval_table.show(label, summary, console)
-        if label in judged:
-            eval_table.show_judged(label, judged[label], console)
         print(f"result: {folders[label]}")
     eval_table.note(console)
     if page is not None:

@@ -16,6 +16,7 @@ from bench.errors import ConfigurationError
 if TYPE_CHECKING:
     from bench.judge import Judge
     from bench.matrix.store import Store
+    from vold.config import ClientExecution
 
 # Options by panel of the help page, where a page has many.
 chosen = partial(typer.Option, rich_help_panel="Which problems")
@@ -73,12 +74,22 @@ def listed(texts: str | Iterable[str] | None) -> list[str]:
     return [name.strip() for text in given for name in text.split(",") if name.strip()]
 
 
-def judge_of(url: str | None, model: str | None, key_variable: str | None) -> "Judge | None":
+def judge_of(
+    url: str | None,
+    model: str | None,
+    key_variable: str | None,
+    agreement: int = 0,
+    settings: "ClientExecution | None" = None,
+) -> "Judge | None":
     """The judge that ``--judge`` and ``--judge-model`` name; its answers are kept under VOLD_BENCH_CACHE.
 
-    Raises ConfigurationError for one without the other, and for a key that is not there.
+    Raises ConfigurationError for one without the other, for what else is said of a judge without one, and for a key
+    that is not there.
     """
     if url is None and model is None:
+        if key_variable is not None or agreement:
+            option = "--judge-agreement" if agreement else "--judge-key-env"
+            raise ConfigurationError(f"{option}: there is no judge; name one with --judge and --judge-model")
         return None
     if url is None or model is None:
         raise ConfigurationError("--judge and --judge-model go together: the server's URL, and the model's exact name")
@@ -88,4 +99,4 @@ def judge_of(url: str | None, model: str | None, key_variable: str | None) -> "J
     from bench.judge import Judge, JudgeConfig
     from vold.files import cache_root
 
-    return Judge(JudgeConfig(url=url, model=model), cache_root() / "judge", key)
+    return Judge(JudgeConfig(url=url, model=model), cache_root() / "judge", key, settings)

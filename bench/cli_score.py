@@ -52,7 +52,7 @@ def score(
 
     known(benchmark)
     scoring = mode_of(mode)
-    asked = judge_of(judge, judge_model, judge_key_env)
+    asked = judge_of(judge, judge_model, judge_key_env, judge_agreement)
     if asked is not None and scoring == "official":
         raise ConfigurationError("--judge: official scoring is the published procedure alone; use --mode strict")
     if out is not None and not out.parent.is_dir():

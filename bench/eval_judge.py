@@ -1,7 +1,6 @@
 """What a judge makes of the responses of a finished evaluation that the rules could not read."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from bench.evaluation.log import Key
 from bench.evaluation.summary import measures
 from bench.judge import Judge, Row
 from bench.records import STATES, Frame, Verdict
-from vold.files import write_whole
+from vold.files import file_name, write_whole
 
 _KEPT = ("config", "model", "scoring")
 _KEPT_OF_PART = ("dataset", "split", "synthetic", "problems", "expected", "baselines")
@@ -45,8 +44,7 @@ def judge_result(judge: Judge, stage: Path) -> dict[str, Any]:
             "missing": [{**_named(key), "why": why} for key, why in missing.items()]}  # fmt: skip
     verdicts = [{**_named(key), **fields} for key, fields in read.items()]
     result = {**_summary(strict, pd.DataFrame(rows, columns=table.columns)), "judge": told, "rows": verdicts}
-    name = re.sub(r"[^\w.-]+", "-", judge.config.model)
-    file = stage / f"judged-{name}.json"
+    file = stage / f"judged-{file_name(judge.config.model)}.json"
     write_whole(file, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return {**result, "file": str(file)}
 

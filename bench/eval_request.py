@@ -186,10 +186,10 @@ def _stage(found: Mapping[str, Input], asked: dict[str, Any], seed: int, executi
             overrides[key] = Override(key, value, Where(f"--{option.replace('_', '-')}"))
     config = resolve("eval", [overrides], "eval")
     used = seed if config.temperature > 0 else 0  # type: ignore[attr-defined]
-    return make_stage("eval", config, found, used, _execution(execution).model_dump(mode="json"))
+    return make_stage("eval", config, found, used, checked_execution(execution).model_dump(mode="json"))
 
 
-def _execution(given: Mapping[str, Any]) -> Execution:
+def checked_execution(given: Mapping[str, Any]) -> Execution:
     """Checked settings; raises ConfigurationError naming each that is refused."""
     try:
         return Execution.model_validate(_given(given))

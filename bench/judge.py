@@ -9,10 +9,10 @@ import hashlib
 import json
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from vold.files import write_whole
 from vold.rollout.base import EngineError
 from vold.seeding import generator
 
+Result = TypeVar("Result")
 PROMPT = "judge@1"
 """Names the template below; any change to it is a new version, and answers of older ones are not reused."""
 _NONE = "NONE"
@@ -124,6 +125,10 @@ class Judge:
     def method(self) -> str:
         return f"judge:{self.config.model}"
 
+    def check(self) -> None:
+        """Raises InfrastructureError where no server answers, ConfigurationError where it knows other models only."""
+        self._run(lambda client: client.require(self.config.model))
+
     def judge(self, rows: Iterable[Row]) -> Judged:
         """Ask about the ``unparsed`` ones among ``rows``."""
         asked = [row for row in rows if row.verdict.state == "unparsed"]
@@ -159,22 +164,29 @@ class Judge:
 
     def _read(self, rows: Sequence[Row]) -> list[Judgement | str]:
         """A judgement for each row, or why there is none."""
+        return self._run(lambda client: self._read_all(client, rows))
+
+    def _run(self, ask: Callable[[ChatClient], Awaitable[Result]]) -> Result:
+        async def asked() -> Result:
+            client = ChatClient([Endpoint(self.url, self.key, self.settings)], self.settings)
+            try:
+                return await ask(client)
+            finally:
+                await client.close()
+
         try:
-            return asyncio.run(self._read_all(rows))
+            return asyncio.run(asked())
         except EngineError as error:
             raise InfrastructureError(
                 f"{self.url}: the judge cannot be asked ({error}); its answers are kept, run again to continue"
             ) from error
 
-    async def _read_all(self, rows: Sequence[Row]) -> list[Judgement | str]:
-        client = ChatClient([Endpoint(self.url, self.key, self.settings)], self.settings)
+    async def _read_all(self, client: ChatClient, rows: Sequence[Row]) -> list[Judgement | str]:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(client, row)) for row in rows]
         except* (EngineError, ConfigurationError) as errors:
             raise errors.exceptions[0] from None
-        finally:
-            await client.close()
         return [task.result() for task in tasks]
 
     async def _one(self, client: ChatClient, row: Row) -> Judgement | str:

@@ -55,7 +55,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         if file.suffix == ".csv":
             csv.field_size_limit(_FIELD_LIMIT)
             with file.open(encoding="utf-8-sig", newline="") as lines:
-                yield from _with_ids(file, enumerate((_published_csv(row) for row in csv.DictReader(lines)), 2))
+                yield from _with_ids(file, _csv_rows(file, lines))
         elif file.suffix == ".jsonl":
             yield from _with_ids(file, _json_lines(file))
         else:
@@ -106,6 +106,17 @@ def _with_ids(file: Path, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[str
         yield f"{file}:{number}", str(row["id"]), row
 
 
+def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines)
+    for row in reader:
+        if None in row or None in row.values():
+            raise PredictionError(
+                f"{file}:{reader.line_num}: {'more' if None in row else 'fewer'} fields than the header names; put "
+                "texts that hold commas, quotes or line breaks in quotes, or take a fresh copy of the file"
+            )
+        yield reader.line_num, _published_csv(row)
+
+
 def _published_csv(row: dict[str, Any]) -> dict[str, Any]:
     """LogicVista's columns under our names; others stay as they are."""
     for column, value in list(row.items()):
@@ -132,13 +143,13 @@ def _prediction(place: str, id: str, row: Mapping[str, Any]) -> Prediction:
         )
     if isinstance(response, dict | bool) or (isinstance(response, float) and not math.isfinite(response)):
         raise PredictionError(f"{place}: 'response' must be text, found {response!r:.40}")
-    for name, text in (("id", id), ("response", _text(response))):
+    extraction = row.get("extraction")
+    for name, text in (("id", id), ("response", _text(response)), ("extraction", _text(extraction))):
         if re.search("[\ud800-\udfff]", text):
             raise PredictionError(f"{place}: the {name} holds half a surrogate pair, which is no text; replace it")
     sample = row.get("sample", 0)
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
         raise PredictionError(f"{place}: 'sample' must be a whole number from 0, found {sample!r}")
-    extraction = row.get("extraction")
     return Prediction(id, sample, _text(response), None if extraction is None else _text(extraction))
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench.benchmarks import read
+from bench.benchmarks import BENCHMARKS, read
 from bench.official import Prediction
 from bench.predictions import read_predictions
 from bench.records import Problem
@@ -65,7 +65,8 @@ Scorer = Callable[[Sequence[Rows]], tuple[int, int]]
 
 def sample(data: Path, count: int) -> list[Rows]:
     """``count`` predictions in a seeded order, by benchmark; sample numbers keep repeats apart."""
-    problems = {name: read(name, data / name, require_pictures=False).problems for name in FILES}
+    first = {name: next(iter(BENCHMARKS[name].splits)) for name in FILES}
+    problems = {name: read(name, data / name, first[name], require_pictures=False).problems for name in FILES}
     pool = [
         (name, prediction)
         for name, pattern in FILES.items()

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, full disks told clearly, and which files make a model."""
 
 import errno
+import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +74,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def file_name(text: str) -> str:
+    """``text`` as the name of a file: other signs become ``-``, and digits of its hash then tell it from others."""
+    name = re.sub(r"[^\w.-]+", "-", text)
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def scratch_path(out: Path) -> Path:

@@ -165,6 +165,14 @@ class ChatClient:
                 raise
             return []
 
+    async def require(self, model: str) -> None:
+        """Raise ConfigurationError where the first server knows other models only, EngineError where there is none."""
+        known = await self.models()
+        if known and model not in known:
+            raise ConfigurationError(
+                f"{self.endpoints[0].url}: serves {', '.join(known[:10])}, not {model!r}; name one of them"
+            )
+
     def wake(self) -> None:
         """Let waiting requests look again for a free server."""
         while self._waiting:

@@ -165,11 +165,7 @@ class Chat:
 
     def check_model(self) -> None:
         """Raise ConfigurationError where the server knows other models only, EngineError where there is none."""
-        known = self._background.start(self.client.models()).result()
-        if known and self.model not in known:
-            raise ConfigurationError(
-                f"{self.client.endpoints[0].url}: serves {', '.join(known[:10])}, not {self.model!r}; name one of them"
-            )
+        self._background.start(self.client.require(self.model)).result()
 
     def check_switch(self) -> None:
         """Raise ConfigurationError where ``extra`` changes nothing in how long the server's template makes a prompt."""

@@ -53,6 +53,7 @@ def test_predictions_are_scored_and_what_is_missing_is_told(tmp_path: Path, reco
     [
         (("--mode", "lenient"), "choose strict or official"),
         (("--benchmark", "logicvist"), "logicvista"),
+        (("--judge-agreement", "5"), "--judge-agreement: there is no judge"),
     ],
 )
 def test_wrong_names_are_refused(tmp_path: Path, records: Path, options: tuple[str, ...], message: str):

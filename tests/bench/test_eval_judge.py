@@ -1,13 +1,14 @@
 """A judge beside a finished evaluation: its readings lie beside the strict tables and never change them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from bench.cli import app
-from bench.errors import ConfigurationError
+from bench.errors import ConfigurationError, InfrastructureError
 from bench.eval_judge import judge_result
 from bench.judge import Judge, JudgeConfig, Judged, Row
 from bench.records import Verdict
@@ -53,7 +54,8 @@ def test_judged_rows_lie_beside_the_strict_tables_which_stay_as_they_are(stage: 
     found = judge_result(reader, stage)
     assert {path.name: path.read_bytes() for path in (stage / "out").iterdir()} == before
     assert [row.text for row in reader.asked] == [VAGUE] * 4
-    held = json.loads((stage / "judged-org-reader.json").read_text())
+    (file,) = stage.glob("judged-org-reader-*.json")
+    held = json.loads(file.read_text())
     assert {**held, "file": found["file"]} == found
     told = held["judge"]
     assert (told["model"], told["asked"], told["answered"], [row["id"] for row in told["missing"]]) == (
@@ -68,6 +70,62 @@ def test_judged_rows_lie_beside_the_strict_tables_which_stay_as_they_are(stage: 
     assert (part["n"], part["expected"], part["states"]["right"], part["states"]["wrong"]) == (7, 8, 3, 2)
     assert part["measures"]["avg@2"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0 + 1) / 4), "each problem weighs alike"
     assert part["measures"]["pass@2"]["items"] == 3
+
+
+def test_two_judges_whose_names_differ_in_a_sign_have_a_file_each(stage: Path) -> None:
+    for model in ("a/b", "a-b", "a:b"):
+        judge_result(Reader(JudgeConfig(url="http://h/v1", model=model), stage), stage)
+    models = [json.loads(file.read_text())["judge"]["model"] for file in stage.glob("judged-*.json")]
+    assert sorted(models) == ["a-b", "a/b", "a:b"] and (stage / "judged-a-b.json").exists()
+
+
+def evaluation(url: str, under: Path, *options: str) -> Result:
+    words = ["eval", "--model", f"{url}#stub", "--data", "smallworld/test?n=2", "--benchmarks", "mathvision"]
+    words += ["--store", str(under / "store"), "--workers", "0", *options]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "100"})
+
+
+def test_a_judge_that_fails_costs_no_strict_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
+    faults = json.dumps({rf"(?s).*{CODE}": ["500"] * 50})
+    with stub_server("--replies", json.dumps({"solve": VAGUE}), "--faults", faults) as (url, _):
+        judge = ["--judge", url, "--judge-model", "stub", "--execution", "client.retries=1"]
+        judge += ["--execution", "client.backoff_seconds=0", "--execution", "client.gone_after=1"]
+        for options in ((), ("--json",)):
+            done = evaluation(url, tmp_path, *judge, "--out", str(tmp_path / "out"), *options)
+            assert isinstance(done.exception, InfrastructureError) and "judge cannot be asked" in str(done.exception)
+            shown = json.loads(done.stdout)["benchmarks"]["mathvision"]["n"] if options else "2 unparsed" in done.stdout
+            assert shown == (2 if options else True)
+            assert (tmp_path / "out" / "summary.json").is_file()
+        assert stats(url)["requests"] <= 2 + 2 * 4, "the settings of execution.client are the judge's too"
+
+
+def test_a_judge_of_another_name_is_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
+    with stub_server() as (url, _):
+        done = evaluation(url, tmp_path, "--judge", url, "--judge-model", "stubb")
+        assert isinstance(done.exception, ConfigurationError) and "serves stub, not 'stubb'" in str(done.exception)
+        assert stats(url)["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--judge", "http://h/v1"], "go together"),
+        (["--judge-key-env", "KEY"], "--judge-key-env: there is no judge"),
+        (["--judge", "h", "--judge-model", "m"], "no URL of a server"),
+        (["--clean-of", "a.json"], "ask for it with --report"),
+        (["--clean-of", "a.json", "--report", "reports"], r"a\.json.*data audit"),
+        (["--export", __file__], "--export .*: is a file"),
+        (["--report", __file__], "--report .*: is a file"),
+        (["--execution", "client.retries=-1"], r"execution\.client\.retries"),
+    ],
+)
+def test_what_cannot_be_done_in_the_end_is_refused_by_a_dry_run_too(
+    options: list[str], words: str, tmp_path: Path
+) -> None:
+    for dry in (["--dry-run"], []):
+        done = CliRunner().invoke(app, ["eval", "--model", "smallworld/none", "--store", str(tmp_path), *options, *dry])
+        assert isinstance(done.exception, ConfigurationError) and re.search(words, str(done.exception))
 
 
 def test_eval_asks_a_judge_only_when_told_and_marks_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -95,10 +153,3 @@ def test_eval_asks_a_judge_only_when_told_and_marks_what_it_read(tmp_path: Path,
     assert found["benchmarks"]["mathvision"]["states"]["unparsed"] == 4
     assert found["judge"]["benchmarks"]["mathvision"]["states"]["unparsed"] == 0
     assert json.loads((tmp_path / "out" / "judged-stub.json").read_text())["judge"]["answered"] == 4
-
-
-def test_a_judge_without_a_model_is_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
-    words = ["eval", "--model", "smallworld/student_a", "--store", str(tmp_path), "--judge", "http://h/v1"]
-    done = CliRunner().invoke(app, words)
-    assert isinstance(done.exception, ConfigurationError) and "go together" in str(done.exception)
-    assert not list(tmp_path.glob("eval-*"))

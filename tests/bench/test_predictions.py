@@ -94,6 +94,10 @@ def test_a_split_within_another_is_taken_where_the_ids_are_just_its_own(tmp_path
         ("a.jsonl", '{"id": "1", "response": {}}', "a.jsonl:1: 'response' must be text"),
         ("a.jsonl", '{"id": "1", "response": NaN}', "a.jsonl:1: 'response' must be text"),
         ("a.jsonl", '{"id": "1", "response": "\\ud800"}', "a.jsonl:1: the response holds half a surrogate"),
+        ("a.jsonl", '{"id": "1", "response": "A", "extraction": "\\ud800"}', "the extraction holds half a surrogate"),
+        ("a.json", '{"1": {"response": "A", "extraction": ["\\udfff"]}}', "'1': the extraction holds half"),
+        ("a.json.csv", "id,M answer raw,M answer extracted\nv1_1,B\n", "a.json.csv:2: fewer fields than the header"),
+        ("a.json.csv", 'id,M answer raw\n1,"B\nor C"\n2,B, so C\n', "a.json.csv:4: more fields than the header"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_place(tmp_path: Path, name: str, text: str, message: str):
