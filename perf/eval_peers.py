@@ -299,25 +299,26 @@ def parts(runs: Sequence[Measured]) -> str:
     """What a side adds to straight, split by the line through the least and the greatest number of items."""
     sizes = sorted({run.items for run in runs})
     low, high = sizes[0], sizes[-1]
-    added: dict[str, dict[str, tuple[float, float]]] = {}
-    for side in SIDES:
-        found = [(medians(runs, side, items), medians(runs, "straight", items)) for items in (low, high)]
-        for name in ("wall", "cpu"):
-            few, many = (getattr(own, name) - getattr(plain, name) if own and plain else None for own, plain in found)
-            if few is not None and many is not None and side != "straight":
-                each = (many - few) / (high - low)
-                added.setdefault(side, {})[name] = few - each * low, each
     lines = [
         "| harness, beyond straight | CPU a run, s | CPU a sample, ms | times vold-bench's | wall a run, s "
         "| wall a sample, ms |",
         "|---" * 6 + "|",
     ]
-    for side, of in added.items():
-        (run_cpu, cpu), (run_wall, wall) = of["cpu"], of["wall"]
-        times = cpu / added["vold-bench"]["cpu"][1]
-        lines.append(
-            f"| {side} | {run_cpu:.2f} | {1000 * cpu:.2f} | {times:.1f} | {run_wall:.2f} | {1000 * wall:.2f} |"
+
+    def split(side: str, name: str) -> tuple[float, float]:
+        """Seconds a run and a sample."""
+        few, many = (
+            getattr(medians(runs, side, items), name) - getattr(medians(runs, "straight", items), name)
+            for items in (low, high)
         )
+        each = (many - few) / (high - low)
+        return few - each * low, each
+
+    for side in SIDES:
+        if side != "straight" and medians(runs, side, low):
+            (once, each), (wall_once, wall_each) = split(side, "cpu"), split(side, "wall")
+            cells = [side, f"{once:.2f}", f"{1000 * each:.2f}", f"{each / split('vold-bench', 'cpu')[1]:.1f}"]
+            lines.append(f"| {' | '.join([*cells, f'{wall_once:.2f}', f'{1000 * wall_each:.2f}'])} |")
     return "\n".join(lines)
 
 

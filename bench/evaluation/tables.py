@@ -85,7 +85,7 @@ class _ResponseTable:
         "benchmark": "str", "id": "str", "sample": "int64", "text": "str", "tokens": "int64", "finish_reason": "str",
         "prompt_tokens": "Int64", "visual_tokens": "Int64",  # where the engine knows them
     }  # fmt: skip
-    _ROWS = 4096
+    _ROWS = 1024
 
     def __init__(self, path: Path) -> None:
         empty = pd.DataFrame({name: [] for name in self._COLUMNS}).astype(self._COLUMNS)
