@@ -22,6 +22,7 @@ from bench import (
     cli_train,
 )
 from bench.errors import EXIT_CODES, ErrorClass, ExitCode, VoldBenchError, classify, is_disk_full, raised_here
+from bench.terminal import printable
 
 # A blank line begins a new one.
 _EPILOG = "\n\n".join(["Exit codes:", *(f"{code.value} {text}" for code, text in EXIT_CODES.items())])
@@ -59,13 +60,14 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
 def fail(error: BaseException) -> NoReturn:
     """Show an error as one block and leave with its exit code."""
     if os.environ.get("VOLD_BENCH_DEBUG"):
-        traceback.print_exception(error)
+        sys.stderr.write(printable("".join(traceback.format_exception(error))))
     kind = classify(error)
     refused = isinstance(error, VoldBenchError) or (isinstance(error, RuntimeError) and raised_here(error))
     foreseen = refused or kind is not ErrorClass.FAILED
     code = error.exit_code if isinstance(error, VoldBenchError) else kind.exit_code if foreseen else ExitCode.INTERNAL
     title = code.name.lower().replace("_", " ") if foreseen else "internal error, please report it"
-    lines = [f"error ({title}):", *(f"  {line}" for line in (str(error) or type(error).__name__).splitlines())]
+    text = printable(str(error) or type(error).__name__)
+    lines = [f"error ({title}):", *(f"  {line}" for line in text.splitlines())]
     if is_disk_full(error):
         lines.append("  The disk is full. Nothing finished is lost; free some space and run the same command again.")
     if not foreseen:

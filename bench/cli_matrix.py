@@ -14,6 +14,7 @@ from bench.cli_options import Json, ProfileOption, ReportsOption, StoreOption, l
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.json_output import print_json
 from bench.live import clock
+from bench.terminal import printable
 
 if TYPE_CHECKING:
     from bench.matrix.costs import Estimate
@@ -126,7 +127,8 @@ def _failures(result: "MatrixRun", store: "Store", console: Console) -> None:
     """Each failure once, with its log and what to do."""
     for name, outcome in result.failures.items():
         kind = outcome.error_class or ErrorClass.FAILED
-        console.print(f"{name} failed ({kind.value}): {outcome.message}", markup=False, highlight=False, soft_wrap=True)
+        text = f"{name} failed ({kind.value}): {printable(outcome.message)}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
         console.print(f"  log: {store.work(name) / 'log.txt'}", markup=False, highlight=False, soft_wrap=True)
     states = [outcome.state for outcome in result.outcomes.values()]
     if result.failures:

@@ -21,6 +21,7 @@ from bench.cli_options import (
 )
 from bench.errors import ConfigurationError
 from bench.report.numbers import interval, percent
+from bench.terminal import printable
 from vold.files import write_whole
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def _show_judge(told: dict[str, Any]) -> None:
         highlight=False, markup=False,
     )  # fmt: skip
     if told["missing"]:
+        why = printable(told["missing"][0]["why"])
         console.print(
-            f"{len(told['missing'])} rows are missing, not wrong: {told['missing'][0]['why']}; run again to ask again",
+            f"{len(told['missing'])} rows are missing, not wrong: {why}; run again to ask again",
             highlight=False, markup=False,
         )  # fmt: skip
     if (found := told.get("agreement")) and found["answered"]:

@@ -52,7 +52,7 @@ def show_judged(label: str, judged: Mapping[str, Any], console: Console) -> None
         markup=False, soft_wrap=True,
     )  # fmt: skip
     if told["missing"]:
-        why = told["missing"][0]["why"]
+        why = printable(told["missing"][0]["why"])
         console.print(f"{len(told['missing'])} are missing, not wrong: {why}; run again to ask again", markup=False)
 
 

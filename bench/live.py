@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from bench.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -121,7 +123,7 @@ class TrainingView:
     def say(self, text: str) -> None:
         """One line that stays."""
         stamp = clock(time.monotonic() - self.began)
-        self.console.print(f"{stamp:>8}  {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"{stamp:>8}  {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def course(self, line: _Line) -> list[float]:
         """All values of a line, in the order of the steps."""

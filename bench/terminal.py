@@ -1,4 +1,4 @@
-"""Text of models and data files on a terminal: shown, never obeyed."""
+"""Text of models, servers and data files on a terminal: shown, never obeyed."""
 
 import unicodedata
 

@@ -116,10 +116,16 @@ class EnginePool:
         return self._engine
 
     def broke(self, error: EngineError) -> None:
-        """Close the engine after ``error``; where memory ran out, those that follow decode half as much at once."""
+        """Close the engine after ``error``; those that follow decode no more at once than it had come down to.
+
+        Where memory ran out, half of that.
+        """
+        batch = self._batch if self._engine is None else self._engine.about().get("batch", self._batch)
         self.drop()
         if is_out_of_memory(error):
-            self._most = max(1, self._batch // 2)
+            batch = max(1, batch // 2)
+        if batch < self._batch:
+            self._most = batch
 
     def drop(self) -> None:
         """Close the engine, if there is one."""

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -40,9 +40,15 @@ class APIServer(ServerProcess):
     """vLLM's API server: ``url`` and ``stop_ids`` once it is healthy. Raises as ``ServerProcess``."""
 
     def __init__(
-        self, program: Sequence[str], task: Mapping[str, Any], log: Path, timeout_seconds: float, gpu: str | None
+        self,
+        program: Sequence[str],
+        task: Mapping[str, Any],
+        log: Path,
+        timeout_seconds: float,
+        gpu: str | None,
+        ending: threading.Event,
     ) -> None:
-        super().__init__(program, task, log, timeout_seconds, gpu)
+        super().__init__(program, task, log, timeout_seconds, gpu, ending)
         self.url = f"http://127.0.0.1:{self.told['port']}/v1"
         self.stop_ids: list[int] = self.told["stop_ids"]
         try:
@@ -64,17 +70,25 @@ class Replica:
     """A server that is watched: while it is dead its ``endpoint`` is down, and another is started in its place.
 
     start: makes one that decodes at most so many sequences together: ``batch``, half as many after each that ran out
-    of memory. ``restarts`` bounds those in a row that answered nothing; after them ``lost`` says why. on_change is
-    called from another thread whenever the endpoint goes up or is lost.
+    of memory; it raises soon after ``ending`` is set, and no other is started then. ``restarts`` bounds those in a row
+    that answered nothing; after them ``lost`` says why. on_change is called from another thread whenever the endpoint
+    goes up or is lost.
     """
 
-    def __init__(self, start: Callable[[int], APIServer], batch: int, endpoint: Endpoint, restarts: int) -> None:
+    def __init__(
+        self,
+        start: Callable[[int], APIServer],
+        batch: int,
+        endpoint: Endpoint,
+        restarts: int,
+        ending: threading.Event,
+    ) -> None:
         self.start, self.batch, self.endpoint, self.restarts = start, batch, endpoint, restarts
+        self._ending = ending
         self.lost: EngineError | None = None
         self.server = start(batch)
         endpoint.url = self.server.url
         self._left, self._answered = restarts, 0
-        self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     def watch(self, on_change: Callable[[], None]) -> None:
@@ -86,7 +100,7 @@ class Replica:
         self.server.close()
         if self._thread is not None:
             self._thread.join()
-        self.server.close()  # one that was being started
+        self.server.close()  # one that came up meanwhile
 
     def _supervise(self, on_change: Callable[[], None]) -> None:
         while self.lost is None and not self._ended():
@@ -153,19 +167,20 @@ class Served(Chat):
             "dtype": execution.dtype, "device": "cpu" if gpus[0] is None else "cuda", "key": key,
             "pixel_limits": pixel_limits,
         }  # fmt: skip
-        directory = logs or log_directory()
+        directory, ending = logs or log_directory(), threading.Event()
         image_id, factor = pictures(checkpoint)
 
         def replica(number: int) -> Replica:
             log = directory / f"server-{number}.log"
 
             def start(batch: int) -> APIServer:
-                return APIServer(program, {**task, "max_batch": batch}, log, settings.timeout_seconds, gpus[number])
+                sized = {**task, "max_batch": batch}
+                return APIServer(program, sized, log, settings.timeout_seconds, gpus[number], ending)
 
             endpoint = Endpoint(None, key, execution.client)
-            return Replica(start, execution.rollout_batch, endpoint, settings.restarts)
+            return Replica(start, execution.rollout_batch, endpoint, settings.restarts, ending)
 
-        self.replicas = _all_or_none(replica, len(gpus))
+        self.replicas = _all_or_none(replica, len(gpus), ending)
         self._computing = {"package": _package(), "device": task["device"], "dtype": execution.dtype}
         stop_ids = self.replicas[0].server.stop_ids
         whole = {"top_k": 0, "repetition_penalty": 1.0}  # the model's own distribution
@@ -213,16 +228,19 @@ def _package() -> str:
     return "vllm"
 
 
-def _all_or_none(make: Callable[[int], Replica], number: int) -> list[Replica]:
-    """Make them side by side; where one fails, close the others."""
+def _all_or_none(make: Callable[[int], Replica], number: int, ending: threading.Event) -> list[Replica]:
+    """Make them side by side; where one fails, or the user ends it, the others are neither awaited nor kept."""
     with ThreadPoolExecutor(number) as pool:
         futures = [pool.submit(make, index) for index in range(number)]
-    failed = [error for future in futures if (error := future.exception())]
-    if failed:
-        for future in futures:
-            if future.exception() is None:
-                future.result().close()
-        raise failed[0]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            ending.set()
+            for future in futures:
+                if future.exception() is None:
+                    future.result().close()
+            raise
     return [future.result() for future in futures]
 
 

@@ -13,7 +13,7 @@ class Beside(Generic[Item]):
     """Calls ``work`` on every item that is put, one after the other in their order.
 
     Leaving it as a context waits until all is done, whatever it is left for. What ``work`` raises comes out of the
-    next ``put``, or at the end; then the rest is dropped.
+    next ``put``, or at the end in place of any other error but the user's interrupt; then the rest is dropped.
     """
 
     def __init__(self, work: Callable[[Item], None]) -> None:
@@ -29,8 +29,9 @@ class Beside(Generic[Item]):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._items.put(None)
         self._thread.join()
-        if error is None and self._failure is not None:
-            raise self._failure
+        failure = self._failure
+        if failure is not None and failure is not error and not isinstance(error, KeyboardInterrupt):
+            raise failure from error
 
     def put(self, item: Item) -> None:
         """For any thread; waits where very much is to be done."""

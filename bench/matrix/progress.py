@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.live import alarms, clock
 from bench.matrix.launchers.local import Outcome
+from bench.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +102,7 @@ class Monitor:
 
     def say(self, line: str) -> None:
         stamp = clock(time.monotonic() - self.began)
-        self.console.print(f"{stamp:>8}  {line}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"{stamp:>8}  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> "Monitor":
         return self

@@ -202,6 +202,14 @@ def test_score_asks_the_judge_and_says_what_came_of_it(tmp_path: Path, predictio
     assert "1 rows are missing, not wrong" in done.output and "1 of 2 rows" in done.output
 
 
+def test_score_shows_control_characters_in_the_judges_refusal_and_does_not_print_them(predictions: list[str]):
+    options = ["--faults", '{"Which is 4": ["400"]}', "--words", "\x1b[2Jno", "--replies", replies(Which=r"\1: B")]
+    with stub_server(*options) as (url, _):
+        done = CliRunner().invoke(app, [*predictions, "--judge", url, "--judge-model", "stub"])
+    assert done.exit_code == 0, done.output
+    assert r"1 rows are missing, not wrong: HTTP 400: \x1b[2Jno" in done.output and "\x1b" not in done.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -8,7 +8,6 @@ import pytest
 from bench.cli_show import show
 from bench.errors import ConfigurationError
 from bench.matrix.store import Store
-from bench.terminal import printable
 from tests.bench.results import problems, write_result
 
 
@@ -77,8 +76,3 @@ def test_a_synthetic_problem_is_called_so_and_found_by_its_data_sets_name(store,
     assert "smallworld-chain-free (synthetic) 7" in text and "mathvision" not in text
     with pytest.raises(ConfigurationError, match="did you mean 'smallworld-chain-free'"):
         show("7", "eval-0456", "smallworld-chain", store.root)
-
-
-def test_printable_keeps_text_lines_and_other_scripts():
-    assert printable("a\tb\nΔ 漢字 é 🙂") == "a\tb\nΔ 漢字 é 🙂"
-    assert printable("\x00\x7f\x9b\u200b\U000e0001") == r"\x00\x7f\x9b\u200b\U000e0001"

@@ -34,14 +34,22 @@ _RANKS = {
 class ServerProcess:
     """A server that was started with ``task``; ``told`` is what it wrote to its address.
 
-    log: its output goes there, after what is there. gpu: the only one it sees; None: what this process sees. Raises
-    ValueError where it refuses its task, EngineError where it ends or does not start in time.
+    log: its output goes there, after what is there. gpu: the only one it sees; None: what this process sees. ending:
+    set from another thread when it is no longer wanted. Raises ValueError where it refuses its task, EngineError where
+    it ends, does not start in time or is no longer wanted.
     """
 
     def __init__(
-        self, program: Sequence[str], task: Mapping[str, Any], log: Path, timeout_seconds: float, gpu: str | None = None
+        self,
+        program: Sequence[str],
+        task: Mapping[str, Any],
+        log: Path,
+        timeout_seconds: float,
+        gpu: str | None = None,
+        ending: threading.Event | None = None,
     ) -> None:
         self.log, self.timeout_seconds = log, timeout_seconds
+        self._ending = ending or threading.Event()
         self._deadline = time.monotonic() + timeout_seconds
         with log.open("ab") as output:
             self._begin = output.tell()
@@ -60,13 +68,17 @@ class ServerProcess:
         return self.process.poll() is None
 
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until it did ``what``; raises EngineError where it ends before, or time is up since it was started."""
+        """Wait until it did ``what``.
+
+        Raises EngineError where it ends before, is no longer wanted, or time is up since it was started.
+        """
         while not holds():
             if not self.is_alive():
                 raise self.failure(f"ended with code {self.process.returncode}")
             if time.monotonic() > self._deadline:
                 raise self.failure(f"did not {what} within {self.timeout_seconds:g} s (execution.vllm.timeout_seconds)")
-            time.sleep(_POLL_SECONDS)
+            if self._ending.wait(_POLL_SECONDS):
+                raise self.failure("is no longer wanted")
 
     def failure(self, what: str) -> EngineError:
         """The server ``what``: with its last words, and those by which it told that memory ran out."""

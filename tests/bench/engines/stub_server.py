@@ -76,7 +76,7 @@ class Stub:
         if fault.startswith("slow:"):
             await asyncio.sleep(float(fault[5:]))
         elif fault and fault not in ("fewer", "filtered"):
-            return await _fail(request, fault)
+            return await _fail(request, fault, self.options.words)
         if self.options.managed and self.options.managed["max_batch"] > self.options.room:
             _run_out_of_memory()
         await asyncio.sleep(self.options.latency)
@@ -123,7 +123,7 @@ def _run_out_of_memory() -> None:
     os._exit(1)
 
 
-async def _fail(request: web.Request, fault: str) -> web.StreamResponse:
+async def _fail(request: web.Request, fault: str, words: str) -> web.StreamResponse:
     if fault == "die":
         os._exit(1)
     if fault == "garbage":
@@ -132,7 +132,7 @@ async def _fail(request: web.Request, fault: str) -> web.StreamResponse:
         return web.json_response({"choices": []})
     if fault[0].isdigit():
         status, _, wait = fault.partition(":")
-        return _error(int(status), f"told to answer {status}", **({"Retry-After": wait} if wait else {}))
+        return _error(int(status), words or f"told to answer {status}", **({"Retry-After": wait} if wait else {}))
     if fault in ("half", "trickle"):
         response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
         await response.prepare(request)
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
     parser.add_argument("--at-once", type=int, default=10**9, help="more requests in flight are answered 429")
     parser.add_argument("--faults", default="{}")
+    parser.add_argument("--words", default="", help="what a fault with a status says")
     parser.add_argument("--replies", default="{}")
     parser.add_argument("--keep", action="store_true", help="remember the bodies for /stats")
     parser.add_argument("--thinks", action="store_true", help="the template has a switch of thinking")

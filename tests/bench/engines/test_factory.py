@@ -82,6 +82,18 @@ def test_memory_that_runs_out_whatever_the_batch_ends_the_run_as_that(
     assert built == [8, 4, 2]
 
 
+@pytest.mark.parametrize(("reason", "batches"), [(MEMORY, [8, 2]), ("the device fell over", [8, 4])])
+def test_none_goes_back_up_to_a_batch_that_the_one_before_had_come_down_from(
+    texts: Path, built: list[int], monkeypatch: pytest.MonkeyPatch, reason: str, batches: list[int]
+) -> None:
+    """As an engine of servers does, which replaces its own before it gives up."""
+    monkeypatch.setattr(Tight, "reason", reason)
+    monkeypatch.setattr(Tight, "room", 4)
+    monkeypatch.setattr(Tight, "about", lambda self: {"name": "vllm", "batch": min(self.batch, 4)})
+    run(texts, "run")
+    assert built == batches
+
+
 def test_one_that_broke_for_another_reason_is_followed_by_its_like(
     texts: Path, built: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

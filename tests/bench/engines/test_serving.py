@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -163,6 +164,55 @@ def test_a_server_that_refuses_or_cannot_start_is_told(serve, tmp_path: Path):
     with pytest.raises(EngineError, match=r"did not start within 0\.5 s"):
         program = (sys.executable, "-c", "import time; time.sleep(60)")
         Served(checkpoint_path("student_a"), execution(timeout_seconds=0.5), logs=tmp_path, program=program)
+
+
+HANGS = "read task; echo $$ > hangs; exec sleep 60"  # and never tells where it listens
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The first that is started is a stub; those after it write ``hangs`` into the working directory and hang."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(STUB.parents[3]))
+    script = f'if mkdir first 2>/dev/null; then exec "$@"; else {HANGS}; fi'
+    return "sh", "-c", script, "sh", sys.executable, str(STUB), "--managed", "--model", "model"
+
+
+def test_an_interrupt_while_a_server_is_being_started_anew_ends_the_engine_at_once(program, tmp_path: Path):
+    engine = Served(checkpoint_path("student_a"), execution(), logs=tmp_path, program=program)
+    os.kill(engine.replicas[0].server.process.pid, signal.SIGKILL)
+    threading.Thread(target=interrupt, args=(tmp_path,)).start()
+    with pytest.raises(KeyboardInterrupt):
+        answers(engine, ["a"] * 4)
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 5
+    assert gone(int((tmp_path / "hangs").read_text()))
+
+
+def interrupt(directory: Path) -> None:
+    """As the user's Ctrl-C, once a server hangs."""
+    wait_until(lambda: (directory / "hangs").exists() and (directory / "hangs").read_text() != "")
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_server_that_is_refused_ends_the_start_of_the_others_at_once(program, tmp_path: Path):
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="no such model"):
+        Served(
+            checkpoint_path("student_a"), execution(replicas=2), logs=tmp_path,
+            program=(*program, "--refuse", "no such model"),
+        )  # fmt: skip
+    assert time.monotonic() - began < 15, "and not the 30 s that a start may take"
+
+
+def test_an_interrupt_while_servers_start_ends_them_at_once(program, tmp_path: Path):
+    threading.Thread(target=interrupt, args=(tmp_path,)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Served(checkpoint_path("student_a"), execution(replicas=2), logs=tmp_path, program=program)
+    assert time.monotonic() - began < 15
+    assert gone(int((tmp_path / "hangs").read_text()))
 
 
 @pytest.fixture(scope="module")

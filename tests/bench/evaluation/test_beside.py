@@ -7,6 +7,10 @@ import pytest
 from bench.evaluation.beside import Beside
 
 
+def fails(item: int) -> None:
+    raise OSError("broken")
+
+
 def test_everything_is_done_in_order_when_the_block_is_left() -> None:
     done: list[int] = []
     with Beside(done.append) as beside:
@@ -49,11 +53,21 @@ def test_an_error_of_the_work_comes_out_at_the_next_item_and_the_rest_is_dropped
 
 
 def test_an_error_of_the_work_comes_out_at_the_end_at_the_latest() -> None:
-    def work(item: int) -> None:
-        raise OSError("broken")
-
-    with pytest.raises(OSError, match="broken"), Beside(work) as beside:
+    with pytest.raises(OSError, match="broken"), Beside(fails) as beside:
         beside.put(0)
+
+
+def test_an_error_of_the_work_is_told_though_there_is_another_which_is_its_cause() -> None:
+    with pytest.raises(OSError, match="broken") as told, Beside(fails) as beside:
+        beside.put(0)
+        raise RuntimeError("the engine broke")
+    assert str(told.value.__cause__) == "the engine broke"
+
+
+def test_an_interrupt_stays_one_though_the_work_failed() -> None:
+    with pytest.raises(KeyboardInterrupt), Beside(fails) as beside:
+        beside.put(0)
+        raise KeyboardInterrupt
 
 
 def test_after_an_error_elsewhere_what_was_put_is_done_all_the_same() -> None:

@@ -324,6 +324,35 @@ def test_a_directory_belongs_to_its_records_and_number_format(mathvision: Path, 
         go()
 
 
+def test_a_scoring_that_fails_ends_the_run_as_that_though_the_engine_breaks_in_the_same_pass(
+    mathvision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.evaluation import scoreboard
+    from perf.stub_engine import StubEngine, StubPool
+    from vold.rollout.base import EngineError
+
+    model, engine = tmp_path / "model", StubEngine()
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+
+    def score(*arguments: Any) -> Any:
+        raise MemoryError("no room to score")
+
+    def answer(*arguments: Any) -> Any:
+        yield next(StubEngine.answer(engine, *arguments))
+        raise EngineError("the device fell over")
+
+    monkeypatch.setattr(scoreboard, "score", score)
+    monkeypatch.setattr(engine, "answer", answer)
+    with pytest.raises(MemoryError, match="no room to score") as told:
+        evaluate(
+            EvalConfig(engine="builtin", blind=True), model=model, data={"mathvision": mathvision},
+            run=tmp_path / "run", seed=0, execution=EXECUTION, engines=StubPool(lambda: engine),
+        )  # fmt: skip
+    assert isinstance(told.value.__cause__, EngineError)
+    assert len((tmp_path / "run/responses.jsonl").read_text().splitlines()) == 1, "what was answered is kept"
+
+
 def test_the_engine_is_asked_on_while_a_response_is_being_scored(
     mathvision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
