@@ -68,7 +68,9 @@ class Student(LanguageModel):
         """The model's own three axes (time, height, width) where there are pictures; for rollouts and training once."""
         if pixels is None:
             return super().positions(ids)
-        known, key = self._positions.setdefault(pixels.values, {}), tuple(ids)
+        if pixels.values not in self._positions:
+            self._positions[pixels.values] = {}
+        known, key = self._positions[pixels.values], tuple(ids)
         if key not in known:
             known[key] = self._rope_positions(key, pixels)
         return known[key]

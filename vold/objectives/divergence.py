@@ -15,8 +15,9 @@ Divergence = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def expectation(weights: Tensor, values: Tensor) -> Tensor:
-    """Row-wise sum of weights * values [n, V], without an array for the products: [n]."""
-    return torch.bmm(weights[:, None, :], values[:, :, None])[:, 0, 0]
+    """Row-wise sum of weights * values [n, V], without an array for the products: [n]; never in half precision."""
+    with torch.autocast(weights.device.type, enabled=False):
+        return torch.bmm(weights[:, None, :], values[:, :, None])[:, 0, 0]
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,22 +35,28 @@ class RolloutRequest:
 class Completion:
     """Sampled tokens, the stop token included when there is one.
 
-    logprobs: log-probability of each token under the distribution it was drawn from.
+    logprobs: log-probability of each token under the distribution it was drawn from; entropies: of that distribution,
+    in nats, where they were asked for and the engine knows them.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
+    entropies: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy decoding. ``banned_ids`` can never be drawn (picture placeholders)."""
+    """temperature 0 is greedy decoding. ``banned_ids`` can never be drawn (picture placeholders).
+
+    entropies: wanted beside the tokens, from engines that hold whole distributions.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     stop_ids: tuple[int, ...] = ()
     banned_ids: tuple[int, ...] = ()
+    entropies: bool = False
 
 
 class RolloutEngine(Protocol):

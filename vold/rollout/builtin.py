@@ -13,11 +13,12 @@ from transformers.cache_utils import Cache
 
 from vold.alive import beat
 from vold.models.language_model import LanguageModel
+from vold.objectives.fused import BANNED
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.cache import GrowingLayer
 from vold.rollout.decoder import Decoder, decoder_of
 from vold.rollout.proof import SyncProof, Weights
-from vold.rollout.sampling import Uniforms, draw
+from vold.rollout.sampling import Drawn, Uniforms, draw
 
 # Prompts x length x length (at least 1,024) of one prefill: bounds its mask to 64 MiB and its tokens to 65,536.
 PREFILL_AREA = 1 << 26
@@ -93,41 +94,60 @@ class BuiltinEngine:
 
         rows = torch.arange(len(slots), device=self.model.device)
         state = _State(prefill, owner, decoder)
-        shape = (len(slots), sampling.max_new_tokens)
-        tokens = torch.zeros(shape, dtype=torch.long, device=rows.device)
-        logprobs = torch.zeros(shape, device=rows.device)
-        lengths = torch.full((len(slots),), sampling.max_new_tokens, device=rows.device)
-        stopped = torch.zeros(len(slots), dtype=torch.bool, device=rows.device)
+        written = _Written(len(slots), sampling, rows.device)
         for step in range(sampling.max_new_tokens):
             drawn = uniforms.at(step, rows.cpu().numpy()) if uniforms else None
-            ids, chosen = draw(state.logits, drawn, sampling.temperature, bias)
+            chosen = draw(state.logits, drawn, sampling.temperature, bias, sampling.entropies)
             beat()
-            tokens[rows, step], logprobs[rows, step] = ids, chosen
-            ended = torch.isin(ids, stops)
+            written.put(rows, step, chosen)
+            ids, ended = chosen.ids, torch.isin(chosen.ids, stops)
             if ended.any():
-                lengths[rows[ended]], stopped[rows[ended]] = step + 1, True
+                written.stop(rows[ended], step)
                 leaving = _Leaving(ended)
                 rows, ids = leaving.closed_up(rows), leaving.closed_up(ids)
                 state.close_up(leaving)
             if len(rows) == 0 or step + 1 == sampling.max_new_tokens:
                 break
             state.advance(ids)
-        return _completions(tokens, logprobs, lengths, stopped)
+        return written.completions()
 
     def _bias(self, banned: Sequence[int]) -> Tensor | None:
         if not banned:
             return None
         bias = torch.zeros(self.model.head.shape[0], device=self.model.device)
-        bias[list(banned)] = -torch.inf
+        bias[list(banned)] = BANNED
         return bias
 
 
-def _completions(tokens: Tensor, logprobs: Tensor, lengths: Tensor, stopped: Tensor) -> list[Completion]:
-    rows = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
-    return [
-        Completion(tuple(ids[:length]), tuple(values[:length]), "stop" if stop else "length")
-        for ids, values, length, stop in rows
-    ]
+class _Written:
+    """What has been drawn for each slot of a batch, position by position."""
+
+    def __init__(self, slots: int, sampling: Sampling, device: torch.device) -> None:
+        shape = (slots, sampling.max_new_tokens)
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.entropies = torch.zeros(shape, device=device) if sampling.entropies else None
+        self.lengths = torch.full((slots,), sampling.max_new_tokens, device=device)
+        self.stopped = torch.zeros(slots, dtype=torch.bool, device=device)
+
+    def put(self, rows: Tensor, step: int, drawn: Drawn) -> None:
+        self.tokens[rows, step], self.logprobs[rows, step] = drawn.ids, drawn.logprobs
+        if self.entropies is not None and drawn.entropies is not None:
+            self.entropies[rows, step] = drawn.entropies
+
+    def stop(self, rows: Tensor, step: int) -> None:
+        """Their token of ``step`` was a stop token."""
+        self.lengths[rows], self.stopped[rows] = step + 1, True
+
+    def completions(self) -> list[Completion]:
+        lengths, stopped = self.lengths.tolist(), self.stopped.tolist()
+
+        def rows(values: Tensor) -> list[tuple[Any, ...]]:
+            return [tuple(row[:length]) for row, length in zip(values.tolist(), lengths, strict=True)]
+
+        entropies = [None] * len(lengths) if self.entropies is None else rows(self.entropies)
+        columns = zip(rows(self.tokens), rows(self.logprobs), stopped, entropies, strict=True)
+        return [Completion(ids, values, "stop" if stop else "length", each) for ids, values, stop, each in columns]
 
 
 class _Leaving:

@@ -86,7 +86,7 @@ class _Projection:
 
 
 class _Norm(NamedTuple):
-    """RMSNorm as transformers computes it: in float32 up to the scale."""
+    """RMSNorm as transformers computes it: in float32, in a shorter type up to the scale."""
 
     weight: Tensor
     epsilon: float
@@ -96,6 +96,8 @@ class _Norm(NamedTuple):
         return cls(norm.weight, norm.variance_epsilon)
 
     def __call__(self, states: Tensor) -> Tensor:
+        if states.dtype == self.weight.dtype == torch.float32:
+            return rms_norm(states, self.weight.shape, self.weight, self.epsilon)
         return self.weight * rms_norm(states.float(), self.weight.shape, eps=self.epsilon).to(states.dtype)
 
 

@@ -61,7 +61,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("clip_share", "share", "tokens whose policy term is bounded by the clip"),
     Metric("ratio_q05", "", "5 % quantile of p_student / p_student before the batch's first update; 1 with one update"),
     Metric("ratio_q95", "", "95 % quantile of the same"),
-    Metric("mismatch_q01", "", "1 % quantile of p_trainer / p_engine, both with the weights that sampled"),
+    Metric("mismatch_q01", "", "1 % quantile of p_trainer / p_engine, both with the weights that sampled, over the "
+           "tokens that the trainer read (groups without signal need no reading where the engine tells the entropy)"),
     Metric("mismatch_q99", "", "99 % quantile of the same"),
     Metric("mismatch_outside_share", "share", "tokens where the same is outside {} to {}".format(*MISMATCH_BAND)),
     Metric("completion_tokens", "tokens", "mean length of a completion"),
@@ -141,8 +142,8 @@ def rollout_totals(rollouts: "Rollouts", first: "Update", last: "Update", max_ne
     """
     stats, lengths = last.stats, torch.tensor(rollouts.lengths, device=rollouts.rewards.device)
     count, flat = len(lengths), rollouts.zero_variance
-    ratio = (stats.logprobs - first.stats.logprobs).exp().cpu()
-    mismatch = (first.stats.logprobs - rollouts.logprobs).exp().cpu()
+    ratio = (stats.logprobs - first.stats.logprobs)[first.read].exp().cpu()
+    mismatch = (first.stats.logprobs - rollouts.logprobs)[first.read].exp().cpu()
     outside = (mismatch < MISMATCH_BAND[0]) | (mismatch > MISMATCH_BAND[1])
     student = first.stats.logprobs + stats.logprobs + rollouts.logprobs
     return Totals(

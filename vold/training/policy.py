@@ -40,13 +40,17 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Values of one pass over the rollouts: loss terms, and per-token arrays [T] without gradient."""
+    """Values of one pass over the rollouts: loss terms, and per-token arrays [T] without gradient.
+
+    read: the tokens that the trainer has computed anew; the statistics of the others are the engine's.
+    """
 
     loss: float
     policy: float
     distill: float
     stats: TokenStats
     clipped: Tensor
+    read: Tensor
 
 
 class Objective:
@@ -80,7 +84,9 @@ class Objective:
         some, none = ([row for row, teaches in enumerate(teaching) if teaches == wanted] for wanted in (True, False))
         for rows in self.optimizer.batches(micro_batches(rollouts.sequences, budget, some)):
             self.optimizer.accumulate(partial(run.loss, rows))
-        if self.optimizer.ranks.max(len(none)):  # of any rank: all have to hand over their part of the weights
+        if run.told:
+            run.take_over(none)
+        elif self.optimizer.ranks.max(len(none)):  # of any rank: all have to hand over their part of the weights
             with torch.no_grad(), self.optimizer.whole():
                 for rows in micro_batches(rollouts.sequences, budget, none):
                     run.loss(rows)
@@ -122,6 +128,15 @@ class _Pass:
         self.distill_weights *= rollouts.taught
         self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
         self.seen: list[tuple[Tensor, TokenStats, dict[str, Tensor]]] = []
+        self.read = torch.ones(len(self.owner), dtype=torch.bool, device=device)
+        # What is wanted of a rollout without gradient is then known from the engine, which is the student itself: that
+        # of the weights that sampled, with no teacher and an advantage of 0.
+        self.told = (
+            rollouts.entropies is not None
+            and teacher_states is None
+            and self.config.reward_weight > 0
+            and self.config.updates_per_batch == 1
+        )
 
     def teaching(self) -> Tensor:
         """Which rollouts [N] can have a gradient; the others are read for the metrics alone."""
@@ -152,6 +167,17 @@ class _Pass:
             )
         return loss
 
+    def take_over(self, rows: list[int]) -> None:
+        """The engine's statistics of the rollouts ``rows``, which have neither loss nor gradient."""
+        entropies = self.rollouts.entropies
+        if not rows or entropies is None:
+            return
+        index = token_index(self.rollouts.lengths, rows).to(self.student.device)
+        self.read[index] = False
+        nothing = torch.zeros(len(index), device=self.student.device)
+        terms = {"policy": nothing, "distill": nothing, "clipped": nothing.bool()}
+        self.seen.append((index, TokenStats(self.rollouts.logprobs[index], entropies[index]), terms))
+
     def update(self) -> Update:
         """Everything that was learned, in the order of the rollouts."""
         terms, stats = self._in_order()
@@ -160,7 +186,7 @@ class _Pass:
             for name, weights in (("policy", self.policy_weights), ("distill", self.distill_weights))
         )
         loss = self.distill_weight * distill + (self.config.reward_weight * policy if self.config.reward_weight else 0)
-        return Update(loss, policy, distill, stats, terms["clipped"])
+        return Update(loss, policy, distill, stats, terms["clipped"], self.read)
 
     def _known(self, index: Tensor, lengths: list[int], hidden: Tensor, targets: Tensor, head: Head) -> _Known:
         """What a token takes from its whole rollout; a pass of its own, as a loss sees one token at a time."""

@@ -27,7 +27,8 @@ class Rollouts:
     """N = prompts x group_size completions, a group's side by side.
 
     texts: what the teacher reads of each prompt, None where it does not speak (pictures that it cannot see);
-    logprobs [T]: under the policy that sampled; rewards, advantages [N]; truncated: how many hit the length limit;
+    logprobs [T]: under the policy that sampled, entropies [T]: its own, in nats, None where the engine does not tell;
+    rewards, advantages [N]; truncated: how many hit the length limit;
     refills: further prompts that were tried in place of some whose rewards were all equal, and discarded_tokens: the
     completion tokens of those that were replaced.
     """
@@ -41,6 +42,7 @@ class Rollouts:
     truncated: int
     refills: int = 0
     discarded_tokens: int = 0
+    entropies: Tensor | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -100,7 +102,9 @@ class Collector:
     ) -> None:
         self.student, self.engine, self.prompts, self.config = student, engine, prompts, config
         self.seed, self.ranks = seed, ranks
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, student.stop_ids, student.banned_ids)
+        self.sampling = Sampling(
+            config.max_new_tokens, config.temperature, student.stop_ids, student.banned_ids, entropies=True
+        )
 
     def collect(self, step: int, watch: Stopwatch) -> Rollouts:
         """This rank's rollouts of ``step``; every sample's seed is a function of (seed, step, place).
@@ -149,6 +153,8 @@ class Collector:
         flat = [(group, completion) for group in groups for completion in group.completions]
         scores = torch.tensor([group.rewards for group in groups])
         advantages = group_advantages(scores, config.advantage_epsilon, config.advantage)
+        entropies = [value for _, c in flat for value in c.entropies or ()]
+        told = self.engine.live and all(c.entropies is not None for _, c in flat)
         return Rollouts(
             texts=[text_for_teacher(group.prompt, config.distill.pictures) for group, _ in flat],
             sequences=[TokenSequence(g.encoded.ids, completion.token_ids, g.encoded.pixels) for g, completion in flat],
@@ -159,4 +165,5 @@ class Collector:
             truncated=sum(completion.finish_reason == "length" for _, completion in flat),
             refills=refills,
             discarded_tokens=discarded_tokens,
+            entropies=torch.tensor(entropies, device=device) if told else None,
         )

@@ -1,6 +1,7 @@
 """The builtin engine against transformers' generate(), against itself in other batches, and against the softmax."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,9 +135,9 @@ def test_sampling_frequencies_are_those_of_the_softmax(student: Student) -> None
     assert chisquare(observed.numpy(), (wanted * observed.sum() / wanted.sum()).numpy()).pvalue > 1e-3
 
 
-def test_logprobs_are_those_that_the_trainer_computes(student: Student) -> None:
+def test_logprobs_and_entropies_are_those_that_the_trainer_computes(student: Student) -> None:
     prompts = texts(student)
-    sampling = Sampling(30, 0.9, student.stop_ids, student.banned_ids)
+    sampling = Sampling(30, 0.9, student.stop_ids, student.banned_ids, entropies=True)
     completions = run(student, prompts, sampling)
     sequences = [TokenSequence(p.ids, c.token_ids) for p, c in zip(prompts, completions, strict=True)]
     head: Head = Heads.of(student, None).student
@@ -145,6 +146,10 @@ def test_logprobs_are_those_that_the_trainer_computes(student: Student) -> None:
         stats = token_stats(hidden, head, completion_targets(sequences, student.device), temperature=0.9)
     sampled = torch.tensor([value for completion in completions for value in completion.logprobs])
     torch.testing.assert_close(stats.logprobs, sampled, atol=1e-4, rtol=1e-4)
+    told = torch.tensor([value for completion in completions for value in completion.entropies or ()])
+    torch.testing.assert_close(stats.entropy, told, atol=1e-4, rtol=1e-4)
+    silent = run(student, prompts, replace(sampling, entropies=False))
+    assert silent == [replace(completion, entropies=None) for completion in completions]
 
 
 def test_a_stop_token_ends_its_row_and_belongs_to_the_completion(student: Student) -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ def batch(rows: slice = slice(0, 6), seed: int = 0) -> tuple[Rollouts, Update]:
         truncated=int(rows.stop == 6),
     )
     stats = TokenStats(student[span], entropy[span], teacher[span], kl[span])
-    return rollouts, Update(0.25 * len(LENGTHS[rows]), 0.5, 0.75, stats, (entropy > 0.5)[span])
+    read = torch.ones(sum(LENGTHS[rows]), dtype=torch.bool)
+    return rollouts, Update(0.25 * len(LENGTHS[rows]), 0.5, 0.75, stats, (entropy > 0.5)[span], read)
 
 
 def measured(rollouts: Rollouts, update: Update) -> dict[str, float | int | None]:
@@ -102,6 +104,18 @@ def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_update
     assert row["mismatch_outside_share"] == pytest.approx(sum(not 0.9 <= value <= 1.1 for value in off) / len(off))
     low, high = row["mismatch_q01"], row["mismatch_q99"]
     assert low is not None and off[0] < low < off[2] and high is not None and off[-3] < high < off[-1]
+
+
+def test_what_the_trainer_has_not_read_is_no_part_of_the_mismatch() -> None:
+    rollouts, first = batch()
+    read = torch.arange(len(first.read)) % 3 == 0
+    row = measured(rollouts, replace(first, read=read))
+    off = (first.stats.logprobs - rollouts.logprobs).exp()[read].tolist()
+    assert row["mismatch_outside_share"] == pytest.approx(sum(not 0.9 <= value <= 1.1 for value in off) / len(off))
+    assert row["mismatch_q99"] == pytest.approx(float(np.quantile(off, 0.99)))
+    assert row["entropy"] == pytest.approx(float(first.stats.entropy.mean()))
+    nothing = measured(rollouts, replace(first, read=torch.zeros_like(read)))
+    assert nothing["mismatch_q01"] is None and nothing["mismatch_outside_share"] is None
 
 
 @pytest.mark.parametrize("exact", [True, False])

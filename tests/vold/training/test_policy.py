@@ -219,6 +219,33 @@ def test_rollouts_without_signal_are_read_for_the_metrics_and_not_back_propagate
             torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("fields", [{}, {"updates_per_batch": 2}])
+def test_rollouts_without_signal_are_not_read_where_the_engine_has_told_their_entropy(
+    fields: dict[str, object], fresh: Student, teacher: LanguageModel
+) -> None:
+    batch = replace(rollouts(fresh, offset=-0.5), advantages=torch.tensor([*ADVANTAGES[:3], 0.0, 0.0, 0.0]))
+    objective = Objective(fresh, None, RLConfig.model_validate(fields), Execution(micro_batch_tokens=40))
+    read = objective.backward(batch, None, 0.0)
+    assert read.read.all()
+    expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
+    fresh.model.zero_grad(set_to_none=True)
+    marked = replace(batch, entropies=torch.full_like(batch.logprobs, 9.0))
+    told = objective.backward(marked, None, 0.0)
+    for name, parameter in fresh.model.named_parameters():
+        assert parameter.grad is None if name not in expected else parameter.grad.equal(expected[name]), name
+    if fields:  # a second update must know the trainer's own probabilities before the first
+        assert told.read.all() and told.stats.entropy.equal(read.stats.entropy)
+        return
+    first = sum(map(len, COMPLETIONS[:3]))
+    assert told.read.tolist() == [True] * first + [False] * (len(told.read) - first)
+    assert (told.loss, told.policy, told.clipped.any()) == (read.loss, read.policy, read.clipped.any())
+    assert told.stats.entropy[:first].equal(read.stats.entropy[:first]) and (told.stats.entropy[first:] == 9).all()
+    assert told.stats.logprobs[:first].equal(read.stats.logprobs[:first])
+    assert told.stats.logprobs[first:].equal(batch.logprobs[first:])
+    states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
+    assert Objective(fresh, teacher, RLConfig(), Execution()).backward(marked, states, 0.0).read.all()
+
+
 def test_config_refuses_an_objective_of_nothing() -> None:
     with pytest.raises(ValueError, match="nothing to optimise"):
         RLConfig(reward_weight=0.0, distill=DistillConfig(weight=0.0))

@@ -11,6 +11,7 @@ from vold.config import Execution, RLConfig
 from vold.data.prompts import Prompt
 from vold.models import load_student
 from vold.preflight.pair import PairError
+from vold.rollout.base import Sampling
 from vold.teacher import Teacher
 from vold.training import rl, rollouts
 from vold.training.metrics import KL_POSITIONS, METRICS
@@ -107,6 +108,26 @@ def test_watching_the_kl_does_not_change_the_training(
     for one, two in zip(watched, alone, strict=True):
         assert one["reward_mean"] == two["reward_mean"]
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+
+
+def test_an_engine_that_tells_the_entropy_changes_no_weight(
+    student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(steps=4, group_size=2)
+    told = train(cfg, student_path, None, prompts, tmp_path / "told")
+    monkeypatch.setattr(rollouts, "Sampling", lambda *values, entropies: Sampling(*values))
+    read = train(cfg, student_path, None, prompts, tmp_path / "read")
+    assert any(0 < row["reward_zero_variance_share"] < 1 for row in told)
+    weights = [(tmp_path / name / "out/model.safetensors").read_bytes() for name in ("told", "read")]
+    assert weights[0] == weights[1]
+    for one, two in zip(told, read, strict=True):
+        apart = {name for name in one if one[name] != two[name]}
+        of_what_was_read = {"mismatch_q01", "mismatch_q99"}
+        if one["reward_zero_variance_share"] == 1:  # nothing was
+            of_what_was_read |= {"mismatch_outside_share", "ratio_q05", "ratio_q95"}
+            assert all(one[name] is None for name in of_what_was_read)
+        assert apart <= {"entropy", *of_what_was_read}
+        assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-4)
 
 
 def test_with_reward_weight_zero_rewards_reach_only_the_mask(
