@@ -69,8 +69,8 @@ def claims(response: str) -> Iterator[Claim]:
     """Candidates, the deciding one first; linear in the response's length."""
     response = response[-LONGEST_RESPONSE:]
     found = _boxed(response)
-    found += [(match.start(), match.end(), match.end(), "declared") for match in _MARKER.finditer(response)]
-    found += [(match.start(), match.end(), match.start(1), "named") for match in _NAMED.finditer(response)]
+    found.extend((match.start(), match.end(), match.end(), "declared") for match in _MARKER.finditer(response))
+    found.extend((match.start(), match.end(), match.start(1), "named") for match in _NAMED.finditer(response))
     found.sort(key=lambda place: place[1], reverse=True)
     # Texts are cut out one by one: a hostile response declares thousands of times.
     readable = ((place, text) for place in found if (text := _text(response, place)).strip())
