@@ -1,5 +1,6 @@
 """What ``vold-bench eval`` was asked, and the evaluations that it means: models, data, settings, one stage a model."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks import BENCHMARKS, splits_there
+from bench.benchmarks.repository import descriptor
 from bench.datasets import SMALLWORLD
 from bench.engines.endpoint import SCHEMES
 from bench.errors import ConfigurationError
@@ -50,11 +52,12 @@ def plan(store: Store, request: Request) -> dict[str, Stage]:
     data = {
         f"data.{name}": materials.problems(name, source, Where("--data")) for name, source in request.sources.items()
     }
+    splits = _splits_asked(request, data, store)
     stages = {}
     blind = " (blind)" if (request.settings or {}).get("blind") else ""
     for label, model in labels(request.models).items():
         found = {"model": _model(materials, model), **data}
-        settings = dict(request.settings or {})
+        settings = {**(request.settings or {}), "split": splits or None}
         if model.startswith(SCHEMES) and settings.get("engine") is None:
             settings["engine"] = "openai"
         missing = [item.absent for item in found.values() if item.absent]
@@ -66,11 +69,31 @@ def plan(store: Store, request: Request) -> dict[str, Stage]:
     return stages
 
 
+def _splits_asked(request: Request, data: Mapping[str, Input], store: Store) -> dict[str, str]:
+    """Benchmark to split; generated data have one alone, which is not named. Raises ConfigurationError for another."""
+    found: dict[str, str] = dict((request.settings or {}).get("split") or {})
+    for name, split in list(found.items()):
+        place = store.root / data[f"data.{name}"].location
+        described = descriptor(BENCHMARKS[name], place)
+        if described:
+            own = splits_there(name, place)
+            if split not in own:
+                raise ConfigurationError(
+                    f"--split {name}={split}: {described['name']} is generated and has {', '.join(own)} alone; leave "
+                    f"{name} out of --split"
+                )
+            del found[name]
+    return found
+
+
 def labels(models: Sequence[str]) -> dict[str, str]:
     """The last part of each model's name, or all of it where two end alike; raises ConfigurationError for a repeat."""
-    if len(set(models)) != len(models):
+    places = [_place(model) for model in models]
+    if len({path.resolve() if path.exists() else model for path, model in zip(places, models, strict=True)}) < len(
+        models
+    ):
         raise ConfigurationError(f"--model: {', '.join(models)} names one model twice")
-    names = [Path(model).name.rpartition("#")[2] for model in models]
+    names = [path.name.rpartition("#")[2] or model for path, model in zip(places, models, strict=True)]
     return {name if names.count(name) == 1 else model: model for name, model in zip(names, models, strict=True)}
 
 
@@ -122,10 +145,12 @@ def select(data: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
             raise ConfigurationError(f"--benchmarks {name}: unknown benchmark; {nearest(name, BENCHMARKS)}")
     sources: dict[str, str] = {}
     for entry in data or (DEFAULT_DATA,):
-        name, _, source = entry.partition("=")
+        name, given, source = entry.partition("=")
+        if not (source if given else entry).strip():
+            raise ConfigurationError(f"--data {entry}: names no directory; write DIRECTORY or BENCHMARK=DIRECTORY")
         if entry.startswith(SMALLWORLD):
             sources |= dict.fromkeys(BENCHMARKS, entry)
-        elif name in BENCHMARKS:
+        elif given and name in BENCHMARKS:
             sources[name] = source
         else:
             sources |= _inside(Path(entry).expanduser(), benchmarks)
@@ -149,7 +174,8 @@ def _inside(root: Path, benchmarks: Sequence[str]) -> dict[str, str]:
 def splits_of(texts: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
     """Benchmark to split, from ``BENCHMARK=SPLIT``, or from ``SPLIT`` for each of ``benchmarks`` that has it.
 
-    A benchmark's only split is not named: it is asked anyway. Raises ConfigurationError for a split that none has.
+    A benchmark's only split is not named: it is asked anyway. Raises ConfigurationError for a split that none has, for
+    a benchmark that is not asked, and for a second split of one.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -158,7 +184,13 @@ def splits_of(texts: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]
         if not having:
             known = [each for benchmark in ([name] if name else benchmarks) for each in _splits(benchmark, text)]
             raise ConfigurationError(f"--split {text}: no such split; {nearest(split, known)}")
-        found |= {each: split for each in having if len(_splits(each, text)) > 1}
+        if name and name not in benchmarks:
+            raise ConfigurationError(f"--split {text}: {name} is not asked, but {', '.join(benchmarks)}")
+        for each in having:
+            if len(_splits(each, text)) > 1 and found.setdefault(each, split) != split:
+                raise ConfigurationError(
+                    f"--split {text}: {each} is asked for {found[each]} already; an evaluation asks one split of each"
+                )
     return found
 
 
@@ -168,9 +200,13 @@ def _splits(benchmark: str, text: str) -> list[str]:
     return list(BENCHMARKS[benchmark].splits)
 
 
+def _place(model: str) -> Path:
+    """Where a model lies, were it a directory: absolute, with the name that was given."""
+    return Path(os.path.abspath(Path(model).expanduser()))
+
+
 def _model(materials: Materials, model: str) -> Input:
-    where = Where("--model")
-    path = Path(model).expanduser()
+    where, path = Where("--model"), _place(model)
     if model.startswith((SMALLWORLD, "hub:", *SCHEMES)) or path.exists():
         return materials.model(model if not path.exists() else str(path.resolve()), where)
     raise ConfigurationError(f"--model {model}: no such directory; a model of the hub is written hub:OWNER/NAME")

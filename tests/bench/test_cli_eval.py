@@ -15,7 +15,7 @@ from bench import cli_eval, eval_table, eval_view
 from bench.benchmarks import BENCHMARKS
 from bench.cli_eval import Outputs
 from bench.errors import ConfigurationError
-from bench.eval_request import Request, chosen, labels, plan, read_ids, splits_of, with_settings
+from bench.eval_request import Request, chosen, labels, plan, read_ids, select, splits_of, with_settings
 from bench.eval_view import EvaluationView
 from bench.evaluation.log import Asked
 from bench.matrix.store import Store
@@ -37,6 +37,30 @@ def test_models_that_end_alike_are_told_apart_by_their_whole_path() -> None:
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match="twice"):
         labels(["a", "a"])
+
+
+def test_a_directory_is_one_model_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    assert labels(["."]) == {"a": "."} and labels(["x/..", "x/"]) == {"a": "x/..", "x": "x/"}
+    (tmp_path / "a" / "latest").symlink_to("x")
+    assert labels(["latest"]) == {"latest": "latest"}
+    for other in ("./x", "../a/x", "latest", str(tmp_path / "a" / "x")):
+        with pytest.raises(ConfigurationError, match="twice"):
+            labels(["x", other])
+    assert labels(["http://h/v1#org/m"]) == {"m": "http://h/v1#org/m"}
+
+
+@pytest.mark.parametrize("entry", ["mathvision=", "", "mathvision= "])
+def test_data_without_a_place_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no directory"):
+        select([entry], [])
+
+
+def test_a_directory_may_bear_a_benchmarks_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mathvision").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert select(["mathvision"], ["mathvision"]) == {"mathvision": "mathvision"}
 
 
 def shown(out: Path, width: int = 80) -> str:
@@ -172,6 +196,34 @@ def test_a_split_is_named_for_one_benchmark_or_for_all_that_have_it() -> None:
                         ("mathvison=test", "did you mean 'mathvision'")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=words):
             splits_of([text], every)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["vision", "mmmu_pro=standard4"], "mmmu_pro is asked for vision already"),
+        (["mathvision=test", "mathvision=testmini"], "mathvision is asked for test already"),
+        (["mathvista=testmini"], "mathvista is not asked, but mmmu_pro, mathvision"),
+    ],
+)
+def test_a_second_split_and_one_of_a_benchmark_that_is_not_asked_are_refused(texts: list[str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        splits_of(texts, ["mmmu_pro", "mathvision"])
+    assert splits_of(["vision", "mmmu_pro=vision"], ["mmmu_pro"]) == {"mmmu_pro": "vision"}
+
+
+def test_generated_data_have_one_split_which_changes_no_identity(request_: Request, tmp_path: Path) -> None:
+    store, made = Store(tmp_path / "store"), {"mmmu_pro": "smallworld/test?n=2", "mathvision": "smallworld/test?n=2"}
+
+    def stage(split: dict[str, str] | None) -> str:
+        (found,) = plan(store, replace(request_, sources=made, settings={"split": split})).values()
+        return found.id
+
+    assert stage({"mmmu_pro": "vision", "mathvision": "test"}) == stage(None)
+    with pytest.raises(
+        ConfigurationError, match=r"mmmu_pro=standard10: smallworld-.* is generated and has vision alone"
+    ):
+        stage({"mmmu_pro": "standard10"})
 
 
 def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(request_: Request, tmp_path: Path) -> None:

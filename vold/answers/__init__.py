@@ -3,7 +3,7 @@
 from vold.answers.thoughts import spoken
 from vold.answers.verify import Outcome, labels_of_gold, verify
 
-VERSION = 4
+VERSION = 5
 """Counts changes after which some text is read or compared otherwise; part of the identity of rewards and scores."""
 
 __all__ = ["VERSION", "Outcome", "labels_of_gold", "spoken", "verify"]

@@ -192,6 +192,8 @@ class _Labels:
         for label, option in zip(self.labels, self.options, strict=False):
             if label in named and (option := clean(option)):
                 text = text.replace(option, " ")
+                if len(option) > 1 and option.lower() in text.lower():  # a single letter may be a label
+                    text = re.sub(re.escape(option), " ", text, flags=re.IGNORECASE)
         return text
 
     def _beside(self, rest: str) -> frozenset[str]:

@@ -188,6 +188,8 @@ def test_what_an_options_own_text_denies_is_read() -> None:
     options = ("not B", "B", "A but not C", "none")
     assert verify(r"\boxed{\text{A. not B}}", "A", options).correct
     assert verify(r"\boxed{\text{C) A but not C}}", "C", options).correct
+    assert verify(r"\boxed{B: Neither A nor B}", "B", ("one", "neither A nor B")).correct, "in any capitals"
+    assert verify(r"\boxed{A, not B}", "A", ("a", "b")).state == "unparsed", "a letter is a label"
 
 
 def test_the_last_declaration_wins() -> None:

@@ -12,7 +12,7 @@ PIECES = (
     ",", ".", "\n", ":", "A", "B", "(C)", "D.", "8", "9", "-8", "8.0", "0.5", ".5", "1/2", r"\frac{1}{2}",
     "eight", "twelve", "I cannot", "<think>", "</think>",
 )  # fmt: skip
-OUTCOMES = {4: "97cbf708ffda942cd21c1cb3e2d74e662da7c50cf7cb52a2f416cb81e1e76e22"}
+OUTCOMES = {5: "97cbf708ffda942cd21c1cb3e2d74e662da7c50cf7cb52a2f416cb81e1e76e22"}
 
 
 def outcomes() -> str:
