@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from bench.benchmarks.base import passed_over
 from bench.report.numbers import NONE, interval, percent, points
 from bench.terminal import printable
 
@@ -66,6 +65,8 @@ def data_name(benchmark: str, part: Mapping[str, Any]) -> str:
 
 def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:
     """Below a table: which splits were not asked for lack of pictures."""
+    from bench.benchmarks.base import passed_over
+
     for line in passed_over(splits):
         console.print(f"{name}: {line}", markup=False)
 
