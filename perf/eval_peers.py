@@ -205,7 +205,7 @@ def lmms_eval(place: Place) -> Callable[[], int]:
     import vold  # noqa: F401  before torchvision
 
     os.environ["HF_DATASETS_CACHE"] = str(place.scratch / "cache")
-    from lmms_eval.api.task import ConfigurableTask
+    from lmms_eval.api.task import ConfigurableMessagesTask
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.loggers import EvaluationTracker
     from lmms_eval.models.chat.async_openai import AsyncOpenAIChat
@@ -215,7 +215,7 @@ def lmms_eval(place: Place) -> Callable[[], int]:
     records.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def work() -> int:
-        task = ConfigurableTask(
+        task = ConfigurableMessagesTask(
             config={
                 "task": BENCHMARK,
                 "dataset_path": "json",
