@@ -178,6 +178,15 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     return "sh", "-c", script, "sh", sys.executable, str(STUB), "--managed", "--model", "model"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is raised here, though whoever started the tests in the background had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_a_server_is_being_started_anew_ends_the_engine_at_once(program, tmp_path: Path):
     engine = Served(checkpoint_path("student_a"), execution(), logs=tmp_path, program=program)
     os.kill(engine.replicas[0].server.process.pid, signal.SIGKILL)
@@ -206,6 +215,7 @@ def test_a_server_that_is_refused_ends_the_start_of_the_others_at_once(program, 
     assert time.monotonic() - began < 15, "and not the 30 s that a start may take"
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_servers_start_ends_them_at_once(program, tmp_path: Path):
     threading.Thread(target=interrupt, args=(tmp_path,)).start()
     began = time.monotonic()
