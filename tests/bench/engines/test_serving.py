@@ -186,6 +186,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_a_server_is_being_started_anew_ends_the_engine_at_once(program, tmp_path: Path):
     engine = Served(checkpoint_path("student_a"), execution(), logs=tmp_path, program=program)
@@ -215,6 +216,7 @@ def test_a_server_that_is_refused_ends_the_start_of_the_others_at_once(program, 
     assert time.monotonic() - began < 15, "and not the 30 s that a start may take"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_servers_start_ends_them_at_once(program, tmp_path: Path):
     threading.Thread(target=interrupt, args=(tmp_path,)).start()

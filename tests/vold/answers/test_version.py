@@ -3,6 +3,8 @@
 import hashlib
 import random
 
+import pytest
+
 from vold.answers import VERSION, verify
 
 GOLDS = (("8", ()), ("0.5", ()), ("B", ("nine", "twelve", "8", "none of these")))
@@ -25,5 +27,6 @@ def outcomes() -> str:
     return total.hexdigest()
 
 
+@pytest.mark.slow
 def test_what_is_read_as_what_changes_with_the_version_alone() -> None:
     assert outcomes() == OUTCOMES[VERSION], "texts are read otherwise now: raise vold.answers.VERSION and record this"
