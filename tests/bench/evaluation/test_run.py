@@ -111,6 +111,7 @@ def test_an_evaluation_cut_at_any_byte_of_its_log_ends_with_the_same_bytes(
         assert (run / "responses.jsonl").read_bytes() == log
 
 
+@pytest.mark.slow
 def test_an_evaluation_killed_in_the_middle_goes_on_where_it_stood(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:

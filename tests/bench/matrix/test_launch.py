@@ -37,6 +37,7 @@ def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1) -> str:
     return next(cell.stages[kind] for cell in plan.cells if (cell.arm, cell.seed) == (arm, seed))
 
 
+@pytest.mark.slow
 def test_every_stage_runs_once_and_a_second_run_does_nothing(world):
     matrix, store = world
     plan, outcomes = run(matrix, store)
@@ -59,6 +60,7 @@ def test_a_stage_sees_the_artefacts_of_the_stages_before_it(world):
     assert json.loads(json.loads(rl)[3][0])[:3] == ["sft", 2, 20]
 
 
+@pytest.mark.slow
 def test_a_failed_stage_blocks_only_its_descendants(world):
     matrix, store = world
     plan = make_plan(matrix, store)
@@ -90,6 +92,7 @@ def test_a_run_ends_with_the_code_that_all_its_failures_share(world, classes, co
     assert MatrixRun(make_plan(*world), outcomes | blocked, None).exit_code == code
 
 
+@pytest.mark.slow
 def test_what_failed_is_done_by_the_next_run_and_nothing_else(world):
     matrix, store = world
     plan = make_plan(matrix, store)
@@ -102,6 +105,7 @@ def test_what_failed_is_done_by_the_next_run_and_nothing_else(world):
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
 
 
+@pytest.mark.slow
 def test_a_killed_stage_is_tried_again_from_where_it_stood(world):
     matrix, store = world
     plan = make_plan(matrix, store)

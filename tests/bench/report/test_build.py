@@ -32,6 +32,7 @@ def test_every_promised_file_is_written(report):
     assert {f"figures/{f}.{e}" for f in ("accuracy", "forest", "families", "curves") for e in ("svg", "png")} <= names
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(cold_start, report, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
     spec, results = cold_start
@@ -143,6 +144,7 @@ def test_final_values_are_of_the_last_steps_even_where_few_were_measured(cold_st
     assert table["teacher+grpo"] == f"{ends.mean():.3f} [{ends.min():.3f}, {ends.max():.3f}]"
 
 
+@pytest.mark.slow
 def test_seeds_that_share_a_base_model_and_evaluations_counted_again_are_caveats(cold_start, without_figures):
     spec, results = cold_start
     results.provenance["inputs"] = {"student": {"sha256:a": "student_a", "sha256:b": "student_b"}}
@@ -154,6 +156,7 @@ def test_seeds_that_share_a_base_model_and_evaluations_counted_again_are_caveats
     assert not any("base students" in text or "counted once" in text for text in analyse(spec, results, {}).caveats)
 
 
+@pytest.mark.slow
 def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
     spec, results = cold_start
     assert "No blind (no image) baseline and no majority baseline were run." in analyse(spec, results, {}).caveats
@@ -188,6 +191,7 @@ def test_problems_answered_twice_have_rows_for_pass_and_majority(cold_start, wit
     assert rows["base, maj@2"][family] != rows["base, pass@2"][family]
 
 
+@pytest.mark.slow
 def test_a_partial_run_says_what_was_changed(cold_start, without_figures):
     spec, results = cold_start
     assert not any("Not the whole experiment" in text for text in analyse(spec, results, {}).caveats)
@@ -234,6 +238,7 @@ def test_one_seed_says_that_it_cannot_speak_of_other_runs(cold_start, tmp_path, 
     assert any(c.startswith("One training seed") for c in text.caveats)
 
 
+@pytest.mark.slow
 def test_a_numeric_axis_gets_a_dose_curve_from_resolved_settings(sft_steps, tmp_path):
     spec, results = sft_steps
     build(spec, results, tmp_path)
@@ -254,6 +259,7 @@ def test_figures_of_an_earlier_report_do_not_stay_behind(cold_start, tmp_path, w
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text_in_every_format(cold_start, renamed, tmp_path):
     name = "=cmd|'<script>alert(1)</script>$x_1$"
     spec, results = renamed(cold_start, "teacher+grpo", name)

@@ -60,6 +60,7 @@ def test_difficulty_is_graded_and_answers_are_uniform() -> None:
         assert abs(sum(problem.answer == digit for problem in problems) / 3000 - 0.1) < 0.03
 
 
+@pytest.mark.slow
 def test_no_problem_of_an_evaluation_split_occurs_in_any_training_set() -> None:
     held_out = {
         problem.key

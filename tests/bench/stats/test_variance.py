@@ -103,6 +103,7 @@ def test_p_value_and_interval_agree_on_what_is_significant():
     assert spread.p_value(edge * 1.01) < 0.05 < spread.p_value(edge * 0.99)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_interval_covers_what_it_says_and_equal_arms_raise_no_false_alarm(seeds):
     results = [coverage(s, repetitions=250) for s in GRID if s.seeds == seeds]
