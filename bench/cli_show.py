@@ -1,6 +1,6 @@
 """``vold-bench show``: one problem of an evaluation, whole, safe to print."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -74,9 +74,16 @@ def _show(console: Console, result: "Result", shown: "Shown") -> None:
     for sample in shown.samples:
         heading = f"response {sample['sample']} ({sample['tokens']} tokens, {sample['finish_reason']})"
         _block(console, heading, sample["text"])
-        _line(console, "verdict", f"{sample['state']} by {sample['method'] or 'no rule'}")
-        if sample["extracted"]:
-            _line(console, "extracted", f"{sample['extracted']}  read as  {sample['normalised']}")
+        _verdict(console, "verdict", sample)
+        for judged in shown.judged:
+            if judged["sample"] == sample["sample"]:
+                _verdict(console, f"with judge {judged['judge']}", judged)
+
+
+def _verdict(console: Console, name: str, told: dict[str, Any]) -> None:
+    _line(console, name, f"{told['state']} by {told['method'] or 'no rule'}")
+    if told["extracted"]:
+        _line(console, "extracted", f"{told['extracted']}  read as  {told['normalised']}")
 
 
 def _record(console: Console, problem: "Problem") -> None:

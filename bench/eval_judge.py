@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.errors import ConfigurationError
 from bench.evaluation.answered import answered
 from bench.evaluation.log import Key
 from bench.evaluation.summary import measures
@@ -11,6 +12,8 @@ from bench.judge import Judge, Row
 from bench.records import STATES, Frame, Verdict
 from vold.files import file_name, write_whole
 
+_OF_VERDICT = ("state", "correct", "extracted", "normalised", "method")
+_SHOWN = ("sample", *_OF_VERDICT)
 _KEPT = ("config", "model", "scoring")
 _KEPT_OF_PART = ("dataset", "split", "synthetic", "problems", "expected", "baselines")
 
@@ -49,6 +52,24 @@ def judge_result(judge: Judge, stage: Path) -> dict[str, Any]:
     return {**result, "file": str(file)}
 
 
+def judgements(stage: Path, benchmark: str, id: str) -> list[dict[str, Any]]:
+    """What judges read in the samples of one problem: ``judge``, ``sample`` and the fields of a verdict, by judge.
+
+    Raises ConfigurationError where a file of theirs is damaged.
+    """
+    found: list[dict[str, Any]] = []
+    for file in sorted(stage.glob("judged-*.json")):
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            own = [row for row in told["rows"] if (row["benchmark"], row["id"]) == (benchmark, id)]
+            found += [{"judge": str(told["judge"]["model"]), **{name: row[name] for name in _SHOWN}} for row in own]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ConfigurationError(
+                f"{file}: does not hold a judge's verdicts; remove it and evaluate again with --judge"
+            ) from error
+    return found
+
+
 def _key(row: dict[str, Any]) -> Key:
     return row["benchmark"], row["id"], row["sample"]
 
@@ -58,8 +79,7 @@ def _named(key: Key) -> dict[str, Any]:
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
-    names = ("state", "correct", "extracted", "normalised", "method")
-    return {name: getattr(verdict, name) for name in names}
+    return {name: getattr(verdict, name) for name in _OF_VERDICT}
 
 
 def _summary(strict: dict[str, Any], table: Frame) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from bench import benchmarks
 from bench.benchmarks.base import titled
 from bench.errors import ConfigurationError
+from bench.eval_judge import judgements
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.items import read_items
 from bench.evaluation.results import ITEMS, Result
@@ -29,7 +30,8 @@ class Picture:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """``parts`` are the turn as asked; ``rendered`` is the chat as the model reads it, "" where its tokenizer is not at
-    hand. ``samples``: response and verdict of each sample. ``absent`` says what is not on this machine."""
+    hand. ``samples``: response and verdict of each sample; ``judged``: what judges read in those that the rules could
+    not. ``absent`` says what is not on this machine."""
 
     benchmark: str
     dataset: str
@@ -40,6 +42,7 @@ class Shown:
     parts: tuple[Part, ...]
     rendered: str
     samples: tuple[dict[str, Any], ...]
+    judged: tuple[dict[str, Any], ...]
     absent: str = ""
 
     @property
@@ -86,8 +89,9 @@ def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]
     pictures = tuple(map(_picture, problem.images))
     about = result.summary["benchmarks"][benchmark]
     dataset, synthetic = about["dataset"], about["synthetic"]
+    judged = tuple(judgements(result.path.parent, benchmark, id))
     return Shown(
-        benchmark, dataset, synthetic, id, problem, pictures, tuple(parts), rendered, tuple(samples), absent
+        benchmark, dataset, synthetic, id, problem, pictures, tuple(parts), rendered, tuple(samples), judged, absent
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     python -m perf.eval_overhead --engine builtin --items 96 960
     python -m perf.eval_overhead --engine builtin --items 64 256 --max-tokens 512 --unending
     python -m perf.eval_overhead --engine vllm_server --items 64 256
-    python -m perf.eval_overhead --engine server --items 304 1000 --samples 1 --latency 3
+    python -m perf.eval_overhead --engine server --items 304 1000 --samples 1 --latency 1 --in-flight 32
 
 Straight: turns are prepared and answered, replies are dropped. Harness: ``evaluate`` from records to tables, scoring
 included, with the same warm engine. The bundled student reads the small world's pictures; ``server`` is a stub that
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 from unittest.mock import patch
 
@@ -46,11 +46,12 @@ Data = Mapping[str, Path]
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Seconds of the clock, of it writing tables, and of the processor."""
+    """Seconds of the clock and of the processor; of the clock writing tables, and in the steps of vLLM in process."""
 
     wall: float
     cpu: float
-    tables: float = 0.0
+    tables: float
+    steps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class Pair:
     @property
     def wall(self) -> float:
         return self.harness.wall - self.straight.wall
+
+    @property
+    def outside(self) -> float:
+        """What the harness adds outside of the engine's own steps, as a share of straight."""
+        return (self.wall - self.harness.steps + self.straight.steps) / self.straight.wall
 
     @property
     def cpu(self) -> float:
@@ -138,10 +144,32 @@ def harness(engine: Engine, config: EvalConfig, data: Data, execution: Execution
     return spent
 
 
-def timed(work: Callable[[], float | None]) -> Took:
-    wall, cpu = time.perf_counter(), time.process_time()
-    spent = work() or 0.0
-    return Took(time.perf_counter() - wall, time.process_time() - cpu, spent)
+@contextmanager
+def stepping(engine: Engine) -> Iterator[list[float]]:
+    """Seconds that each step of vLLM in process takes meanwhile, waiting for other threads included."""
+    steps: list[float] = []
+    if engine.about()["name"] != "vllm":
+        yield steps
+        return
+    vllm = engine.engine._llm.llm_engine  # type: ignore[attr-defined]
+    step = vllm.step
+
+    def timed_step() -> Any:
+        start = time.perf_counter()
+        try:
+            return step()
+        finally:
+            steps.append(time.perf_counter() - start)
+
+    with patch.object(vllm, "step", timed_step):
+        yield steps
+
+
+def timed(engine: Engine, work: Callable[[], float | None]) -> Took:
+    with stepping(engine) as steps:
+        wall, cpu = time.perf_counter(), time.process_time()
+        spent = work() or 0.0
+        return Took(time.perf_counter() - wall, time.process_time() - cpu, spent, sum(steps))
 
 
 def pairs(engine: Engine, config: EvalConfig, execution: Execution, items: int, repeats: int, root: Path) -> list[Pair]:
@@ -155,20 +183,32 @@ def pairs(engine: Engine, config: EvalConfig, execution: Execution, items: int, 
             lambda run=run: harness(engine, config, data, execution, run),
         ]
         order = (0, 1) if number % 2 else (1, 0)
-        took = {side: timed(sides[side]) for side in order}
+        took = {side: timed(engine, sides[side]) for side in order}
         found.append(Pair(took[0], took[1]))
     return found[1:]
+
+
+def interval(values: Sequence[float]) -> str:
+    """The mean, and where there are two values or more its 95 % interval by Student's t."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return f"{mean(values):.1f}"
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return f"{mean(values):.1f} ± {half:.1f}"
 
 
 def row(engine: str, samples: int, found: Sequence[Pair]) -> str:
     straight_wall = median(pair.straight.wall for pair in found)
     wall, written = (median(getattr(pair.harness, name) for pair in found) for name in ("wall", "tables"))
     shares = sorted(100 * pair.share for pair in found)
+    outside = f"{100 * median(pair.outside for pair in found):.1f}" if found[0].straight.steps else ""
     busy = 100 * median(pair.cpu / pair.straight.cpu for pair in found)
     cpu = 1000 * median(pair.cpu for pair in found) / samples
     return (
         f"| {engine} | {samples:,} | {straight_wall:.2f} | {wall:.2f} | {written:.2f} "
-        f"| {median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f}) | {busy:.1f} | {cpu:.2f} |"
+        f"| {median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f}) | {interval(shares)} | {outside} | {busy:.1f} "
+        f"| {cpu:.2f} |"
     )
 
 
@@ -191,8 +231,9 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=96)
-    parser.add_argument("--unending", action="store_true", help="builtin: every answer goes on to --max-tokens")
+    parser.add_argument("--unending", action="store_true", help="builtin, vllm: every answer goes on to --max-tokens")
     parser.add_argument("--latency", type=float, default=0.2, help="seconds of the stub server's replies")
+    parser.add_argument("--in-flight", type=int, help="requests at a time; else it grows as the server keeps up")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     config = EvalConfig.model_validate(
@@ -203,15 +244,21 @@ def main() -> None:
             "max_tokens": options.max_tokens,
         }
     )
+    bound = options.in_flight
     execution = Execution.model_validate(
-        {"device": "cpu", "threads": 1, "vllm": {"max_length": options.max_tokens + 416}}
+        {
+            "device": "cpu",
+            "threads": 1,
+            "vllm": {"max_length": options.max_tokens + 416},
+            "client": {"concurrency": bound, "max_concurrency": bound} if bound else {},
+        }
     )
     sizes: dict[int, list[Pair]] = {}
     print(
-        "| engine | samples | straight, s | harness, s | of it tables, s | added to the clock, % "
-        "| added to the processor's time, % | CPU ms a sample |"
+        "| engine | samples | straight, s | harness, s | of it tables, s | added to the clock, % | mean | outside of "
+        "vLLM's steps | added to the processor's time, % | CPU ms a sample |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"|{'---|' * 10}")
     with (
         tempfile.TemporaryDirectory() as scratch,
         _unending() if options.unending else nullcontext(),
@@ -225,11 +272,17 @@ def main() -> None:
         print(f"\n{parts(sizes)}")
 
 
-def _unending() -> Any:
-    """No token ends a completion of the builtin engine."""
+@contextmanager
+def _unending() -> Iterator[None]:
+    """No token ends a completion of the engines in this process."""
+    from bench.engines import checkpoint, vllm
     from vold.models import Student
 
-    return patch.object(Student, "stop_ids", ())
+    def endless(path: Path) -> tuple[list[int], list[int]]:
+        return [], checkpoint.vocabulary(path)[1]
+
+    with patch.object(Student, "stop_ids", ()), patch.object(vllm, "vocabulary", endless):
+        yield
 
 
 if __name__ == "__main__":

@@ -53,6 +53,24 @@ def test_all_of_it_is_in_the_json(store, capsys):
     assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
 
 
+def test_what_a_judge_read_stands_under_the_verdict_of_the_rules(store, capsys):
+    judged = {"state": "right", "correct": True, "extracted": "\x1b[2J3", "normalised": "3", "method": "judge:a-judge"}
+    rows = [{"benchmark": "mathvision", "id": "7", "sample": 0, **judged},
+            {"benchmark": "mathvision", "id": "8", "sample": 1, **judged}]  # fmt: skip
+    file = store.path("eval-0123") / "judged-a-judge.json"
+    file.write_text(json.dumps({"judge": {"model": "a-judge"}, "rows": rows}))
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    first, second = shown.split("response 1")
+    assert "verdict: wrong by boxed" in first and "with judge a-judge: right by judge:a-judge" in first
+    assert "a-judge" not in second and "\x1b" not in shown
+    show("7", store=store.root, as_json=True)
+    assert json.loads(capsys.readouterr().out)["problems"][0]["judged"] == [{"judge": "a-judge", "sample": 0, **judged}]
+    file.write_text('{"rows": [{}]}')
+    with pytest.raises(ConfigurationError, match=r"judged-a-judge\.json: does not hold a judge's verdicts"):
+        show("7", store=store.root)
+
+
 def test_without_the_data_the_record_is_shown_from_the_result_itself(store, capsys):
     (store.path("eval-0123") / "spec.json").unlink()
     show("7", store=store.root)

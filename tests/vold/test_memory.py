@@ -35,6 +35,7 @@ def test_errors(error: Exception, expected: bool) -> None:
     [
         ("ERROR [core.py:866] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", True),
         ("RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests.", True),
+        ("Out of memory: Killed process 4242 (python) total-vm:9000000kB", True),
         ("WARNING: the cache is large (9.00 GiB). This may cause out-of-memory errors.", False),
         ("INFO: gpu_memory_utilization=0.9, memory for the KV cache: 3.1 GiB", False),
     ],

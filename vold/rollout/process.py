@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vold.files import cache_root, write_whole
-from vold.memory import tells_out_of_memory
+from vold.memory import kernel_kills, tells_out_of_memory
 from vold.rollout.base import EngineError
 
 _POLL_SECONDS = 0.1
@@ -51,6 +51,7 @@ class ServerProcess:
         self.log, self.timeout_seconds = log, timeout_seconds
         self._ending = ending or threading.Event()
         self._deadline = time.monotonic() + timeout_seconds
+        self._kills = kernel_kills()
         with log.open("ab") as output:
             self._begin = output.tell()
             self.process = subprocess.Popen(
@@ -81,11 +82,15 @@ class ServerProcess:
                 raise self.failure("is no longer wanted")
 
     def failure(self, what: str) -> EngineError:
-        """The server ``what``: with its last words, and those by which it told that memory ran out."""
+        """The server ``what``: with its last words, and those by which it told that memory ran out.
+
+        A process that the kernel killed for want of memory leaves none; the kernel's own count speaks for it.
+        """
         with self.log.open("rb") as log:
             log.seek(self._begin)
             lines = log.read().decode(errors="replace").splitlines()
-        memory = next((f" ({line.strip()[:_LONGEST]})" for line in lines if tells_out_of_memory(line)), "")
+        killed = ["Out of memory: the kernel killed a process meanwhile"] if kernel_kills() > self._kills else []
+        memory = next((f" ({line.strip()[:_LONGEST]})" for line in [*killed, *lines] if tells_out_of_memory(line)), "")
         return EngineError("\n".join([f"the server {what}{memory}; the end of {self.log}:", *lines[-_LAST_LINES:]]))
 
     def close(self) -> None:

@@ -98,6 +98,21 @@ def test_memory_that_ran_out_is_told_though_much_was_said_after_it(start: Callab
     assert is_out_of_memory(told.value) and str(told.value).endswith("\n99\n100")
 
 
+def test_a_process_that_the_kernel_kills_for_want_of_memory_ran_out_of_it(
+    start: Callable[..., ServerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = tmp_path / "vmstat"
+    monkeypatch.setattr("vold.memory._COUNTERS", counters)
+    counters.write_text("pgfault 12\noom_kill 4\n")
+    server = start(sys.executable, "-c", CHILD)
+    server.process.kill()
+    server.process.wait()
+    assert not is_out_of_memory(server.failure("ended with code -9")), "somebody else killed it"
+    counters.write_text("pgfault 13\noom_kill 5\n")
+    failure = server.failure("ended with code -9")
+    assert is_out_of_memory(failure) and "the kernel killed a process" in str(failure)
+
+
 def test_a_program_that_never_starts_is_given_up(start: Callable[..., ServerProcess]) -> None:
     with pytest.raises(EngineError, match=r"did not start within 0\.3 s \(execution\.vllm\.timeout_seconds\)"):
         start("sh", "-c", "read task; exec sleep 60", timeout_seconds=0.3)
