@@ -103,7 +103,7 @@ def _described(picture: "Picture") -> str:
 
 
 def _line(console: Console, name: str, text: str) -> None:
-    console.print(Text.assemble((f"{name}: ", "bold"), printable(text)), soft_wrap=True)
+    console.print(Text.assemble((f"{printable(name)}: ", "bold"), printable(text)), soft_wrap=True)
 
 
 def _block(console: Console, name: str, text: str) -> None:

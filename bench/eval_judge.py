@@ -7,6 +7,7 @@ from typing import Any
 from bench.errors import ConfigurationError
 from bench.evaluation.answered import answered
 from bench.evaluation.log import Key
+from bench.evaluation.results import Result
 from bench.evaluation.summary import measures
 from bench.judge import Judge, Row
 from bench.records import STATES, Frame, Verdict
@@ -52,15 +53,19 @@ def judge_result(judge: Judge, stage: Path) -> dict[str, Any]:
     return {**result, "file": str(file)}
 
 
-def judgements(stage: Path, benchmark: str, id: str) -> list[dict[str, Any]]:
+def judgements(result: Result, benchmark: str, id: str) -> list[dict[str, Any]]:
     """What judges read in the samples of one problem: ``judge``, ``sample`` and the fields of a verdict, by judge.
 
-    Raises ConfigurationError where a file of theirs is damaged.
+    Their files lie beside a stage's ``out``, or in the directory of a copy; those of another result are passed over.
+    Raises ConfigurationError where one is damaged.
     """
+    place = result.path.parent if result.locations() else result.path
     found: list[dict[str, Any]] = []
-    for file in sorted(stage.glob("judged-*.json")):
+    for file in sorted(place.glob("judged-*.json")):
         try:
             told = json.loads(file.read_text(encoding="utf-8"))
+            if any(told[name] != result.summary.get(name) for name in _KEPT):
+                continue
             own = [row for row in told["rows"] if (row["benchmark"], row["id"]) == (benchmark, id)]
             found += [{"judge": str(told["judge"]["model"]), **{name: row[name] for name in _SHOWN}} for row in own]
         except (ValueError, TypeError, KeyError, RecursionError) as error:

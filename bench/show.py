@@ -1,17 +1,18 @@
 """One problem of an evaluation, whole: record, pictures, prompt, responses and what the scorer made of them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench import benchmarks
-from bench.benchmarks.base import titled
+from bench.benchmarks.base import DatasetError, titled
 from bench.errors import ConfigurationError
 from bench.eval_judge import judgements
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.items import read_items
 from bench.evaluation.results import ITEMS, Result
 from bench.evaluation.shown import turn
+from bench.evaluation.summary import record_hashes
 from bench.hints import nearest
 from bench.prompts import Part
 from bench.records import Problem
@@ -76,23 +77,37 @@ def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]
 
 
 def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
-    """The record is the result's own; its pictures are looked for where the evaluation read them."""
-    config = EvalConfig.model_validate(result.summary["config"])
+    """The record is the result's own; only its pictures are looked for where the evaluation read them."""
+    config, about = EvalConfig.model_validate(result.summary["config"]), result.summary["benchmarks"][benchmark]
     problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
-    place = result.locations().get(f"data.{benchmark}")
-    absent = "" if place is not None and place.exists() else "the pictures are not where the evaluation read them"
-    if place is not None and not absent:
-        found = benchmarks.read(benchmark, place, config.splits.get(benchmark), require_pictures=False).problems
-        problem = next((p for p in found if p.id == id), problem)
+    images, absent = _images(result, problem, about["split"], samples[0]["record"])
+    problem = replace(problem, images=images)
     parts = turn(config, problem)
     rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
     pictures = tuple(map(_picture, problem.images))
-    about = result.summary["benchmarks"][benchmark]
+    judged = tuple(judgements(result, benchmark, id))
     dataset, synthetic = about["dataset"], about["synthetic"]
-    judged = tuple(judgements(result.path.parent, benchmark, id))
     return Shown(
         benchmark, dataset, synthetic, id, problem, pictures, tuple(parts), rendered, tuple(samples), judged, absent
     )  # fmt: skip
+
+
+def _images(result: Result, problem: Problem, split: str, record: str) -> tuple[tuple[Path, ...], str]:
+    """The pictures of ``problem`` where they lie now, or its own bare names and why they are not at hand.
+
+    record: the hash of the record and its pictures when they were asked.
+    """
+    place = result.locations().get(f"data.{problem.benchmark}")
+    if place is None or not place.exists():
+        return problem.images, "the pictures are not where the evaluation read them"
+    try:
+        dataset = benchmarks.read(problem.benchmark, place, split, require_pictures=False)
+    except DatasetError as error:
+        return problem.images, f"the data cannot be read any more: {error}"
+    found = next((p for p in dataset.problems if p.id == problem.id), None)
+    if found is None or record_hashes([found])[found.id] != record:
+        return problem.images, f"{place} has another record or picture of that id now; what was asked is shown"
+    return found.images, ""
 
 
 def _picture(path: Path) -> Picture:

@@ -106,10 +106,11 @@ class Replica:
         while self.lost is None and not self._ended():
             self.endpoint.url = None
             code = self.server.process.poll()
+            failure = self.server.failure("does not answer" if code is None else f"ended with code {code}")
             self.server.close()
             if self.endpoint.answered > self._answered:
                 self._left, self._answered = self.restarts, self.endpoint.answered
-            self._replace(self.server.failure("does not answer" if code is None else f"ended with code {code}"))
+            self._replace(failure)
             on_change()
 
     def _replace(self, failure: Exception) -> None:

@@ -1,10 +1,12 @@
 """One problem of an evaluation, whole."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from bench import benchmarks
 from bench.cli_show import show
 from bench.errors import ConfigurationError
 from bench.matrix.store import Store
@@ -25,7 +27,7 @@ def store(tmp_path: Path) -> Store:
     (data / "test.jsonl").write_text(json.dumps(row) + "\n")
     home = store.path("eval-0123")
     hostile = "\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\\boxed{4}[/bold]"
-    write_result(home / "out", problems(["7"]), {"7": [hostile, "\\boxed{3}"]})
+    write_result(home / "out", benchmarks.read("mathvision", data).problems, {"7": [hostile, "\\boxed{3}"]})
     (home / "spec.json").write_text(json.dumps({"locations": {"data.mathvision": str(data)}}))
     (home / "status.json").write_text("{}")
     return store
@@ -58,14 +60,27 @@ def test_what_a_judge_read_stands_under_the_verdict_of_the_rules(store, capsys):
     rows = [{"benchmark": "mathvision", "id": "7", "sample": 0, **judged},
             {"benchmark": "mathvision", "id": "8", "sample": 1, **judged}]  # fmt: skip
     file = store.path("eval-0123") / "judged-a-judge.json"
-    file.write_text(json.dumps({"judge": {"model": "a-judge"}, "rows": rows}))
+    summary = json.loads((store.path("eval-0123") / "out" / "summary.json").read_text())
+    kept = {name: summary[name] for name in ("config", "model", "scoring")}
+    file.write_text(json.dumps({**kept, "judge": {"model": "a-judge\x1b[2J"}, "rows": rows}))
     show("7", store=store.root)
     shown = capsys.readouterr().out
     first, second = shown.split("response 1")
-    assert "verdict: wrong by boxed" in first and "with judge a-judge: right by judge:a-judge" in first
+    assert "verdict: wrong by boxed" in first and "with judge a-judge\\x1b[2J: right by judge:a-judge" in first
     assert "a-judge" not in second and "\x1b" not in shown
     show("7", store=store.root, as_json=True)
-    assert json.loads(capsys.readouterr().out)["problems"][0]["judged"] == [{"judge": "a-judge", "sample": 0, **judged}]
+    assert json.loads(capsys.readouterr().out)["problems"][0]["judged"] == [
+        {"judge": "a-judge\x1b[2J", "sample": 0, **judged}
+    ]
+    copy = shutil.copytree(store.path("eval-0123") / "out", store.root / "copy")
+    show("7", str(copy), store=store.root)
+    assert "with judge" not in capsys.readouterr().out
+    shutil.copy(file, copy)
+    show("7", str(copy), store=store.root)
+    assert "with judge" in capsys.readouterr().out
+    file.write_text(json.dumps({**kept, "model": {}, "judge": {"model": "another's"}, "rows": rows}))
+    show("7", store=store.root)
+    assert "with judge" not in capsys.readouterr().out, "it read another model's responses"
     file.write_text('{"rows": [{}]}')
     with pytest.raises(ConfigurationError, match=r"judged-a-judge\.json: does not hold a judge's verdicts"):
         show("7", store=store.root)
@@ -76,6 +91,18 @@ def test_without_the_data_the_record_is_shown_from_the_result_itself(store, caps
     show("7", store=store.root)
     shown = capsys.readouterr().out
     assert "not where the evaluation read them" in shown and "gold: 3" in shown and "response 0" in shown
+
+
+def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(store, tmp_path, capsys):
+    file = tmp_path / "data" / "test.jsonl"
+    file.write_text(file.read_text().replace('"3"', '"777"'))
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    assert "gold: 3 " in shown and "777" not in shown and "has another record or picture of that id now" in shown
+    file.write_text("{")
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    assert "gold: 3 " in shown and "cannot be read any more" in shown
 
 
 def test_an_id_that_was_not_asked_is_refused(store):

@@ -7,6 +7,7 @@ process that it started.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from vold.rollout.base import EngineError
 _POLL_SECONDS = 0.1
 _LAST_LINES = 15
 _LONGEST = 300
+_LOST_A_CHILD = re.compile(r"(died|exited) unexpectedly")
+"""What vLLM's server says of a process of its own that is gone."""
 # How a launcher describes the ranks to one another; a server is none of them.
 _RANKS = {
     "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -84,13 +87,16 @@ class ServerProcess:
     def failure(self, what: str) -> EngineError:
         """The server ``what``: with its last words, and those by which it told that memory ran out.
 
-        A process that the kernel killed for want of memory leaves none; the kernel's own count speaks for it.
+        A process that the kernel killed for want of memory leaves none; the kernel's own count speaks for it. To be
+        called before ``close``, which kills a process, too.
         """
         with self.log.open("rb") as log:
             log.seek(self._begin)
             lines = log.read().decode(errors="replace").splitlines()
-        killed = ["Out of memory: the kernel killed a process meanwhile"] if kernel_kills() > self._kills else []
-        memory = next((f" ({line.strip()[:_LONGEST]})" for line in [*killed, *lines] if tells_out_of_memory(line)), "")
+        was_killed = self.process.poll() == -signal.SIGKILL or any(map(_LOST_A_CHILD.search, lines))
+        if was_killed and kernel_kills() > self._kills:
+            lines.append("Out of memory: the kernel has killed a process")
+        memory = next((f" ({line.strip()[:_LONGEST]})" for line in lines if tells_out_of_memory(line)), "")
         return EngineError("\n".join([f"the server {what}{memory}; the end of {self.log}:", *lines[-_LAST_LINES:]]))
 
     def close(self) -> None:

@@ -98,19 +98,43 @@ def test_memory_that_ran_out_is_told_though_much_was_said_after_it(start: Callab
     assert is_out_of_memory(told.value) and str(told.value).endswith("\n99\n100")
 
 
-def test_a_process_that_the_kernel_kills_for_want_of_memory_ran_out_of_it(
-    start: Callable[..., ServerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets how many processes the kernel says it has killed."""
     counters = tmp_path / "vmstat"
     monkeypatch.setattr("vold.memory._COUNTERS", counters)
-    counters.write_text("pgfault 12\noom_kill 4\n")
+
+    def count(kills: int) -> None:
+        counters.write_text(f"pgfault 12\noom_kill {kills}\n")
+
+    count(4)
+    return count
+
+
+def test_a_process_that_the_kernel_kills_for_want_of_memory_ran_out_of_it(
+    start: Callable[..., ServerProcess], kernel: Callable[[int], None]
+) -> None:
     server = start(sys.executable, "-c", CHILD)
     server.process.kill()
     server.process.wait()
     assert not is_out_of_memory(server.failure("ended with code -9")), "somebody else killed it"
-    counters.write_text("pgfault 13\noom_kill 5\n")
+    kernel(5)
     failure = server.failure("ended with code -9")
-    assert is_out_of_memory(failure) and "the kernel killed a process" in str(failure)
+    assert is_out_of_memory(failure) and "the kernel has killed a process" in str(failure)
+
+
+def test_what_the_kernel_kills_elsewhere_is_laid_to_no_other_failure(
+    start: Callable[..., ServerProcess], kernel: Callable[[int], None]
+) -> None:
+    server = start(sys.executable, "-c", CHILD)
+    kernel(5)
+    assert not is_out_of_memory(server.failure("does not answer"))
+    loser = start(
+        sys.executable, "-c", CHILD.replace("child =", "print('Worker proc died unexpectedly', flush=True); child =")
+    )
+    assert not is_out_of_memory(loser.failure("does not answer")), "its process died of something else"
+    kernel(6)
+    assert is_out_of_memory(loser.failure("does not answer"))
 
 
 def test_a_program_that_never_starts_is_given_up(start: Callable[..., ServerProcess]) -> None:
