@@ -199,13 +199,13 @@ def run(store: "Store", request: "Request", outputs: Outputs) -> None:
 
     outputs.check()
     stages = plan(store, request)
-    if outputs.judge and (request.fresh or not all(store.done(stage.id) for stage in stages.values())):
+    if outputs.judge and (request.fresh or not all(store.settled(stage.spec) for stage in stages.values())):
         outputs.judge.check()  # finished evaluations may find all its answers in the cache
     with EnginePool() as engines:
         for label, stage in stages.items():
             if request.fresh:
                 _put_aside(stage, store)
-            if not store.done(stage.id):
+            if not store.settled(stage.spec):
                 _execute(label, stage, store, engines)
     results = _results(stages, store, request.seed)
     folders = {label: store.path(stage.id) / "out" for label, stage in stages.items()}

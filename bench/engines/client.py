@@ -145,7 +145,8 @@ class ChatClient:
         self._unanswered_in_a_row += 1
         if self._unanswered_in_a_row >= self.settings.gone_after:
             raise EngineError(
-                f"{self._unanswered_in_a_row} requests in a row went unanswered; the last: {outcome.reason}"
+                f"{self._unanswered_in_a_row} requests in a row went unanswered; the last: {outcome.reason} "
+                "(where it is these requests alone, raise execution.client.gone_after)"
             )
         raise UnansweredError(outcome.reason)
 

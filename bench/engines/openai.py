@@ -147,8 +147,10 @@ class Chat:
                 f"{self.client.endpoints[0].url}: refused each of the {len(held)} requests that it was sent, the last "
                 f"with {held[-1].replies[0].text!r}; nothing of this is kept: choose a model and settings that it takes"
             )
-        if missed and not answered:
+        if missed and not proven:
             raise EngineError(f"no request was answered; the last: {missed}")
+        if missed and not answered:  # is it these requests, or is the server gone?
+            self.check_model()
 
     def read(self, parts: Sequence[Part]) -> Reading | None:
         return None

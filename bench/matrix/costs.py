@@ -22,8 +22,8 @@ class Estimate:
 
 
 def pending(plan: Plan, store: Store) -> dict[str, Stage]:
-    """The stages of a plan that are not finished, in topological order."""
-    return {name: stage for name, stage in plan.stages.items() if not store.done(name)}
+    """The stages of a plan with something left to do, in topological order."""
+    return {name: stage for name, stage in plan.stages.items() if not store.settled(stage.spec)}
 
 
 def estimate(plan: Plan, store: Store) -> Estimate:

@@ -22,8 +22,10 @@ def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) ->
     whatever ended the stage, after ``status.json`` in its work directory says so.
     """
     with store.lock(spec.id, wait=_LOCK_WAIT):
-        if store.done(spec.id):
+        if store.settled(spec):
             return
+        if store.done(spec.id):
+            store.reopen(spec.id)
         work = store.prepare(spec)
         account = _Account(Status.read(work) or Status(), spec)
         account.status.write(work)

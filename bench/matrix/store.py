@@ -76,6 +76,22 @@ class Store:
         """Whether the stage is finished; the rename published it whole."""
         return (self.root / stage / "status.json").is_file()
 
+    def settled(self, spec: StageSpec) -> bool:
+        """Whether nothing is left to do; an evaluation that lacks responses is done only where that is accepted.
+
+        What it lacks is asked by the next run whose execution has no ``evaluation.accept_missing``.
+        """
+        if not self.done(spec.id):
+            return False
+        accepted = spec.execution.get("evaluation", {}).get("accept_missing", False)
+        return accepted or spec.kind != "eval" or not _lacks_responses(self.path(spec.id) / "out/summary.json")
+
+    def reopen(self, stage: str) -> None:
+        """Make a finished stage one at work again, with all that it holds; call with its lock held."""
+        self.work(stage).parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.work(stage), ignore_errors=True)  # of an attempt that another one overtook
+        self.path(stage).rename(self.work(stage))
+
     def status(self, stage: str) -> Status | None:
         """Of the finished stage, else of its last attempt, else None."""
         return Status.read(self.path(stage)) or Status.read(self.work(stage))
@@ -152,6 +168,14 @@ class Store:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_whole(memory, json.dumps({"path": str(path.resolve()), "stamp": stamp, "sha256": value}) + "\n")
         return value
+
+
+def _lacks_responses(summary: Path) -> bool:
+    try:
+        parts = json.loads(summary.read_text(encoding="utf-8"))["benchmarks"].values()
+        return any(part["n"] < part.get("expected", part["n"]) for part in parts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # what reads the result says what is wrong with it
 
 
 def _file_hash(path: Path) -> str:

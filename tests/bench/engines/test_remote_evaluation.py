@@ -1,6 +1,7 @@
 """``vold-bench eval`` against a server: a model that is only a URL and a name."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,51 @@ def test_what_was_not_answered_is_asked_again_and_the_rest_is_kept(tmp_path: Pat
         process.wait()
         gone = evaluated(tmp_path, f"{url}#stub")
         assert isinstance(gone.exception, InfrastructureError) and "no server answers there" in str(gone.exception)
+
+
+def _counts(done) -> tuple[int, int]:
+    assert done.exit_code == 0, done.output
+    parts = json.loads(done.stdout[done.stdout.index("{") :])["benchmarks"].values()
+    return sum(part["n"] for part in parts), sum(part["expected"] for part in parts)
+
+
+NO_RETRIES = ("--execution", "client.retries=0")
+ACCEPTED = (*NO_RETRIES, "--execution", "evaluation.accept_missing=true")
+
+
+@pytest.mark.slow
+def test_what_is_never_answered_may_be_left_out_and_is_asked_by_the_next_run_that_accepts_no_gaps(tmp_path: Path):
+    with stub_server("--keep", "--replies", REPLIES) as (url, _):
+        assert evaluated(tmp_path, f"{url}#stub").exit_code == 0
+        asked = ["".join(p.get("text", "") for p in b["messages"][0]["content"]) for b in stats(url)["bodies"]]
+    missing = asked.count(asked[0])
+    assert missing < len(asked) == 16
+    # Twice in the first run, once in the second; then they are answered.
+    faults = json.dumps({rf"\A{re.escape(asked[0])}\Z": ["500"] * 3 * missing})
+    with stub_server("--faults", faults, "--replies", REPLIES) as (url, _):
+        refused = evaluated(tmp_path, f"{url}#stub", *NO_RETRIES)
+        assert isinstance(refused.exception, InfrastructureError)
+        assert f"no answer to {missing} of 16 requests" in str(refused.exception)
+        for _ in range(2):
+            assert _counts(evaluated(tmp_path, f"{url}#stub", *ACCEPTED)) == (16 - missing, 16)
+            assert stats(url)["requests"] == 16 + 2 * missing, "with the gaps accepted it is done"
+        assert _counts(evaluated(tmp_path, f"{url}#stub", *NO_RETRIES)) == (16, 16)
+        assert stats(url)["requests"] == 16 + 3 * missing
+        assert _counts(evaluated(tmp_path, f"{url}#stub", *NO_RETRIES)) == (16, 16)
+        assert stats(url)["requests"] == 16 + 3 * missing
+
+
+@pytest.mark.slow
+def test_a_server_that_died_is_no_reason_to_leave_responses_out(tmp_path: Path):
+    faults = json.dumps({"solve": [""] * 10 + ["die"]})
+    with stub_server("--faults", faults, "--replies", REPLIES) as (url, _):
+        gone = evaluated(
+            tmp_path, f"{url}#stub", *ACCEPTED, "--concurrency", "1", "--execution", "client.max_concurrency=1"
+        )
+    assert isinstance(gone.exception, InfrastructureError) and "no server answers there" in str(gone.exception)
+    assert not list(tmp_path.glob("store/eval-*"))
+    (log,) = tmp_path.glob("store/.work/eval-*/responses.jsonl")
+    assert len(log.read_text().splitlines()) == 10
 
 
 @pytest.mark.parametrize(("fault", "words"), [("400", "told to answer 400"), ("filtered", "content_filter")])
