@@ -55,7 +55,7 @@ class Pool(EnginePool):
         super().__init__()
         self.pipe = pipe
 
-    def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Any:
+    def engine(self, config: EngineChoice, model: Path, execution: Execution, sha256: str) -> Any:
         engine = Reporting(model, execution, config.pixel_limits)
         engine.pipe = self.pipe
         return engine

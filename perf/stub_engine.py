@@ -56,7 +56,7 @@ class StubPool(EnginePool):
         super().__init__()
         self.build = build
 
-    def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Any:
+    def engine(self, config: EngineChoice, model: Path, execution: Execution, sha256: str) -> Any:
         if self._engine is None:
             self._engine = self.build()
         return self._engine

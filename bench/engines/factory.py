@@ -86,7 +86,9 @@ class EnginePool:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._form, self._model = "", Path()
+        self._form = ""
+        self._model: tuple[Path, str] | None = None
+        """Where the weights in use were read, and the checkpoint's hash as it then was."""
         self._batch = 1
         """What the last engine was to decode together at most."""
         self._most: int | None = None
@@ -97,22 +99,25 @@ class EnginePool:
     def __exit__(self, *error: object) -> None:
         self.drop()
 
-    def engine(self, config: EngineChoice, model: Path, execution: Execution) -> Engine:
-        """As ``build``, warm where that can be, and within the memory that there is (see ``broke``)."""
+    def engine(self, config: EngineChoice, model: Path, execution: Execution, sha256: str) -> Engine:
+        """As ``build``, warm where that can be, and within the memory that there is (see ``broke``).
+
+        sha256: of the checkpoint as it is now (``model_identity``); one that was overwritten is another.
+        """
         if self._most is not None:
             batch = min(execution.rollout_batch, self._most)
             execution = execution.model_copy(update={"rollout_batch": batch})
         self._batch = execution.rollout_batch
         form = _form(config, model, execution)
         if self._engine is not None and form == self._form:
-            if model == self._model:
+            if (model, sha256) == self._model:
                 return self._engine
             if isinstance(self._engine, Swappable) and self._engine.swap(model):
-                self._model = model
+                self._model = model, sha256
                 return self._engine
         self.drop()
         self._engine = build(config, model, execution)
-        self._form, self._model = form, model
+        self._form, self._model = form, (model, sha256)
         return self._engine
 
     def broke(self, error: EngineError) -> None:

@@ -79,7 +79,8 @@ def evaluate(
         board = Scoreboard(problems)
         for (benchmark, _, _), response in log.items():
             board.add(Asked(benchmark, response))
-        work = _Work(config, model, run, seed, execution, selections, log, board, len(wanted), progress)
+        sha256 = provenance["model"]["sha256"]
+        work = _Work(config, model, sha256, run, seed, execution, selections, log, board, len(wanted), progress)
         work.fill(pool)
         first_prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
         record = {**provenance, "engine": Used(run / "engine.json").summary, "prompts": first_prompts}
@@ -92,6 +93,7 @@ class _Work:
 
     config: EvalConfig
     model: Path
+    sha256: str
     run: Path
     seed: int
     execution: Execution
@@ -130,7 +132,7 @@ class _Work:
         return f"{len(self.log)} responses are kept in {self.log.path}: run again to ask for the others alone"
 
     def _pass(self, pool: EnginePool) -> None:
-        engine = pool.engine(self.config, self.model, self.execution)
+        engine = pool.engine(self.config, self.model, self.execution, self.sha256)
         if not (self.run / "prompts.json").exists():
             first = [selection.problems[0] for selection in self.selections]
             _write_json(self.run / "prompts.json", shown(engine, self.config, first))

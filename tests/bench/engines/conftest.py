@@ -10,11 +10,13 @@ from urllib.request import urlopen
 
 import pytest
 
-from bench.engines import Answer, Ask, Settings
+from bench.engines import Answer, Ask, Engine, Settings
 from bench.engines.endpoint import describe
+from bench.engines.factory import EngineChoice, EnginePool
 from bench.engines.openai import Chat, connect
+from bench.evaluation.run import model_identity
 from bench.prompts import Part
-from vold.config import ClientExecution
+from vold.config import ClientExecution, Execution
 
 QUICK = {"backoff_seconds": 0.01, "max_backoff_seconds": 0.05, "retries": 3, "timeout_seconds": 5.0}
 GREEDY = Settings(max_tokens=16, temperature=0.0)
@@ -22,6 +24,11 @@ GREEDY = Settings(max_tokens=16, temperature=0.0)
 
 def text(content: str) -> list[Part]:
     return [{"type": "text", "text": content}]
+
+
+def pooled(pool: EnginePool, config: EngineChoice, model: Path, execution: Execution) -> Engine:
+    """The pool's engine for the checkpoint as it is now."""
+    return pool.engine(config, model, execution, model_identity(model)["sha256"])
 
 
 def stats(url: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from bench.engines.factory import EnginePool
 from bench.errors import ErrorClass, classify
 from bench.evaluation.config import EvalConfig
 from bench.smallworld import checkpoint_path
+from tests.bench.engines.conftest import pooled
 from vold.config import Execution
 from vold.rollout.builtin import BuiltinEngine
 
@@ -105,20 +106,33 @@ def pool() -> Iterator[EnginePool]:
 
 
 def test_a_checkpoint_of_the_same_form_takes_the_place_of_the_last_in_its_engine(pool: EnginePool, other: Path) -> None:
-    first = pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION)
+    first = pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION)
     before = texts(first)
-    second = pool.engine(CONFIG, other, EXECUTION)
+    second = pooled(pool, CONFIG, other, EXECUTION)
     assert second is first
     assert texts(second) == texts(Builtin(other, EXECUTION, None)) != before
-    third = pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION)
+    third = pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION)
     assert third is first and texts(third) == before
+
+
+def test_weights_written_over_those_in_use_are_taken_over(pool: EnginePool, other: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    shutil.copytree(checkpoint_path("student_a"), place)
+    first = pooled(pool, CONFIG, place, EXECUTION)
+    before = texts(first)
+    shutil.copy(other / "model.safetensors", place / "model.safetensors")
+    second = pooled(pool, CONFIG, place, EXECUTION)
+    assert second is first
+    assert texts(second) == texts(Builtin(other, EXECUTION, None)) != before
+    third = pooled(pool, CONFIG, place, EXECUTION)
+    assert third is first and texts(third) == texts(Builtin(other, EXECUTION, None))
 
 
 @pytest.mark.parametrize("change", ["template", "config", "batch"])
 def test_anything_but_weights_of_the_same_form_gets_an_engine_of_its_own(
     change: str, pool: EnginePool, other: Path
 ) -> None:
-    first = pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION)
+    first = pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION)
     execution = EXECUTION
     if change == "template":
         (other / "chat_template.jinja").write_text((other / "chat_template.jinja").read_text() + " ")
@@ -126,13 +140,13 @@ def test_anything_but_weights_of_the_same_form_gets_an_engine_of_its_own(
         (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     if change == "batch":
         execution = Execution(device="cpu", threads=1, rollout_batch=4)
-    assert pool.engine(CONFIG, other, execution) is not first
+    assert pooled(pool, CONFIG, other, execution) is not first
 
 
 def test_weights_that_were_not_taken_over_are_noticed(
     pool: EnginePool, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION)
+    first = pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION)
     assert isinstance(first, Builtin)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda self, other: self)
     assert not first.swap(other)

@@ -16,6 +16,7 @@ from bench.engines.factory import EnginePool
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
+from tests.bench.engines.conftest import pooled
 from tests.conftest import need
 from vold.config import Execution
 
@@ -36,7 +37,7 @@ def pool() -> Iterator[EnginePool]:
 
 @pytest.fixture
 def engine(pool: EnginePool) -> Any:
-    return pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION)
+    return pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION)
 
 
 @pytest.fixture
@@ -101,12 +102,12 @@ def test_other_weights_of_the_same_form_are_proven_in_the_warm_engine(
     save_file({name: tensor * 1.1 for name, tensor in tensors.items()}, other / "model.safetensors")
     before = replies(engine, turns(picture), GREEDY)
 
-    second = pool.engine(CONFIG, other, EXECUTION)
+    second = pooled(pool, CONFIG, other, EXECUTION)
 
     assert second is engine
     found = replies(second, turns(picture), GREEDY)
     assert found == replies(Builtin(other, EXECUTION, None), turns(picture), GREEDY) != before
-    assert replies(pool.engine(CONFIG, checkpoint_path("student_a"), EXECUTION), turns(picture), GREEDY) == before
+    assert replies(pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION), turns(picture), GREEDY) == before
 
 
 def test_an_engine_that_breaks_on_the_way_is_replaced_and_the_run_ends_right(
