@@ -12,6 +12,11 @@ Frame = Any
 """A pandas DataFrame of these records. Its stubs give a selection of rows a union of types, which checks nothing."""
 
 
+def storable(text: str) -> str:
+    """``text`` with replacement characters for lone surrogates, which JSON can hold and UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One benchmark item.

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from bench.errors import ConfigurationError
+from bench.records import storable
 from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 from vold.seeding import Name, generator
@@ -33,6 +34,8 @@ _MENDS = {
 _FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length"}
 _WITHHELD = frozenset({"content_filter", "tool_calls", "function_call"})
 _LARGE_BODY = 2**20
+_LONGEST_REPLY = 64 * 2**20
+"""Bytes. 64 samples of 32,768 tokens with their ids come to about half of it."""
 
 
 class RefusedError(ValueError):
@@ -156,8 +159,8 @@ class ChatClient:
         try:
             async with self._opened().get(f"{endpoint.url}/models", headers=_headers(endpoint)) as response:
                 if response.status in (401, 403):
-                    raise ConfigurationError(_misconfigured(endpoint, response.status, await response.read()))
-                reply = json.loads(await response.read()) if response.status == 200 else {}
+                    raise ConfigurationError(_misconfigured(endpoint, response.status, await _body(response)))
+                reply = json.loads(await _body(response)) if response.status == 200 else {}
                 return [str(model["id"]) for model in reply.get("data", ())]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise EngineError(f"{endpoint.url}: no server answers there ({_told(error)})") from error
@@ -209,7 +212,7 @@ class ChatClient:
             async with self._opened().post(
                 url, data=data, headers=_headers(endpoint), allow_redirects=False
             ) as response:
-                status, content = response.status, await response.read()
+                status, content = response.status, await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return _Fault(_told(error), congestion=isinstance(error, TimeoutError))
         if status == 200:
@@ -258,6 +261,16 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     return headers
 
 
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """All of a reply; raises aiohttp.ClientPayloadError where it is too long to be one."""
+    content = bytearray()
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > _LONGEST_REPLY:
+            raise aiohttp.ClientPayloadError(f"the reply is longer than {_LONGEST_REPLY >> 20} MiB; left unread")
+    return bytes(content)
+
+
 def _parse(content: bytes) -> Completion | _Fault:
     try:
         reply = json.loads(content)
@@ -266,7 +279,8 @@ def _parse(content: bytes) -> Completion | _Fault:
         usage = reply.get("usage") or {}
         ids = reply.get("prompt_token_ids")
         completion = Completion(
-            choices, str(reply.get("model", "")), _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"),
+            choices, storable(str(reply.get("model", ""))),
+            _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"),
             tuple(ids) if isinstance(ids, list) else None,
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -282,18 +296,13 @@ def _choice(told: dict[str, Any]) -> Choice:
     if why in _WITHHELD:
         return Choice(f"the server withheld the reply: {why}", 0, "error")
     ids = told.get("token_ids")
-    return Choice(_unicode(text), len(ids) if isinstance(ids, list) else None, _FINISHED[why])
+    return Choice(storable(text), len(ids) if isinstance(ids, list) else None, _FINISHED[why])
 
 
 def _count(usage: dict[str, Any], name: str) -> int | None:
     """A number of tokens; None for what can be none."""
     told = usage.get(name)
     return told if type(told) is int and 0 <= told < 2**31 else None
-
-
-def _unicode(text: str) -> str:
-    """Lone surrogates, which JSON can hold and UTF-8 cannot, become replacement characters."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _reason(content: bytes) -> str:
@@ -305,7 +314,7 @@ def _reason(content: bytes) -> str:
         text = str(told.get("message", told) if isinstance(told, dict) else told)
     except (ValueError, AttributeError, RecursionError):
         pass
-    text = " ".join(text.split())
+    text = storable(" ".join(text.split()))
     return f"{text[:300]}..." if len(text) > 300 else text or "an empty reply"
 
 

@@ -8,7 +8,7 @@ from bench.evaluation.log import Asked, Key, ResponseLog
 from bench.evaluation.pipeline import Prefetch, Preparation
 from bench.evaluation.selection import Selection
 from bench.evaluation.shown import turn
-from bench.records import Problem, Response
+from bench.records import Problem, Response, storable
 from vold.alive import beat
 from vold.seeding import derive
 
@@ -91,5 +91,5 @@ class Asking:
         samples = self._asked[answer.place][answer.first :]
         sizes = (answer.prompt_tokens, answer.visual_tokens)
         for sample, reply in zip(samples, answer.replies, strict=False):
-            response = Response(problem.id, sample, reply.text, reply.tokens, reply.finish_reason, *sizes)
+            response = Response(problem.id, sample, storable(reply.text), reply.tokens, reply.finish_reason, *sizes)
             self.take(Asked(problem.benchmark, response))

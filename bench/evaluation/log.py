@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from bench.records import Response
+from bench.records import Response, storable
 from vold.files import disk_full_named, sync
 
 Key = tuple[str, str, int]
@@ -195,12 +195,12 @@ def _key(line: bytes) -> Key | None:
 
 
 def _is_typed(asked: Asked) -> bool:
-    """Whether every field is of its type: JSON alone does not tell."""
+    """Whether every field is of its type and can be stored: JSON alone does not tell."""
     response = asked.response
     texts = (asked.benchmark, response.id, response.text)
     sizes = (response.prompt_tokens, response.visual_tokens)
     return (
-        all(type(text) is str for text in texts)
+        all(type(text) is str and storable(text) == text for text in texts)
         and type(response.sample) is type(response.tokens) is int
         and response.finish_reason in ("stop", "length", "error")
         and all(size is None or type(size) is int for size in sizes)

@@ -9,6 +9,7 @@ from email.utils import formatdate
 import pytest
 
 from bench.engines import Ask
+from bench.engines import client as client_module
 from bench.engines.client import (
     ChatClient,
     Completion,
@@ -100,6 +101,14 @@ def test_refusals_are_waited_for_no_longer_than_until_the_first_answer(ask_stub)
     with stub_server("--faults", json.dumps({"bad": ["400"] * 999, "good": ["slow:0.5"]})) as (url, _):
         found = answers(ask_stub(url, concurrency=64), ["good"] + ["bad"] * 80)
     assert [found[place].replies[0].finish_reason for place in range(81)] == ["stop"] + ["error"] * 80
+
+
+def test_a_reply_without_end_is_not_taken_into_memory(ask_stub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client_module, "_LONGEST_REPLY", 2**20)
+    with stub_server("--replies", json.dumps({"^(x*)$": r"\1"})) as (url, _):
+        assert sorted(answers(ask_stub(url), ["x" * 2**18, "x" * 2**20])) == [0]
+        with pytest.raises(EngineError, match="the reply is longer than 1 MiB"):
+            answers(ask_stub(url), ["x" * 2**20])
 
 
 @pytest.mark.parametrize(

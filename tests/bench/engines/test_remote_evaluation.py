@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -110,6 +111,16 @@ def test_a_server_that_refuses_everything_leaves_no_result_and_no_response(tmp_p
     assert mended.exit_code == 0, mended.output
     summary = json.loads(mended.stdout[mended.stdout.index("{") :])
     assert all(part["states"]["error"] == 0 for part in summary["benchmarks"].values())
+
+
+def test_a_refusal_in_words_that_no_file_can_hold_is_that_items_error(tmp_path: Path):
+    faults = json.dumps({"solve": ["", "400"]})
+    with stub_server("--faults", faults, "--words", "bad \udcff", "--replies", REPLIES) as (url, _):
+        done = evaluated(tmp_path, f"{url}#stub")
+    assert done.exit_code == 0, done.output
+    (table,) = tmp_path.glob("store/**/out/responses.parquet")
+    texts = pd.read_parquet(table)["text"].tolist()
+    assert texts.count("HTTP 400: bad \ufffd") == 1 and len(texts) == 16
 
 
 def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.engines import Answer, Ask, Settings
+from bench.engines import Answer, Ask, Reply, Settings
 from bench.errors import InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
@@ -83,6 +83,11 @@ def test_a_grouped_engine_gets_the_whole_group_again_and_only_what_is_missing_is
     assert [(ask.place, len(ask.seeds)) for ask in engine.seen] == [(4, 3), (5, 3), (6, 3), (7, 3)]
     assert len((run / "responses.jsonl").read_bytes().splitlines()) == 30
     assert same_tables(run, whole)
+
+
+def test_half_a_character_of_an_engine_becomes_a_sign_that_files_can_hold(start: Start) -> None:
+    run = start("run", StubEngine(lambda ask, seed: Reply("no \udcff", 1, "error")))
+    assert set(pd.read_parquet(run / "out" / "responses.parquet")["text"]) == {"no \ufffd"}
 
 
 class Backwards(StubEngine):

@@ -23,11 +23,11 @@ def asked(number: int, sample: int = 0, text: str = "said") -> Asked:
 def test_responses_are_read_back_from_where_they_stand(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
     with ResponseLog(path, WANTED) as log:
-        log.add(asked(2, 1, "two\nlines, \u2028 and \udcff"))
+        log.add(asked(2, 1, "two\nlines, \u2028 and \u00e9"))
         log.add(asked(0))
-        assert log["mathvision", "2", 1].text == "two\nlines, \u2028 and \udcff"
+        assert log["mathvision", "2", 1].text == "two\nlines, \u2028 and \u00e9"
     with ResponseLog(path, WANTED) as log:
-        assert dict(log) == {("mathvision", "2", 1): asked(2, 1, "two\nlines, \u2028 and \udcff").response,
+        assert dict(log) == {("mathvision", "2", 1): asked(2, 1, "two\nlines, \u2028 and \u00e9").response,
                              ("mathvision", "0", 0): asked(0).response}  # fmt: skip
         assert log.get(("mathvision", "1", 0)) is None
 
@@ -105,9 +105,12 @@ def test_old_logs_are_kept_under_the_first_free_name(tmp_path: Path) -> None:
     [
         {"text": None}, {"text": 7}, {"tokens": None}, {"tokens": "4"}, {"tokens": True}, {"finish_reason": "done"},
         {"finish_reason": None}, {"prompt_tokens": "9"}, {"visual_tokens": 1.5}, {"id": 0}, {"benchmark": None},
+        {"text": "HTTP 400: bad \ud800"},
     ],
 )  # fmt: skip
-def test_a_line_whose_fields_are_of_another_type_is_set_aside(changes: dict[str, object], tmp_path: Path) -> None:
+def test_a_line_whose_fields_are_of_another_type_or_cannot_be_stored_is_set_aside(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
     path = tmp_path / "responses.jsonl"
     path.write_text(json.dumps({**json.loads(asked(0).line()), **changes}) + "\n" + asked(1).line())
     with ResponseLog(path, WANTED) as log:
