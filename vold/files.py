@@ -13,6 +13,7 @@ WEIGHTS = ".safetensors"
 MODEL_SUFFIXES = frozenset({WEIGHTS, ".json", ".jinja", ".txt"})
 """Endings of the files that make a checkpoint: weights, settings, chat template, tokenizer."""
 
+_NAME_BYTES = 160
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -77,9 +78,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def file_name(text: str) -> str:
-    """``text`` as the name of a file: other signs become ``-``, and digits of its hash then tell it from others."""
-    name = re.sub(r"[^\w.-]+", "-", text)
-    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """``text`` as the name of a file: other signs become ``-``, a long one is cut, and digits of its hash then tell it
+    from others."""
+    name = re.sub(r"[^\w.-]+", "-", text).encode()[:_NAME_BYTES].decode(errors="ignore")
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def scratch_path(out: Path) -> Path:

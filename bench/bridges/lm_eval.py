@@ -19,7 +19,7 @@ from bench.engines import Ask, Engine, Reply, Settings
 from bench.engines.factory import build
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.run import model_identity
+from bench.evaluation.model import model_record
 from bench.evaluation.selection import Selection
 from bench.evaluation.shown import shown, turn
 from bench.evaluation.tables import write_tables
@@ -143,7 +143,7 @@ def evaluate_text(
 
     Returns lm-eval's own results by task. Raises ModelError (no checkpoint), ConfigurationError and EngineError.
     """
-    identity = {"name": model.name, **model_identity(model)}
+    identity = model_record(model)
     engine = build(config, model, execution)
     try:
         lm = EngineLM(engine, config.group_size, seed)

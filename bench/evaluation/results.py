@@ -81,7 +81,7 @@ def find(name: str, store: Store) -> Result:
     finished = list(results(store))
     same = [result for result in finished if result.id == name]
     found = same or [result for result in finished if name.startswith("eval-") and result.id.startswith(name)]
-    found = found or [result for result in finished if result.model == name.rpartition("/")[2]]
+    found = found or [result for result in finished if _is_called(result.model, name)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -91,6 +91,13 @@ def find(name: str, store: Store) -> Result:
     raise ConfigurationError(
         f"{name}: no such result in {store.root}, and no directory with one; {nearest(name, names)}"
     )
+
+
+def _is_called(model: str, name: str) -> bool:
+    """Whether ``name`` is the model's, or what ``--model`` took for it (``smallworld/NAME``, ``hub:OWNER/NAME``,
+    ``URL#NAME``); the owner may be left out."""
+    given = name.rpartition("#")[2].removeprefix("hub:").partition("@")[0]
+    return model in (name, given, given.rpartition("/")[2]) or model.rpartition("/")[2] == given
 
 
 def results(store: Store) -> Iterator[Result]:

@@ -1,6 +1,5 @@
 """Problems x samples -> responses -> verdicts; a killed run goes on with what is missing."""
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,20 +10,20 @@ from threading import Lock
 from typing import Any
 
 from bench.benchmarks.base import passed_over
-from bench.engines.endpoint import is_remote
 from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
 from bench.evaluation.asking import Asking, keys
 from bench.evaluation.beside import Beside
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Asked, ResponseLog, keep_aside
+from bench.evaluation.model import model_record
 from bench.evaluation.pipeline import prefetch
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection, choose
 from bench.evaluation.shown import shown
 from bench.evaluation.watchdog import Watchdog
 from vold.config import Execution
-from vold.files import MODEL_SUFFIXES, WEIGHTS, write_whole
+from vold.files import write_whole
 from vold.memory import is_out_of_memory
 from vold.rollout.base import EngineError
 from vold.training.progress import Progress, silent
@@ -65,7 +64,7 @@ def evaluate(
     provenance: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
-        "model": {"name": model.name, **model_identity(model)},
+        "model": model_record(model),
     }
     records = {s.dataset.benchmark: record_hashes(s.problems) for s in selections}
     asked_of = {benchmark: records_hash(hashes) for benchmark, hashes in records.items()}
@@ -186,24 +185,13 @@ def _begin_anew(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def model_identity(path: Path) -> dict[str, str]:
-    """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
-    files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
-    if not any(file.suffix == WEIGHTS for file in files) and not is_remote(path):
-        raise ConfigurationError(f"{path}: no checkpoint (config.json and *.safetensors) lies there; check the path")
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            total.update(f"{file.name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    return {"sha256": total.hexdigest()}
-
-
 def _claim(run: Path, claim: Mapping[str, Any]) -> None:
     """Mark a new run directory as this evaluation's; refuse one that is another's."""
     path = run / "evaluation.json"
     if not path.exists():
         return _write_json(path, claim)
     held = json.loads(path.read_text(encoding="utf-8"))
+    held["model"]["name"] = claim["model"]["name"]  # what a model is called is not what it is
     # An older directory does not name all that a newer one does.
     if not held.keys() <= claim.keys() or any(claim[name] != value for name, value in held.items()):
         raise ConfigurationError(

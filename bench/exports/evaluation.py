@@ -1,6 +1,7 @@
 """A finished evaluation as the exports need it: what it says of itself, and its rows by benchmark."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 from bench.errors import ConfigurationError
 from bench.evaluation.items import read_items
 from bench.records import Problem
+from vold.files import file_name
 
 _FILES = ("summary.json", "items.parquet", "responses.parquet", "verdicts.parquet")
 
@@ -168,7 +170,8 @@ class Evaluation:
     @property
     def file_name(self) -> str:
         """The model's name as a part of a path."""
-        return self.model.replace("/", "__").replace("\\", "__").lstrip(".") or "model"
+        parts = (part.lstrip(".") for part in re.split(r"[/\\]", self.model))
+        return file_name("__".join(filter(None, parts))) or "model"
 
     def parts(self) -> Iterator[Part]:
         for benchmark, summary in self.summary["benchmarks"].items():

@@ -138,6 +138,15 @@ def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
         find("student_c", store)
 
 
+def test_a_model_is_found_with_and_without_its_owner_and_as_it_was_named_on_the_command_line(tmp_path):
+    store = Store(tmp_path)
+    finished(store, "eval-0123", model="Qwen/one")
+    for name in ("one", "Qwen/one", "hub:Qwen/one@main", "http://127.0.0.1:9/v1#Qwen/one"):
+        assert find(name, store).id == "eval-0123"
+    with pytest.raises(ConfigurationError, match="no such result"):
+        find("other/one", store)
+
+
 def test_an_engine_that_failed_is_not_laid_to_the_model(base, tmp_path):
     rows = {"q0": Reply("no room", 0, "error"), "q1": Reply("no room", 0, "error")}
     broken = write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 3}), model="other", replies=rows)

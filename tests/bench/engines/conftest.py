@@ -14,7 +14,7 @@ from bench.engines import Answer, Ask, Engine, Settings
 from bench.engines.endpoint import describe
 from bench.engines.factory import EngineChoice, EnginePool
 from bench.engines.openai import Chat, connect
-from bench.evaluation.run import model_identity
+from bench.evaluation.model import model_identity
 from bench.prompts import Part
 from vold.config import ClientExecution, Execution
 

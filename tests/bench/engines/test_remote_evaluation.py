@@ -13,7 +13,10 @@ from bench.cli import app
 from bench.engines.endpoint import describe, described, is_remote
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.results import find
 from bench.evaluation.run import evaluate
+from bench.exports import export
+from bench.matrix.store import Store
 from bench.smallworld.records import materialise
 from tests.bench.engines.conftest import stats
 from tests.bench.engines.stub_server import stub_server
@@ -38,6 +41,11 @@ def test_a_model_behind_a_url_is_evaluated_and_kept(tmp_path: Path):
     assert {body["n"] for body in bodies} == {3} and len({body["seed"] for body in bodies}) == 16
     assert all(any(part["type"] == "image_url" for part in body["messages"][0]["content"]) for body in bodies)
     summary = json.loads(done.stdout[done.stdout.index("{") :])
+    assert summary["model"]["name"] == "stub"
+    store = Store(tmp_path / "store")
+    assert find("stub", store).id == find(f"{url}#stub", store).id == summary["stage"]
+    exported = export(find("stub", store).path, tmp_path / "exported", ["lm-eval"])["lm-eval"]
+    assert {path.parent.name for path in exported} == {"stub"}
     assert summary["engine"]["name"] == "openai" and summary["engine"]["model"] == "stub"
     for part in summary["benchmarks"].values():
         assert (part["n"], part["expected"]) == (24, 24) and part["states"]["error"] == 0

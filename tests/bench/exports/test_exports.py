@@ -202,3 +202,16 @@ def test_the_command_writes_the_formats_that_were_named_and_lists_the_files(
     assert {Path(file) for files in listed.values() for file in files} == {
         path for path in tmp_path.rglob("*") if path.is_file()
     }
+
+
+def test_a_model_whose_name_is_no_file_name_is_filed_under_one(finished: Path, tmp_path: Path) -> None:
+    names = ("../../x\x1b[2J/..", "y" * 300, "..", "owner\\模型")
+    folders = set()
+    for name in names:
+        written = export(finished, tmp_path / "to", ["lm-eval", "vlmeval"], model=name)
+        places = [path.relative_to(tmp_path / "to").parts for paths in written.values() for path in paths]
+        assert {len(parts) for parts in places} == {3}, "FORMAT/MODEL/FILE"
+        (folder,) = {parts[1] for parts in places}
+        assert folder.isprintable() and not folder.startswith(".")
+        folders.add(folder)
+    assert len(folders) == len(names)

@@ -1,0 +1,41 @@
+"""Which model an evaluation asked: the name that people call it by, and the hash that tells it from others."""
+
+import hashlib
+from pathlib import Path
+
+from bench.engines.endpoint import described, is_remote
+from bench.errors import ConfigurationError
+from vold.files import MODEL_SUFFIXES, WEIGHTS
+
+_HUB = "models--"
+"""Begins the directory that the hub's cache keeps a model in, as ``models--OWNER--NAME/snapshots/COMMIT``."""
+
+
+def model_record(path: Path) -> dict[str, str]:
+    """``name`` and ``sha256``; raises ConfigurationError where neither a checkpoint nor an endpoint lies there."""
+    return {"name": model_name(path), **model_identity(path)}
+
+
+def model_name(path: Path) -> str:
+    """The name that a server is asked for, ``OWNER/NAME`` of the hub's cache, else the directory's.
+
+    A server's is any text: where it becomes the name of a file, ``vold.files.file_name`` makes it one.
+    """
+    if is_remote(path):
+        return described(path).model
+    repository = path.parent.parent.name
+    if path.parent.name == "snapshots" and repository.startswith(_HUB):
+        return repository.removeprefix(_HUB).replace("--", "/", 1)
+    return path.name
+
+
+def model_identity(path: Path) -> dict[str, str]:
+    """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
+    files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
+    if not any(file.suffix == WEIGHTS for file in files) and not is_remote(path):
+        raise ConfigurationError(f"{path}: no checkpoint (config.json and *.safetensors) lies there; check the path")
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            total.update(f"{file.name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return {"sha256": total.hexdigest()}
