@@ -79,8 +79,8 @@ class Engine(Protocol):
 
     ``answer`` draws groups as it has room for them and yields answers as they are ready, in any order. What a server
     did not answer however often it was asked is left out: it is missing, not wrong. It raises EngineError when the
-    engine broke and what was not answered may be asked again of a fresh one, ConfigurationError where a server
-    refuses or filters everything (then it has yielded none of that), or a setting alone leaves a prompt no room.
+    engine broke and what was not answered may be asked again of a fresh one, ConfigurationError where
+    everything is refused or filtered (then it has yielded none of that), or a setting alone leaves a prompt no room.
     """
 
     grouped: bool

@@ -16,14 +16,13 @@ from bench.engines.base import Answer, Ask, Reading, Reply, Settings
 from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError
 from bench.engines.endpoint import base_url, described
 from bench.engines.pictures import data_url
+from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
 from bench.prompts import Part
 from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 
 _AHEAD = 8
-_TRIED = 24
-"""Refusals, without an answer among them, after which no further request is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +101,11 @@ class Chat:
         asks = chain.from_iterable(groups)
         done: SimpleQueue[Answer | Future[Answer | None]] = SimpleQueue()
         under_way: dict[Future[Answer | None], Ask] = {}
-        held: list[Answer] = []  # refusals, as long as nothing else has come
-        proven, answered, missed = settings.proven, 0, ""
+        refusals, answered, missed = Refusals(settings.proven), 0, ""
         try:
             more = True
-            while under_way or (more and len(held) < _TRIED):
-                if more and len(held) < _TRIED and len(under_way) < self.client.capacity + _AHEAD:
+            while under_way or (more and not refusals.enough):
+                if more and not refusals.enough and len(under_way) < self.client.capacity + _AHEAD:
                     ask = next(asks, None)
                     if ask is None:
                         more = False
@@ -129,25 +127,23 @@ class Chat:
                     except UnansweredError as error:
                         missed = str(error)
                         continue
-                    if refusal is not None:
-                        self._check_refusal(asked, settings)
-                        held.append(refusal)
-                else:
-                    proven = proven or not _is_refusal(outcome)
-                    held.append(outcome)
-                if proven:
-                    answered += len(held)
-                    yield from held
-                    held.clear()
+                    if refusal is None:
+                        continue
+                    self._check_refusal(asked, settings)
+                    outcome = refusal
+                ready = refusals.sift(outcome)
+                answered += len(ready)
+                yield from ready
         finally:
             for future in under_way:
                 future.cancel()
-        if len(held) >= _TRIED or (held and not missed):
+        held = refusals.held
+        if refusals.enough or (held and not missed):
             raise ConfigurationError(
                 f"{self.client.endpoints[0].url}: refused each of the {len(held)} requests that it was sent, the last "
                 f"with {held[-1].replies[0].text!r}; nothing of this is kept: choose a model and settings that it takes"
             )
-        if missed and not proven:
+        if missed and not refusals.proven:
             raise EngineError(f"no request was answered; the last: {missed}")
         if missed and not answered:  # is it these requests, or is the server gone?
             self.check_model()
@@ -255,11 +251,6 @@ def key_of(settings: ClientExecution) -> str | None:
 def template_switch(thinking: bool | None) -> dict[str, Any]:
     """The field of a request that sets the chat template's own switch, as vLLM and SGLang know it."""
     return {} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}}
-
-
-def _is_refusal(answer: Answer) -> bool:
-    """Whether the server gave no sample of it: what it filters it has not answered."""
-    return all(reply.finish_reason == "error" for reply in answer.replies)
 
 
 def _consecutive(seeds: Sequence[int]) -> Sequence[int]:

@@ -10,6 +10,8 @@ from bench.engines.base import Answer, Ask, Reading, Reply, Settings
 from bench.engines.checkpoint import check_room, vocabulary
 from bench.engines.encoding import EncodingPreparer
 from bench.engines.feeding import Feed
+from bench.engines.refusals import Refusals
+from bench.errors import ConfigurationError
 from bench.prompts import Part
 from vold.config import Execution
 from vold.models import load_student
@@ -26,7 +28,8 @@ class VLLM:
 
     A sample is a request of its own: its prompt's keys and pictures are computed once and shared, and it is logged
     when it ends, not when the longest of its item does. A prompt that the model has no room for is an error of its
-    own; one that ``execution.vllm.max_length`` alone leaves none is a ConfigurationError of the run.
+    own; where it has room for none, or ``execution.vllm.max_length`` alone leaves one none, that is a
+    ConfigurationError of the run.
     """
 
     grouped = False
@@ -49,7 +52,7 @@ class VLLM:
 
     def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
         sampling = Sampling(settings.max_tokens, settings.temperature, self.stop_ids, self.banned_ids)
-        refused: deque[Answer] = deque()
+        refusals, ready = Refusals(settings.proven), deque[Answer]()
         running: list[tuple[int, tuple[int, int]]] = []  # place and sizes of each request
 
         def requests(asks: Iterable[Ask | None]) -> Iterator[RolloutRequest | None]:
@@ -63,18 +66,22 @@ class VLLM:
                 except ValueError as error:
                     most, built_for = self.execution.vllm.max_length, self.engine.positions
                     check_room(len(request.prompt_ids), sampling.max_new_tokens, most, built_for)
-                    refused.append(Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds)))
+                    ready.extend(refusals.sift(Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds))))
+                    if refusals.enough and not running:
+                        raise _no_room(refusals, settings) from error
                     continue
                 running.append((ask.place, self.preparer.sizes(ask.prepared)))
                 yield request
 
         with Feed(chain.from_iterable(groups), _AHEAD) as asks:
             for number, sample, completion in self.engine.stream(requests(asks), sampling):
-                while refused:
-                    yield refused.popleft()
                 place, sizes = running[number]
-                yield Answer(place, [self._reply(completion)], *sizes, first=sample)
-            yield from refused
+                ready.extend(refusals.sift(Answer(place, [self._reply(completion)], *sizes, first=sample)))
+                while ready:
+                    yield ready.popleft()
+            yield from ready
+        if refusals.held:
+            raise _no_room(refusals, settings)
 
     def read(self, parts: Sequence[Part]) -> Reading | None:
         return self.preparer.read(parts)
@@ -109,3 +116,11 @@ class VLLM:
 
     def _reply(self, completion: Completion) -> Reply:
         return Reply(self.preparer.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)
+
+
+def _no_room(refusals: Refusals, settings: Settings) -> ConfigurationError:
+    return ConfigurationError(
+        f"max_tokens {settings.max_tokens}: the model takes none of the {len(refusals.held)} prompts that it was asked "
+        f"(the last: {refusals.held[-1].replies[0].text}); nothing of this is kept: lower max_tokens, or shorten the "
+        "prompts"
+    )

@@ -1,17 +1,19 @@
 """Prompts that vLLM has no room for: whose fault it is decides whether the run ends. vLLM itself is not needed."""
 
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.engines import Ask, Settings
+from bench.engines import Answer, Ask, Settings
 from bench.engines.vllm import VLLM
 from bench.errors import ConfigurationError
 from vold.config import Execution
 from vold.rollout.base import Completion
 
 SETTINGS = Settings(max_tokens=24, temperature=0.0)
+PROVEN = Settings(max_tokens=24, temperature=0.0, proven=True)
 
 
 class Engine:
@@ -31,7 +33,12 @@ class Engine:
             yield number, 0, Completion((7,), (0.0,), "stop")
 
 
-def answers(max_length: int | None, *lengths: int) -> dict[int, str]:
+def answers(max_length: int | None, *lengths: int, settings: Settings = SETTINGS) -> dict[int, str]:
+    """How each ended, in the order in which they came."""
+    return {answer.place: answer.replies[0].finish_reason for answer in asked(max_length, lengths, settings)}
+
+
+def asked(max_length: int | None, lengths: Sequence[int], settings: Settings = SETTINGS) -> Iterator[Answer]:
     engine = VLLM.__new__(VLLM)
     engine.execution = Execution.model_validate({"vllm": {"max_length": max_length}})
     engine.engine = Engine(max_length or 4096)  # type: ignore[assignment]
@@ -39,7 +46,7 @@ def answers(max_length: int | None, *lengths: int) -> dict[int, str]:
     engine.preparer = SimpleNamespace(sizes=lambda prompt: (len(prompt.ids), 0), decode=str)  # type: ignore[assignment]
     prompts = [SimpleNamespace(ids=(1,) * length, pixels=None) for length in lengths]
     asks = [Ask(place, prompt, (5,)) for place, prompt in enumerate(prompts)]
-    return {answer.place: answer.replies[0].finish_reason for answer in engine.answer([asks], SETTINGS)}
+    return engine.answer([asks], settings)
 
 
 def test_a_prompt_that_the_setting_alone_leaves_no_room_ends_the_run() -> None:
@@ -51,3 +58,18 @@ def test_a_prompt_that_the_setting_alone_leaves_no_room_ends_the_run() -> None:
 @pytest.mark.parametrize("max_length", [256, None])
 def test_a_prompt_that_the_model_has_no_room_for_is_an_error_of_its_own(max_length: int | None) -> None:
     assert answers(max_length, 100, 5000) == {0: "stop", 1: "error"}
+
+
+@pytest.mark.parametrize("number", [1, 24, 60])
+def test_where_the_model_has_room_for_no_prompt_the_run_ends_and_nothing_is_yielded(number: int) -> None:
+    came = []
+    with pytest.raises(ConfigurationError, match=rf"max_tokens 24: .* none of the {min(number, 24)} prompts"):
+        for answer in asked(None, [5000] * number):
+            came.append(answer)
+    assert came == []
+
+
+def test_refusals_wait_for_the_first_answer_and_none_is_lost() -> None:
+    found = answers(None, *[5000] * 23, 100, *[5000] * 30)
+    assert found == {place: "stop" if place == 23 else "error" for place in range(54)}
+    assert answers(None, *[5000] * 40, settings=PROVEN) == dict.fromkeys(range(40), "error")

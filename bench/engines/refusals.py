@@ -1,0 +1,36 @@
+"""Refusals held back until something has been answered: where everything is refused, a setting is to blame."""
+
+from bench.engines.base import Answer
+
+_TRIED = 24
+
+
+class Refusals:
+    """Of one call of ``Engine.answer``; proven: as in ``Settings``.
+
+    ``held`` are the refusals so far, as long as nothing else has come. An engine whose ``held`` are not empty at the
+    end, or are ``enough`` while nothing is under way, raises ConfigurationError and has yielded none of them.
+    """
+
+    def __init__(self, proven: bool) -> None:
+        self.proven = proven
+        self.held: list[Answer] = []
+
+    @property
+    def enough(self) -> bool:
+        """Whether no further request is to be tried."""
+        return len(self.held) >= _TRIED
+
+    def sift(self, answer: Answer) -> list[Answer]:
+        """What may be yielded now that ``answer`` has come."""
+        self.proven = self.proven or not _is_refusal(answer)
+        self.held.append(answer)
+        if not self.proven:
+            return []
+        ready, self.held = self.held, []
+        return ready
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether there is no sample in it: what a server filters it has not answered."""
+    return all(reply.finish_reason == "error" for reply in answer.replies)
