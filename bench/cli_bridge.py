@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from bench.cli_options import (
     BenchmarkOption,
@@ -29,6 +30,7 @@ from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.json_output import print_json
 from bench.report.numbers import interval, percent
+from bench.terminal import printable
 from vold.files import write_whole
 
 if TYPE_CHECKING:
@@ -173,7 +175,12 @@ def _show(title: str, compared: "Comparison") -> None:
     for row in differing[:_SHOWN]:
         there = "right" if row.theirs.right else "wrong"
         rows.add_row(
-            row.ours.id, row.ours.state, _cut(row.ours.extracted), there, _cut(row.theirs.extracted), row.reason
+            Text(printable(row.ours.id)),
+            row.ours.state,
+            _cut(row.ours.extracted),
+            there,
+            _cut(row.theirs.extracted),
+            row.reason,
         )
     if differing:
         console.print(rows)
@@ -181,7 +188,5 @@ def _show(title: str, compared: "Comparison") -> None:
         console.print(f"... and {len(differing) - _SHOWN} more; --json lists them all")
 
 
-def _cut(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text if len(text) <= 24 else f"{text[:21]}...")
+def _cut(text: str) -> Text:
+    return Text(printable(text if len(text) <= 24 else f"{text[:21]}..."))

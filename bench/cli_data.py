@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from bench.cli_options import BenchmarkOption, Json, RecordsOption, SplitOption
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
+from bench.terminal import printable
 from vold.files import write_whole
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def list_records(
         return print_json(rows)
     table = Table("benchmark", "split", "problems", Column("note", overflow="fold"))
     for row in rows:
-        table.add_row(row["benchmark"], row.get("split", "-"), str(row["problems"]), row["note"])
+        table.add_row(row["benchmark"], row.get("split", "-"), str(row["problems"]), Text(printable(row["note"])))
     Console().print(table)
 
 
@@ -177,7 +179,7 @@ def audit(
         write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     table = Table("id", "why", "where")
     for hit in result["hits"][:_SHOWN]:
-        table.add_row(hit["id"], hit["why"], hit["where"])
+        table.add_row(*(Text(printable(hit[name])) for name in ("id", "why", "where")))
     if result["hits"]:
         Console().print(table)
     print(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from bench.cli_options import (
     DeviceOption,
@@ -31,6 +32,7 @@ from bench.cli_options import (
 )
 from bench.errors import ConfigurationError
 from bench.json_output import print_json
+from bench.terminal import printable
 from vold.files import file_name
 
 if TYPE_CHECKING:
@@ -375,9 +377,11 @@ def _show_ahead(title: str, parts: "Mapping[str, Ahead]") -> None:
         estimated = "≈ " if part.counted < part.requests else ""
         tokens = f"{estimated}{part.prompt_tokens:,}"
         numbers = (f"{number:,}" for number in (part.requests, part.responses, part.answered))
-        table.add_row(names[benchmark], *numbers, tokens, f"{part.completion_tokens:,}")
+        table.add_row(Text(printable(names[benchmark])), *numbers, tokens, f"{part.completion_tokens:,}")
     console.print(table)
     for benchmark, part in parts.items():
         show_passed_over(names[benchmark], part.passed_over, console)
         if part.unreadable:
-            console.print(f"{names[benchmark]}: {part.unreadable} of {part.counted} prompts cannot be asked")
+            console.print(
+                f"{names[benchmark]}: {part.unreadable} of {part.counted} prompts cannot be asked", markup=False
+            )

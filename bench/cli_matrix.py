@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.cli_options import Json, ProfileOption, ReportsOption, StoreOption, listed, open_store
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
@@ -177,11 +178,11 @@ def _inputs_table(plan: "Plan") -> Table:
     settings = plan.profile.settings
     table = Table("input", "source", title="models and data", title_justify="left")
     for role, source in settings.models.items():
-        table.add_row(role, source if isinstance(source, str) else ", ".join(source))
-    table.add_row("prompts of the traces", settings.data.traces)
-    table.add_row("prompts of RL", settings.data.rl)
+        table.add_row(Text(role), Text(source if isinstance(source, str) else ", ".join(source)))
+    table.add_row("prompts of the traces", Text(settings.data.traces))
+    table.add_row("prompts of RL", Text(settings.data.rl))
     for benchmark, source in settings.data.eval.items():
-        table.add_row(title(benchmark, source), source)
+        table.add_row(Text(title(benchmark, source)), Text(source))
     return table
 
 

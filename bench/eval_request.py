@@ -79,8 +79,8 @@ def _splits_asked(request: Request, data: Mapping[str, Input], store: Store) -> 
             own = splits_there(name, place)
             if split not in own:
                 raise ConfigurationError(
-                    f"--split {name}={split}: {described['name']} is generated and has {', '.join(own)} alone; leave "
-                    f"{name} out of --split"
+                    f"--split {name}={split}: {described.get('name', name)} is generated and has {', '.join(own)} "
+                    f"alone; leave {name} out of --split"
                 )
             del found[name]
     return found

@@ -101,11 +101,11 @@ def _rows(
     """A row a measure; what belongs to all of them stands in the first."""
     free = f"{percent(baselines['chance'])} / {percent(baselines['majority'])}"
     if not measures:
-        table.add_row(data, f"0/{expected}", NONE, NONE, free)
+        table.add_row(Text(printable(data)), f"0/{expected}", NONE, NONE, free)
     for name, found in _chosen(measures, samples):
         first = name.startswith("avg")
         table.add_row(
-            data if first and samples == 1 else f"{data}, {name}" if first else f"  {name}",
+            Text(printable(data if first and samples == 1 else f"{data}, {name}" if first else f"  {name}")),
             f"{found['n']}/{expected}" if first else str(found["items"]),
             f"{percent(found['value'])} {interval(found['low'], found['high'])}",
             points(found["mde"], signed=False),

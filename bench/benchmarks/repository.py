@@ -21,6 +21,7 @@ they share a question's words.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from bench.records import Problem
 
 DESCRIPTOR = "smallworld.json"
 DESCRIPTOR_SCHEMA = "vold-bench/dataset@1"
+_NAME = re.compile(r"(?!\.+$)[\w.-]{1,100}")
 _PICTURE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
 
 
@@ -190,6 +192,10 @@ def descriptor(benchmark: Benchmark, root: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{file}: does not describe a {DESCRIPTOR_SCHEMA} of {benchmark.name}; write the data set again"
         )
+    for field in ("name", "split"):  # they name files and stand in tables
+        told = found.get(field)
+        if field in found and not (isinstance(told, str) and _NAME.fullmatch(told)):
+            raise DatasetError(f"{file}: the {field} {told!r} is none; use letters, digits, '_', '-' and '.' alone")
     return found
 
 

@@ -57,6 +57,11 @@ class Part:
         return f"{name}_{split}" if split else name
 
     @property
+    def file_name(self) -> str:
+        """``task`` as a part of a path; a summary may have been written by anybody."""
+        return file_name(self.task)
+
+    @property
     def synthetic(self) -> bool:
         return bool(self.summary["synthetic"])
 

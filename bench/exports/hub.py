@@ -22,7 +22,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     written = []
     for part in evaluation.parts():
         if part.measures and (part.synthetic or part.benchmark in HUB):
-            written.append(to / FOLDER / f"{part.task}.yaml")
+            written.append(to / FOLDER / f"{part.file_name}.yaml")
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump([_entry(part)], sort_keys=False, allow_unicode=True, width=120)
             write_whole(written[-1], text)

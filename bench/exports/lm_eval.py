@@ -22,7 +22,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     for part in parts:
         rows = [_sample(place, sample, part) for place, sample in enumerate(part.samples)]
         hashes[part.task] = _hash("".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows))
-        written.append(folder / f"samples_{part.task}_{stamp}.jsonl")
+        written.append(folder / f"samples_{part.file_name}_{stamp}.jsonl")
         write_whole(written[-1], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     text = json.dumps({**_results(evaluation, parts), "task_hashes": hashes}, indent=2, ensure_ascii=False)
     write_whole(written[0], text + "\n")

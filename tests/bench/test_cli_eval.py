@@ -69,6 +69,13 @@ def shown(out: Path, width: int = 80) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_data_sets_name_is_shown_as_it_is(tmp_path: Path, samples: int) -> None:
+    given = {"a": [r"\boxed{3}"] * samples}
+    text = shown(write_result(tmp_path, problems(["a"]), given, dataset="a[/b]\x1b[31m"), 120)
+    assert r"a[/b]\x1b[31m" in text and "\x1b" not in text
+
+
 def test_the_table_has_interval_mde_baselines_and_what_is_missing_in_80_columns(tmp_path: Path) -> None:
     texts = {"a": [r"\boxed{3}"], "b": [r"\boxed{4}"], "c": ["I do not know"]}
     text = shown(write_result(tmp_path, problems(["a", "b", "c", "d"]), texts))

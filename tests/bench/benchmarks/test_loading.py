@@ -66,6 +66,16 @@ def test_a_descriptor_names_a_synthetic_data_set(tmp_path: Path) -> None:
         read("mathvision", root)
 
 
+@pytest.mark.parametrize("field", ["name", "split"])
+@pytest.mark.parametrize("told", ["/tmp/x", "../x", "..", "", "a[/b]", "a\x1b[31m", "a\n", "x" * 101, 7, None, ["a"]])
+def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, field: str, told: object) -> None:
+    root = _write(tmp_path, "test.jsonl", [MATH])
+    descriptor = {"schema": "vold-bench/dataset@1", "name": "smallworld-a_b.c", "benchmark": "mathvision"}
+    (root / "smallworld.json").write_text(json.dumps({**descriptor, field: told}))
+    with pytest.raises(DatasetError, match=rf"smallworld\.json: the {field} "):
+        read("mathvision", root)
+
+
 def test_without_a_split_the_first_with_all_its_pictures_is_taken(tmp_path: Path) -> None:
     root = _write(tmp_path, "test.jsonl", [MATH, {**MATH, "id": "6", "image": "images/6.png"}])
     _write(root, "testmini.jsonl", [MATH])

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,20 @@ def test_exporting_twice_writes_the_same_files(finished: Path, tmp_path: Path) -
     ]
     for files, others in zip(first.values(), again.values(), strict=True):
         assert [path.read_bytes() for path in files] == [path.read_bytes() for path in others]
+
+
+def test_a_summary_that_names_another_place_is_written_under_the_one_given(finished: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    shutil.copytree(finished, result)
+    told = json.loads((result / "summary.json").read_text())
+    for part in told["benchmarks"].values():
+        part["dataset"] = f"{tmp_path}/elsewhere/x" if part["synthetic"] else "../../../elsewhere/x"
+        part["synthetic"] = True
+    (result / "summary.json").write_text(json.dumps(told))
+    (tmp_path / "elsewhere").mkdir()
+    files = [file for paths in export(result, tmp_path / "to").values() for file in paths]
+    assert files and all(file.resolve().is_relative_to(tmp_path / "to") for file in files)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_place_without_a_result_and_an_unknown_format_are_refused(finished: Path, tmp_path: Path) -> None:
