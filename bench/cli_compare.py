@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.stats import Difference
 
 _SHOWN = 12
-_STYLES = {"same": "dim", "differs": "bold", "not recorded": "italic"}
+_STYLES = {"same": "dim", "differs": "bold", "not recorded": "italic", "unknown": "italic"}
 
 
 def compare(
@@ -47,15 +47,18 @@ def conclusion(found: "Comparison") -> str:
     d = found.difference
     size = f"{points(d.value)} points {interval(d.low, d.high, signed=True)}, p = {p_value(d.p)}"
     resolves = f"effects of {points(d.mde, signed=False)} points or more are found with 80 % power"
+    unchecked = f"; unchecked, as neither result tells: {_names(found.unchecked)}" if found.unchecked else ""
     if found.about_the_model:
+        only = f"Of what is recorded only the model differs{unchecked}" if unchecked else "Only the model differs"
         if found.outcome == "not resolved":
-            return f"Only the model differs. B against A is not resolved: {size}; {resolves}."
-        return f"Only the model differs. B is {found.outcome} than A: {size}."
+            return f"{only}. B against A is not resolved: {size}; {resolves}."
+        return f"{only}. B is {found.outcome} than A: {size}."
     if not found.changed:
-        return "Nothing that is recorded differs: both are the same evaluation."
+        same = unchecked or ": both are the same evaluation"
+        return f"Nothing that is recorded differs{same}."
     names = _names(found.changed)
     if found.same_model:
-        return f"The model is the same; the difference is that of {names}: {size}."
+        return f"The model is the same; the difference is that of {names}: {size}{unchecked}."
     return f"No claim about the model: {names} may account for the difference as well ({size})."
 
 

@@ -17,10 +17,13 @@ _OF_SAMPLING = ("samples", "temperature", "max_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One thing that two evaluations can differ in; ``detail`` says how, or why it is not known."""
+    """One thing that two evaluations can differ in; ``detail`` says how, or why it is not known.
+
+    not recorded: one of them tells and the other does not; unknown: neither does.
+    """
 
     name: str
-    state: Literal["same", "differs", "not recorded"]
+    state: Literal["same", "differs", "not recorded", "unknown"]
     detail: str = ""
 
 
@@ -66,8 +69,13 @@ class Comparison:
 
     @property
     def changed(self) -> tuple[Layer, ...]:
-        """All that is not known to be the same."""
-        return tuple(layer for layer in self.layers if layer.state != "same")
+        """All that differs, or that one of the two alone records."""
+        return tuple(layer for layer in self.layers if layer.state in ("differs", "not recorded"))
+
+    @property
+    def unchecked(self) -> tuple[Layer, ...]:
+        """What neither records: no ground to see a change in it, and none to rule one out."""
+        return tuple(layer for layer in self.layers if layer.state == "unknown")
 
     @property
     def same_model(self) -> bool:
@@ -75,7 +83,10 @@ class Comparison:
 
     @property
     def about_the_model(self) -> bool:
-        """Whether the difference can be laid to the model: it is all that changed."""
+        """Whether the difference can be laid to the model: it is all that is seen to change.
+
+        Whoever says so names what is ``unchecked``, too.
+        """
         return [layer.name for layer in self.changed] == ["model"]
 
     @property
@@ -88,6 +99,7 @@ class Comparison:
             "b": self.b,
             "first_change": self.changed[0].name if self.changed else None,
             "about_the_model": self.about_the_model,
+            "unchecked": [layer.name for layer in self.unchecked],
             "outcome": self.outcome,
             "layers": [asdict(layer) for layer in self.layers],
             "difference": asdict(self.difference),
@@ -161,7 +173,7 @@ def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
         _prompt(a, b, benchmarks),
         _recorded(a, b, benchmarks, "token ids", "token_ids_sha256"),
         _pictures(a, b, benchmarks),
-        _values("engine", a.summary.get("engine"), b.summary.get("engine")),
+        _engine(a.summary.get("engine"), b.summary.get("engine")),
         _values("sampling", _sampling(a), _sampling(b)),
         _errors(a, b, benchmarks),
         _scoring(a.summary.get("scoring"), b.summary.get("scoring")),
@@ -170,8 +182,9 @@ def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
 
 
 def _data(a: Result, b: Result) -> Layer:
-    if not all("record" in result.verdicts for result in (a, b)):
-        return Layer("data", "not recorded", "an older result does not say which records it asked")
+    told = ["record" in result.verdicts for result in (a, b)]
+    if not all(told):
+        return _untold("data", any(told), "which records it asked")
     tables = [result.verdicts[[*_ITEM, "record"]].drop_duplicates(_ITEM) for result in (a, b)]
     both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
     other = both[both["record_a"] != both["record_b"]]
@@ -210,19 +223,39 @@ def _pictures(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
 
 def _recorded(a: Result, b: Result, benchmarks: Sequence[str], name: str, field: str) -> Layer:
     """A field of the first prompt's record, on the benchmarks whose first problem is the same in both."""
-    compared = 0
+    compared = told = 0
     for benchmark in benchmarks:
         parts = [result.summary["benchmarks"][benchmark] for result in (a, b)]
         records = [part.get("prompt") or {} for part in parts]
         values = [record.get(field) for record in records]
+        told += values != [None, None]
         if records[0].get("id") != records[1].get("id") or None in values:
             continue
         compared += 1
         if values[0] != values[1]:
             return Layer(name, "differs", f"{parts[1]['dataset']}, problem {records[0]['id']}")
+    if not told:
+        return _untold(name, False)
     if not compared:
         return Layer(name, "not recorded", "no first prompt of a benchmark that both have")
     return Layer(name, "same")
+
+
+def _engine(a: Any, b: Any) -> Layer:
+    """The model's own name there, by which a server is asked, is no matter of the engine."""
+    named = [_without_model(each) for each in (a, b)]
+    found = _values("engine", *named)
+    if found.state == "same" and named[0].get("name") == "openai":
+        return Layer("engine", "unknown", "what a server behind a URL runs, and how, is not told; it was sent the same")
+    return found
+
+
+def _without_model(engine: Any) -> Any:
+    """Also of each ``earlier`` state."""
+    if not isinstance(engine, dict):
+        return engine
+    rest = {name: value for name, value in engine.items() if name != "model"}
+    return rest | ({"earlier": [_without_model(each) for each in rest["earlier"]]} if "earlier" in rest else {})
 
 
 def _sampling(result: Result) -> dict[str, Any]:
@@ -266,13 +299,19 @@ def _model(a: Result, b: Result) -> Layer:
 
 def _values(name: str, a: Any, b: Any) -> Layer:
     if a is None or b is None:
-        return Layer(name, "not recorded", "an older result does not say")
+        return _untold(name, a is not b)
     if a == b:
         return Layer(name, "same")
     if not isinstance(a, dict) or not isinstance(b, dict):
         return Layer(name, "differs", f"{_text(a)} in A, {_text(b)} in B")
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
     return Layer(name, "differs", "; ".join(f"{k} {_text(a.get(k))} in A, {_text(b.get(k))} in B" for k in keys))
+
+
+def _untold(name: str, in_one: bool, what: str = "") -> Layer:
+    if in_one:
+        return Layer(name, "not recorded", f"one of the two does not say {what}".rstrip())
+    return Layer(name, "unknown", f"neither says {what}".rstrip())
 
 
 def _text(value: Any) -> str:

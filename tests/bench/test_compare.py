@@ -68,6 +68,51 @@ def test_no_claim_about_a_model_that_was_asked_otherwise(changes, layer, base, t
     assert conclusion(found).startswith(f"No claim about the model: {layer}")
 
 
+def untold(result: Path, *fields: str) -> Path:
+    """The result without these fields of its first prompts."""
+    summary = json.loads((result / "summary.json").read_text())
+    for part in summary["benchmarks"].values():
+        part["prompt"] = {name: value for name, value in part["prompt"].items() if name not in fields}
+    (result / "summary.json").write_text(json.dumps(summary))
+    return result
+
+
+def test_two_models_behind_servers_are_compared_and_what_neither_tells_is_named(base, tmp_path, capsys):
+    for name, right in (("one", {0, 1, 2, 3}), ("two", set(range(2, 14)))):
+        engine = {"name": "openai", "model": name, "earlier": [{"name": "openai", "model": name, "batch": 2}]}
+        result = write_result(tmp_path / name, problems(IDS), texts(right), model=name, engine=engine)
+        untold(result, "token_ids_sha256", "picture_grids")
+    found = compared(tmp_path / "one", tmp_path / "two")
+    assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
+    assert [layer.name for layer in found.unchecked] == ["token ids", "picture grid", "engine"]
+    assert conclusion(found).startswith(
+        "Of what is recorded only the model differs; unchecked, as neither result tells: token ids, picture grid and "
+        "engine. B is better than A"
+    )
+    cli_compare.compare(str(tmp_path / "one"), str(tmp_path / "two"), tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["unchecked"] == ["token ids", "picture grid", "engine"]
+    itself = conclusion(compared(tmp_path / "one", tmp_path / "one"))
+    assert "unchecked" in itself and "same evaluation" not in itself
+
+
+@pytest.mark.parametrize("engine", [{"name": "openai", "pixel_factor": 28}, {"name": "vllm"}])
+def test_servers_that_were_sent_other_pictures_or_another_engine_forbid_the_claim(engine, tmp_path):
+    for name, used in (("one", {"name": "openai"}), ("two", engine)):
+        write_result(tmp_path / name, problems(IDS), texts({0}), model=name, engine=used | {"model": name})
+    found = compared(tmp_path / "one", tmp_path / "two")
+    assert found.changed[0].name == "engine" and not found.about_the_model
+
+
+def test_what_one_result_alone_tells_forbids_the_claim(base, tmp_path):
+    other = write_result(tmp_path / "b", problems(IDS), texts({0}), model="other")
+    found = compared(base, untold(other, "token_ids_sha256"))
+    assert [(layer.name, layer.state) for layer in found.changed] == [
+        ("token ids", "not recorded"),
+        ("model", "differs"),
+    ]
+    assert not found.about_the_model and conclusion(found).startswith("No claim about the model: token ids may")
+
+
 def test_changed_records_are_the_first_layer_and_counted(base, tmp_path):
     asked = [*problems(IDS[:18]), *problems(IDS[18:], question="2 + 1?")]
     found = compared(base, write_result(tmp_path / "b", asked, texts({0, 1, 2, 3})))
