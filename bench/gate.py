@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigurationError, ErrorClass, ExitCode, VoldBenchError
 from vold.config import Strict
@@ -44,6 +44,8 @@ class IncompleteRun(VoldBenchError):
 class Cell(Strict):
     """One arm under one seed: per benchmark a string with 1 (right), 0 or - (missing) for each problem in order;
     per guarded metric its values at the last training steps, those measured, by step."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # what a run measured, not what it was told
 
     verdicts: dict[str, str]
     training: dict[str, dict[int, float]] = Field(default_factory=dict)

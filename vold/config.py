@@ -14,9 +14,9 @@ MAX_NONFINITE_STEPS = 3
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused and instances are immutable."""
+    """Unknown keys and numbers that are none or infinite are refused, and instances are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 TelemetrySink = Literal["tensorboard", "wandb"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.errors import ConfigurationError
 from bench.records import Problem
+from bench.terminal import printable
 from vold.answers import labels_of_gold
 
 
@@ -148,8 +149,8 @@ class Dataset:
 
 
 def passed_over(splits: Mapping[str, str]) -> list[str]:
-    """A line for each split that was not taken (``Dataset.passed_over``)."""
-    return [f"{split} passed over: {why}" for split, why in splits.items()]
+    """A line for each split that was not taken (``Dataset.passed_over``), safe for a terminal."""
+    return [printable(f"{split} passed over: {why}") for split, why in splits.items()]
 
 
 def titled(name: str, synthetic: bool) -> str:

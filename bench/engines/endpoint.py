@@ -24,8 +24,12 @@ class RemoteModel(Strict):
 
 def base_url(text: str) -> str:
     """A server's URL without a slash at its end; raises ConfigurationError for what is none."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that hold no address, a port that is no number
+        known = False
+    if not known:
         raise ConfigurationError(f"{text!r} is no URL of a server; expected one such as http://127.0.0.1:8000/v1")
     return text.rstrip("/")
 

@@ -1,11 +1,13 @@
 """Turns prepared ahead of the engine, in this process or in workers, within bounds of number and memory."""
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from multiprocessing import get_context, parent_process
 from threading import Lock, Thread
@@ -57,7 +59,8 @@ class Preparation:
         if self.prefetch.workers:
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(self.prefetch.workers, context, _start_worker, (self.preparer,))
-            self.standing = self._pool.submit(_stand)
+            with _without_interrupts():
+                self.standing = self._pool.submit(_stand)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -87,7 +90,8 @@ def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[Part]], room: 
     pending: deque[Future[tuple[Any, int]]] = deque()
     while True:
         while room.free(len(pending)) and (turn := next(turns, None)) is not None:
-            future = pool.submit(_attempt_here, turn)
+            with _without_interrupts():
+                future = pool.submit(_attempt_here, turn)
             future.add_done_callback(room.arrived)
             pending.append(future)
         if not pending:
@@ -95,6 +99,19 @@ def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[Part]], room: 
         value, size = pending.popleft().result()
         room.left(size)
         yield value
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process started here is never interrupted, not even while it imports; this one is as soon as this ends.
+
+    Ctrl-C reaches every process of a terminal, and it is this one that ends its workers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Room:

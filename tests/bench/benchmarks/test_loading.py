@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from bench.benchmarks import DatasetError, load, read
+from bench.benchmarks.base import passed_over
 from bench.records import Problem, Response
 from bench.scoring import is_correct, score
 
@@ -74,6 +75,10 @@ def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, field: str,
     (root / "smallworld.json").write_text(json.dumps({**descriptor, field: told}))
     with pytest.raises(DatasetError, match=rf"smallworld\.json: the {field} "):
         read("mathvision", root)
+
+
+def test_what_is_said_of_a_passed_over_split_is_safe_for_a_terminal() -> None:
+    assert passed_over({"test": "no picture a\x1b[2J.png"}) == [r"test passed over: no picture a\x1b[2J.png"]
 
 
 def test_without_a_split_the_first_with_all_its_pictures_is_taken(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_server_that_dies_is_gone_and_an_absent_one_is_named(ask_stub):
 def test_another_model_or_a_url_that_is_none_is_refused(ask_stub):
     with stub_server("--model", "one") as (url, _), pytest.raises(ConfigurationError, match="serves one, not 'two'"):
         ask_stub(url, model="two")
-    for wrong in ("localhost:8000", "ftp://x/v1", "/v1", "http://"):
+    for wrong in ("localhost:8000", "ftp://x/v1", "/v1", "http://", "http://[x", "http://x:port", "http://x:99999"):
         with pytest.raises(ConfigurationError, match="no URL of a server"):
             base_url(wrong)
 

@@ -151,6 +151,13 @@ def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp
     [
         ("http://127.0.0.1:9/v1", (), "#MODEL"),
         ("http:///v1#m", (), "no URL of a server"),
+        ("http://[x#m", (), "'http://[x' is no URL of a server"),
+        ("smallworld/student_a", ("--judge", "http://[x", "--judge-model", "m"), "'http://[x' is no URL of a server"),
+        (
+            "smallworld/student_a",
+            ("--temperature", "inf", "--samples", "2"),
+            "temperature: Input should be a finite number",
+        ),
         ("http://127.0.0.1:9/v1#m", ("--engine", "builtin"), "the engine openai is for"),
         ("smallworld/student_a", ("--engine", "openai"), "the engine openai is for"),
         ("http://127.0.0.1:9/v1#m", ("--dry-run",), "the model's tokenizer"),

@@ -1,6 +1,7 @@
 """Turns prepared ahead: order, bounds, refusals, and workers that end."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -113,6 +114,40 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     while _lives(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _lives(worker)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stands", [True, False])
+def test_ctrl_c_ends_workers_without_a_word_of_theirs(stands: bool, tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import signal\n"
+        "from tests.bench.evaluation.preparers import turns, upper\n"
+        "from bench.evaluation.pipeline import Preparation, Prefetch\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    try:\n"
+        "        with Preparation(upper, Prefetch(2, 8, 1 << 30)) as preparation:\n"
+        f"            {stands} and preparation.standing.result(60)\n"
+        "            found = preparation.prepared(turns(['slow'] * 1000))\n"
+        "            next(found)\n"
+        "            print(*preparation._pool._processes, flush=True)\n"
+        "            list(found)\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise SystemExit(130)\n"
+    )
+    root = Path(__file__).parents[3]
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True,
+    )  # fmt: skip
+    assert parent.stdout is not None
+    workers = [int(worker) for worker in parent.stdout.readline().split()]
+    assert workers
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=30)
+    assert (parent.returncode, said) == (130, "")
+    assert not any(map(_lives, workers))
 
 
 def _lives(process: int) -> bool:
