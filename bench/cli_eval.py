@@ -36,6 +36,7 @@ from bench.terminal import printable
 from vold.files import file_name
 
 if TYPE_CHECKING:
+    from bench.engines.encoding import EncodingPreparer
     from bench.engines.factory import EnginePool
     from bench.eval_request import Request
     from bench.evaluation.config import EvalConfig
@@ -257,16 +258,20 @@ def look(store: "Store", request: "Request", as_json: bool) -> None:
         _show_ahead(f"{label} ({id})", parts)
 
 
-def _preparer(stage: "Stage", store: "Store", config: "EvalConfig") -> Any:
-    from bench.engines.encoding import EncodingPreparer
+def _preparer(stage: "Stage", store: "Store", config: "EvalConfig") -> "EncodingPreparer | None":
+    """None for a model behind a server, which is not asked; raises ConfigurationError where the engine cannot be."""
     from bench.engines.endpoint import is_remote
+    from bench.engines.factory import check_kind
     from bench.matrix.stages import from_hub
 
     location = stage.spec.locations["model"]
     hub = location.startswith("hub:")
     model = from_hub(location, weights=False) if hub else store.root / location
+    check_kind(config.engine, model)
     if is_remote(model):
-        raise ConfigurationError("--dry-run: counts tokens with the model's tokenizer, and a server's is not here")
+        return None
+    from bench.engines.encoding import EncodingPreparer
+
     return EncodingPreparer(model, config.pixel_limits, config.thinking)
 
 
@@ -375,7 +380,7 @@ def _show_ahead(title: str, parts: "Mapping[str, Ahead]") -> None:
     table = plain_table("data", "requests", "responses", "answered", "prompt\ntokens", "completion\nat most")
     for benchmark, part in parts.items():
         estimated = "≈ " if part.counted < part.requests else ""
-        tokens = f"{estimated}{part.prompt_tokens:,}"
+        tokens = "not known" if part.prompt_tokens is None else f"{estimated}{part.prompt_tokens:,}"
         numbers = (f"{number:,}" for number in (part.requests, part.responses, part.answered))
         table.add_row(Text(printable(names[benchmark])), *numbers, tokens, f"{part.completion_tokens:,}")
     console.print(table)

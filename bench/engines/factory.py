@@ -49,17 +49,22 @@ def gpu_present() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
+def check_kind(engine: str, model: Path) -> None:
+    """Raise ConfigurationError where one is for models behind servers and the other is not."""
+    if is_remote(model) != (engine == "openai"):
+        raise ConfigurationError(
+            f"{model}: the engine openai is for models behind a server (URL#MODEL, or a directory with endpoint.json), "
+            f"and these are for it alone; here the engine is {engine}"
+        )
+
+
 def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
     """A fresh engine over ``model``.
 
     Raises ModelError where there is no checkpoint, ConfigurationError where engine and model do not go together,
     EngineError if it cannot start.
     """
-    if is_remote(model) != (config.engine == "openai"):
-        raise ConfigurationError(
-            f"{model}: the engine openai is for models behind a server (URL#MODEL, or a directory with endpoint.json), "
-            f"and these are for it alone; here the engine is {config.engine}"
-        )
+    check_kind(config.engine, model)
     if config.engine == "openai":
         from bench.engines.openai import connect
 

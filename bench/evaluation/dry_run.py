@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.engines.encoding import EncodingPreparer
 from bench.evaluation.asking import keys
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.log import Key
@@ -12,6 +11,9 @@ from bench.evaluation.selection import Selection
 from bench.evaluation.shown import turn
 from bench.records import Problem
 from vold.seeding import generator
+
+if TYPE_CHECKING:
+    from bench.engines.encoding import EncodingPreparer
 
 _COUNTED = 64
 
@@ -22,8 +24,8 @@ class Ahead:
     ``answered``: those that are there. passed_over: as ``Dataset`` tells it.
 
     prompt_tokens: of all requests; where ``counted`` is less than ``requests``, an estimate from so many prompts drawn
-    at random. completion_tokens: the most that can be generated. unreadable: of the counted prompts, those that cannot
-    be asked.
+    at random, and None for a model behind a server, of which none are counted. completion_tokens: the most that can be
+    generated. unreadable: of the counted prompts, those that cannot be asked.
     """
 
     dataset: str
@@ -36,7 +38,7 @@ class Ahead:
     responses: int
     counted: int
     unreadable: int
-    prompt_tokens: int
+    prompt_tokens: int | None
     completion_tokens: int
 
     def to_json(self) -> dict[str, Any]:
@@ -44,13 +46,18 @@ class Ahead:
 
 
 def look_ahead(
-    config: EvalConfig, selections: Sequence[Selection], answered: Collection[Key], preparer: EncodingPreparer
+    config: EvalConfig, selections: Sequence[Selection], answered: Collection[Key], preparer: "EncodingPreparer | None"
 ) -> Mapping[str, Ahead]:
-    """By benchmark; ``preparer`` is the model's, which needs its settings and not its weights."""
+    """By benchmark; ``preparer`` is the model's, which needs its settings and not its weights: None behind a server.
+
+    Raises ModelError and ConfigurationError for a model or settings with which the run would end.
+    """
     return {s.dataset.benchmark: _of(config, s, answered, preparer) for s in selections}
 
 
-def _of(config: EvalConfig, selection: Selection, answered: Collection[Key], preparer: EncodingPreparer) -> Ahead:
+def _of(
+    config: EvalConfig, selection: Selection, answered: Collection[Key], preparer: "EncodingPreparer | None"
+) -> Ahead:
     missing = {
         problem.id: sum(key not in answered for key in keys(problem, config.samples)) for problem in selection.problems
     }
@@ -59,7 +66,7 @@ def _of(config: EvalConfig, selection: Selection, answered: Collection[Key], pre
     if len(asked) > _COUNTED:
         order = generator(0, "dry run", selection.dataset.name).permutation(len(asked))
         drawn = [asked[place] for place in order[:_COUNTED]]
-    lengths = [_length(config, preparer, problem) for problem in drawn]
+    lengths = [] if preparer is None else [_length(config, preparer, problem) for problem in drawn]
     readable = [length for length in lengths if length is not None]
     responses = sum(missing.values())
     return Ahead(
@@ -73,14 +80,12 @@ def _of(config: EvalConfig, selection: Selection, answered: Collection[Key], pre
         responses=responses,
         counted=len(lengths),
         unreadable=len(lengths) - len(readable),
-        prompt_tokens=round(sum(readable) * len(asked) / max(len(lengths), 1)),
+        prompt_tokens=None if preparer is None else round(sum(readable) * len(asked) / max(len(lengths), 1)),
         completion_tokens=responses * config.max_tokens,
     )
 
 
-def _length(config: EvalConfig, preparer: EncodingPreparer, problem: Problem) -> int | None:
+def _length(config: EvalConfig, preparer: "EncodingPreparer", problem: Problem) -> int | None:
     """Tokens of a prompt, pictures included; None where it cannot be asked."""
-    try:
-        return preparer.sizes(preparer(turn(config, problem)))[0]
-    except ValueError:
-        return None
+    reading = preparer.read(turn(config, problem))
+    return None if reading is None else len(reading.token_ids)

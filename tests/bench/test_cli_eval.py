@@ -170,6 +170,34 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     assert part["prompt_tokens"] == sum(lengths[1:])
 
 
+@pytest.mark.parametrize("fault", ["switch", "engine", "pictures"])
+def test_a_dry_run_refuses_what_the_run_refuses(
+    fault: str, request_: Request, random_student: Path, tmp_path: Path
+) -> None:
+    settings, words = {"no_think": "off"}, "no switch enable_thinking"
+    if fault == "engine":
+        settings, words = {"engine": "openai"}, "here the engine is openai"
+    if fault == "pictures":
+        settings, words = {"min_pixels": 9999, "max_pixels": 10000}, "outside of"
+    asked = replace(request_, settings={**(request_.settings or {}), **settings})
+    for act in (lambda s: cli_eval.look(s, asked, True), lambda s: cli_eval.run(s, asked, Outputs())):
+        with pytest.raises(ValueError, match=words):
+            act(Store(tmp_path / "store"))
+
+
+def test_a_dry_run_of_a_model_behind_a_server_asks_nobody_and_counts_all_but_prompt_tokens(
+    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, remote = Store(tmp_path / "store"), replace(request_, models=["http://127.0.0.1:9/v1#m"])
+    cli_eval.look(store, remote, as_json=True)
+    part = json.loads(capsys.readouterr().out)["m"]["benchmarks"]["mathvision"]
+    assert (part["requests"], part["responses"], part["completion_tokens"]) == (5, 10, 60)
+    assert (part["prompt_tokens"], part["counted"], part["unreadable"]) == (None, 0, 0)
+    cli_eval.look(store, remote, as_json=False)
+    shown = capsys.readouterr().out
+    assert "not known" in shown and "cannot be asked" not in shown
+
+
 def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_starts(
     request_: Request, tmp_path: Path
 ) -> None:

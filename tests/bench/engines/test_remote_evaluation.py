@@ -160,7 +160,7 @@ def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp
         ),
         ("http://127.0.0.1:9/v1#m", ("--engine", "builtin"), "the engine openai is for"),
         ("smallworld/student_a", ("--engine", "openai"), "the engine openai is for"),
-        ("http://127.0.0.1:9/v1#m", ("--dry-run",), "the model's tokenizer"),
+        ("http://127.0.0.1:9/v1#m", ("--dry-run", "--engine", "builtin"), "the engine is builtin"),
         ("http://127.0.0.1:9/v1#m", ("--key-env", "NO_SUCH_KEY"), "NO_SUCH_KEY"),
     ],
 )
