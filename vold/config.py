@@ -85,7 +85,9 @@ class EvaluationExecution(Strict):
     """How an evaluation is fed to its engine and watched."""
 
     workers: int | None = Field(
-        default=None, ge=0, description="processes that prepare prompts ahead; 0: none; None: 0 on CPUs, else up to 4"
+        default=None,
+        ge=0,
+        description="processes that prepare prompts ahead; None: 0 for an engine in this process on CPUs, else 1 to 4",
     )
     ahead_items: int = Field(default=256, ge=1, description="prompts prepared and not yet taken by the engine")
     ahead_mib: int = Field(default=2048, ge=1, description="memory of these")

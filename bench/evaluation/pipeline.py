@@ -33,7 +33,7 @@ class Prefetch:
 
 
 def prefetch(engine: str, execution: Execution) -> Prefetch:
-    """By the settings; where they leave it open, workers only if the engine does not compute on these CPUs itself."""
+    """By the settings; where they leave it open, none for an engine in this process on CPUs, else 1 to 4."""
     settings, cpus = execution.evaluation, len(os.sched_getaffinity(0))
     workers = settings.workers
     if workers is None:
