@@ -25,7 +25,7 @@ class EvaluationView:
         self.console, self.label, self.samples = console, label, samples
         self.done, self.total, self.metrics = 0, 0, dict[str, float]()
         self._seen: deque[tuple[float, int, float]] = deque()
-        self._line_at = time.monotonic()
+        self._began = self._line_at = time.monotonic()
 
     def __call__(self, done: int, total: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -59,14 +59,19 @@ class EvaluationView:
 
     def text(self) -> str:
         """Everything that is known in one line."""
-        return "  ".join(filter(None, [f"{self.done}/{self.total}", self._pace(), self._quality()]))
+        return "  ".join(filter(None, [self._count(), self._pace(), self._quality()]))
+
+    def _count(self) -> str:
+        """An item has as many responses as there are samples; rates are of items."""
+        return f"{self.done}/{self.total}" + (" responses" if self.samples > 1 else "")
 
     def _pace(self) -> str:
         items, tokens = self.rates()
         if not items:
             return ""
         left = clock((self.total - self.done) / self.samples / items)
-        return f"{items:.3g} items/s  {tokens:,.0f} tokens/s  {left} left"
+        time_told = f"{left} left" if self.done < self.total else f"{clock(time.monotonic() - self._began)} in all"
+        return f"{items:.3g} items/s  {tokens:,.0f} tokens/s  {time_told}"
 
     def rates(self) -> tuple[float, float]:
         """Problems and completion tokens a second over the last minute; zeros while unknown.
@@ -118,9 +123,7 @@ class LiveEvaluationView(EvaluationView):
 
         head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self.total or 1, completed=self.done, width=24)
-        head.add_row(
-            Text(self.label, style="bold"), bar, Text(f"{self.done}/{self.total}" if self.total else "starting")
-        )
+        head.add_row(Text(self.label, style="bold"), bar, Text(self._count() if self.total else "starting"))
         return Group(head, *(Text(line) for line in (self._pace(), self._quality()) if line))
 
     def __enter__(self) -> "EvaluationView":

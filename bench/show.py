@@ -80,7 +80,8 @@ def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]
     """The record is the result's own; only its pictures are looked for where the evaluation read them."""
     config, about = EvalConfig.model_validate(result.summary["config"]), result.summary["benchmarks"][benchmark]
     problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
-    images, absent = _images(result, problem, about["split"], samples[0]["record"])
+    split = None if about["synthetic"] else about["split"]  # a generated set has one alone
+    images, absent = _images(result, problem, split, samples[0]["record"])
     problem = replace(problem, images=images)
     parts = turn(config, problem)
     rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
@@ -92,7 +93,7 @@ def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]
     )  # fmt: skip
 
 
-def _images(result: Result, problem: Problem, split: str, record: str) -> tuple[tuple[Path, ...], str]:
+def _images(result: Result, problem: Problem, split: str | None, record: str) -> tuple[tuple[Path, ...], str]:
     """The pictures of ``problem`` where they lie now, or its own bare names and why they are not at hand.
 
     record: the hash of the record and its pictures when they were asked.

@@ -31,22 +31,28 @@ class Result:
             found = json.loads(file.read_text(encoding="utf-8"))
             _ = found["config"], found["benchmarks"], found["model"]["name"]
         except (ValueError, TypeError, KeyError) as error:
-            raise ConfigurationError(f"{file}: does not describe an evaluation; evaluate again") from error
+            raise ConfigurationError(f"{file}: does not describe an evaluation; evaluate again with --fresh") from error
         return found
 
     @cached_property
     def verdicts(self) -> Frame:
-        """One row a response, as scored."""
-        import pandas as pd
-
-        return pd.read_parquet(self.path / "verdicts.parquet")
+        """One row a response, as scored. Raises ConfigurationError where the table is damaged."""
+        return self._table("verdicts.parquet")
 
     @cached_property
     def responses(self) -> Frame:
-        """One row a response, as given."""
+        """One row a response, as given. Raises ConfigurationError where the table is damaged."""
+        return self._table("responses.parquet")
+
+    def _table(self, name: str) -> Frame:
         import pandas as pd
 
-        return pd.read_parquet(self.path / "responses.parquet")
+        try:
+            return pd.read_parquet(self.path / name)
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these
+            raise ConfigurationError(
+                f"{self.path / name}: cannot be read ({error}); evaluate again with --fresh"
+            ) from error
 
     @property
     def model(self) -> str:
@@ -81,7 +87,8 @@ def find(name: str, store: Store) -> Result:
     finished = list(results(store))
     same = [result for result in finished if result.id == name]
     found = same or [result for result in finished if name.startswith("eval-") and result.id.startswith(name)]
-    found = found or [result for result in finished if _is_called(result.model, name)]
+    current = [result for result in finished if "." not in result.id]  # what --fresh put aside goes by its id alone
+    found = found or [result for result in current if _is_called(result.model, name)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -112,5 +119,6 @@ def _described(result: Result) -> str:
     config = result.summary["config"]
     words = [f"{name} {config[name]}" for name in ("template", "samples", "temperature", "max_tokens", "limit")]
     words += [name for name in ("blind",) if config[name]]
+    words.append(f"{sum(part['problems'] for part in result.summary['benchmarks'].values())} problems")
     datasets = [part["dataset"] for part in result.summary["benchmarks"].values()]
     return f"{result.id}  {', '.join(datasets)}; {', '.join(words)}"

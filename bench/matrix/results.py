@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.evaluation.results import Result
 from bench.matrix.plan import Cell, Plan, Stage
 from bench.matrix.store import Store
 
@@ -56,9 +57,9 @@ def read(cells: Sequence[Cell], stages: Mapping[str, Stage], store: Store, origi
             if kind in _TRAINING:
                 curves += [(cell.arm, cell.seed, kind, *row) for row in _curve(store.path(name) / "metrics.jsonl")]
             if kind == "eval":
-                out = store.path(name) / "out"
-                verdicts.append(pd.read_parquet(out / "verdicts.parquet").assign(arm=cell.arm, seed=cell.seed))
-                summaries[cell.arm, cell.seed] = _summary(out / "summary.json")
+                result = Result(store.path(name) / "out", name)
+                verdicts.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
+                summaries[cell.arm, cell.seed] = _with_expected(result.summary)
     return MatrixResults(
         verdicts=pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["arm", "seed"]),
         curves=pd.DataFrame(curves, columns=["arm", "seed", "stage", "step", "metric", "value"]),
@@ -69,9 +70,8 @@ def read(cells: Sequence[Cell], stages: Mapping[str, Stage], store: Store, origi
     )
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def _with_expected(summary: dict[str, Any]) -> dict[str, Any]:
     """The summary of an evaluation, with the number of responses that each benchmark should have."""
-    summary = json.loads(path.read_text(encoding="utf-8"))
     return {**summary, "expected": {name: part["expected"] for name, part in summary["benchmarks"].items()}}
 
 

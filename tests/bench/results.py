@@ -30,21 +30,23 @@ def write_result(
     model: str = "student",
     engine: Mapping[str, Any] = ENGINE,
     replies: Mapping[str, Reply] | None = None,
-    dataset: str = "mathvision",
+    dataset: str | None = None,
     **settings: Any,
 ) -> Path:
     """``texts``: the samples of each problem by id; an absent one is missing. replies: first samples in
     their place, whole. dataset: another name than the benchmark's is synthetic. Returns ``out``.
     """
+    benchmark = asked[0].benchmark
+    dataset = dataset or benchmark
     samples = max(map(len, texts.values()))
     config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
     responses = {
-        ("mathvision", id, k): Response(id, k, text, len(text.split()), "stop", 10)
+        (benchmark, id, k): Response(id, k, text, len(text.split()), "stop", 10)
         for id, given in texts.items()
         for k, text in enumerate(given)
     }
     for id, reply in (replies or {}).items():
-        responses["mathvision", id, 0] = Response(id, 0, reply.text, reply.tokens, reply.finish_reason)
+        responses[benchmark, id, 0] = Response(id, 0, reply.text, reply.tokens, reply.finish_reason)
     board = Scoreboard(asked)
     for (benchmark, _, _), response in responses.items():
         board.add(Asked(benchmark, response))
@@ -54,8 +56,8 @@ def write_result(
         "seed": 0,
         "model": {"name": model, "sha256": model},
         "engine": dict(engine),
-        "prompts": {"mathvision": prompt},
+        "prompts": {benchmark: prompt},
     }
-    data = Dataset("mathvision", dataset, "test", dataset != "mathvision", tuple(asked))
+    data = Dataset(benchmark, dataset, "test", dataset != benchmark, tuple(asked))
     write_tables(out, [Selection(data, tuple(asked))], responses, board.verdicts, samples, provenance)
     return out

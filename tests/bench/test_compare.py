@@ -181,6 +181,9 @@ def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
         find("student_b", store)
     with pytest.raises(ConfigurationError, match="did you mean 'student_b'"):
         find("student_c", store)
+    finished(store, "eval-0123.1", model="student_a")
+    assert find("student_a", store).id == "eval-0123", "what --fresh put aside goes by its id alone"
+    assert find("eval-0123.1", store).id == "eval-0123.1"
 
 
 def test_a_model_is_found_with_and_without_its_owner_and_as_it_was_named_on_the_command_line(tmp_path):

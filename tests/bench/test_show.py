@@ -10,6 +10,7 @@ from bench import benchmarks
 from bench.cli_show import show
 from bench.errors import ConfigurationError
 from bench.matrix.store import Store
+from bench.smallworld.records import materialise
 from tests.bench.results import problems, write_result
 
 
@@ -103,6 +104,28 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
     show("7", store=store.root)
     shown = capsys.readouterr().out
     assert "gold: 3 " in shown and "cannot be read any more" in shown
+
+
+@pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
+def test_pictures_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
+    data = materialise("test", 2, tmp_path / "data")[benchmark]
+    dataset = benchmarks.read(benchmark, data)
+    asked = dataset.problems
+    home = Store(tmp_path / "store").path("eval-0123")
+    texts = {problem.id: ["\\boxed{3}"] for problem in asked}
+    write_result(home / "out", asked, texts, dataset=dataset.name)
+    (home / "spec.json").write_text(json.dumps({"locations": {f"data.{benchmark}": str(data)}}))
+    (home / "status.json").write_text("{}")
+    show(asked[0].id, store=tmp_path / "store")
+    shown = capsys.readouterr().out
+    assert "absent" not in shown and "bytes)" in shown
+
+
+def test_damaged_tables_are_named_with_the_mend(store):
+    table = store.path("eval-0123") / "out" / "verdicts.parquet"
+    table.write_bytes(table.read_bytes()[:200])
+    with pytest.raises(ConfigurationError, match=r"verdicts\.parquet: cannot be read .*--fresh"):
+        show("7", store=store.root)
 
 
 def test_an_id_that_was_not_asked_is_refused(store):

@@ -11,12 +11,17 @@ from vold.training.optim import Optimizer
 
 
 def prepare(execution: Execution) -> torch.device:
-    """Set the number of threads and return the device; each process of a machine has a GPU of its own."""
+    """Set the number of threads and return the device; each process of a machine has a GPU of its own.
+
+    Raises ValueError where ``execution.device`` asks for a GPU that is not there.
+    """
     if execution.threads is not None:
         torch.set_num_threads(execution.threads)
     name = execution.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"execution.device is {name}, but torch finds no GPU here; say cpu or auto")
     if name == "cuda":
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
