@@ -28,12 +28,12 @@ class ModelError(ValueError):
     """A checkpoint that cannot play the part it was given; the message names the directory and the mend."""
 
 
-def _checked_config(role: Role, path: Path) -> Any:
-    """The checkpoint's config, after the complaints that transformers would word less clearly."""
+def _checked_config(role: Role, path: Path, weights: bool = True) -> Any:
+    """The checkpoint's config, after the complaints that transformers would word less clearly; weights: read next."""
     _refuse(directory_findings(path))
     config, wrong = read_config(path)
     _refuse(wrong)
-    _refuse(part_findings(role, path, config) + weight_findings(path, config))
+    _refuse(part_findings(role, path, config) + (weight_findings(path, config) if weights else []))
     return config
 
 
@@ -62,7 +62,7 @@ def load_encoder(path: Path, pixel_limits: tuple[int, int] | None = None, thinki
 
     Raises ModelError, also where ``thinking`` is given and the chat template has no such switch.
     """
-    config = _checked_config("student", path)
+    config = _checked_config("student", path, weights=False)
     processor = Qwen2VLImageProcessorPil.from_pretrained(path)
     tokenizer = _tokenizer(path)
     if thinking is not None and "enable_thinking" not in str(tokenizer.chat_template):

@@ -162,3 +162,11 @@ def test_thinking_cannot_be_turned_off_where_the_template_has_no_switch(random_s
     _data(tmp_path / "data")
     with pytest.raises(ModelError, match=r"has no switch enable_thinking.*leave that setting out"):
         _evaluate(random_student, tmp_path, think="off")
+
+
+def test_a_checkpoint_without_its_weights_can_be_counted_with(random_student: Path, tmp_path: Path) -> None:
+    """As a dry run fetches a model of the hub."""
+    shutil.copytree(random_student, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    turn: list[Part] = [{"type": "text", "text": "How many dots?"}]
+    counted = EncodingPreparer(tmp_path / "bare").read(turn)
+    assert counted is not None and counted == EncodingPreparer(random_student).read(turn)
