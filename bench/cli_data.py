@@ -70,7 +70,7 @@ def import_records(
     for name, texts in (("left out", entry["left_out"]), ("cannot be scored", entry["unscorable"]),
                         ("note", entry["notes"])):  # fmt: skip
         for key, reason in texts.items():
-            print(f"{name}: {key}: {reason}")
+            print(printable(f"{name}: {key}: {reason}"))
 
 
 @app.command("list")

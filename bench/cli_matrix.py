@@ -149,8 +149,9 @@ def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
         return
     console = Console()
     settings = plan.profile.settings
-    console.print(f"[bold]{plan.spec.name}[/bold]  {plan.spec.question}")
-    console.print(f"profile {plan.profile.name}: {settings.about}; {settings.hardware.device}", highlight=False)
+    console.print(Text.assemble((plan.spec.name, "bold"), "  ", plan.spec.question))
+    profile = f"profile {plan.profile.name}: {settings.about}; {settings.hardware.device}"
+    console.print(profile, markup=False, highlight=False)
     console.print(f"seeds {', '.join(map(str, plan.seeds))}", highlight=False)
     for table in (_inputs_table(plan), _arms_table(plan, store), _stages_table(plan, store, cost)):
         console.print(table)
@@ -193,7 +194,7 @@ def _arms_table(plan: "Plan", store: "Store") -> Table:
         row = []
         for kind in _KINDS:
             names = [cell.stages[kind] for cell in cells if kind in cell.stages]
-            row.append(f"{sum(map(store.done, names))}/{len(names)}" if names else "-")
+            row.append(f"{_settled(plan, store, names)}/{len(names)}" if names else "-")
         table.add_row(arm, *row)
     return table
 
@@ -205,10 +206,14 @@ def _stages_table(plan: "Plan", store: "Store", cost: "Estimate") -> Table:
     )
     for kind in _KINDS:
         names = [name for name, stage in plan.stages.items() if stage.kind == kind]
-        done = sum(map(store.done, names))
+        done = _settled(plan, store, names)
         seconds = sum(cost.seconds.get(name, 0.0) for name in names)
         table.add_row(kind, str(len(names)), str(done), str(len(names) - done), f"{seconds:,.0f}")
     return table
+
+
+def _settled(plan: "Plan", store: "Store", names: Sequence[str]) -> int:
+    return sum(store.settled(plan.stages[name].spec) for name in names)
 
 
 def _longest(plan: "Plan", cost: "Estimate") -> list[str]:
