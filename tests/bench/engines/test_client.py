@@ -178,6 +178,7 @@ def test_retry_after_may_be_a_date():
     assert _retry_after(formatdate(time.time() - 30, usegmt=True)) == 0
 
 
+@pytest.mark.slow
 def test_retry_after_that_says_nothing_or_too_much_is_bounded(ask_stub):
     for value in ("soon", "-5", "1e9", "Mon, 99 Foo"):
         with stub_server("--faults", json.dumps({"a": [f"429:{value}"]})) as (url, _):

@@ -215,6 +215,7 @@ def test_a_hanging_engine_ends_the_process_and_a_rerun_goes_on(start: Start, tex
     assert same_tables(run, start("whole", StubEngine()))
 
 
+@pytest.mark.slow
 def test_the_harness_needs_no_torch(texts: Path, no_model: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"

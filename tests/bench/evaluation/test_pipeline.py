@@ -45,6 +45,7 @@ def test_this_process_prepares_until_a_worker_stands() -> None:
     assert worker != os.getpid()
 
 
+@pytest.mark.slow
 def test_pictures_come_from_workers_as_they_were_made() -> None:
     import torch
 
