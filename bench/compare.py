@@ -245,7 +245,7 @@ def _engine(a: Any, b: Any) -> Layer:
     """The model's own name there, by which a server is asked, is no matter of the engine."""
     named = [_without_model(each) for each in (a, b)]
     found = _values("engine", *named)
-    if found.state == "same" and named[0].get("name") == "openai":
+    if found.state == "same" and isinstance(named[0], dict) and named[0].get("name") == "openai":
         return Layer("engine", "unknown", "what a server behind a URL runs, and how, is not told; it was sent the same")
     return found
 

@@ -31,7 +31,7 @@ class Result:
             found = json.loads(file.read_text(encoding="utf-8"))
             _ = found["config"], found["benchmarks"], found["model"]["name"]
         except (ValueError, TypeError, KeyError) as error:
-            raise ConfigurationError(f"{file}: does not describe an evaluation; evaluate again with --fresh") from error
+            raise ConfigurationError(f"{file}: does not describe an evaluation; {self._mend}") from error
         return found
 
     @cached_property
@@ -50,9 +50,11 @@ class Result:
         try:
             return pd.read_parquet(self.path / name)
         except (OSError, ValueError) as error:  # pyarrow's errors are of these
-            raise ConfigurationError(
-                f"{self.path / name}: cannot be read ({error}); evaluate again with --fresh"
-            ) from error
+            raise ConfigurationError(f"{self.path / name}: cannot be read ({error}); {self._mend}") from error
+
+    @property
+    def _mend(self) -> str:
+        return f"remove {self.path.parent} and run again, or evaluate again with --fresh"
 
     @property
     def model(self) -> str:

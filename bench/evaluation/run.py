@@ -191,7 +191,8 @@ def _claim(run: Path, claim: Mapping[str, Any]) -> None:
     if not path.exists():
         return _write_json(path, claim)
     held = json.loads(path.read_text(encoding="utf-8"))
-    held["model"]["name"] = claim["model"]["name"]  # what a model is called is not what it is
+    if "model" in held:
+        held["model"]["name"] = claim["model"]["name"]  # what a model is called is not what it is
     # An older directory does not name all that a newer one does.
     if not held.keys() <= claim.keys() or any(claim[name] != value for name, value in held.items()):
         raise ConfigurationError(
