@@ -263,15 +263,37 @@ def fit_process(checkpoint: Path) -> bool:
     if on_cpu:
         # Otherwise two lines of its sampler are compiled for most of a minute.
         current_platform.simple_compile_backend = "eager"
-    from vllm import ModelRegistry, _custom_ops
+    from vllm import ModelRegistry
 
     # vLLM would inspect the class in a process of its own, which lacks vold.torchvision_cpu.
     for name in json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["architectures"]:
         if name in ModelRegistry.models:
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
-    # oneDNN would compute with packed copies of the weights, which loading new ones does not reach.
-    _custom_ops._supports_onednn = False
+    _keep_weights_unpacked()
     return on_cpu
+
+
+def _keep_weights_unpacked() -> None:
+    """Make every linear layer on a CPU compute with its own weight.
+
+    Depending on the processor, vLLM packs the weights for oneDNN, for AMX tiles or for zentorch when they have been
+    loaded. It then computes with the packed copy and drops the weight or its loader, so that new weights never arrive.
+    All of this happens in one function, which both kinds of layer look up when they call it.
+    """
+    from vllm.model_executor.layers import utils
+
+    pack = utils.dispatch_cpu_unquantized_gemm
+    if getattr(pack, "keeps_weights", False):
+        return
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        if layer.weight.ndim == 2:
+            layer.cpu_linear = torch.nn.functional.linear
+        else:  # a convolution or experts, whose kernels expect the packed form; the proof reports what it breaks
+            pack(layer, remove_weight)
+
+    setattr(dispatch, "keeps_weights", True)  # noqa: B010  a function has no such attribute for the type checker
+    utils.dispatch_cpu_unquantized_gemm = dispatch
 
 
 def _build(checkpoint: Path, settings: VLLMExecution, dtype: Any, max_batch: int) -> Any:

