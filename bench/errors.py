@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vold.files import is_disk_full
-from vold.memory import is_out_of_memory
+from vold.out_of_memory import is_out_of_memory
 
 _OWN_CODE = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "vold"))
 

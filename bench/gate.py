@@ -141,7 +141,7 @@ def summarise(results: "MatrixResults") -> dict[str, Any]:
 
 
 def _spec_digest(results: "MatrixResults") -> str:
-    from bench.matrix.store import digest
+    from bench.store import digest
 
     settings = {f"{arm}/{kind}": value for (arm, kind), value in results.settings.items()}
     # Problems are compared by name; their files change with the generator's code even where no problem does.

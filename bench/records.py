@@ -70,3 +70,17 @@ class Verdict:
     @property
     def correct(self) -> bool:
         return self.state == "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row of a prediction file.
+
+    ``extraction`` is the answer that a judge or an earlier step took out of the response, None where none is stored:
+    an empty text is a stored extraction that found nothing.
+    """
+
+    id: str
+    sample: int
+    response: str
+    extraction: str | None = None

@@ -27,11 +27,11 @@ from unittest.mock import patch
 from bench.engines import Ask, Engine, Settings
 from bench.engines.factory import build
 from bench.evaluation import tables
-from bench.evaluation.asking import sample_seeds
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.prompt_record import turn
+from bench.evaluation.requests import sample_seeds
 from bench.evaluation.run import evaluate
 from bench.evaluation.selection import choose
-from bench.evaluation.shown import turn
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
 from perf.stub_engine import StubPool
@@ -275,11 +275,11 @@ def main() -> None:
 @contextmanager
 def _unending() -> Iterator[None]:
     """No token ends a completion of the engines in this process."""
-    from bench.engines import checkpoint, vllm
+    from bench.engines import model_facts, vllm
     from vold.models import Student
 
     def endless(path: Path) -> tuple[list[int], list[int]]:
-        return [], checkpoint.vocabulary(path)[1]
+        return [], model_facts.vocabulary(path)[1]
 
     with patch.object(Student, "stop_ids", ()), patch.object(vllm, "vocabulary", endless):
         yield

@@ -21,10 +21,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.benchmarks import BENCHMARKS, read
-from bench.official import Prediction
-from bench.predictions import read_predictions
-from bench.records import Problem
-from bench.scoring import Mode, score_predictions
+from bench.records import Prediction, Problem
+from bench.scoring.predictions import read_predictions
+from bench.scoring.verdicts import Mode, score_predictions
 from vold.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[1]

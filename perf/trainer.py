@@ -127,8 +127,8 @@ def cold_start(directory: Path) -> Path:
     from bench.smallworld.prompts import materialise
     from perf.trial import SEED, recipe
     from vold.config import Execution, SFTConfig, TracesConfig
-    from vold.data.tracing import write_traces
     from vold.training.sft import train_sft
+    from vold.training.traces import write_traces
 
     prompts, traces, run = directory / "prompts.jsonl", directory / "traces", directory / "sft"
     materialise("sft", 1024, prompts)

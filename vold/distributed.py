@@ -1,6 +1,6 @@
 """The processes of one training run: which of them this is, what is its share, and how they add up.
 
-Everything is trivial for one process. Several are started by ``bench.ranks`` or by torchrun, which say in the
+Everything is trivial for one process. Several are started by ``bench.matrix.ranks`` or by torchrun, which say in the
 environment who is who; they talk over gloo on CPUs and NCCL on GPUs.
 """
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vold.data.sequences import TokenSequence, completion_hidden, micro_batches, token_index
 from vold.models import LanguageModel
+from vold.models.packing import TokenSequence, completion_hidden, micro_batches, token_index
 
 
 class Teacher:

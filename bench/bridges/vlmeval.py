@@ -15,8 +15,7 @@ from typing import Any
 
 from bench.bridges.reasons import MEANING, Reason, Theirs, reason
 from bench.errors import ConfigurationError
-from bench.official import Prediction
-from bench.records import Problem, Verdict
+from bench.records import Prediction, Problem, Verdict
 from vold.answers import labels_of_gold
 from vold.answers.labels import of as labels_of
 

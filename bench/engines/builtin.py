@@ -10,8 +10,8 @@ from bench.engines.base import Answer, Ask, Reading, Reply, Settings
 from bench.engines.encoding import EncodingPreparer
 from bench.prompts import Part
 from vold.config import Execution
-from vold.memory import is_out_of_memory
 from vold.models import Student, load_student
+from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.rollout.proof import fingerprint

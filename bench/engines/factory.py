@@ -11,7 +11,7 @@ from bench.engines.endpoint import is_remote
 from bench.errors import ConfigurationError
 from vold.config import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS
-from vold.memory import is_out_of_memory
+from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 
 EngineName = Literal["auto", "builtin", "vllm", "vllm_server", "openai"]
@@ -70,7 +70,7 @@ def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
 
         return connect(model, execution.client, config.pixel_limits, config.thinking)
     if config.engine == "vllm_server":
-        from bench.engines.serving import Served
+        from bench.engines.vllm_server import Served
 
         return Served(model, execution, config.pixel_limits, config.thinking)
     if config.engine == "vllm":

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.base import Answer, Ask, Reading, Reply, Settings
-from bench.engines.checkpoint import check_room, vocabulary
 from bench.engines.encoding import EncodingPreparer
 from bench.engines.feeding import Feed
+from bench.engines.model_facts import check_room, vocabulary
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
 from bench.prompts import Part

@@ -1,91 +1,259 @@
-"""vLLM's own OpenAI-compatible server on one checkpoint: the program (``bench.engines.serving`` starts and asks it).
+"""Servers of our own: vLLM's API server on a checkpoint, one a GPU, watched and restarted behind one client."""
 
-It listens on loopback, answers whoever knows the run's random key, and ends with its parent.
-"""
-
-import vold  # isort: skip  # first: it lets torchvision be imported beside a CPU build of torch
-
-import json
-import os
-from collections.abc import Mapping, Sequence
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
 
-from bench.engines.checkpoint import vocabulary
-from vold.config import VLLMExecution
-from vold.rollout.process import receive_task, tell
-from vold.rollout.vllm import check_platform, fit_process, worker_extension
+from bench.engines.base import Ask, Reading, Settings
+from bench.engines.client import Endpoint
+from bench.engines.model_facts import check_room, pictures, positions
+from bench.engines.openai import Chat, MessagePreparer, template_switch
+from bench.engines.vllm_program import MODEL
+from bench.errors import ConfigurationError
+from bench.prompts import Part
+from vold.config import Execution
+from vold.out_of_memory import is_out_of_memory
+from vold.rollout.base import EngineError
+from vold.rollout.process import ServerProcess, gpu_name, log_directory
 
-assert vold.__doc__
+if TYPE_CHECKING:
+    from bench.engines.encoding import EncodingPreparer
 
-MODEL = "model"
-"""The name under which the checkpoint is served."""
-
-
-def main() -> None:
-    """Serve until whoever started this process ends, or the engine does."""
-    task = receive_task()
-    os.environ |= {
-        "VLLM_API_KEY": task["key"], "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
-    }  # fmt: skip
-    try:
-        arguments = _arguments(task)
-        stop_ids, banned_ids = vocabulary(Path(task["checkpoint"]))
-    except ValueError as error:
-        return tell(task, {"refused": str(error)})
-    import uvloop
-
-    uvloop.run(_serve(task, arguments, stop_ids, banned_ids))
+_PROGRAM = (sys.executable, "-m", "bench.engines.vllm_program")
+_POLL_SECONDS = 0.2
+_HEALTH_EVERY_SECONDS = 10.0
+_HEALTH_TIMEOUT_SECONDS = 120.0
+_DIRECT = build_opener(ProxyHandler({}))  # proxies of the environment are for other machines
 
 
-def _arguments(task: Mapping[str, Any]) -> Any:
-    """vLLM's parsed command line. Raises ValueError where vLLM is absent or built for another device."""
-    check_platform(task["device"])
-    on_cpu = fit_process(Path(task["checkpoint"]))
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
+class APIServer(ServerProcess):
+    """vLLM's API server: ``url`` and ``stop_ids`` once it is healthy. Raises as ``ServerProcess``."""
 
-    arguments: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(command_line(task, on_cpu))
-    validate_parsed_serve_args(arguments)
-    return arguments
+    def __init__(
+        self,
+        program: Sequence[str],
+        task: Mapping[str, Any],
+        log: Path,
+        timeout_seconds: float,
+        gpu: str | None,
+        ending: threading.Event,
+    ) -> None:
+        super().__init__(program, task, log, timeout_seconds, gpu, ending)
+        self.url = f"http://127.0.0.1:{self.told['port']}/v1"
+        self.stop_ids: list[int] = self.told["stop_ids"]
+        try:
+            self.wait_until(lambda: self.is_healthy(5.0), "answer")
+        except BaseException:
+            self.close()
+            raise
 
-
-def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
-    """What vLLM's server is told of a task."""
-    settings = VLLMExecution.model_validate(task["settings"])
-    line = [
-        "--model", task["checkpoint"], "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", "0",
-        "--dtype", task["dtype"], "--load-format", "safetensors", "--generation-config", "vllm",
-        "--chat-template-content-format", "openai", "--max-num-seqs", str(task["max_batch"]),
-        "--gpu-memory-utilization", str(settings.memory_share), "--limit-mm-per-prompt", '{"video": 0}',
-        "--worker-extension-cls", worker_extension(), "--disable-uvicorn-access-log",
-    ]  # fmt: skip
-    if on_cpu:  # as in the process of vold.rollout.vllm, which says why
-        line.append("--no-enable-chunked-prefill")
-    if settings.max_length is not None:
-        line += ["--max-model-len", str(settings.max_length)]
-    if on_cpu if settings.eager is None else settings.eager:
-        line.append("--enforce-eager")
-    if (cache := settings.cache_bytes(on_cpu)) is not None:
-        line += ["--kv-cache-memory-bytes", str(cache)]
-    if task["pixel_limits"]:
-        low, high = task["pixel_limits"]
-        line += ["--mm-processor-kwargs", json.dumps({"size": {"shortest_edge": low, "longest_edge": high}})]
-    return line
+    def is_healthy(self, timeout_seconds: float) -> bool:
+        """Whether the server answers and its engine lives."""
+        try:
+            with _DIRECT.open(self.url.removesuffix("/v1") + "/health", timeout=timeout_seconds) as reply:
+                return reply.status == 200
+        except (URLError, OSError):
+            return False
 
 
-async def _serve(task: Mapping[str, Any], arguments: Any, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:
-    from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
-    from vllm.entrypoints.launchers.launcher import setup_server
+class Replica:
+    """A server that is watched: while it is dead its ``endpoint`` is down, and another is started in its place.
 
-    place, socket = setup_server(arguments, reuse_port=False)
-    async with build_async_engine_client(arguments) as engine:
-        await engine.collective_rpc("vold_ban", args=(banned_ids,))
-        ending = build_and_serve(engine, place, socket, arguments)
-        tell(task, {"port": socket.getsockname()[1], "stop_ids": stop_ids})
-        ended = await ending
-    await ended
+    start: makes one that decodes at most so many sequences together: ``batch``, half as many after each that ran out
+    of memory; it raises soon after ``ending`` is set, and no other is started then. ``restarts`` bounds those in a row
+    that answered nothing; after them ``lost`` says why. on_change is called from another thread whenever the endpoint
+    goes up or is lost.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int], APIServer],
+        batch: int,
+        endpoint: Endpoint,
+        restarts: int,
+        ending: threading.Event,
+    ) -> None:
+        self.start, self.batch, self.endpoint, self.restarts = start, batch, endpoint, restarts
+        self._ending = ending
+        self.lost: EngineError | None = None
+        self.server = start(batch)
+        endpoint.url = self.server.url
+        self._left, self._answered = restarts, 0
+        self._thread: threading.Thread | None = None
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=self._supervise, args=(on_change,), name="server", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ending.set()
+        self.server.close()
+        if self._thread is not None:
+            self._thread.join()
+        self.server.close()  # one that came up meanwhile
+
+    def _supervise(self, on_change: Callable[[], None]) -> None:
+        while self.lost is None and not self._ended():
+            self.endpoint.url = None
+            code = self.server.process.poll()
+            failure = self.server.failure("does not answer" if code is None else f"ended with code {code}")
+            self.server.close()
+            if self.endpoint.answered > self._answered:
+                self._left, self._answered = self.restarts, self.endpoint.answered
+            self._replace(failure)
+            on_change()
+
+    def _replace(self, failure: Exception) -> None:
+        """Start another server, until one comes up or none is left to try."""
+        while self._left and not self._ending.is_set():
+            self._left -= 1
+            if is_out_of_memory(failure):
+                self.batch = max(1, self.batch // 2)
+            try:
+                self.server = self.start(self.batch)
+            except (EngineError, ValueError, OSError) as error:
+                failure = error
+            else:
+                self.endpoint.url = self.server.url
+                return
+        self.lost = EngineError(f"after {self.restarts} restarts without an answer, {failure}")
+
+    def _ended(self) -> bool:
+        """Wait until the server is dead (False), or no longer wanted (True)."""
+        asked = time.monotonic()
+        while not self._ending.wait(_POLL_SECONDS):
+            if not self.server.is_alive():
+                return False
+            if time.monotonic() - asked > _HEALTH_EVERY_SECONDS:
+                if not self.server.is_healthy(_HEALTH_TIMEOUT_SECONDS):
+                    return False
+                asked = time.monotonic()
+        return True
 
 
-if __name__ == "__main__":
-    main()
+class Served(Chat):
+    """Implements ``Engine`` with vLLM servers on ``checkpoint``: one a GPU, or as ``execution.vllm.replicas`` says.
+
+    What a dying server was asked goes to the others, or waits until it is up again; after one that ran out of memory
+    the next decodes half as much at once. Raises ValueError where vLLM is absent or refuses the checkpoint, EngineError
+    where a server cannot start. Logs lie in ``logs``, else under VOLD_BENCH_CACHE.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        execution: Execution,
+        pixel_limits: tuple[int, int] | None = None,
+        thinking: bool | None = None,
+        *,
+        logs: Path | None = None,
+        program: Sequence[str] = _PROGRAM,
+    ) -> None:
+        self.checkpoint, self.pixel_limits, self.thinking = checkpoint, pixel_limits, thinking
+        settings, key, gpus = execution.vllm, secrets.token_hex(32), _gpus(execution)
+        self.max_length = settings.max_length
+        shared = {"memory_share": execution.evaluation.memory_share}  # nothing else is on the GPU
+        task = {
+            "checkpoint": str(checkpoint.resolve()), "settings": settings.model_dump() | shared,
+            "dtype": execution.dtype, "device": "cpu" if gpus[0] is None else "cuda", "key": key,
+            "pixel_limits": pixel_limits,
+        }  # fmt: skip
+        directory, ending = logs or log_directory(), threading.Event()
+        image_id, factor = pictures(checkpoint)
+
+        def replica(number: int) -> Replica:
+            log = directory / f"server-{number}.log"
+
+            def start(batch: int) -> APIServer:
+                sized = {**task, "max_batch": batch}
+                return APIServer(program, sized, log, settings.timeout_seconds, gpus[number], ending)
+
+            endpoint = Endpoint(None, key, execution.client)
+            return Replica(start, execution.rollout_batch, endpoint, settings.restarts, ending)
+
+        self.replicas = _all_or_none(replica, len(gpus), ending)
+        self._computing = {"package": _package(), "device": task["device"], "dtype": execution.dtype}
+        stop_ids = self.replicas[0].server.stop_ids
+        whole = {"top_k": 0, "repetition_penalty": 1.0}  # the model's own distribution
+        extra = {"return_token_ids": True, "stop_token_ids": stop_ids, **whole, **template_switch(thinking)}
+        super().__init__(
+            [replica.endpoint for replica in self.replicas], MODEL, execution.client,
+            MessagePreparer(pixel_limits, factor), name="vllm_server", extra=extra, image_id=image_id,
+        )  # fmt: skip
+        for each in self.replicas:
+            each.watch(self._changed)
+
+    def read(self, parts: Sequence[Part]) -> Reading | None:
+        return self._encoding.read(parts)
+
+    @cached_property
+    def _encoding(self) -> "EncodingPreparer":
+        from bench.engines.encoding import EncodingPreparer
+
+        return EncodingPreparer(self.checkpoint, self.pixel_limits, self.thinking)
+
+    def about(self) -> dict[str, Any]:
+        batch = min(replica.batch for replica in self.replicas)
+        return {**super().about(), **self._computing, "replicas": len(self.replicas), "batch": batch}
+
+    def close(self) -> None:
+        for each in self.replicas:
+            each.close()
+        super().close()
+
+    def _check_refusal(self, ask: Ask, settings: Settings) -> None:
+        if self.max_length is not None and (reading := self.read(ask.prepared.parts)) is not None:
+            check_room(len(reading.token_ids), settings.max_tokens, self.max_length, positions(self.checkpoint))
+
+    def _changed(self) -> None:
+        if all(replica.lost for replica in self.replicas):
+            self.client.lost = self.replicas[0].lost
+        self._background.loop.call_soon_threadsafe(self.client.wake)
+
+
+def _package() -> str:
+    """Name and version of the installed vLLM, whichever build it is."""
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return "vllm"
+
+
+def _all_or_none(make: Callable[[int], Replica], number: int, ending: threading.Event) -> list[Replica]:
+    """Make them side by side; where one fails, or the user ends it, the others are neither awaited nor kept."""
+    with ThreadPoolExecutor(number) as pool:
+        futures = [pool.submit(make, index) for index in range(number)]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            ending.set()
+            for future in futures:
+                if future.exception() is None:
+                    future.result().close()
+            raise
+    return [future.result() for future in futures]
+
+
+def _gpus(execution: Execution) -> list[str | None]:
+    """The GPU of each server, as CUDA_VISIBLE_DEVICES names it; None where they run on the CPU."""
+    import torch
+
+    count = 0 if execution.device == "cpu" else torch.cuda.device_count()
+    found: list[str | None] = [gpu_name(index) for index in range(count)] or [None]
+    wanted = execution.vllm.replicas or len(found)
+    if found == [None]:
+        return found * wanted
+    if wanted > len(found):
+        raise ConfigurationError(f"execution.vllm.replicas: {wanted}, but this process sees {len(found)} GPUs")
+    return found[:wanted]

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.evaluation.asking import keys
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.log import Key
+from bench.evaluation.prompt_record import turn
+from bench.evaluation.requests import keys
+from bench.evaluation.response_log import Key
 from bench.evaluation.selection import Selection
-from bench.evaluation.shown import turn
 from bench.records import Problem
 from vold.seeding import generator
 

@@ -12,19 +12,19 @@ from typing import Any
 from bench.benchmarks.base import passed_over
 from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
-from bench.evaluation.asking import Asking, keys
-from bench.evaluation.beside import Beside
+from bench.evaluation.background import Beside
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.log import Asked, ResponseLog, keep_aside
 from bench.evaluation.model import model_record
-from bench.evaluation.pipeline import prefetch
+from bench.evaluation.prefetch import prefetch
+from bench.evaluation.prompt_record import shown
+from bench.evaluation.requests import Asking, keys
+from bench.evaluation.response_log import Asked, ResponseLog, keep_aside
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection, choose
-from bench.evaluation.shown import shown
 from bench.evaluation.watchdog import Watchdog
 from vold.config import Execution
 from vold.files import write_whole
-from vold.memory import is_out_of_memory
+from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 from vold.training.progress import Progress, silent
 

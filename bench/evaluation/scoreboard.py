@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from bench.evaluation.log import Asked, Key
+from bench.evaluation.response_log import Asked, Key
 from bench.records import Problem, Verdict
-from bench.scoring import score
+from bench.scoring.verdicts import score
 
 
 class Scoreboard:

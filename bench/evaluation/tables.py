@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.evaluation.items import write_items
-from bench.evaluation.log import Key
+from bench.evaluation.response_log import Key
 from bench.evaluation.selection import Selection
 from bench.evaluation.summary import measures, record_hashes, summarise
 from bench.records import Frame, Problem, Response, Verdict

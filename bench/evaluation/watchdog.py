@@ -5,7 +5,7 @@ import sys
 from threading import Event, Thread
 
 from bench.errors import ExitCode
-from vold import alive
+from vold import heartbeat
 
 
 class Watchdog:
@@ -20,7 +20,7 @@ class Watchdog:
         self._thread = Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> None:
-        alive.beat()
+        heartbeat.beat()
         self._thread.start()
 
     def __exit__(self, *error: object) -> None:
@@ -29,7 +29,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._left.wait(min(1.0, self.seconds / 4)):
-            if alive.seconds_since() > self.seconds:
+            if heartbeat.seconds_since() > self.seconds:
                 sys.stderr.write(
                     f"the engine has done nothing for {self.seconds:g} s (execution.evaluation.hang_seconds) and is "
                     "taken to hang; every answer so far is kept: run again to continue\n"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.matrix.plan import Plan, Stage
-from bench.matrix.store import Store
+from bench.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from bench.errors import classify, describe
-from bench.matrix.stages import Progress, StageSpec, locate
-from bench.matrix.store import Status, Store
+from bench.matrix.stages import Progress, locate
+from bench.store import StageSpec, Status, Store
 
 # An orphan of a killed run needs a moment to notice and let go of the stage.
 _LOCK_WAIT = 30.0

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import ConfigurationError
 from bench.hints import nearest
-from bench.matrix.materials import Input, Materials
+from bench.matrix.inputs import Input, Materials
 from bench.matrix.profile import LoadedProfile, find_profile, load_profile
-from bench.matrix.source import Where
 from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, load_spec
-from bench.matrix.stages import KINDS, StageSpec, config_class
-from bench.matrix.store import Store, digest
+from bench.matrix.stages import KINDS, config_class
+from bench.matrix.yaml_file import Where
+from bench.store import StageSpec, Store, digest
 from vold.answers import VERSION
 
 # The traces are one data set of the question, not a draw of each training seed.

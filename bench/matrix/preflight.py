@@ -5,9 +5,8 @@ from pathlib import Path
 
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.plan import Plan
-from bench.matrix.source import setting_place
-from bench.matrix.stages import StageSpec, from_hub
-from bench.matrix.store import Store
+from bench.matrix.yaml_file import setting_place
+from bench.store import StageSpec, Store, from_hub
 from vold.config import Execution, RLConfig, SFTConfig
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.job import Job

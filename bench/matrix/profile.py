@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from bench.errors import ConfigurationError
 from bench.hints import nearest
-from bench.matrix.source import Source, Where
 from bench.matrix.spec import Override, check_override
 from bench.matrix.stages import KINDS
 from bench.matrix.stages import settings as stage_settings
+from bench.matrix.yaml_file import Source, Where
 from vold.config import Execution, Strict
 
 SUFFIX = ".yaml"

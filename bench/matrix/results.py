@@ -1,23 +1,20 @@
 """The finished stages of a plan as tables."""
 
 import json
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.evaluation.results import Result
 from bench.matrix.plan import Cell, Plan, Stage
-from bench.matrix.store import Store
+from bench.matrix.provenance import environment
+from bench.review.results import Result
+from bench.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _TRAINING = ("sft", "rl")
-_PACKAGES = ("vold-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify", "pillow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,50 +123,6 @@ def inputs(stages: Mapping[str, Stage]) -> dict[str, dict[str, str]]:
     return found
 
 
-def environment() -> dict[str, Any]:
-    """Code, versions and machine."""
-    return {
-        "git": _git(),
-        "versions": {name: installed(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-    }
-
-
 def _portable(location: str) -> str:
     """The last two parts of a path: enough to name it, nothing of the machine."""
     return location if location.startswith("hub:") else "/".join(Path(location).parts[-2:])
-
-
-def installed(package: str) -> str:
-    """The version of a package on this machine, or ``not installed``."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; empty outside a checkout."""
-
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        return {
-            "commit": ask("rev-parse", "HEAD"),
-            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
-def processor() -> str:
-    """The processor's name as its maker writes it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.display.matrix import LiveMonitor, Monitor
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.matrix.costs import estimate, pending
-from bench.matrix.launchers.local import Outcome, launch
+from bench.matrix.launchers.local import launch
 from bench.matrix.plan import Plan, Stage, make_plan
-from bench.matrix.progress import LiveMonitor, Monitor
 from bench.matrix.spec import Override
-from bench.matrix.store import Store
+from bench.store import StageOutcome, Store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +29,11 @@ class MatrixRun:
     """What a run did. ``outcomes`` holds the stages that were not finished before; ``report`` the page's path."""
 
     plan: Plan
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, StageOutcome]
     report: Path | None
 
     @property
-    def failures(self) -> dict[str, Outcome]:
+    def failures(self) -> dict[str, StageOutcome]:
         return {name: outcome for name, outcome in self.outcomes.items() if outcome.state == "failed"}
 
     @property
@@ -82,7 +82,7 @@ def complete(plan: Plan, store: Store, *, jobs: int | None, reports: Path | None
     return MatrixRun(plan, outcomes, report)
 
 
-def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") -> dict[str, Outcome]:
+def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") -> dict[str, StageOutcome]:
     """Do the unfinished stages of a plan; raises ConfigurationError when inputs are not on this machine."""
     todo = pending(plan, store)
     if not todo:

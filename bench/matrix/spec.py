@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field
 from bench.benchmarks import BENCHMARKS
 from bench.errors import ConfigurationError
 from bench.hints import nearest
-from bench.matrix.source import Source, Where
 from bench.matrix.stages import KINDS, execution_settings, settings
+from bench.matrix.yaml_file import Source, Where
 from vold.config import Strict
 
 SKIPPABLE = ("sft", "rl")

@@ -5,22 +5,19 @@ functions import what they need when they run, in a process of their own.
 """
 
 import importlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from bench.errors import ConfigurationError, InfrastructureError
-from bench.ranks import launches, run_on_ranks
+from bench.matrix.ranks import launches, run_on_ranks
+from bench.store import StageSpec
 from vold.training.progress import Progress
 
 if TYPE_CHECKING:
     from bench.engines.factory import EnginePool
-    from vold.data.sources import DataSource
 
 # What every process of a stage would import for itself, for seconds: loaded once, before the stages are forked.
 _PRELOAD = (
@@ -28,7 +25,7 @@ _PRELOAD = (
     "transformers",
     "vold.training.sft",
     "vold.training.rl",
-    "vold.data.tracing",
+    "vold.training.traces",
     "bench.engines.builtin",
     "bench.evaluation.run",
     "bench.evaluation.tables",
@@ -100,64 +97,9 @@ def _walk(model: type[BaseModel]) -> list[str]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class StageSpec:
-    """What ``spec.json`` holds.
-
-    ``identity`` is all that decides the result; its hash is in ``id``. ``locations`` says where each input lies:
-    relative to the store, absolute, or ``hub:ID@REVISION``. ``execution`` is outside the identity; ``degraded`` are
-    those of its values that were made smaller after the machine ran out of memory.
-    """
-
-    id: str
-    kind: str
-    identity: Mapping[str, Any]
-    config: Mapping[str, Any]
-    locations: Mapping[str, str]
-    seed: int
-    run: str
-    execution: Mapping[str, Any] = field(default_factory=dict)
-    degraded: Mapping[str, int] = field(default_factory=dict)
-
-    @staticmethod
-    def read(directory: Path) -> "StageSpec":
-        return StageSpec(**json.loads((directory / "spec.json").read_text(encoding="utf-8")))
-
-    def path(self, name: str, store: Path) -> Path:
-        """Where the input ``name`` lies on this machine; fetches it when it lives on the hub."""
-        location = self.locations[name]
-        if location.startswith("hub:"):
-            return from_hub(location)
-        path = store / location
-        if not path.exists():
-            raise ConfigurationError(f"{self.id}: its input {name!r} is not at {path}")
-        return path
-
-    def data(self, name: str, store: Path) -> "DataSource":
-        """The data ``name`` as a source to be read; the hub's are fetched on reading."""
-        from vold.data.sources import DataSource
-
-        return DataSource.parse(self.locations[name], store)
-
-
-def from_hub(location: str, weights: bool = True) -> Path:
-    """A model of the hub on this machine; fetches what is not there, on request without its weights."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    name, _, revision = location.removeprefix("hub:").partition("@")
-    try:
-        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ConfigurationError(f"{name}: no such model or revision on the hub ({error})") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise InfrastructureError(f"{name}: cannot be fetched from the hub ({error}); run again to continue") from error
-
-
 def run_traces(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
     from vold.config import Execution, TracesConfig
-    from vold.data.tracing import write_traces
+    from vold.training.traces import write_traces
 
     write_traces(
         TracesConfig.model_validate(spec.config), writer=spec.path("writer", store),

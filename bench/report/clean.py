@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.audit import read_audit
+from bench.benchmarks.audit import read_audit
 from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.report.model import Column, Spec, Table

@@ -7,7 +7,7 @@ from typing import Any
 from bench.benchmarks.base import Dataset
 from bench.engines import Reply
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.log import Asked
+from bench.evaluation.response_log import Asked
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection
 from bench.evaluation.tables import write_tables

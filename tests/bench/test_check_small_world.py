@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli_check import BASELINE
-from bench.matrix.results import processor
+from bench.cli.check import BASELINE
+from bench.matrix.provenance import processor
 
 ROOT = Path(__file__).parents[2]
 

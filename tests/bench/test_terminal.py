@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import cli
+from bench.cli import main
+from bench.display.summary import show_judged
 from bench.errors import ConfigurationError
-from bench.eval_table import show_judged
 from bench.terminal import printable
 from tests.bench.engines.stub_server import stub_server
 
@@ -27,7 +27,7 @@ def test_an_error_shows_control_characters_and_keeps_its_lines(
 ) -> None:
     monkeypatch.setenv("VOLD_BENCH_DEBUG", debug)
     with pytest.raises(SystemExit) as left:
-        cli.fail(ConfigurationError(f"the end of the log:\nfirst {HOSTILE}\nlast"))
+        main.fail(ConfigurationError(f"the end of the log:\nfirst {HOSTILE}\nlast"))
     told = capsys.readouterr().err
     assert left.value.code == 4
     assert told.endswith(f"error (configuration):\n  the end of the log:\n  first {ESCAPED}\n  last\n")
@@ -41,7 +41,7 @@ def test_a_refusal_in_a_servers_words_reaches_the_terminal_escaped(
         words = ["eval", "--model", f"{url}#stub", "--data", "smallworld/test?n=2", "--store", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", ["vold-bench", *words, "--workers", "0"])
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main.main()
     told = capsys.readouterr().err
     assert left.value.code == 4 and f"HTTP 401 ({ESCAPED}); give the right key" in told
     assert "\x1b" not in told and "\x07" not in told

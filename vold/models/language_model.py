@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vold.images import Pixels
+from vold.models.checkpoint import layer_findings
 from vold.models.encoder import Message, render_chat
 from vold.models.layout import Layout
 from vold.models.recomputation import recomputed_layers
-from vold.preflight.checkpoints import layer_findings
 
 PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
 """Tokens that stand for pictures and videos in a prompt and mean nothing in a completion."""

@@ -13,12 +13,12 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from vold.findings import Finding
 from vold.models import attention
+from vold.models.checkpoint import Role, directory_findings, part_findings, read_config, weight_findings
 from vold.models.encoder import Encoder
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
-from vold.preflight.checkpoints import Role, directory_findings, part_findings, read_config, weight_findings
-from vold.preflight.findings import Finding
 
 # Our own progress is the one shown; transformers would draw a bar for every load and save.
 hf_logging.disable_progress_bar()

@@ -9,8 +9,8 @@ from PIL import Image
 from vold.data.prompts import Prompt, Trace
 from vold.data.reading import read_prompts, read_traces
 from vold.data.sources import AbsentData, DataSource
+from vold.findings import Finding, error, warning
 from vold.images import MAX_PIXELS
-from vold.preflight.findings import Finding, error, warning
 from vold.preflight.tokenizers import THINK
 
 Rows = Sequence[Prompt] | Sequence[Trace]

@@ -2,7 +2,7 @@
 
 import shutil
 
-from vold.preflight.findings import Finding, error
+from vold.findings import Finding, error
 from vold.preflight.job import Job
 from vold.preflight.sizes import Sizes
 

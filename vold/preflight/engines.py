@@ -1,8 +1,8 @@
 """Can the engine that samples run this student, with these lengths and processes?"""
 
 from vold.config import RLConfig
-from vold.preflight.checkpoints import Checkpoint
-from vold.preflight.findings import Finding, error
+from vold.findings import Finding, error
+from vold.models.checkpoint import Checkpoint
 from vold.preflight.job import Job
 from vold.preflight.sizes import Sizes
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from vold.config import RLConfig
 from vold.data.prompts import Prompt, Trace, chat
+from vold.findings import Finding, error, warning
+from vold.models.checkpoint import Checkpoint
 from vold.models.language_model import LanguageModel
-from vold.preflight.checkpoints import Checkpoint
 from vold.preflight.data import Rows, picture_size
-from vold.preflight.findings import Finding, error, warning
 from vold.preflight.job import Job
 
 

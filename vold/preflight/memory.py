@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vold.config import Execution, RLConfig
+from vold.findings import Finding, error, note, warning
 from vold.objectives.fused import CHUNK_ELEMENTS
-from vold.preflight.findings import Finding, error, note, warning
 from vold.preflight.job import Job
 from vold.preflight.sizes import Sizes
 

@@ -2,9 +2,9 @@
 
 import logging
 
+from vold.findings import Finding, Level, errors
+from vold.models.checkpoint import Checkpoint, Role
 from vold.models.language_model import LanguageModel
-from vold.preflight.checkpoints import Checkpoint, Role
-from vold.preflight.findings import Finding, Level, errors
 from vold.preflight.pictures import picture_findings
 from vold.preflight.templates import template_findings
 from vold.preflight.tokenizers import tokenizer_findings

@@ -1,7 +1,7 @@
 """Does the student's prompt hold one placeholder for each visual token that its tower makes?"""
 
-from vold.preflight.checkpoints import Checkpoint
-from vold.preflight.findings import Finding, error
+from vold.findings import Finding, error
+from vold.models.checkpoint import Checkpoint
 
 _PLACEHOLDER = "<|image_pad|>"
 _GRID = 576  # patches of the picture in the example: 24 x 24

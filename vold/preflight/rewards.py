@@ -7,7 +7,7 @@ from pathlib import Path
 from vold import rewards
 from vold.data.prompts import Prompt
 from vold.data.sources import DataSource
-from vold.preflight.findings import Finding, error, warning
+from vold.findings import Finding, error, warning
 
 # Golds that need the symbolic library take up to a second each.
 SAMPLE = 200

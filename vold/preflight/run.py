@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vold.data.sources import AbsentData, DataSource
+from vold.findings import Finding, error, errors
+from vold.models.checkpoint import Checkpoint, Role, read_checkpoint
 from vold.models.parts import to_freeze
-from vold.preflight.checkpoints import Checkpoint, Role, read_checkpoint
 from vold.preflight.data import Rows, picture_findings, read_rows, sample, think_findings
 from vold.preflight.disk import disk_findings
 from vold.preflight.engines import engine_findings
-from vold.preflight.findings import Finding, error, errors
 from vold.preflight.job import Job
 from vold.preflight.lengths import Lengths, length_findings, measure
 from vold.preflight.memory import Estimate, estimate, memory_findings

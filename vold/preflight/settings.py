@@ -5,8 +5,8 @@ import importlib.util
 from vold.config import DistillConfig, RLConfig
 from vold.data.pictures import check_pictures
 from vold.data.prompts import Prompt
+from vold.findings import Finding, error, note, warning
 from vold.preflight.data import Rows
-from vold.preflight.findings import Finding, error, note, warning
 from vold.preflight.job import Job
 from vold.preflight.sizes import Sizes
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vold.config import FreezablePart, LoraConfig
+from vold.models.checkpoint import STUDENT_TYPES, Checkpoint
 from vold.models.language_model import LanguageModel
 from vold.models.parts import freeze as freeze_parts
-from vold.preflight.checkpoints import STUDENT_TYPES, Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

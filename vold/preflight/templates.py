@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vold.findings import Finding, error, note, warning
+from vold.models.checkpoint import Checkpoint
 from vold.models.language_model import end_of_turn
-from vold.preflight.checkpoints import Checkpoint
-from vold.preflight.findings import Finding, error, note, warning
 
 _SYSTEM, _USER, _ASSISTANT = "Answer briefly.", "What is 12 + 30?", "It is 42."
 _TURN = ({"role": "user", "content": _USER},)

@@ -6,9 +6,9 @@ The teacher reads the student's completions as ids, so only ids that the student
 from collections.abc import Mapping
 
 from vold.answers.thoughts import THINK
+from vold.findings import Finding, error, note, warning
+from vold.models.checkpoint import Checkpoint
 from vold.models.language_model import PLACEHOLDERS, end_of_turn
-from vold.preflight.checkpoints import Checkpoint
-from vold.preflight.findings import Finding, error, note, warning
 
 _PROBE = "First, 12 + 30 = 42.\n\nSo the answer is \\boxed{42}; naïve café, 数学 x²≥0.\n```python\n    return x\n```"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from vold.alive import beat
+from vold.heartbeat import beat
 from vold.models.language_model import LanguageModel
 from vold.objectives.fused import BANNED
 from vold.rollout.base import Completion, RolloutRequest, Sampling

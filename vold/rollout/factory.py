@@ -24,8 +24,8 @@ def build_engine(model: LanguageModel, name: RolloutEngineName, execution: Execu
         )
 
     def fresh() -> RolloutEngine:
-        from vold.rollout.remote import ServerEngine
         from vold.rollout.vllm import VLLMEngine
+        from vold.rollout.vllm_remote import ServerEngine
 
         engine = ServerEngine if execution.vllm.server else VLLMEngine
         return engine(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vold.files import cache_root, write_whole
-from vold.memory import kernel_kills, tells_out_of_memory
+from vold.out_of_memory import kernel_kills, tells_out_of_memory
 from vold.rollout.base import EngineError
 
 _POLL_SECONDS = 0.1

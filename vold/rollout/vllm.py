@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from vold.alive import beat
 from vold.config import VLLMExecution
+from vold.heartbeat import beat
 from vold.images import Pixels
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Reading, SyncProof, Weights, drawable, prove
@@ -286,8 +286,9 @@ def _keep_weights_unpacked() -> None:
     if getattr(pack, "keeps_weights", False):
         return
 
-    def dispatch(layer: Any, remove_weight: bool) -> None:
-        if layer.weight.ndim == 2:
+    def dispatch(layer: torch.nn.Module, remove_weight: bool) -> None:
+        weight: Any = layer.weight
+        if weight.ndim == 2:
             layer.cpu_linear = torch.nn.functional.linear
         else:  # a convolution or experts, whose kernels expect the packed form; the proof reports what it breaks
             pack(layer, remove_weight)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from vold.config import Execution, Strict
 from vold.models import LanguageModel, save_checkpoint
-from vold.training.checkpoint import load_state, remove_states, save_state
 from vold.training.journal import Stopwatch
 from vold.training.metrics import Metrics
 from vold.training.optim import Optimizer
 from vold.training.progress import Progress
 from vold.training.record import Record
+from vold.training.state import load_state, remove_states, save_state
 
 
 @dataclass(frozen=True, slots=True)

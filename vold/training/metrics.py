@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from vold.training.policy import Update
+    from vold.training.objective import Update
     from vold.training.rollouts import Rollouts
 
 Metrics = dict[str, float | int | None]

@@ -24,8 +24,8 @@ from vold.training.health import guarded_loss
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
 from vold.training.metrics import rollout_metrics, rollout_totals
+from vold.training.objective import Objective
 from vold.training.optim import learning_rate
-from vold.training.policy import Objective
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
 from vold.training.runtime import frozen_dtype, make_optimizer, precision, start

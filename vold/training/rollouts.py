@@ -12,9 +12,9 @@ from vold.config import RLConfig
 from vold.data.pictures import text_for_teacher
 from vold.data.prompts import Prompt
 from vold.data.samplers import draw
-from vold.data.sequences import TokenSequence
 from vold.distributed import ALONE, Ranks
 from vold.models import EncodedPrompt, Student
+from vold.models.packing import TokenSequence
 from vold.objectives.grpo import group_advantages
 from vold.rewards import rewards
 from vold.rollout.base import Completion, RolloutEngine, RolloutRequest, Sampling

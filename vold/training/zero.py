@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from vold.config import Execution, OptimizerConfig
-from vold.data.sequences import TokenSequence, completion_hidden
 from vold.distributed import Ranks
 from vold.models import Student
+from vold.models.packing import TokenSequence, completion_hidden
 from vold.training.optim import MOMENTS, Optimizer
 
 # Its forward pass is all that a rank computes to keep step with ranks that have more to do.

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from bench.errors import ErrorClass, classify, describe, is_disk_full
 from bench.matrix.execute import execute
 from bench.matrix.plan import Stage
-from bench.matrix.stages import KINDS, StageSpec
-from bench.matrix.store import Store
+from bench.matrix.stages import KINDS
+from bench.store import StageOutcome, StageSpec, Store
 
 _ATTEMPTS = 2
 _PROGRESS_EVERY = 0.25
@@ -30,22 +30,13 @@ _BY_EXIT_CODE = {error.exit_code.value: error for error in ErrorClass}
 _SHRINKABLE = ("micro_batch_tokens", "rollout_batch")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a stage ended: ``done``, ``failed``, ``blocked`` (an ancestor failed) or ``stopped`` (never started)."""
-
-    state: str
-    error_class: ErrorClass | None = None
-    message: str = ""
-
-
 class Monitor(Protocol):
     """Told of everything that happens; shows it."""
 
     def started(self, stage: str) -> None: ...
     def progress(self, stage: str, done: int, total: int, metrics: dict[str, float]) -> None: ...
-    def retried(self, stage: str, outcome: Outcome) -> None: ...
-    def finished(self, stage: str, outcome: Outcome) -> None: ...
+    def retried(self, stage: str, outcome: StageOutcome) -> None: ...
+    def finished(self, stage: str, outcome: StageOutcome) -> None: ...
     def tick(self) -> None: ...
 
 
@@ -64,7 +55,7 @@ class _Schedule:
     stages: Mapping[str, Stage]
     store: Store
     priority: Mapping[str, float]
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, StageOutcome] = field(default_factory=dict)
 
     def settle(self) -> list[str]:
         """Mark what cannot run any more and return it."""
@@ -72,7 +63,7 @@ class _Schedule:
         for name, stage in self.stages.items():
             bad = next((n for n in stage.needs if n in self.outcomes and self.outcomes[n].state != "done"), None)
             if name not in self.outcomes and bad is not None:
-                self.outcomes[name] = Outcome("blocked", None, f"needs {bad}")
+                self.outcomes[name] = StageOutcome("blocked", None, f"needs {bad}")
                 blocked.append(name)
         return blocked
 
@@ -97,7 +88,7 @@ def longest_paths(stages: Mapping[str, Stage], seconds: Mapping[str, float]) -> 
 
 def launch(
     stages: Mapping[str, Stage], store: Store, *, slots: int, seconds: Mapping[str, float], monitor: Monitor
-) -> dict[str, Outcome]:
+) -> dict[str, StageOutcome]:
     """Run ``stages`` (in topological order), ``slots`` at a time, and say how each ended.
 
     A failed stage blocks only its descendants. Failures of the machine are tried once more, out of memory with
@@ -137,7 +128,7 @@ def launch(
                 os.killpg(run.process.pid, signal.SIGKILL)
             run.process.kill()
             run.process.join()
-    stopped = Outcome("stopped", None, "not started: the disk is full")
+    stopped = StageOutcome("stopped", None, "not started: the disk is full")
     return {name: schedule.outcomes.get(name, stopped) for name in stages}
 
 
@@ -189,21 +180,21 @@ def _drain(name: str, run: _Running, monitor: Monitor) -> None:
         run.pipe.close()
 
 
-def _end(run: _Running, store: Store) -> tuple[Outcome, bool]:
+def _end(run: _Running, store: Store) -> tuple[StageOutcome, bool]:
     """How a process that has ended left its stage, and whether the disk was full."""
     run.process.join()
     run.pipe.close()
     code = run.process.exitcode
     if code == 0 and store.done(run.spec.id):
-        return Outcome("done"), False
+        return StageOutcome("done"), False
     if run.error is not None:
-        return Outcome("failed", ErrorClass(run.error[0]), run.error[1]), run.error[2]
+        return StageOutcome("failed", ErrorClass(run.error[0]), run.error[1]), run.error[2]
     if code is not None and code < 0:
         hint = "; the kernel does this when memory runs out" if code == -signal.SIGKILL else ""
-        return Outcome("failed", ErrorClass.INFRASTRUCTURE, f"killed by signal {-code}{hint}"), False
+        return StageOutcome("failed", ErrorClass.INFRASTRUCTURE, f"killed by signal {-code}{hint}"), False
     # 255: the fork server itself is gone.
     error = ErrorClass.INFRASTRUCTURE if code == 255 else _BY_EXIT_CODE.get(code or 0, ErrorClass.FAILED)
-    return Outcome("failed", error, f"ended with code {code}; its log tells more"), False
+    return StageOutcome("failed", error, f"ended with code {code}; its log tells more"), False
 
 
 def _again(spec: StageSpec, error: ErrorClass) -> StageSpec:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from bench.benchmarks import BENCHMARKS
 from bench.benchmarks.importing import import_split
-from bench.cli import app, fail
+from bench.cli.main import app, fail
 from tests.bench.benchmarks.forms import Record, picture
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench.benchmarks import BENCHMARKS, DatasetError, read
 from bench.benchmarks.importing import import_split
-from bench.datasets import dataset_path
+from bench.smallworld.sources import dataset_path
 from tests.bench.benchmarks.forms import MathVision, encoded, held, picture, write_table, write_tsv
 from tests.bench.benchmarks.imports import bring, run, two_plain_records
 

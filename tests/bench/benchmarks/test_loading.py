@@ -8,7 +8,7 @@ from PIL import Image
 from bench.benchmarks import DatasetError, load, read
 from bench.benchmarks.base import passed_over
 from bench.records import Problem, Response
-from bench.scoring import is_correct, score
+from bench.scoring.verdicts import is_correct, score
 
 VISION = {"id": "x1", "image": "images/1.png", "options": "['ten', 'twelve']", "answer": "B", "subject": "Maths"}
 VISTA = {

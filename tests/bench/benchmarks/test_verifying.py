@@ -11,7 +11,7 @@ from bench.benchmarks import BENCHMARKS, DatasetError, read
 from bench.benchmarks.imported import manifest, manifest_text, row_hash
 from bench.benchmarks.importing import import_split
 from bench.benchmarks.verifying import differences
-from bench.cli import app
+from bench.cli.main import app
 from tests.bench.benchmarks.forms import MathVision, picture
 
 

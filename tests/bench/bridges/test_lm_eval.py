@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
+from bench.cli.main import app
 from bench.engines import Answer, Ask, Reading, Reply, Settings
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.prompts import Part

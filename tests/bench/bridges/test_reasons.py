@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from bench.bridges.reasons import MEANING, Reason, Theirs, reason
-from bench.official import Prediction
-from bench.records import AnswerKind, Problem
-from bench.scoring import Mode, score_predictions
+from bench.records import AnswerKind, Prediction, Problem
+from bench.scoring.verdicts import Mode, score_predictions
 
 PRO, VISION, VISTA = "mmmu_pro", "mathvision", "mathvista"
 LENGTHS = ("1 cm", "2 cm")

@@ -8,12 +8,12 @@ from typer.testing import CliRunner
 from bench.benchmarks import Dataset
 from bench.bridges import vlmeval
 from bench.bridges.reasons import Theirs
-from bench.cli import app
+from bench.cli.main import app
 from bench.errors import ConfigurationError
 from bench.evaluation.selection import Selection
 from bench.evaluation.tables import write_tables
 from bench.records import Problem, Response
-from bench.scoring import score
+from bench.scoring.verdicts import score
 from tests.conftest import need
 
 RECORDS = [

@@ -138,7 +138,9 @@ def test_a_request_costs_half_a_millisecond_of_processor_time(ask_stub):
 
 
 def test_the_path_to_a_server_needs_no_torch():
-    code = "import sys, bench.engines.openai, bench.judge; assert not {'torch', 'transformers'} & set(sys.modules)"
+    code = (
+        "import sys, bench.engines.openai, bench.scoring.judge; assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 

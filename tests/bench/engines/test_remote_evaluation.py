@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
+from bench.cli.main import app
 from bench.engines.endpoint import describe, described, is_remote
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.results import find
 from bench.evaluation.run import evaluate
 from bench.exports import export
-from bench.matrix.store import Store
+from bench.review.results import find
 from bench.smallworld.records import materialise
+from bench.store import Store
 from tests.bench.engines.conftest import stats
 from tests.bench.engines.stub_server import stub_server
 from vold.config import EvaluationExecution, Execution

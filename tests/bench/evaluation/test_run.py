@@ -14,8 +14,8 @@ import pytest
 
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.prompt_record import token_hash
 from bench.evaluation.run import evaluate
-from bench.evaluation.shown import token_hash
 from vold.config import Execution
 
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)
@@ -280,7 +280,7 @@ def test_the_command_line_evaluates_every_record_of_real_mathvision_testmini(
     words = ["eval", "--model", "smallworld/student_a", "--data", f"mathvision={records}", "--max-tokens", "4"]
     words += ["--min-pixels", "256", "--max-pixels", "4096", "--device", "cpu", "--threads", "1"]
     words += ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    program = [sys.executable, "-c", "from bench.cli import main; main()", *words]
+    program = [sys.executable, "-c", "from bench.cli.main import main; main()", *words]
     done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=500)
 
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from bench.evaluation.config import EvalConfig
 from bench.evaluation.selection import Selection
 from bench.evaluation.tables import write_tables
 from bench.records import Problem, Response
-from bench.scoring import score
+from bench.scoring.verdicts import score
 
 HOSTILE = {
     "formula": '=HYPERLINK("http://x","y")\nAnswer: A',

@@ -13,7 +13,7 @@ import yaml
 from jsonschema.validators import validator_for
 from typer.testing import CliRunner
 
-from bench.cli import app
+from bench.cli.main import app
 from bench.errors import ConfigurationError
 from bench.exports import FORMATS, export
 from tests.bench.exports.conftest import HOSTILE

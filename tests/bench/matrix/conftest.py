@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bench.matrix import stages
-from bench.matrix.store import Store
+from bench.store import Store
 from tests.bench.matrix.fake import fake_kinds, make_world
 
 

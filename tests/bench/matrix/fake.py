@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from bench.matrix import stages
-from bench.matrix.stages import Progress, StageSpec
-from bench.matrix.store import Store
+from bench.matrix.stages import Progress
+from bench.store import StageSpec, Store
 
 STEP_SECONDS = 0.01
 

@@ -74,7 +74,7 @@ def undisturbed(matrix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(matrix: Path, where: Path, *options: str) -> subprocess.Popen[str]:
     words = ["run-matrix", str(matrix), "--jobs", "1", "--store", str(where / "store"), "--reports", str(where)]
-    program = [sys.executable, "-c", "from bench.cli import main; main()", *words, *options]
+    program = [sys.executable, "-c", "from bench.cli.main import main; main()", *words, *options]
     return subprocess.Popen(program, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 
 
@@ -158,7 +158,14 @@ def test_a_stage_trained_on_its_own_is_the_one_of_the_matrix_and_its_directory_i
         "run: mine\nseed: 5\nconfig: {steps: 6, batch_size: 4, max_length: 160}\nexecution: {device: cpu, threads: 1}\n"
     )
     (tmp_path / "sft.yaml").write_text(config)
-    words = [sys.executable, "-c", "from bench.cli import main; main()", "train", "sft", str(tmp_path / "sft.yaml")]
+    words = [
+        sys.executable,
+        "-c",
+        "from bench.cli.main import main; main()",
+        "train",
+        "sft",
+        str(tmp_path / "sft.yaml"),
+    ]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     weights = "out/model.safetensors"

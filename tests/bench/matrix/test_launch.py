@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from bench.errors import ErrorClass, InfrastructureError
-from bench.matrix.launchers.local import Outcome, longest_paths
+from bench.matrix.launchers.local import longest_paths
 from bench.matrix.plan import Plan, make_plan
 from bench.matrix.run import MatrixRun, run_plan
-from bench.matrix.store import Store
+from bench.store import StageOutcome, Store
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -22,7 +22,7 @@ def control(store: Store, name: str) -> None:
     (store.root.parent / "control" / name).touch()
 
 
-def run(matrix: Path, store: Store, **options) -> tuple[Plan, dict[str, Outcome]]:
+def run(matrix: Path, store: Store, **options) -> tuple[Plan, dict[str, StageOutcome]]:
     plan = make_plan(matrix, store, **options)
     return plan, run_plan(plan, store, jobs=2, console=Console(quiet=True))
 
@@ -87,8 +87,8 @@ def test_a_failed_stage_blocks_only_its_descendants(world):
     ],
 )
 def test_a_run_ends_with_the_code_that_all_its_failures_share(world, classes, code):
-    outcomes = {f"rl-{i}": Outcome("failed", error) for i, error in enumerate(classes)}
-    blocked = {f"eval-{i}": Outcome("blocked") for i in range(len(classes))}
+    outcomes = {f"rl-{i}": StageOutcome("failed", error) for i, error in enumerate(classes)}
+    blocked = {f"eval-{i}": StageOutcome("blocked") for i in range(len(classes))}
     assert MatrixRun(make_plan(*world), outcomes | blocked, None).exit_code == code
 
 

@@ -9,7 +9,7 @@ from bench.errors import ConfigurationError
 from bench.matrix import stages
 from bench.matrix.plan import Plan, make_plan, parse_setting
 from bench.matrix.run import report_name
-from bench.matrix.store import digest
+from bench.store import digest
 
 
 def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1) -> str:
@@ -202,7 +202,7 @@ def test_inputs_that_are_not_here_are_listed_and_the_plan_is_made(world):
 
 
 def test_the_papers_profile_plans_the_real_models_and_reads_nothing(tmp_path):
-    from bench.matrix.store import Store
+    from bench.store import Store
 
     root = Path(__file__).resolve().parents[3]
     plan = make_plan(root / "ablations" / "cold_start.yaml", Store(tmp_path), profile="paper")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.audit import SCHEMA
+from bench.benchmarks.audit import SCHEMA
 from bench.errors import ConfigurationError
 from bench.report import build
 

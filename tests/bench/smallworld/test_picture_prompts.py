@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix.materials import Materials
-from bench.matrix.source import Where
-from bench.matrix.store import Store
+from bench.matrix.inputs import Materials
+from bench.matrix.yaml_file import Where
 from bench.smallworld import checkpoint_path
+from bench.store import Store
 from vold.config import Execution, RLConfig
 from vold.training.rl import train_rl
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.official import PROCEDURES, Prediction
-from bench.records import Problem
+from bench.records import Prediction, Problem
+from bench.scoring.official import PROCEDURES
 from vold.answers import verify, worker
 
 SECONDS = 1.0

@@ -10,9 +10,9 @@ from transformers import AutoModelForImageTextToText
 
 from tests.conftest import need
 from vold.config import LoraConfig
-from vold.data.sequences import TokenSequence, completion_hidden, completion_targets
 from vold.models import LanguageModel, Student, load_student, save_checkpoint
 from vold.models.lora import add_adapters, merged_weights
+from vold.models.packing import TokenSequence, completion_hidden, completion_targets
 from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from vold.config import FreezablePart, OptimizerConfig
-from vold.data.sequences import TokenSequence, completion_hidden
 from vold.models import Student, freeze, load_student
+from vold.models.packing import TokenSequence, completion_hidden
 from vold.training.optim import Optimizer
 
 PARTS: dict[FreezablePart, str] = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vold.data.sequences import TokenSequence, completion_hidden
 from vold.models import Student, load_student
+from vold.models.packing import TokenSequence, completion_hidden
 from vold.models.recomputation import enable_recomputation
 from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine

@@ -13,11 +13,11 @@ from vold import rewards
 from vold.config import Execution
 from vold.data.prompts import chat
 from vold.data.reading import read_prompts
+from vold.findings import Finding, Level
 from vold.models import Student
+from vold.models.checkpoint import Checkpoint
 from vold.preflight import disk, settings
-from vold.preflight.checkpoints import Checkpoint
 from vold.preflight.devices import Device
-from vold.preflight.findings import Finding, Level
 from vold.preflight.lengths import measure
 from vold.preflight.run import preflight
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.vold.preflight.test_sizes import qwen2_5_vl_3b, qwen3_8b
 from vold.config import DistillConfig, Execution, RLConfig, SFTConfig
+from vold.findings import Level
 from vold.preflight.devices import Device, parse_device, this_machine
-from vold.preflight.findings import Level
 from vold.preflight.job import Job
 from vold.preflight.memory import Estimate, estimate, memory_findings
 from vold.preflight.sizes import Sizes, count

@@ -10,9 +10,9 @@ from perf.roofline import QWEN2_5_VL_3B, QWEN3_8B
 from tests.conftest import need
 from vold.config import LoraConfig
 from vold.models import LanguageModel, Student, attention, load_student
+from vold.models.checkpoint import Checkpoint
 from vold.models.layout import Layout, Segment
 from vold.models.recomputation import enable_recomputation
-from vold.preflight.checkpoints import Checkpoint
 from vold.preflight.sizes import count
 
 

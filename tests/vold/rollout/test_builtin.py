@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from scipy.stats import chisquare
 
-from vold.data.sequences import TokenSequence, completion_hidden, completion_targets
 from vold.images import Pixels
 from vold.models import EncodedPrompt, LanguageModel, Student, load_student
+from vold.models.packing import TokenSequence, completion_hidden, completion_targets
 from vold.objectives.fused import Head, token_stats
 from vold.rollout import builtin
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
-from vold.training.policy import Heads
+from vold.training.objective import Heads
 
 STEPS = 80
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vold.memory import is_out_of_memory
+from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 from vold.rollout.process import ServerProcess, environment, gpu_name, log_directory
 
@@ -102,7 +102,7 @@ def test_memory_that_ran_out_is_told_though_much_was_said_after_it(start: Callab
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets how many processes the kernel says it has killed."""
     counters = tmp_path / "vmstat"
-    monkeypatch.setattr("vold.memory._COUNTERS", counters)
+    monkeypatch.setattr("vold.out_of_memory._COUNTERS", counters)
 
     def count(kills: int) -> None:
         counters.write_text(f"pgfault 12\noom_kill {kills}\n")

@@ -15,7 +15,7 @@ from vold.models import load_student
 from vold.objectives.fused import TokenLoss, TokenStats
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
-from vold.training import policy, rollouts
+from vold.training import objective, rollouts
 from vold.training.health import Health
 from vold.training.optim import NonFiniteError
 from vold.training.rl import train_rl
@@ -120,7 +120,7 @@ def test_a_batch_of_nothing_but_empty_completions_is_skipped(
 
 def improbable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher gives the first token of every micro-batch a probability of 0."""
-    whole = policy.head_loss
+    whole = objective.head_loss
 
     def never(stats: TokenStats, span: slice) -> TokenStats:
         if stats.teacher_logprobs is None or stats.kl is None:
@@ -132,7 +132,7 @@ def improbable(monkeypatch: pytest.MonkeyPatch) -> None:
     def zeroed(hidden: object, head: object, targets: object, loss: TokenLoss, **fields: object) -> object:
         return whole(hidden, head, targets, lambda stats, span: loss(never(stats, span), span), **fields)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(policy, "head_loss", zeroed)
+    monkeypatch.setattr(objective, "head_loss", zeroed)
 
 
 def test_a_teacher_probability_of_zero_skips_steps_until_the_run_ends(

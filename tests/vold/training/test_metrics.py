@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vold.data.sequences import TokenSequence
+from vold.models.packing import TokenSequence
 from vold.objectives.fused import TokenStats
 from vold.training.health import ALARMS
 from vold.training.metrics import METRICS, TIMING, Totals, markdown, rollout_metrics, rollout_totals
-from vold.training.policy import Update
+from vold.training.objective import Update
 from vold.training.rollouts import Rollouts
 
 LENGTHS = [3, 20, 0, 70, 1, 18]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.errors import ErrorClass, StageError
-from bench.ranks import run_on_ranks
+from bench.matrix.ranks import run_on_ranks
 from tests.conftest import need
 from tests.vold.conftest import save_student, save_teacher
 from tests.vold.training import rank_work

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
 from vold.files import DiskFullError
 from vold.models import load_student
-from vold.training.checkpoint import load_state
 from vold.training.optim import Optimizer
 from vold.training.progress import Progress, silent
 from vold.training.rl import train_rl
 from vold.training.sft import train_sft
+from vold.training.state import load_state
 
 EXECUTION = Execution(threads=1, checkpoint_every=3)
 STEPS = 7

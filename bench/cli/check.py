@@ -1,0 +1,55 @@
+"""``vold-bench check``: a quick small-world pass, compared with the tracked baseline."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import Json
+from bench.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
+MATRIX, PROFILE = ROOT / "ablations" / "check.yaml", "check"
+BASELINE = ROOT / "results" / "baselines" / "check.json"
+
+
+def check(
+    update: Annotated[bool, typer.Option("--update", help="Record this run as the new baseline.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Guard against regressions: a quick small-world pass against the tracked baseline, paired."""
+    from bench import gate, gate_output
+    from bench.matrix.results import load
+    from bench.matrix.run import STORE, run_matrix
+    from bench.store import Store
+
+    # A store of its own for each state of the code: a stage of other code is never taken for this code's.
+    store = STORE.parent / "check" / _code_digest()
+    done = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
+    unfinished = {name: outcome for name, outcome in done.outcomes.items() if outcome.state != "done"}
+    if unfinished:
+        names = ", ".join(sorted(unfinished))
+        raise gate.IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
+    summary = gate.RunSummary.model_validate(gate.summarise(load(done.plan, Store(store))))
+    if update:
+        gate.write_baseline(summary, BASELINE)
+        print(f"baseline recorded: {BASELINE}")
+        raise typer.Exit(ExitCode.OK)
+    result = gate.check(summary, gate.read_baseline(BASELINE), gate.Margins())
+    print(gate_output.as_json(result) if as_json else gate_output.as_text(result))
+    if junit is not None:
+        junit.write_bytes(gate_output.as_junit(result))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print("\n".join(gate_output.annotations(result)))
+    raise typer.Exit(result.exit_code)
+
+
+def _code_digest() -> str:
+    """Hash of the trainer's and the suite's own source."""
+    total = hashlib.sha256()
+    for path in sorted(path for package in ("vold", "bench") for path in (ROOT / package).rglob("*.py")):
+        total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()[:12]

@@ -1,0 +1,113 @@
+"""``vold-bench compare``: two evaluations, what changed between them, and what may be said of it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from bench.cli.json_output import print_json
+from bench.cli.options import Json, ResultArgument, StoreOption, open_store
+from bench.display import summary
+from bench.errors import ExitCode
+from bench.report.numbers import interval, p_value, points
+from bench.terminal import printable
+
+if TYPE_CHECKING:
+    from bench.review.compare import Comparison, Layer
+    from bench.stats import Difference
+
+_SHOWN = 12
+_STYLES = {"same": "dim", "differs": "bold", "not recorded": "italic", "unknown": "italic"}
+
+
+def compare(
+    a: ResultArgument,
+    b: Annotated[str, typer.Argument(help="Another one; the difference is B minus A.")],
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two evaluations: which layers changed first, then the paired difference, items gained and lost."""
+    from bench.review.compare import compare_results
+    from bench.review.results import find
+
+    home = open_store(store)
+    found = compare_results(find(a, home), find(b, home))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show(found, Console(highlight=False))
+    if not (found.same_model or found.about_the_model):
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def conclusion(found: "Comparison") -> str:
+    """The one sentence that the comparison allows."""
+    d = found.difference
+    size = f"{points(d.value)} points {interval(d.low, d.high, signed=True)}, p = {p_value(d.p)}"
+    resolves = f"effects of {points(d.mde, signed=False)} points or more are found with 80 % power"
+    unchecked = f"; unchecked, as neither result tells: {_names(found.unchecked)}" if found.unchecked else ""
+    if found.about_the_model:
+        only = f"Of what is recorded only the model differs{unchecked}" if unchecked else "Only the model differs"
+        if found.outcome == "not resolved":
+            return f"{only}. B against A is not resolved: {size}; {resolves}."
+        return f"{only}. B is {found.outcome} than A: {size}."
+    if not found.changed:
+        same = unchecked or ": both are the same evaluation"
+        return f"Nothing that is recorded differs{same}."
+    names = _names(found.changed)
+    if found.same_model:
+        return f"The model is the same; the difference is that of {names}: {size}{unchecked}."
+    return f"No claim about the model: {names} may account for the difference as well ({size})."
+
+
+def _names(layers: "tuple[Layer, ...]") -> str:
+    names = [layer.name for layer in layers if layer.name != "model"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _show(found: "Comparison", console: Console) -> None:
+    console.print(f"A  {printable(found.a)}", markup=False)
+    console.print(f"B  {printable(found.b)}", markup=False)
+    console.print(_layers(found.layers))
+    console.print(_differences(found))
+    summary.note_synthetic(found.synthetic, console)
+    counts, n = found.counts, found.counts.n
+    console.print(
+        f"{n} shared responses: {counts.both} right in both, {counts.only_a} in A alone, {counts.only_b} in B alone, "
+        f"{counts.neither} in neither"
+    )
+    if found.same_model:
+        console.print(
+            f"same text: {counts.same_text} of {n}; same number of tokens: {counts.same_length} of {n}; "
+            f"verdicts that flip: {counts.only_a + counts.only_b}"
+        )
+    for name, ids in (("gained", found.items.gained), ("lost", found.items.lost)):
+        shown = "  ".join(printable(f"{found.datasets[benchmark]}:{id}") for benchmark, id in ids[:_SHOWN])
+        more = f"  and {len(ids) - _SHOWN} more (--json has all)" if len(ids) > _SHOWN else ""
+        console.print(f"{name} {len(ids)}: {shown}{more}" if ids else f"{name} 0", markup=False)
+    console.print(Text(conclusion(found), style="bold"))
+
+
+def _layers(layers: "tuple[Layer, ...]") -> Table:
+    table = Table(Column("layer", no_wrap=True), Column("", no_wrap=True), Column("how", overflow="fold"))
+    for layer in layers:
+        table.add_row(layer.name, Text(layer.state, style=_STYLES[layer.state]), Text(printable(layer.detail)))
+    return table
+
+
+def _differences(found: "Comparison") -> Table:
+    table = Table("data", "B - A, 95 % interval", "p", "MDE", "n")
+    rows = {found.datasets[name]: d for name, d in found.benchmarks.items()}
+    if len(rows) > 1:
+        rows["all, each the same weight"] = found.difference
+    for name, d in rows.items():
+        table.add_row(Text(printable(name)), f"{points(d.value)} {interval(d.low, d.high, signed=True)}", p_value(d.p),
+                      points(d.mde, signed=False), _count(d))  # fmt: skip
+    return table
+
+
+def _count(d: "Difference") -> str:
+    missing = d.missing_test + d.missing_against
+    return f"{d.n}, {missing} in one alone" if missing else str(d.n)

@@ -1,0 +1,1 @@
+"""What a person sees while work runs and when an evaluation has ended."""

@@ -1,0 +1,91 @@
+"""vLLM's own OpenAI-compatible server on one checkpoint: the program that ``bench.engines.vllm_server`` starts.
+
+It listens on loopback, answers whoever knows the run's random key, and ends with its parent.
+"""
+
+import vold  # isort: skip  # first: it lets torchvision be imported beside a CPU build of torch
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.engines.model_facts import vocabulary
+from vold.config import VLLMExecution
+from vold.rollout.process import receive_task, tell
+from vold.rollout.vllm import check_platform, fit_process, worker_extension
+
+assert vold.__doc__
+
+MODEL = "model"
+"""The name under which the checkpoint is served."""
+
+
+def main() -> None:
+    """Serve until whoever started this process ends, or the engine does."""
+    task = receive_task()
+    os.environ |= {
+        "VLLM_API_KEY": task["key"], "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
+    }  # fmt: skip
+    try:
+        arguments = _arguments(task)
+        stop_ids, banned_ids = vocabulary(Path(task["checkpoint"]))
+    except ValueError as error:
+        return tell(task, {"refused": str(error)})
+    import uvloop
+
+    uvloop.run(_serve(task, arguments, stop_ids, banned_ids))
+
+
+def _arguments(task: Mapping[str, Any]) -> Any:
+    """vLLM's parsed command line. Raises ValueError where vLLM is absent or built for another device."""
+    check_platform(task["device"])
+    on_cpu = fit_process(Path(task["checkpoint"]))
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    arguments: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(command_line(task, on_cpu))
+    validate_parsed_serve_args(arguments)
+    return arguments
+
+
+def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
+    """What vLLM's server is told of a task."""
+    settings = VLLMExecution.model_validate(task["settings"])
+    line = [
+        "--model", task["checkpoint"], "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", "0",
+        "--dtype", task["dtype"], "--load-format", "safetensors", "--generation-config", "vllm",
+        "--chat-template-content-format", "openai", "--max-num-seqs", str(task["max_batch"]),
+        "--gpu-memory-utilization", str(settings.memory_share), "--limit-mm-per-prompt", '{"video": 0}',
+        "--worker-extension-cls", worker_extension(), "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    if on_cpu:  # as in the process of vold.rollout.vllm, which says why
+        line.append("--no-enable-chunked-prefill")
+    if settings.max_length is not None:
+        line += ["--max-model-len", str(settings.max_length)]
+    if on_cpu if settings.eager is None else settings.eager:
+        line.append("--enforce-eager")
+    if (cache := settings.cache_bytes(on_cpu)) is not None:
+        line += ["--kv-cache-memory-bytes", str(cache)]
+    if task["pixel_limits"]:
+        low, high = task["pixel_limits"]
+        line += ["--mm-processor-kwargs", json.dumps({"size": {"shortest_edge": low, "longest_edge": high}})]
+    return line
+
+
+async def _serve(task: Mapping[str, Any], arguments: Any, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:
+    from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
+    from vllm.entrypoints.launchers.launcher import setup_server
+
+    place, socket = setup_server(arguments, reuse_port=False)
+    async with build_async_engine_client(arguments) as engine:
+        await engine.collective_rpc("vold_ban", args=(banned_ids,))
+        ending = build_and_serve(engine, place, socket, arguments)
+        tell(task, {"port": socket.getsockname()[1], "stop_ids": stop_ids})
+        ended = await ending
+    await ended
+
+
+if __name__ == "__main__":
+    main()

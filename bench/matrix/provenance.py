@@ -1,0 +1,53 @@
+"""Code, versions and machine that numbers come from."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("vold-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify", "pillow")
+
+
+def environment() -> dict[str, Any]:
+    """Code, versions and machine."""
+    return {
+        "git": _git(),
+        "versions": {name: installed(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+    }
+
+
+def installed(package: str) -> str:
+    """The version of a package on this machine, or ``not installed``."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git() -> dict[str, Any]:
+    """Commit of the code and whether it was changed since; empty outside a checkout."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def processor() -> str:
+    """The processor's name as its maker writes it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

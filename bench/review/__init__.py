@@ -1,0 +1,1 @@
+"""Finished evaluations: find them, compare them, look at single problems, judge them again."""

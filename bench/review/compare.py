@@ -1,0 +1,320 @@
+"""Two evaluations side by side: what changed between them, layer by layer, and only then the difference in accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from bench.errors import ConfigurationError
+from bench.records import Frame
+from bench.review.results import Result
+from bench.stats import Difference, Outcome, compare, outcome
+
+_KEY = ["benchmark", "id", "sample"]
+_ITEM = ["benchmark", "id"]
+_OF_PROMPT = ("template", "blind", "think")
+_OF_SAMPLING = ("samples", "temperature", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One thing that two evaluations can differ in; ``detail`` says how, or why it is not known.
+
+    not recorded: one of them tells and the other does not; unknown: neither does.
+    """
+
+    name: str
+    state: Literal["same", "differs", "not recorded", "unknown"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Problems whose share of right samples rose or fell from A to B, as (benchmark, id)."""
+
+    gained: tuple[tuple[str, str], ...]
+    lost: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Responses that both have: right in both, in A alone, in B alone, in neither; of how many the text is the same,
+    the number of tokens is the same."""
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    same_text: int
+    same_length: int
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_a + self.only_b + self.neither
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """B against A. ``layers`` go from the first that can change to the last; ``benchmarks`` holds the difference on
+    each, ``datasets`` the name of its data set, ``synthetic`` those names that borrow a benchmark's form alone."""
+
+    a: str
+    b: str
+    layers: tuple[Layer, ...]
+    difference: Difference
+    benchmarks: dict[str, Difference]
+    datasets: dict[str, str]
+    synthetic: tuple[str, ...]
+    items: Items
+    counts: Counts
+
+    @property
+    def changed(self) -> tuple[Layer, ...]:
+        """All that differs, or that one of the two alone records."""
+        return tuple(layer for layer in self.layers if layer.state in ("differs", "not recorded"))
+
+    @property
+    def unchecked(self) -> tuple[Layer, ...]:
+        """What neither records: no ground to see a change in it, and none to rule one out."""
+        return tuple(layer for layer in self.layers if layer.state == "unknown")
+
+    @property
+    def same_model(self) -> bool:
+        return "model" not in {layer.name for layer in self.changed}
+
+    @property
+    def about_the_model(self) -> bool:
+        """Whether the difference can be laid to the model: it is all that is seen to change.
+
+        Whoever says so names what is ``unchecked``, too.
+        """
+        return [layer.name for layer in self.changed] == ["model"]
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome(self.difference.value, self.difference.p)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "first_change": self.changed[0].name if self.changed else None,
+            "about_the_model": self.about_the_model,
+            "unchecked": [layer.name for layer in self.unchecked],
+            "outcome": self.outcome,
+            "layers": [asdict(layer) for layer in self.layers],
+            "difference": asdict(self.difference),
+            "benchmarks": {name: asdict(found) for name, found in self.benchmarks.items()},
+            "datasets": self.datasets,
+            "synthetic": self.synthetic,
+            "items": asdict(self.items),
+            "responses": {"n": self.counts.n, **asdict(self.counts)},
+        }
+
+
+def compare_results(a: Result, b: Result) -> Comparison:
+    """B minus A on the problems that both were asked.
+
+    Evaluations with different numbers of samples are paired by the mean over each problem's samples. Raises
+    ConfigurationError where they have no problem in common.
+    """
+    rows = {result: result.verdicts.assign(seed=0) for result in (a, b)}
+    if a.summary["config"]["samples"] != b.summary["config"]["samples"]:
+        rows = {result: _by_item(table) for result, table in rows.items()}
+    test, against = rows[b], rows[a]
+    shared = [name for name in a.summary["benchmarks"] if name in b.summary["benchmarks"]]
+    pairs = {name: (_of(test, name), _of(against, name)) for name in shared}
+    pairs = {name: pair for name, pair in pairs.items() if set(pair[0]["id"]) & set(pair[1]["id"])}
+    if not pairs:
+        raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
+    datasets = {name: b.summary["benchmarks"][name]["dataset"] for name in pairs}
+    together = test["benchmark"].isin(pairs), against["benchmark"].isin(pairs)
+    return Comparison(
+        a=a.label,
+        b=b.label,
+        layers=tuple(_layers(a, b, list(pairs))),
+        difference=compare(test[together[0]], against[together[1]]),
+        benchmarks={name: compare(*pair) for name, pair in pairs.items()},
+        datasets=datasets,
+        synthetic=tuple(datasets[name] for name in pairs if b.summary["benchmarks"][name]["synthetic"]),
+        items=_items(a.verdicts, b.verdicts),
+        counts=_counts(a, b),
+    )
+
+
+def _of(rows: Frame, benchmark: str) -> Frame:
+    return rows[rows["benchmark"] == benchmark]
+
+
+def _by_item(rows: Frame) -> Frame:
+    means = rows.groupby([*_ITEM, "cluster", "seed"], as_index=False, sort=False)["correct"].mean()
+    return means.assign(sample=0)
+
+
+def _items(a: Frame, b: Frame) -> Items:
+    shares = [table.groupby(_ITEM, sort=False)["correct"].mean() for table in (a, b)]
+    change = (shares[1] - shares[0]).dropna()
+    return Items(*(tuple(change.index[mask]) for mask in (change > 0, change < 0)))
+
+
+def _counts(a: Result, b: Result) -> Counts:
+    tables = [r.verdicts[[*_KEY, "correct"]].merge(r.responses[[*_KEY, "text", "tokens"]], on=_KEY) for r in (a, b)]
+    both = tables[0].merge(tables[1], on=_KEY, suffixes=("_a", "_b"))
+    in_a, in_b = both["correct_a"].astype(bool), both["correct_b"].astype(bool)
+    quadrants = (in_a & in_b, in_a & ~in_b, ~in_a & in_b, ~in_a & ~in_b)
+    same = (both["text_a"] == both["text_b"], both["tokens_a"] == both["tokens_b"])
+    return Counts(*(int(mask.sum()) for mask in (*quadrants, *same)))
+
+
+def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
+    """Every layer in the order in which a prediction is made; a later one may differ only because an earlier does."""
+    return [
+        _data(a, b),
+        _selection(a, b),
+        _prompt(a, b, benchmarks),
+        _recorded(a, b, benchmarks, "token ids", "token_ids_sha256"),
+        _pictures(a, b, benchmarks),
+        _engine(a.summary.get("engine"), b.summary.get("engine")),
+        _values("sampling", _sampling(a), _sampling(b)),
+        _errors(a, b, benchmarks),
+        _scoring(a.summary.get("scoring"), b.summary.get("scoring")),
+        _model(a, b),
+    ]
+
+
+def _data(a: Result, b: Result) -> Layer:
+    told = ["record" in result.verdicts for result in (a, b)]
+    if not all(told):
+        return _untold("data", any(told), "which records it asked")
+    tables = [result.verdicts[[*_ITEM, "record"]].drop_duplicates(_ITEM) for result in (a, b)]
+    both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
+    other = both[both["record_a"] != both["record_b"]]
+    if other.empty:
+        return Layer("data", "same")
+    return Layer("data", "differs", f"{len(other)} of {len(both)} shared records, such as {other['id'].iloc[0]}")
+
+
+def _selection(a: Result, b: Result) -> Layer:
+    asked = [set(result.verdicts[_ITEM].itertuples(index=False, name=None)) for result in (a, b)]
+    only = [len(asked[0] - asked[1]), len(asked[1] - asked[0])]
+    if not any(only):
+        return Layer("selection", "same")
+    return Layer("selection", "differs", f"{only[0]} problems in A alone, {only[1]} in B alone")
+
+
+def _prompt(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+    settings = [{name: result.summary["config"].get(name) for name in _OF_PROMPT} for result in (a, b)]
+    if settings[0] != settings[1]:
+        return _values("prompt", *settings)
+    return _recorded(a, b, benchmarks, "prompt", "sha256")
+
+
+def _pictures(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+    """Patches of the first problem's pictures, then the number of visual tokens of every problem."""
+    first = _recorded(a, b, benchmarks, "picture grid", "picture_grids")
+    if first.state == "differs" or not all("visual_tokens" in result.responses for result in (a, b)):
+        return first
+    tables = [result.responses[[*_ITEM, "visual_tokens"]].dropna().drop_duplicates(_ITEM) for result in (a, b)]
+    both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
+    other = int((both["visual_tokens_a"] != both["visual_tokens_b"]).sum())
+    if other:
+        return Layer("picture grid", "differs", f"{other} of {len(both)} problems take another number of visual tokens")
+    return Layer("picture grid", "same") if len(both) else first
+
+
+def _recorded(a: Result, b: Result, benchmarks: Sequence[str], name: str, field: str) -> Layer:
+    """A field of the first prompt's record, on the benchmarks whose first problem is the same in both."""
+    compared = told = 0
+    for benchmark in benchmarks:
+        parts = [result.summary["benchmarks"][benchmark] for result in (a, b)]
+        records = [part.get("prompt") or {} for part in parts]
+        values = [record.get(field) for record in records]
+        told += values != [None, None]
+        if records[0].get("id") != records[1].get("id") or None in values:
+            continue
+        compared += 1
+        if values[0] != values[1]:
+            return Layer(name, "differs", f"{parts[1]['dataset']}, problem {records[0]['id']}")
+    if not told:
+        return _untold(name, False)
+    if not compared:
+        return Layer(name, "not recorded", "no first prompt of a benchmark that both have")
+    return Layer(name, "same")
+
+
+def _engine(a: Any, b: Any) -> Layer:
+    """The model's own name there, by which a server is asked, is no matter of the engine."""
+    named = [_without_model(each) for each in (a, b)]
+    found = _values("engine", *named)
+    if found.state == "same" and isinstance(named[0], dict) and named[0].get("name") == "openai":
+        return Layer("engine", "unknown", "what a server behind a URL runs, and how, is not told; it was sent the same")
+    return found
+
+
+def _without_model(engine: Any) -> Any:
+    """Also of each ``earlier`` state."""
+    if not isinstance(engine, dict):
+        return engine
+    rest = {name: value for name, value in engine.items() if name != "model"}
+    return rest | ({"earlier": [_without_model(each) for each in rest["earlier"]]} if "earlier" in rest else {})
+
+
+def _sampling(result: Result) -> dict[str, Any]:
+    config = result.summary["config"]
+    seed = {"seed": result.summary.get("seed")} if config["temperature"] > 0 else {}
+    return {name: config[name] for name in _OF_SAMPLING} | seed
+
+
+def _errors(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+    """Where an engine failed, or left a response out, a right answer is not one of the model's that was lost."""
+    counts = [_failures(result, benchmarks) for result in (a, b)]
+    if not any(map(any, counts)):
+        return Layer("errors", "same")
+    told = (
+        f"{errors} in error and {missing} missing in {side}"
+        for side, (errors, missing) in zip("AB", counts, strict=True)
+    )
+    return Layer("errors", "differs", f"responses: {'; '.join(told)}")
+
+
+def _failures(result: Result, benchmarks: Sequence[str]) -> tuple[int, int]:
+    """(responses in state error, responses that are missing)."""
+    parts = [result.summary["benchmarks"][name] for name in benchmarks]
+    verdicts = result.verdicts[result.verdicts["benchmark"].isin(benchmarks)]
+    missing = sum(part.get("expected", part["n"]) - part["n"] for part in parts)
+    return int((verdicts["state"] == "error").sum()), missing
+
+
+def _scoring(a: Any, b: Any) -> Layer:
+    """An older result names the mode alone, as a text."""
+    named: list[Any] = [{"mode": each} if isinstance(each, str) else each for each in (a, b)]
+    if None not in named and named[0].keys() != named[1].keys() and named[0]["mode"] == named[1]["mode"]:
+        return Layer("scoring", "not recorded", "an older result does not say which version of it")
+    return _values("scoring", *named)
+
+
+def _model(a: Result, b: Result) -> Layer:
+    same = a.summary["model"].get("sha256") == b.summary["model"].get("sha256")
+    return Layer("model", "same") if same else Layer("model", "differs", f"{a.model} in A, {b.model} in B")
+
+
+def _values(name: str, a: Any, b: Any) -> Layer:
+    if a is None or b is None:
+        return _untold(name, a is not b)
+    if a == b:
+        return Layer(name, "same")
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return Layer(name, "differs", f"{_text(a)} in A, {_text(b)} in B")
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
+    return Layer(name, "differs", "; ".join(f"{k} {_text(a.get(k))} in A, {_text(b.get(k))} in B" for k in keys))
+
+
+def _untold(name: str, in_one: bool, what: str = "") -> Layer:
+    if in_one:
+        return Layer(name, "not recorded", f"one of the two does not say {what}".rstrip())
+    return Layer(name, "unknown", f"neither says {what}".rstrip())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_text(each)}" for key, each in value.items())
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""From responses to verdicts: strict and official scoring, prediction files, the judge."""

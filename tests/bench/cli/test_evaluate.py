@@ -1,0 +1,371 @@
+"""What ``vold-bench eval`` asks, shows while it runs, and prints at the end."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+
+from bench.benchmarks import BENCHMARKS
+from bench.cli import evaluate
+from bench.cli.eval_request import Request, chosen, labels, plan, read_ids, select, splits_of, with_settings
+from bench.cli.evaluate import Outputs
+from bench.display import evaluation, summary
+from bench.display.evaluation import EvaluationView
+from bench.errors import ConfigurationError
+from bench.evaluation.response_log import Asked
+from bench.records import Response
+from bench.store import Store
+from tests.bench.results import problems, write_result
+
+
+def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("q1\n\n q 2,x \n")
+    assert read_ids("q1, q2,") == ["q1", "q2"]
+    assert read_ids(f"@{tmp_path}/ids.txt") == ["q1", "q 2,x"]
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_ids("@no/such/file")
+
+
+def test_models_that_end_alike_are_told_apart_by_their_whole_path() -> None:
+    assert labels(["runs/a/out", "runs/b/out", "smallworld/student_a"]) == {
+        "runs/a/out": "runs/a/out", "runs/b/out": "runs/b/out", "student_a": "smallworld/student_a",
+    }  # fmt: skip
+    with pytest.raises(ConfigurationError, match="twice"):
+        labels(["a", "a"])
+
+
+def test_a_directory_is_one_model_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    assert labels(["."]) == {"a": "."} and labels(["x/..", "x/"]) == {"a": "x/..", "x": "x/"}
+    (tmp_path / "a" / "latest").symlink_to("x")
+    assert labels(["latest"]) == {"latest": "latest"}
+    for other in ("./x", "../a/x", "latest", str(tmp_path / "a" / "x")):
+        with pytest.raises(ConfigurationError, match="twice"):
+            labels(["x", other])
+    assert labels(["http://h/v1#org/m"]) == {"m": "http://h/v1#org/m"}
+
+
+@pytest.mark.parametrize("entry", ["mathvision=", "", "mathvision= "])
+def test_data_without_a_place_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no directory"):
+        select([entry], [])
+
+
+def test_a_directory_may_bear_a_benchmarks_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mathvision").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert select(["mathvision"], ["mathvision"]) == {"mathvision": "mathvision"}
+
+
+def shown(out: Path, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    summary.show("student", json.loads((out / "summary.json").read_text()), console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_data_sets_name_is_shown_as_it_is(tmp_path: Path, samples: int) -> None:
+    given = {"a": [r"\boxed{3}"] * samples}
+    text = shown(write_result(tmp_path, problems(["a"]), given, dataset="a[/b]\x1b[31m"), 120)
+    assert r"a[/b]\x1b[31m" in text and "\x1b" not in text
+
+
+def test_the_table_has_interval_mde_baselines_and_what_is_missing_in_80_columns(tmp_path: Path) -> None:
+    texts = {"a": [r"\boxed{3}"], "b": [r"\boxed{4}"], "c": ["I do not know"]}
+    text = shown(write_result(tmp_path, problems(["a", "b", "c", "d"]), texts))
+    low, high = binomtest(1, 3).proportion_ci(method="wilson")
+    assert re.search(rf"mathvision test +3/4 +33\.3 \[{100 * low:.1f}, {100 * high:.1f}\] +[\d.]+ +0\.0 / 100\.0", text)
+    assert "1 unparsed, 1 missing" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_several_samples_have_a_line_for_each_measure(tmp_path: Path) -> None:
+    texts = {"a": [r"\boxed{3}", r"\boxed{4}"], "b": [r"\boxed{4}", r"\boxed{3}"]}
+    text = shown(write_result(tmp_path, problems(["a", "b"]), texts))
+    for measure, value in (("mathvision test, avg@2 +4/4", 50), ("  pass@2 +2", 100), ("  maj@2 +2", 50)):
+        assert re.search(rf"{measure} +{value}\.0 \[[\d.]+, [\d.]+\] ", text)
+
+
+def lines(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[float, int, int, dict[str, float]]]) -> list[str]:
+    """What the plain view prints for calls at these seconds."""
+    now = 0.0
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=300)
+    view = EvaluationView(console, "student", 2)
+    for now, done, total, metrics in calls:  # noqa: B007  the clock reads it
+        view(done, total, metrics)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_the_log_has_rates_accuracy_with_its_interval_faults_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def metrics(done: int) -> dict[str, float]:
+        return {"right": done / 4, "unparsed": done / 10, "truncated": 0, "error": 0, "tokens": 7.0 * done}
+
+    # Ten seconds of loading, then 20 responses (10 problems) a second.
+    calls = [(0.0, 0, 2000, {}), *((10.0 + k, 20 * (k + 1), 2000, metrics(20 * (k + 1))) for k in range(100))]
+    found = lines(monkeypatch, calls)
+    assert len(found) == 4 and found[-1].startswith("student  2000/2000")
+    text = next(line for line in found if "10 items/s" in line)
+    assert "140 tokens/s" in text and "25.0 % right" in text and "unparsed 10.0 %" in text and "truncated 0.0 %" in text
+    done = int(text.split()[1].partition("/")[0])
+    low, high = binomtest(done // 8, done // 2).proportion_ci(method="wilson")
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
+    left = (2000 - done) / 20
+    assert f"{int(left) // 60}:{round(left) % 60:02d} left" in text
+
+
+def test_answers_that_come_in_bursts_do_not_count_the_first_burst_as_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 responses every 20 seconds are 1.6 problems of two samples a second."""
+    bursts = [
+        (20.0 * k, done, 10_000, {"tokens": 0.0}) for k in range(1, 5) for done in range(64 * (k - 1), 64 * k + 1)
+    ]
+    assert "1.6 items/s" in lines(monkeypatch, bursts)[-1]
+
+
+@pytest.fixture
+def request_(random_student: Path, tmp_path: Path) -> Request:
+    from PIL import Image
+
+    root = tmp_path / "data"
+    root.mkdir()
+    Image.new("RGB", (56, 56), (200, 30, 30)).save(root / "a.png")
+    rows = [{"id": f"q{k}", "question": f"How many dots?\n<image1> {'again ' * k}", "options": [], "answer": "3",
+             "image": "a.png", "level": 1, "subject": "counting"} for k in range(5)]  # fmt: skip
+    (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"samples": 2, "temperature": 1.0, "max_tokens": 6}
+    return Request([str(random_student)], {"mathvision": str(root)}, settings, 0, {"device": "cpu"})
+
+
+def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_nothing(
+    request_: Request, random_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.engines.encoding import EncodingPreparer
+    from bench.prompts import render
+
+    def counted() -> dict[str, Any]:
+        evaluate.look(store, request_, as_json=True)
+        return json.loads(capsys.readouterr().out)[random_student.name]["benchmarks"]["mathvision"]
+
+    store = Store(tmp_path / "store")
+    config, (selection,) = chosen(plan(store, request_)[random_student.name], store)
+    reader = EncodingPreparer(random_student, None)
+    lengths = [len(reader.read(render(p, config.template)).token_ids) for p in selection.problems]  # type: ignore[union-attr]
+    part = counted()
+    assert (part["requests"], part["responses"], part["answered"]) == (5, 10, 0)
+    assert (part["prompt_tokens"], part["completion_tokens"]) == (sum(lengths), 10 * 6)
+    assert not any(store.root.glob("eval-*"))
+
+    work = store.work(plan(store, request_)[random_student.name].id)
+    work.mkdir(parents=True)
+    known = [Asked("mathvision", Response(id, k, "3", 1, "stop")) for id, k in (("q0", 0), ("q0", 1), ("q1", 0))]
+    (work / "responses.jsonl").write_text("".join(asked.line() for asked in known) + "cut off")
+    part = counted()
+    assert (part["requests"], part["responses"], part["answered"]) == (4, 7, 3)
+    assert part["prompt_tokens"] == sum(lengths[1:])
+
+
+@pytest.mark.parametrize("fault", ["switch", "engine", "pictures"])
+def test_a_dry_run_refuses_what_the_run_refuses(
+    fault: str, request_: Request, random_student: Path, tmp_path: Path
+) -> None:
+    settings, words = {"no_think": "off"}, "no switch enable_thinking"
+    if fault == "engine":
+        settings, words = {"engine": "openai"}, "here the engine is openai"
+    if fault == "pictures":
+        settings, words = {"min_pixels": 9999, "max_pixels": 10000}, "outside of"
+    asked = replace(request_, settings={**(request_.settings or {}), **settings})
+    for act in (lambda s: evaluate.look(s, asked, True), lambda s: evaluate.run(s, asked, Outputs())):
+        with pytest.raises(ValueError, match=words):
+            act(Store(tmp_path / "store"))
+
+
+def test_a_dry_run_of_a_model_behind_a_server_asks_nobody_and_counts_all_but_prompt_tokens(
+    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, remote = Store(tmp_path / "store"), replace(request_, models=["http://127.0.0.1:9/v1#m"])
+    evaluate.look(store, remote, as_json=True)
+    part = json.loads(capsys.readouterr().out)["m"]["benchmarks"]["mathvision"]
+    assert (part["requests"], part["responses"], part["completion_tokens"]) == (5, 10, 60)
+    assert (part["prompt_tokens"], part["counted"], part["unreadable"]) == (None, 0, 0)
+    evaluate.look(store, remote, as_json=False)
+    shown = capsys.readouterr().out
+    assert "not known" in shown and "cannot be asked" not in shown
+
+
+def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_starts(
+    request_: Request, tmp_path: Path
+) -> None:
+    store, file = Store(tmp_path / "store"), tmp_path / "audit.json"
+    with pytest.raises(ConfigurationError, match="--report"):
+        evaluate.run(store, request_, Outputs(clean_of=[file]))
+    with pytest.raises(ConfigurationError, match=r"audit\.json.*data audit"):
+        evaluate.run(store, request_, Outputs(reports=tmp_path / "reports", clean_of=[file]))
+    assert not any(store.root.glob("eval-*"))
+
+
+def test_a_blind_evaluation_is_called_blind(request_: Request, random_student: Path, tmp_path: Path) -> None:
+    blind = replace(request_, settings={"blind": True})
+    assert list(plan(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
+
+
+def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    wrong = replace(request_, settings={"ids": ["q11"]}, execution={})
+    with pytest.raises(ConfigurationError, match="'q11' is no problem of mathvision; did you mean 'q1'"):
+        evaluate.run(store, wrong, Outputs())
+    assert not store.root.joinpath(".work").exists()
+
+
+def test_a_split_is_named_for_one_benchmark_or_for_all_that_have_it() -> None:
+    every = list(BENCHMARKS)
+    assert splits_of(["vision"], every) == {"mmmu_pro": "vision"}
+    assert splits_of(["mmmu_pro=standard4", "testmini"], every) == {"mmmu_pro": "standard4", "mathvision": "testmini"}
+    assert splits_of(["test"], ["logicvista"]) == {}, "its only split is asked anyway"
+    for text, words in (("visoin", "did you mean 'vision'"), ("mathvista=vision", "valid names: testmini"),
+                        ("mathvison=test", "did you mean 'mathvision'")):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=words):
+            splits_of([text], every)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["vision", "mmmu_pro=standard4"], "mmmu_pro is asked for vision already"),
+        (["mathvision=test", "mathvision=testmini"], "mathvision is asked for test already"),
+        (["mathvista=testmini"], "mathvista is not asked, but mmmu_pro, mathvision"),
+    ],
+)
+def test_a_second_split_and_one_of_a_benchmark_that_is_not_asked_are_refused(texts: list[str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        splits_of(texts, ["mmmu_pro", "mathvision"])
+    assert splits_of(["vision", "mmmu_pro=vision"], ["mmmu_pro"]) == {"mmmu_pro": "vision"}
+
+
+def test_generated_data_have_one_split_which_changes_no_identity(request_: Request, tmp_path: Path) -> None:
+    store, made = Store(tmp_path / "store"), {"mmmu_pro": "smallworld/test?n=2", "mathvision": "smallworld/test?n=2"}
+
+    def stage(split: dict[str, str] | None) -> str:
+        (found,) = plan(store, replace(request_, sources=made, settings={"split": split})).values()
+        return found.id
+
+    assert stage({"mmmu_pro": "vision", "mathvision": "test"}) == stage(None)
+    with pytest.raises(
+        ConfigurationError, match=r"mmmu_pro=standard10: smallworld-.* is generated and has vision alone"
+    ):
+        stage({"mmmu_pro": "standard10"})
+
+
+def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(request_: Request, tmp_path: Path) -> None:
+    root = Path(request_.sources["mathvision"])
+    (root / "testmini.jsonl").write_text((root / "test.jsonl").read_text().splitlines()[0] + "\n")
+    store, mini = Store(tmp_path / "store"), replace(request_, settings={"split": {"mathvision": "testmini"}})
+    (stage,), (whole,) = plan(store, mini).values(), plan(store, replace(request_, settings={})).values()
+    _, (selection,) = chosen(stage, store)
+    assert (selection.dataset.split, len(selection.problems)) == ("testmini", 1)
+    assert stage.id != whole.id and len(chosen(whole, store)[1][0].problems) == 5
+
+
+def test_a_split_that_lacks_a_picture_is_passed_over_aloud_and_blind_alike(
+    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = Path(request_.sources["mathvision"]), Store(tmp_path / "store")
+    rows = (root / "test.jsonl").read_text()
+    (root / "testmini.jsonl").write_text(rows.splitlines()[0] + "\n")
+    (root / "test.jsonl").write_text(rows.replace("a.png", "b.png"))
+    said = "test passed over: record 'q0': no picture b.png (5 of 5 pictures are missing)"
+    for blind in (None, True):
+        asked = replace(request_, settings={"max_tokens": 2, "blind": blind})
+        evaluate.look(store, asked, as_json=False)
+        ahead = capsys.readouterr().out
+        assert re.search(r"mathvision testmini +1 +1 +0 ", ahead) and said in " ".join(ahead.split())
+        evaluate.run(store, asked, Outputs(out=tmp_path / "out"))
+        printed = capsys.readouterr()
+        assert f"mathvision: {said}" in printed.err and said in " ".join(printed.out.split())
+        part = json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]["mathvision"]
+        assert (part["split"], part["n"], list(part["passed_over"])) == ("testmini", 1, ["test"])
+
+
+def test_fresh_asks_again_and_keeps_what_was_there(
+    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "store")
+    evaluate.run(store, request_, Outputs(out=tmp_path / "copy", export=tmp_path / "forms", as_json=True))
+    first = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "copy" / "summary.json").is_file() and (tmp_path / "forms" / "lm-eval").is_dir()
+    assert first["benchmarks"]["mathvision"]["n"] == 10
+
+    evaluate.run(store, replace(request_, fresh=True), Outputs())
+    again = store.path(first["stage"])
+    kept = again.with_name(f"{again.name}.1")
+    assert (kept / "out" / "summary.json").read_bytes() == (again / "out" / "summary.json").read_bytes()
+    assert "mathvision test, avg@2" in capsys.readouterr().out
+
+
+def test_every_setting_of_execution_can_be_given_and_the_last_counts(request_: Request, tmp_path: Path) -> None:
+    given = ["vllm.max_length=64", "evaluation.accept_missing=true", "evaluation.hang_seconds=9", "rollout_batch=3",
+             "rollout_batch=4"]  # fmt: skip
+    how = with_settings({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
+    (stage,) = plan(Store(tmp_path / "store"), replace(request_, execution=how)).values()
+    found = stage.spec.execution
+    assert (found["vllm"]["max_length"], found["rollout_batch"], found["dtype"]) == (64, 4, "float32")
+    assert {name: found["evaluation"][name] for name in ("accept_missing", "hang_seconds", "workers")} == {
+        "accept_missing": True, "hang_seconds": 9.0, "workers": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vllm.max_lenght=64", r"--execution vllm\.max_lenght=64: .*did you mean 'vllm\.max_length'"),
+        ("vllm=64", "unknown setting 'vllm'"),
+        ("rollout_batch", "expected the form SETTING=VALUE"),
+        ("rollout_batch=[", "not YAML"),
+    ],
+)
+def test_an_unknown_setting_of_execution_is_refused_with_the_nearest(text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        with_settings({}, [text])
+
+
+def test_a_value_that_execution_refuses_is_named(request_: Request, tmp_path: Path) -> None:
+    for how, words in (
+        (with_settings({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
+        ({"dtype": "float16"}, r"execution\.dtype: .*bfloat16.*found 'float16'"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            plan(Store(tmp_path / "store"), replace(request_, execution=how))
+
+
+def test_the_number_format_of_the_command_line_is_another_evaluation(request_: Request, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from bench.cli.main import app
+
+    def stage(*options: str) -> str:
+        data = f"mathvision={request_.sources['mathvision']}"
+        words = ["eval", "--model", request_.models[0], "--data", data, "--store", str(tmp_path / "store")]
+        done = CliRunner().invoke(app, [*words, "--dry-run", "--json", *options], catch_exceptions=False)
+        (found,) = json.loads(done.stdout).values()
+        return found["stage"]
+
+    assert stage() == stage("--dtype", "float32") == stage("--execution", "vllm.max_length=64")
+    assert stage() != stage("--dtype", "bfloat16") == stage("--execution", "dtype=bfloat16")
+
+
+def test_the_table_names_the_split_where_a_benchmark_has_several_and_synthetic_data_by_their_own_name(
+    tmp_path: Path,
+) -> None:
+    given = {"a": [r"\boxed{3}"]}
+    assert "mathvision test " in shown(write_result(tmp_path / "real", problems(["a"]), given))
+    made = shown(write_result(tmp_path / "made", problems(["a"]), given, dataset="smallworld-chain-free"))
+    assert "mathvision" not in made and "synthetic problems, no benchmark's: smallworld-chain-free" in made
+    assert summary.data_name("logicvista", {"dataset": "logicvista", "split": "test", "synthetic": False}) == (
+        "logicvista"
+    )

@@ -1,0 +1,259 @@
+"""Two evaluations side by side: the layer that changed, what may be said, and the counts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from scipy.stats import binomtest
+
+from bench.cli import compare
+from bench.cli.compare import conclusion
+from bench.engines import Reply
+from bench.errors import ConfigurationError, ExitCode
+from bench.review.compare import Comparison, compare_results
+from bench.review.results import find
+from bench.store import Store
+from tests.bench.results import problems, write_result
+from vold.answers import VERSION
+
+IDS = [f"q{number}" for number in range(20)]
+RIGHT, WRONG = ["so it is \\boxed{3}"], ["so it is \\boxed{4}"]
+
+
+def texts(right: set[int]) -> dict[str, list[str]]:
+    return {id: RIGHT if number in right else WRONG for number, id in enumerate(IDS)}
+
+
+def compared(a: Path, b: Path) -> Comparison:
+    store = Store(a.parent)
+    return compare_results(find(str(a), store), find(str(b), store))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_result(tmp_path / "a", problems(IDS), texts({0, 1, 2, 3}))
+
+
+def test_only_the_model_differs_so_that_the_difference_is_its_own(base, tmp_path):
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(2, 14))), model="other"))
+    assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
+    assert found.items.gained == tuple(("mathvision", f"q{n}") for n in range(4, 14))
+    assert found.items.lost == (("mathvision", "q0"), ("mathvision", "q1"))
+    counts = found.counts
+    assert (counts.both, counts.only_a, counts.only_b, counts.neither) == (2, 2, 10, 6)
+    assert found.difference.value == pytest.approx(8 / 20)
+    assert found.difference.p == pytest.approx(binomtest(2, 12).pvalue)
+    assert "B is better than A: +40.0 points" in conclusion(found)
+
+
+def test_a_difference_that_items_do_not_resolve_is_said_with_what_would_be(base, tmp_path):
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 4}), model="other"))
+    assert "not resolved" in conclusion(found) and "80 % power" in conclusion(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "layer"),
+    [
+        ({"template": "boxed@1"}, "prompt"),
+        ({"blind": True}, "prompt"),
+        ({"engine": {"name": "vllm"}}, "engine"),
+        ({"engine": {"name": "builtin", "versions": {"torch": "2.12.0"}}}, "engine"),
+        ({"max_tokens": 5}, "sampling"),
+    ],
+)
+def test_no_claim_about_a_model_that_was_asked_otherwise(changes, layer, base, tmp_path):
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(20))), model="other", **changes))
+    assert found.changed[0].name == layer and not found.about_the_model
+    assert conclusion(found).startswith(f"No claim about the model: {layer}")
+
+
+def untold(result: Path, *fields: str) -> Path:
+    """The result without these fields of its first prompts."""
+    summary = json.loads((result / "summary.json").read_text())
+    for part in summary["benchmarks"].values():
+        part["prompt"] = {name: value for name, value in part["prompt"].items() if name not in fields}
+    (result / "summary.json").write_text(json.dumps(summary))
+    return result
+
+
+def test_two_models_behind_servers_are_compared_and_what_neither_tells_is_named(base, tmp_path, capsys):
+    for name, right in (("one", {0, 1, 2, 3}), ("two", set(range(2, 14)))):
+        engine = {"name": "openai", "model": name, "earlier": [{"name": "openai", "model": name, "batch": 2}]}
+        result = write_result(tmp_path / name, problems(IDS), texts(right), model=name, engine=engine)
+        untold(result, "token_ids_sha256", "picture_grids")
+    found = compared(tmp_path / "one", tmp_path / "two")
+    assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
+    assert [layer.name for layer in found.unchecked] == ["token ids", "picture grid", "engine"]
+    assert conclusion(found).startswith(
+        "Of what is recorded only the model differs; unchecked, as neither result tells: token ids, picture grid and "
+        "engine. B is better than A"
+    )
+    compare.compare(str(tmp_path / "one"), str(tmp_path / "two"), tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["unchecked"] == ["token ids", "picture grid", "engine"]
+    itself = conclusion(compared(tmp_path / "one", tmp_path / "one"))
+    assert "unchecked" in itself and "same evaluation" not in itself
+
+
+@pytest.mark.parametrize("engine", [{"name": "openai", "pixel_factor": 28}, {"name": "vllm"}])
+def test_servers_that_were_sent_other_pictures_or_another_engine_forbid_the_claim(engine, tmp_path):
+    for name, used in (("one", {"name": "openai"}), ("two", engine)):
+        write_result(tmp_path / name, problems(IDS), texts({0}), model=name, engine=used | {"model": name})
+    found = compared(tmp_path / "one", tmp_path / "two")
+    assert found.changed[0].name == "engine" and not found.about_the_model
+
+
+def test_what_one_result_alone_tells_forbids_the_claim(base, tmp_path):
+    other = write_result(tmp_path / "b", problems(IDS), texts({0}), model="other")
+    found = compared(base, untold(other, "token_ids_sha256"))
+    assert [(layer.name, layer.state) for layer in found.changed] == [
+        ("token ids", "not recorded"),
+        ("model", "differs"),
+    ]
+    assert not found.about_the_model and conclusion(found).startswith("No claim about the model: token ids may")
+
+
+def test_changed_records_are_the_first_layer_and_counted(base, tmp_path):
+    asked = [*problems(IDS[:18]), *problems(IDS[18:], question="2 + 1?")]
+    found = compared(base, write_result(tmp_path / "b", asked, texts({0, 1, 2, 3})))
+    assert (found.changed[0].name, found.changed[0].detail) == ("data", "2 of 20 shared records, such as q18")
+
+
+def test_problems_that_one_alone_was_asked_are_left_out_of_the_difference(base, tmp_path):
+    half = {id: given for id, given in texts({0, 1}).items() if id in IDS[:10]}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS[:10]), half))
+    assert (found.changed[0].name, found.difference.items) == ("selection", 10)
+    assert found.difference.value == pytest.approx(-2 / 10)
+
+
+def test_two_engines_of_one_model_are_compared_text_by_text(base, tmp_path):
+    other = {**texts({0, 1, 2, 4}), "q19": ["a longer way to \\boxed{4}"]}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), other, engine={"name": "vllm"}))
+    assert found.same_model and "the difference is that of engine" in conclusion(found)
+    assert (found.counts.same_text, found.counts.same_length) == (17, 19)
+    assert found.counts.only_a + found.counts.only_b == 2
+
+
+def test_different_numbers_of_samples_are_paired_by_the_mean_of_each_problem(base, tmp_path):
+    four = {id: [*RIGHT * 3, *WRONG] for id in IDS}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), four))
+    assert found.changed[0].name == "sampling"
+    assert found.difference.value == pytest.approx(3 / 4 - 4 / 20)
+    assert len(found.items.gained) == 16 and len(found.items.lost) == 4
+
+
+def test_an_evaluation_compared_with_itself_says_so(base):
+    found = compared(base, base)
+    assert found.changed == () and "same evaluation" in conclusion(found)
+
+
+def test_results_without_a_common_problem_are_refused(base, tmp_path):
+    other = write_result(tmp_path / "b", problems(["x"]), {"x": RIGHT})
+    with pytest.raises(ConfigurationError, match="no problem in common"):
+        compared(base, other)
+
+
+def test_the_exit_code_tells_whether_a_claim_about_the_model_is_possible(base, tmp_path, capsys):
+    other = write_result(tmp_path / "b", problems(IDS), texts({0}), model="other", template="boxed@1")
+    with pytest.raises(typer.Exit) as ended:
+        compare.compare(str(base), str(other), tmp_path, as_json=True)
+    assert ended.value.exit_code == ExitCode.INCOMPLETE
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["first_change"] == "prompt" and shown["about_the_model"] is False
+    assert shown["items"]["lost"] == [["mathvision", f"q{n}"] for n in (1, 2, 3)]
+    other = write_result(tmp_path / "c", problems(IDS), texts({0}), model="other")
+    compare.compare(str(base), str(other), tmp_path)
+    assert "lost 3: mathvision:q1" in capsys.readouterr().out
+
+
+def finished(store: Store, id: str, **settings) -> None:
+    write_result(store.path(id) / "out", problems(IDS), texts({0}), **settings)
+    (store.path(id) / "status.json").write_text("{}")
+
+
+def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
+    store = Store(tmp_path)
+    finished(store, "eval-0123", model="student_a")
+    finished(store, "eval-0456", model="student_b")
+    finished(store, "eval-0789", model="student_b", blind=True)
+    assert find("eval-0123", store).id == find("eval-01", store).id == find("smallworld/student_a", store).id
+    with pytest.raises(ConfigurationError, match=r"2 results answer to it(.|\n)*eval-0789.*blind"):
+        find("student_b", store)
+    with pytest.raises(ConfigurationError, match="did you mean 'student_b'"):
+        find("student_c", store)
+    finished(store, "eval-0123.1", model="student_a")
+    assert find("student_a", store).id == "eval-0123", "what --fresh put aside goes by its id alone"
+    assert find("eval-0123.1", store).id == "eval-0123.1"
+
+
+def test_a_model_is_found_with_and_without_its_owner_and_as_it_was_named_on_the_command_line(tmp_path):
+    store = Store(tmp_path)
+    finished(store, "eval-0123", model="Qwen/one")
+    for name in ("one", "Qwen/one", "hub:Qwen/one@main", "http://127.0.0.1:9/v1#Qwen/one"):
+        assert find(name, store).id == "eval-0123"
+    with pytest.raises(ConfigurationError, match="no such result"):
+        find("other/one", store)
+
+
+def test_an_engine_that_failed_is_not_laid_to_the_model(base, tmp_path):
+    rows = {"q0": Reply("no room", 0, "error"), "q1": Reply("no room", 0, "error")}
+    broken = write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 3}), model="other", replies=rows)
+    for found, side in ((compared(base, broken), "B"), (compared(broken, base), "A")):
+        assert [layer.name for layer in found.changed] == ["errors", "model"] and not found.about_the_model
+        assert f"2 in error and 0 missing in {side}" in found.changed[0].detail
+        assert conclusion(found).startswith("No claim about the model: errors may account")
+
+
+def test_responses_that_are_missing_are_not_laid_to_the_model(base, tmp_path):
+    given = {id: said for id, said in texts({0, 1, 2, 3}).items() if id != "q5"}
+    found = compared(base, write_result(tmp_path / "b", problems(IDS), given, model="other"))
+    layer = next(layer for layer in found.changed if layer.name == "errors")
+    assert "0 in error and 1 missing in B" in layer.detail and not found.about_the_model
+
+
+def rescored(result: Path, scoring: object) -> Path:
+    summary = json.loads((result / "summary.json").read_text())
+    assert summary["scoring"] == {"mode": "strict", "version": VERSION}
+    (result / "summary.json").write_text(json.dumps({**summary, "scoring": scoring}))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("scoring", "state"),
+    [({"mode": "strict", "version": -1}, "differs"), ("strict", "not recorded"), ("official", "differs")],
+)
+def test_another_version_of_the_scoring_is_a_change_and_an_unknown_one_is_said(scoring, state, base, tmp_path):
+    other = rescored(write_result(tmp_path / "b", problems(IDS), texts({0})), scoring)
+    found = compared(base, other)
+    assert [(layer.name, layer.state) for layer in found.changed] == [("scoring", state)]
+
+
+def test_older_results_that_name_the_mode_alone_are_scored_alike(base, tmp_path):
+    other = rescored(write_result(tmp_path / "b", problems(IDS), texts({0}), model="other"), "strict")
+    assert compared(rescored(base, "strict"), other).about_the_model
+
+
+def test_a_terminal_obeys_nothing_that_a_result_holds(tmp_path, capsys):
+    ids = ["\x1b]0;pwned\x07\x1b[2Jx", "b"]
+    a, b = (
+        write_result(tmp_path / name, problems(ids), {id: said for id in ids}, model=f"{name}\x1b[2J", engine=engine)
+        for name, said, engine in (("a", RIGHT, {"name": "x\x1b[31m"}), ("b", WRONG, {"name": "y\x1b[31m"}))
+    )
+    with pytest.raises(typer.Exit):
+        compare.compare(str(a), str(b), tmp_path)
+    text = capsys.readouterr().out
+    assert "\x1b" not in text and "\x07" not in text
+    assert r"mathvision:\x1b]0;pwned\x07\x1b[2Jx" in text and r"y\x1b[31m" in text
+
+
+def test_synthetic_problems_go_by_their_data_sets_name_wherever_they_are_named(tmp_path, capsys):
+    a, b = (
+        write_result(tmp_path / name, problems(IDS), texts(right), model=name, dataset="smallworld-chain-free")
+        for name, right in (("a", {0}), ("b", {1}))
+    )
+    found = compared(a, b)
+    assert (found.datasets, found.synthetic) == ({"mathvision": "smallworld-chain-free"}, ("smallworld-chain-free",))
+    compare.compare(str(a), str(b), tmp_path)
+    text = capsys.readouterr().out
+    assert "gained 1: smallworld-chain-free:q1" in text
+    assert "synthetic problems, no benchmark's: smallworld-chain-free" in text and "mathvision" not in text

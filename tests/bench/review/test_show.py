@@ -1,0 +1,146 @@
+"""One problem of an evaluation, whole."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench import benchmarks
+from bench.cli.show import show
+from bench.errors import ConfigurationError
+from bench.smallworld.records import materialise
+from bench.store import Store
+from tests.bench.results import problems, write_result
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """One result whose records and picture lie beside it, and a model's text that wants to steer the terminal."""
+    from PIL import Image
+
+    store = Store(tmp_path / "store")
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (30, 20)).save(data / "a.png")
+    row = {"id": "7", "question": "1 + 2?\n<image1>", "options": [], "answer": "3", "image": "a.png", "level": 1,
+           "subject": "counting"}  # fmt: skip
+    (data / "test.jsonl").write_text(json.dumps(row) + "\n")
+    home = store.path("eval-0123")
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\\boxed{4}[/bold]"
+    write_result(home / "out", benchmarks.read("mathvision", data).problems, {"7": [hostile, "\\boxed{3}"]})
+    (home / "spec.json").write_text(json.dumps({"locations": {"data.mathvision": str(data)}}))
+    (home / "status.json").write_text("{}")
+    return store
+
+
+def test_a_problem_is_shown_with_record_picture_prompt_responses_and_verdicts(store, capsys):
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    for text in ("gold: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[picture]",
+                 "response 1 (1 tokens, stop)", "wrong by boxed", "right by boxed"):  # fmt: skip
+        assert text in shown
+
+
+def test_a_models_control_characters_are_shown_and_not_obeyed(store, capsys):
+    show("7", "eval-0123", store=store.root)
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert r"\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\boxed{4}[/bold]" in shown
+
+
+def test_all_of_it_is_in_the_json(store, capsys):
+    show("7", None, "mathvision", store.root, as_json=True)
+    found = json.loads(capsys.readouterr().out)["problems"][0]
+    assert found["problem"]["answer"] == "3" and found["pictures"][0]["width"] == 30
+    assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
+
+
+def test_what_a_judge_read_stands_under_the_verdict_of_the_rules(store, capsys):
+    judged = {"state": "right", "correct": True, "extracted": "\x1b[2J3", "normalised": "3", "method": "judge:a-judge"}
+    rows = [{"benchmark": "mathvision", "id": "7", "sample": 0, **judged},
+            {"benchmark": "mathvision", "id": "8", "sample": 1, **judged}]  # fmt: skip
+    file = store.path("eval-0123") / "judged-a-judge.json"
+    summary = json.loads((store.path("eval-0123") / "out" / "summary.json").read_text())
+    kept = {name: summary[name] for name in ("config", "model", "scoring")}
+    file.write_text(json.dumps({**kept, "judge": {"model": "a-judge\x1b[2J"}, "rows": rows}))
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    first, second = shown.split("response 1")
+    assert "verdict: wrong by boxed" in first and "with judge a-judge\\x1b[2J: right by judge:a-judge" in first
+    assert "a-judge" not in second and "\x1b" not in shown
+    show("7", store=store.root, as_json=True)
+    assert json.loads(capsys.readouterr().out)["problems"][0]["judged"] == [
+        {"judge": "a-judge\x1b[2J", "sample": 0, **judged}
+    ]
+    copy = shutil.copytree(store.path("eval-0123") / "out", store.root / "copy")
+    show("7", str(copy), store=store.root)
+    assert "with judge" not in capsys.readouterr().out
+    shutil.copy(file, copy)
+    show("7", str(copy), store=store.root)
+    assert "with judge" in capsys.readouterr().out
+    file.write_text(json.dumps({**kept, "model": {}, "judge": {"model": "another's"}, "rows": rows}))
+    show("7", store=store.root)
+    assert "with judge" not in capsys.readouterr().out, "it read another model's responses"
+    file.write_text('{"rows": [{}]}')
+    with pytest.raises(ConfigurationError, match=r"judged-a-judge\.json: does not hold a judge's verdicts"):
+        show("7", store=store.root)
+
+
+def test_without_the_data_the_record_is_shown_from_the_result_itself(store, capsys):
+    (store.path("eval-0123") / "spec.json").unlink()
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    assert "not where the evaluation read them" in shown and "gold: 3" in shown and "response 0" in shown
+
+
+def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(store, tmp_path, capsys):
+    file = tmp_path / "data" / "test.jsonl"
+    file.write_text(file.read_text().replace('"3"', '"777"'))
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    assert "gold: 3 " in shown and "777" not in shown and "has another record or picture of that id now" in shown
+    file.write_text("{")
+    show("7", store=store.root)
+    shown = capsys.readouterr().out
+    assert "gold: 3 " in shown and "cannot be read any more" in shown
+
+
+@pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
+def test_pictures_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
+    data = materialise("test", 2, tmp_path / "data")[benchmark]
+    dataset = benchmarks.read(benchmark, data)
+    asked = dataset.problems
+    home = Store(tmp_path / "store").path("eval-0123")
+    texts = {problem.id: ["\\boxed{3}"] for problem in asked}
+    write_result(home / "out", asked, texts, dataset=dataset.name)
+    (home / "spec.json").write_text(json.dumps({"locations": {f"data.{benchmark}": str(data)}}))
+    (home / "status.json").write_text("{}")
+    show(asked[0].id, store=tmp_path / "store")
+    shown = capsys.readouterr().out
+    assert "absent" not in shown and "bytes)" in shown
+
+
+def test_damaged_tables_are_named_with_the_mend(store):
+    table = store.path("eval-0123") / "out" / "verdicts.parquet"
+    table.write_bytes(table.read_bytes()[:200])
+    with pytest.raises(ConfigurationError, match=r"verdicts\.parquet: cannot be read .*--fresh"):
+        show("7", store=store.root)
+
+
+def test_an_id_that_was_not_asked_is_refused(store):
+    with pytest.raises(ConfigurationError, match="no finished evaluation"):
+        show("8", store=store.root)
+    with pytest.raises(ConfigurationError, match="not answered"):
+        show("8", "eval-0123", store=store.root)
+
+
+def test_a_synthetic_problem_is_called_so_and_found_by_its_data_sets_name(store, capsys):
+    home = store.path("eval-0456")
+    write_result(home / "out", problems(["7"]), {"7": ["\\boxed{3}"]}, dataset="smallworld-chain-free")
+    (home / "status.json").write_text("{}")
+    show("7", "eval-0456", "smallworld-chain-free", store.root)
+    text = capsys.readouterr().out
+    assert "smallworld-chain-free (synthetic) 7" in text and "mathvision" not in text
+    with pytest.raises(ConfigurationError, match="did you mean 'smallworld-chain-free'"):
+        show("7", "eval-0456", "smallworld-chain", store.root)
