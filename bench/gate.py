@@ -25,7 +25,7 @@ RERECORD = "record a new one with `vold-bench check --update`"
 FALSE_ALARM = 0.01
 NON_INFERIORITY = 0.025
 MARKS = {True: "1", False: "0"}
-Outcome = Literal["pass", "regression", "inconclusive"]
+CheckOutcome = Literal["pass", "regression", "inconclusive"]
 Names = tuple[str, ...]
 
 
@@ -41,7 +41,7 @@ class IncompleteRun(VoldBenchError):
         return self.cause.exit_code if self.cause else ExitCode.INCOMPLETE
 
 
-class Cell(Strict):
+class BaselineCell(Strict):
     """One arm under one seed: per benchmark a string with 1 (right), 0 or - (missing) for each problem in order;
     per guarded metric its values at the last training steps, those measured, by step."""
 
@@ -63,7 +63,7 @@ class RunSummary(Strict):
     versions: dict[str, str]
     problems: dict[str, Names]
     clusters: dict[str, Names]
-    cells: dict[str, dict[int, Cell]]
+    cells: dict[str, dict[int, BaselineCell]]
 
 
 class Margins(Strict):
@@ -85,7 +85,7 @@ class Check:
     low: float
     high: float
     margin: float
-    outcome: Outcome
+    outcome: CheckOutcome
     remark: str = ""
 
 
@@ -278,7 +278,7 @@ def _judge(
 
     difference, spread = estimate
     low, high = difference - spread.reach(1 - NON_INFERIORITY), difference + spread.reach(1 - level)
-    outcome: Outcome = "pass" if low > -margin else "regression" if high < 0 else "inconclusive"
+    outcome: CheckOutcome = "pass" if low > -margin else "regression" if high < 0 else "inconclusive"
     remark = ""
     if outcome == "inconclusive":
         # What one problem or step would have to spread for this interval, clusters and guards included.

@@ -24,7 +24,7 @@ from statistics import mean, median, stdev
 from typing import Any
 from unittest.mock import patch
 
-from bench.engines import Ask, Engine, Settings
+from bench.engines import Decoding, Engine, Request
 from bench.engines.factory import build
 from bench.evaluation import tables
 from bench.evaluation.config import EvalConfig
@@ -114,14 +114,14 @@ def straight(engine: Engine, config: EvalConfig, data: Data) -> None:
     problems = [problem for selection in selections for problem in selection.problems]
     size = config.group_size if engine.grouped else 1
 
-    def groups() -> Iterator[Sequence[Ask]]:
+    def groups() -> Iterator[Sequence[Request]]:
         for start in range(0, len(problems), size):
             yield [
-                Ask(start + place, engine.preparer(turn(config, p)), sample_seeds(SEED, p, config.samples))
+                Request(start + place, engine.preparer(turn(config, p)), sample_seeds(SEED, p, config.samples))
                 for place, p in enumerate(problems[start : start + size])
             ]
 
-    for _ in engine.answer(groups(), Settings(config.max_tokens, config.temperature)):
+    for _ in engine.answer(groups(), Decoding(config.max_tokens, config.temperature)):
         pass
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.engines import Answer, Ask, Settings
+from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.builtin import Builtin
 from bench.engines.factory import EngineChoice, EnginePool
 from bench.evaluation.config import EvalConfig
@@ -44,7 +44,7 @@ class Reporting(Builtin):
 
     pipe: int
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         for answer in super().answer(groups, settings):
             os.write(self.pipe, f"{time.monotonic()} {answer.place} {answer.first}\n".encode())
             yield answer

@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.engines import Answer, Ask, Reading, Reply, Settings
+from bench.engines import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.factory import EngineChoice, EnginePool
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import Execution
 
 
-def say_answer(ask: Ask, seed: int) -> Reply:
+def say_answer(ask: Request, seed: int) -> Reply:
     """A text of about two kilobytes, a function of the seed alone, that declares a number."""
     text = f"Let us see, step {seed}. " * 80 + f"The answer is \\boxed{{{seed % 7}}}."
     return Reply(text, len(text) // 4, "stop")
 
 
-def as_they_are(parts: Sequence[Part]) -> Sequence[Part]:
+def as_they_are(parts: Sequence[PromptPart]) -> Sequence[PromptPart]:
     """Prepares nothing."""
     return parts
 
@@ -26,20 +26,20 @@ class StubEngine:
     """Answers each ask with ``reply``, after ``seconds`` for its group; ``seen`` are the asks in their order."""
 
     def __init__(
-        self, reply: Callable[[Ask, int], Reply] = say_answer, seconds: float = 0.0, grouped: bool = False
+        self, reply: Callable[[Request, int], Reply] = say_answer, seconds: float = 0.0, grouped: bool = False
     ) -> None:
         self.reply, self.seconds, self.grouped = reply, seconds, grouped
-        self.preparer: Callable[[Sequence[Part]], Any] = as_they_are
-        self.seen: list[Ask] = []
+        self.preparer: Callable[[Sequence[PromptPart]], Any] = as_they_are
+        self.seen: list[Request] = []
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         for group in groups:
             time.sleep(self.seconds)
             for ask in group:
-                self.seen.append(Ask(ask.place, None, ask.seeds))
-                yield Answer(ask.place, [self.reply(ask, seed) for seed in ask.seeds])
+                self.seen.append(Request(ask.place, None, ask.seeds))
+                yield RequestReplies(ask.place, [self.reply(ask, seed) for seed in ask.seeds])
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
     def about(self) -> dict[str, Any]:

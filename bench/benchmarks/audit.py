@@ -15,7 +15,7 @@ from PIL import Image
 from bench.benchmarks import Dataset
 from bench.errors import ConfigurationError
 from bench.records import Problem
-from vold.data.formats import MalformedRow, Record
+from vold.data.formats import DataRecord, MalformedRow
 from vold.data.pictures import picture_file
 from vold.data.reading import records
 from vold.data.sources import DataSource
@@ -134,7 +134,7 @@ def audit(
     }
 
 
-def _training(text: str) -> Iterator[tuple[str, Path, Record]]:
+def _training(text: str) -> Iterator[tuple[str, Path, DataRecord]]:
     """(file and row, the file's directory, what stands there); raises ValueError for a malformed row."""
     source = DataSource.parse(text, Path.cwd())
     for file, number, record in records(source):
@@ -145,7 +145,7 @@ def _training(text: str) -> Iterator[tuple[str, Path, Record]]:
 
 
 def _hits(
-    record: Record, where: str, directory: Path, grams: dict[Words, list[str]], pictures: _Pictures, distance: int
+    record: DataRecord, where: str, directory: Path, grams: dict[Words, list[str]], pictures: _Pictures, distance: int
 ) -> Iterator[Hit]:
     for text in (record.text, record.completion or ""):
         for gram in ngrams(text):

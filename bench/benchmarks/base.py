@@ -18,7 +18,7 @@ class DatasetError(ConfigurationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchmarkRow:
     """One record with its place. Every accessor raises DatasetError naming file, id and field.
 
     ``pictures`` are files, or the bytes that the row holds, picture k at position k - 1.
@@ -117,11 +117,11 @@ class Benchmark:
 
     name: str
     splits: Mapping[str, Split]
-    problem: Callable[[Row], Problem]
-    repository: Callable[[Row, Path], tuple[Path, ...]]
-    hub: Callable[[Row], Row]
-    tsv: Callable[[Row, str], Row]
-    rows: Callable[[Path], Iterable[Row]] | None = None
+    problem: Callable[[BenchmarkRow], Problem]
+    repository: Callable[[BenchmarkRow, Path], tuple[Path, ...]]
+    hub: Callable[[BenchmarkRow], BenchmarkRow]
+    tsv: Callable[[BenchmarkRow, str], BenchmarkRow]
+    rows: Callable[[Path], Iterable[BenchmarkRow]] | None = None
 
     def check_split(self, split: str) -> None:
         """Raises DatasetError for a split that the benchmark does not have."""

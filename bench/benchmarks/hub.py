@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, DatasetError, Row
+from bench.benchmarks.base import Benchmark, BenchmarkRow, DatasetError
 from vold.data.sources import DataSource, rows
 
 _IDS = ("id", "pid", "index", "imagename")
@@ -43,10 +43,10 @@ def check_fetched(file: Path, sha256: str) -> None:
         raise DatasetError(f"{file}: differs from the file on the hub; delete {stored} and run again")
 
 
-def table_rows(benchmark: Benchmark, file: Path) -> Iterator[Row]:
+def table_rows(benchmark: Benchmark, file: Path) -> Iterator[BenchmarkRow]:
     """The rows of a table with their pictures' bytes."""
     for number, fields in rows(file):
         name = next((name for name in _IDS if fields.get(name) not in (None, "")), None)
         if name is None:
             raise DatasetError(f"{file}: row {number} has none of {', '.join(_IDS)}; is this {benchmark.name}?")
-        yield benchmark.hub(Row(file, str(fields[name]), fields))
+        yield benchmark.hub(BenchmarkRow(file, str(fields[name]), fields))

@@ -163,7 +163,7 @@ def _changed(file: Path, what: str) -> DatasetError:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """Rows of a table that are read together; ``first`` counts from 1. Reading raises DatasetError."""
 
     file: Path
@@ -195,7 +195,7 @@ class Group:
         return DatasetError(f"{self.file}: rows {self.first} to {self.first + self.size - 1}: {fault}; {_AGAIN}")
 
 
-def row_groups(file: Path) -> Iterator[Group]:
+def row_groups(file: Path) -> Iterator[RowGroup]:
     """The rows of a table, some at a time; raises DatasetError where there is no table."""
     import pyarrow
     import pyarrow.parquet
@@ -210,7 +210,7 @@ def row_groups(file: Path) -> Iterator[Group]:
     with table:
         for number in range(table.num_row_groups):
             size = table.metadata.row_group(number).num_rows
-            yield Group(file, number, first, size, table)
+            yield RowGroup(file, number, first, size, table)
             first += size
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import hub, imported, repository, tsv
-from bench.benchmarks.base import Benchmark, DatasetError, Row, check_ids
+from bench.benchmarks.base import Benchmark, BenchmarkRow, DatasetError, check_ids
 from vold.data.sources import HUB
 from vold.files import publish_directory
 from vold.images import decode_image
 
-Progress = Callable[[int], None]
+ImportProgress = Callable[[int], None]
 """Told the number of records so far."""
 _MARK = re.compile(r"<image (\d+)>")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImportSource:
     """Where records come from. ``form`` is hub, tsv or repository; ``version`` says what is known of the files."""
 
     form: str
@@ -29,7 +29,7 @@ class Source:
     revision: str
     version: str
     files: dict[str, dict[str, str]]
-    rows: Iterator[Row]
+    rows: Iterator[BenchmarkRow]
 
 
 def import_split(
@@ -40,7 +40,7 @@ def import_split(
     *,
     partial: bool = False,
     any_version: bool = False,
-    progress: Progress = lambda count: None,
+    progress: ImportProgress = lambda count: None,
 ) -> dict[str, Any]:
     """Write ``out/BENCHMARK/SPLIT.parquet`` and its manifest, beside splits that were imported before.
 
@@ -96,7 +96,7 @@ def _link(old: Path, new: Path) -> None:
         shutil.copyfile(old, new)
 
 
-def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: bool = False) -> Source:
+def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: bool = False) -> ImportSource:
     """Tell a source's form, check its files' sums, and open its rows."""
     place = Path(source.removeprefix("file:")).expanduser()
     if not source.startswith(HUB) and not place.exists():
@@ -111,19 +111,19 @@ def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: b
     if repository.descriptor(benchmark, root):
         raise DatasetError(f"{root}: was generated here, and is read as it is")
     file, rows = repository.split_rows(benchmark, root, split)
-    return Source("repository", str(place), "", "unknown", {file.name: imported.file_hashes(file)}, rows)
+    return ImportSource("repository", str(place), "", "unknown", {file.name: imported.file_hashes(file)}, rows)
 
 
-def _from_tables(benchmark: Benchmark, source: str, split: str) -> Source:
+def _from_tables(benchmark: Benchmark, source: str, split: str) -> ImportSource:
     files = hub.files(benchmark, source, split)
     hashes = {file.name: imported.file_hashes(file) for file in files}
     for file in files:
         hub.check_fetched(file, hashes[file.name]["sha256"])
     rows = (row for file in files for row in hub.table_rows(benchmark, file))
-    return Source("hub", source, hub.commit(files[0]), "unknown", hashes, rows)
+    return ImportSource("hub", source, hub.commit(files[0]), "unknown", hashes, rows)
 
 
-def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -> Source:
+def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -> ImportSource:
     known, hashes = benchmark.splits[split].md5, imported.file_hashes(file)
     same = bool(known) and hashes["md5"] == known
     if known and not same and not any_version:
@@ -132,10 +132,12 @@ def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -
             "another split, or of another version; fetch it again, or accept it with --any-version"
         )
     version = "known" if same else "other" if known else "unknown"
-    return Source("tsv", str(file), "", version, {file.name: hashes}, tsv.table_rows(benchmark, file, split))
+    return ImportSource("tsv", str(file), "", version, {file.name: hashes}, tsv.table_rows(benchmark, file, split))
 
 
-def _write(benchmark: Benchmark, source: Source, file: Path, partial: bool, progress: Progress) -> dict[str, Any]:
+def _write(
+    benchmark: Benchmark, source: ImportSource, file: Path, partial: bool, progress: ImportProgress
+) -> dict[str, Any]:
     """Write the table; returns what the manifest says of it."""
     left_out: dict[str, str] = {}
     unscorable: dict[str, str] = {}
@@ -180,7 +182,7 @@ def _write(benchmark: Benchmark, source: Source, file: Path, partial: bool, prog
     }
 
 
-def _contents(row: Row) -> list[bytes]:
+def _contents(row: BenchmarkRow) -> list[bytes]:
     """The bytes of a row's pictures, each of which can be decoded; raises DatasetError naming the picture."""
     contents = []
     for place, picture in enumerate(row.pictures, 1):

@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
 from bench.benchmarks.repository import picture_path
 from bench.records import Problem
 
 
-def problem(row: Row) -> Problem:
+def problem(row: BenchmarkRow) -> Problem:
     question, answer = row.text("question"), row.text("answer").strip()
     skill = row.fields.get("skill")
     return Problem(
@@ -26,20 +26,20 @@ def problem(row: Row) -> Problem:
     )
 
 
-def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
     return (picture_path(row, root, f"images/{row.text('imagename')}"),)
 
 
-def _hub(row: Row) -> Row:
+def _hub(row: BenchmarkRow) -> BenchmarkRow:
     """No table is official: copies keep the repository's fields, and the picture in ``image``."""
     return replace(row, id=_key(row.id), fields=_fields(row), pictures=(row.picture("image"),))
 
 
-def _tsv(row: Row, split: str) -> Row:
+def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
     return replace(row, id=_key(row.id), fields=_fields(row))
 
 
-def _fields(row: Row) -> dict[str, object]:
+def _fields(row: BenchmarkRow) -> dict[str, object]:
     """The question and answer of v1_382 are empty, which tables tell as absent; a skill may be a bare word."""
     skill = row.fields.get("skill")
     if isinstance(skill, str):

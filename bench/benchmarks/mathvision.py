@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
 from bench.benchmarks.repository import picture_path
 from bench.records import AnswerKind, Problem
 
 
-def problem(row: Row) -> Problem:
+def problem(row: BenchmarkRow) -> Problem:
     options = tuple(str(option) for option in row.options("options"))
     answer = row.text("answer")
     return Problem(
@@ -35,15 +35,15 @@ def _kind(answer: str, options: tuple[str, ...]) -> AnswerKind:
     return "float" if re.fullmatch(r"-?\d*\.\d+", answer) else "free"
 
 
-def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
     return (picture_path(row, root, row.text("image")),)
 
 
-def _hub(row: Row) -> Row:
+def _hub(row: BenchmarkRow) -> BenchmarkRow:
     return replace(row, pictures=(row.picture("decoded_image"),))
 
 
-def _tsv(row: Row, split: str) -> Row:
+def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
     fields = row.fields
     return replace(row, fields={**fields, "options": fields.get("choices"), "subject": fields.get("category")})
 

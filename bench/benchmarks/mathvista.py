@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
 from bench.benchmarks.repository import picture_path
 from bench.records import AnswerKind, Problem
 
@@ -13,7 +13,7 @@ _KINDS: dict[str, AnswerKind] = {"integer": "integer", "float": "float", "list":
 _QUERY = re.compile(r"Hint: [^\n]*\nQuestion: (.*?)(?:\nChoices:\n.*)?", re.DOTALL)
 
 
-def problem(row: Row) -> Problem:
+def problem(row: BenchmarkRow) -> Problem:
     options = tuple(str(option) for option in row.options("choices"))
     answer, unit = row.text("answer"), row.optional("unit")
     kind = _KINDS.get(row.text("answer_type"))
@@ -38,7 +38,7 @@ def problem(row: Row) -> Problem:
     )
 
 
-def _precision(row: Row) -> int | None:
+def _precision(row: BenchmarkRow) -> int | None:
     """Decimals; an integer in the repository and a float on the hub."""
     value = row.fields.get("precision")
     if value is None:
@@ -48,15 +48,15 @@ def _precision(row: Row) -> int | None:
     return int(value)
 
 
-def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
     return (picture_path(row, root, row.text("image")),)
 
 
-def _hub(row: Row) -> Row:
+def _hub(row: BenchmarkRow) -> BenchmarkRow:
     return replace(row, pictures=(row.picture("decoded_image"),))
 
 
-def _tsv(row: Row, split: str) -> Row:
+def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
     """The table has neither unit nor precision, and may hold the whole official query for a question.
 
     The query names the unit; every decimal gold of testmini is written to the record's precision. A choice is told by

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, Row, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
 from bench.benchmarks.repository import jsonl_rows, picture_path
 from bench.records import Problem
 
@@ -16,7 +16,7 @@ _STANDARD = "records_standard10_1730.jsonl"
 _PAGES = "vision_pages/index.jsonl"
 
 
-def rows(file: Path) -> Iterator[Row]:
+def rows(file: Path) -> Iterator[BenchmarkRow]:
     """Rows of either setting; an index of pages borrows options and subject from the standard records."""
     if not file.as_posix().endswith(_PAGES):
         yield from jsonl_rows(file)
@@ -28,10 +28,10 @@ def rows(file: Path) -> Iterator[Row]:
             raise row.error("has no options", f"put {_STANDARD} beside {file.parent.name}")
         record = known[row.id].fields
         page = {name: record[name] for name in ("options", "subject") if name in record}
-        yield Row(file, row.id, {**page, **row.fields, "image": f"{file.parent.name}/{row.text('page')}"})
+        yield BenchmarkRow(file, row.id, {**page, **row.fields, "image": f"{file.parent.name}/{row.text('page')}"})
 
 
-def problem(row: Row) -> Problem:
+def problem(row: BenchmarkRow) -> Problem:
     options, answer = _options(row), row.text("answer").strip()
     return Problem(
         benchmark="mmmu_pro",
@@ -47,12 +47,12 @@ def problem(row: Row) -> Problem:
     )
 
 
-def _options(row: Row) -> tuple[str, ...]:
+def _options(row: BenchmarkRow) -> tuple[str, ...]:
     """A list inside the list is one option (validation_Accounting_29)."""
     return tuple(map(str, row.options("options")))
 
 
-def _repository(row: Row, root: Path) -> tuple[Path, ...]:
+def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
     """Picture k stands at position k, whatever the order of the marks in the text."""
     if "image" in row.fields:
         return (picture_path(row, root, row.text("image")),)
@@ -63,7 +63,7 @@ def _repository(row: Row, root: Path) -> tuple[Path, ...]:
     return tuple(picture_path(row, root, f"images/{row.id}_{number}.png") for number in range(1, count + 1))
 
 
-def _hub(row: Row) -> Row:
+def _hub(row: BenchmarkRow) -> BenchmarkRow:
     """``image_1`` to ``image_7``, empty after the last; a page of ``vision`` is ``image``."""
     if "image" in row.fields:
         return replace(row, pictures=(row.picture("image"),))
@@ -72,7 +72,7 @@ def _hub(row: Row) -> Row:
     return replace(row, pictures=tuple(map(row.picture, names[:count])))
 
 
-def _tsv(row: Row, split: str) -> Row:
+def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
     """Options stand in columns named by their letters; an empty one before the last keeps its letter."""
     options = [row.optional(letter) for letter in sorted(row.fields) if re.fullmatch("[A-Z]", letter)]
     while options and not options[-1]:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks.base import Benchmark, Dataset, DatasetError, Row, check_ids, kind
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Dataset, DatasetError, check_ids, kind
 from bench.records import Problem
 
 DESCRIPTOR = "smallworld.json"
@@ -37,7 +37,7 @@ _NAME = re.compile(r"(?!\.+$)[\w.-]{1,100}")
 _PICTURE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
 
 
-def jsonl_rows(file: Path) -> Iterator[Row]:
+def jsonl_rows(file: Path) -> Iterator[BenchmarkRow]:
     """Rows of a JSONL file by their ``id``."""
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -51,10 +51,10 @@ def jsonl_rows(file: Path) -> Iterator[Row]:
                 ) from error
             if not isinstance(fields, dict) or not isinstance(fields.get("id"), str | int):
                 raise DatasetError(f"{file}:{number}: a record must be an object with an 'id'; mend the line")
-            yield Row(file, str(fields["id"]), fields)
+            yield BenchmarkRow(file, str(fields["id"]), fields)
 
 
-def dictionary_rows(file: Path) -> Iterator[Row]:
+def dictionary_rows(file: Path) -> Iterator[BenchmarkRow]:
     """Rows of a JSON dictionary by its keys."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,10 +74,10 @@ def dictionary_rows(file: Path) -> Iterator[Row]:
     for key, fields in records.items():
         if not isinstance(fields, dict):
             raise DatasetError(f"{file}: record {key!r} must be an object, found {kind(fields)}; mend the record")
-        yield Row(file, key, fields)
+        yield BenchmarkRow(file, key, fields)
 
 
-def picture_path(row: Row, root: Path, relative: str) -> Path:
+def picture_path(row: BenchmarkRow, root: Path, relative: str) -> Path:
     """A picture's path under ``root``; a path that leads out of it is refused.
 
     Copies of a benchmark differ in the format of their pictures: another suffix serves as well.
@@ -134,7 +134,7 @@ def _split(benchmark: Benchmark, root: Path, name: str) -> Dataset:
     return Dataset(benchmark.name, described.get("name", benchmark.name), shown, bool(described), problems)
 
 
-def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iterator[Row]]:
+def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iterator[BenchmarkRow]]:
     """The record file of a split and its rows with their pictures' paths, whether these are there or not."""
     file = _file(benchmark, root, split)
     if file is None:
@@ -143,7 +143,7 @@ def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iter
     return file, (replace(row, pictures=benchmark.repository(row, root)) for row in read_rows(file))
 
 
-def _problem(benchmark: Benchmark, row: Row) -> Problem:
+def _problem(benchmark: Benchmark, row: BenchmarkRow) -> Problem:
     return replace(benchmark.problem(row), images=tuple(path for path in row.pictures if isinstance(path, Path)))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, DatasetError, Row
+from bench.benchmarks.base import Benchmark, BenchmarkRow, DatasetError
 
 _REFERENCE = 64
 """An ``image`` of at most so many characters is the index of the row whose picture it shares."""
@@ -16,7 +16,7 @@ _ABSENT = ("", "nan", "NaN")
 _FIELD_LIMIT = 2**31 - 1  # of csv, for pictures in base64
 
 
-def table_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[Row]:
+def table_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[BenchmarkRow]:
     """The rows of a table with their pictures' bytes; raises DatasetError naming row and fault, so for a cut file."""
     shared = _shared(file)
     for row in _rows(file):
@@ -26,7 +26,7 @@ def table_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[Row]:
         yield benchmark.tsv(replace(row, id=key, pictures=pictures), split)
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path) -> Iterator[BenchmarkRow]:
     """Rows by their index; empty fields are absent, as nothing tells an empty text from none."""
     csv.field_size_limit(_FIELD_LIMIT)
     try:
@@ -44,7 +44,7 @@ def _rows(file: Path) -> Iterator[Row]:
                 fields = {name: None if value in _ABSENT else value for name, value in zip(names, values, strict=True)}
                 if fields["index"] is None:
                     raise DatasetError(f"{file}: row {number} has no index; take a fresh copy")
-                yield Row(file, fields["index"], fields)
+                yield BenchmarkRow(file, fields["index"], fields)
     except csv.Error as error:
         raise DatasetError(f"{file}: {error}; the file may be cut short: take a fresh copy") from error
     except UnicodeDecodeError as error:
@@ -57,7 +57,7 @@ def _shared(file: Path) -> dict[str, str]:
     return {row.id: row.optional("image") for row in _rows(file) if row.id in wanted} if wanted else {}
 
 
-def _pictures(row: Row, image: str) -> tuple[bytes, ...]:
+def _pictures(row: BenchmarkRow, image: str) -> tuple[bytes, ...]:
     if len(image) <= _REFERENCE:
         raise row.error(f"no picture (image is {image!r})" if image else "no picture")
     listed = image.startswith("[")

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bench.benchmarks.base import DatasetError
-from bench.benchmarks.imported import MANIFEST, Group, file_hashes, manifest, row_groups, row_hash
+from bench.benchmarks.imported import MANIFEST, RowGroup, file_hashes, manifest, row_groups, row_hash
 
 
 def differences(root: Path) -> Iterator[str]:
@@ -42,7 +42,7 @@ def _in_table(file: Path, rows: int) -> Iterator[str]:
         yield f"{file}: no row and no picture differs; the change lies in the table's frame"
 
 
-def _in_group(group: Group) -> list[str]:
+def _in_group(group: RowGroup) -> list[str]:
     found: list[str] = []
     try:
         rows = group.fields()

@@ -15,7 +15,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 
-from bench.engines import Ask, Engine, Reply, Settings
+from bench.engines import Decoding, Engine, Reply, Request
 from bench.engines.factory import build
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
@@ -28,7 +28,7 @@ from bench.scoring.verdicts import score
 from vold.config import Execution
 from vold.seeding import derive
 
-Place = tuple[str, str]
+TaskProblem = tuple[str, str]
 """Task and the problem's id."""
 
 
@@ -38,7 +38,7 @@ class EngineLM(LM):
     def __init__(self, engine: Engine, group_size: int, seed: int = 0) -> None:
         super().__init__()
         self.engine, self.group_size, self.seed = engine, group_size, seed
-        self.replies: dict[Place, Reply] = {}
+        self.replies: dict[TaskProblem, Reply] = {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One completion a request; raises InfrastructureError where the engine left one out."""
@@ -51,7 +51,7 @@ class EngineLM(LM):
             raise InfrastructureError(f"the engine left {missing} of {len(requests)} requests unanswered; run again")
         return [texts[place] for place in range(len(requests))]
 
-    def _answer(self, requests: list[Instance], places: list[int], settings: Settings, texts: dict[int, str]) -> None:
+    def _answer(self, requests: list[Instance], places: list[int], settings: Decoding, texts: dict[int, str]) -> None:
         asks = []
         for place in places:
             instance = requests[place]
@@ -61,7 +61,7 @@ class EngineLM(LM):
                 self._take(instance, place, Reply(str(error), 0, "error"), texts)
                 continue
             seed = derive(self.seed, "eval", str(instance.task_name), instance.doc["id"])
-            asks.append(Ask(place, prepared, (seed,)))
+            asks.append(Request(place, prepared, (seed,)))
         groups = [asks[start : start + self.group_size] for start in range(0, len(asks), self.group_size)]
         for answer in self.engine.answer(groups, settings):
             self._take(requests[answer.place], answer.place, answer.replies[0], texts)
@@ -93,9 +93,9 @@ def _stops(generation: dict[str, Any]) -> list[str]:
     return [until] if isinstance(until, str) else [stop for stop in until if stop]
 
 
-def _settings(generation: dict[str, Any]) -> Settings:
+def _settings(generation: dict[str, Any]) -> Decoding:
     sampled = generation.get("do_sample", False)
-    return Settings(
+    return Decoding(
         int(generation.get("max_gen_toks", 2048)), float(generation.get("temperature", 0)) if sampled else 0.0
     )
 

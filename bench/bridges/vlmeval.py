@@ -27,7 +27,7 @@ _RUNS_CODE = "mathvision"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedResponse:
     """One response with both verdicts; ``reason`` is None where they agree."""
 
     ours: Verdict
@@ -36,17 +36,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ScorerComparison:
     """version: of ms-vlmeval. network: how its process was kept from the network."""
 
     benchmark: str
     mode: str
     version: str
     network: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedResponse, ...]
 
     @property
-    def judged(self) -> list[Row]:
+    def judged(self) -> list[ComparedResponse]:
         """The rows on which VLMEvalKit has a verdict without a judge model."""
         return [row for row in self.rows if row.theirs.right is not None]
 
@@ -75,7 +75,7 @@ class Comparison:
         }
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _shown(row: ComparedResponse) -> dict[str, Any]:
     return {
         "id": row.ours.id,
         "sample": row.ours.sample,
@@ -97,7 +97,7 @@ def compare(
     *,
     cot: bool = False,
     trust_responses: bool = False,
-) -> Comparison:
+) -> ScorerComparison:
     """Ask VLMEvalKit about ``predictions``; ``verdicts`` are ours on them, in their order, of scoring ``mode``.
 
     cot: score MMMU-Pro as its data sets named ``_COT`` do. trust_responses: needed for MathVision, whose scorer
@@ -118,10 +118,10 @@ def compare(
     known = {problem.id: problem for problem in problems}
     network, theirs = ask(benchmark, [row_of(known[prediction.id], prediction) for prediction in predictions], cot)
     rows = tuple(
-        Row(own, other, reason(known[prediction.id], own, other))
+        ComparedResponse(own, other, reason(known[prediction.id], own, other))
         for prediction, own, other in zip(predictions, verdicts, theirs, strict=True)
     )
-    return Comparison(benchmark, mode, found, network, rows)
+    return ScorerComparison(benchmark, mode, found, network, rows)
 
 
 def row_of(problem: Problem, prediction: Prediction) -> dict[str, Any]:

@@ -23,8 +23,8 @@ MEMORY = 12 << 30
 _FILE_BYTES = 64 << 20
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 
-Row = Mapping[str, Any]
-Finding = tuple[str, bool | None]
+SheetRow = Mapping[str, Any]
+ScorerReading = tuple[str, bool | None]
 """What VLMEvalKit extracted, and whether it is right; None: only a judge can tell."""
 
 
@@ -76,16 +76,16 @@ def _without_network() -> str:
     return "python sockets refused"
 
 
-def judge_of(benchmark: str, cot: bool) -> Callable[[Row], Finding]:
+def judge_of(benchmark: str, cot: bool) -> Callable[[SheetRow], ScorerReading]:
     return {"mmmu_pro": _mmmu_pro(cot), "mathvision": _mathvision, "mathvista": _mathvista, "logicvista": _logicvista}[
         benchmark
     ]
 
 
-def _mmmu_pro(cot: bool) -> Callable[[Row], Finding]:
+def _mmmu_pro(cot: bool) -> Callable[[SheetRow], ScorerReading]:
     """Its ``exact_matching`` policy: an option that is not found is Z, which is wrong."""
 
-    def judge(row: Row) -> Finding:
+    def judge(row: SheetRow) -> ScorerReading:
         from vlmeval.dataset.image_mcq import MMMUProDataset
         from vlmeval.dataset.utils.multiple_choice import eval_vanilla, extract_answer_from_item
 
@@ -101,7 +101,7 @@ def _mmmu_pro(cot: bool) -> Callable[[Row], Finding]:
     return judge
 
 
-def _mathvision(row: Row) -> Finding:
+def _mathvision(row: SheetRow) -> ScorerReading:
     """Without the process that VLMEvalKit starts for each comparison: this one has limits of its own."""
     from vlmeval.dataset.utils import mathv
     from vlmeval.dataset.utils.mathv import MATH_V_auxeval, post_check
@@ -117,7 +117,7 @@ def _mathvision(row: Row) -> Finding:
     return str(extracted), bool(post_check({**line, "res": extracted}))
 
 
-def _mathvista(row: Row) -> Finding:
+def _mathvista(row: SheetRow) -> ScorerReading:
     from vlmeval.dataset.utils.mathvista import MathVista_auxeval, post_check
 
     label = row["gold_labels"][0] if row["gold_labels"] else ""
@@ -134,7 +134,7 @@ def _mathvista(row: Row) -> Finding:
     return str(extracted), bool(post_check({**line, "res": extracted}))
 
 
-def _logicvista(row: Row) -> Finding:
+def _logicvista(row: SheetRow) -> ScorerReading:
     from vlmeval.dataset.utils.logicvista import LogicVista_auxeval
 
     stored = row["extraction"]

@@ -34,7 +34,7 @@ from bench.terminal import printable
 from vold.files import write_whole
 
 if TYPE_CHECKING:
-    from bench.bridges.vlmeval import Comparison
+    from bench.bridges.vlmeval import ScorerComparison
 
 _SHOWN = 50
 app = typer.Typer(help="Other suites' scorers and tasks beside ours.", no_args_is_help=True)
@@ -153,7 +153,7 @@ def _checkpoint(model: str) -> Path:
     return path
 
 
-def _show(title: str, compared: "Comparison") -> None:
+def _show(title: str, compared: "ScorerComparison") -> None:
     from bench.bridges.reasons import MEANING
 
     found = compared.to_json()

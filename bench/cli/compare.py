@@ -15,7 +15,7 @@ from bench.report.numbers import interval, p_value, points
 from bench.terminal import printable
 
 if TYPE_CHECKING:
-    from bench.review.compare import Comparison, Layer
+    from bench.review.compare import Layer, ResultComparison
     from bench.stats import Difference
 
 _SHOWN = 12
@@ -42,7 +42,7 @@ def compare(
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def conclusion(found: "Comparison") -> str:
+def conclusion(found: "ResultComparison") -> str:
     """The one sentence that the comparison allows."""
     d = found.difference
     size = f"{points(d.value)} points {interval(d.low, d.high, signed=True)}, p = {p_value(d.p)}"
@@ -67,7 +67,7 @@ def _names(layers: "tuple[Layer, ...]") -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _show(found: "Comparison", console: Console) -> None:
+def _show(found: "ResultComparison", console: Console) -> None:
     console.print(f"A  {printable(found.a)}", markup=False)
     console.print(f"B  {printable(found.b)}", markup=False)
     console.print(_layers(found.layers))
@@ -97,7 +97,7 @@ def _layers(layers: "tuple[Layer, ...]") -> Table:
     return table
 
 
-def _differences(found: "Comparison") -> Table:
+def _differences(found: "ResultComparison") -> Table:
     table = Table("data", "B - A, 95 % interval", "p", "MDE", "n")
     rows = {found.datasets[name]: d for name, d in found.benchmarks.items()}
     if len(rows) > 1:

@@ -31,7 +31,7 @@ _RENAMED = {"prompt": "template", "no_think": "think", "split": "splits"}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EvaluationRequest:
     """What was asked on the command line.
 
     sources: of each benchmark that is asked. settings: options that enter the identity of a result, None where not
@@ -46,7 +46,7 @@ class Request:
     fresh: bool = False
 
 
-def plan(store: Store, request: Request) -> dict[str, Stage]:
+def plan(store: Store, request: EvaluationRequest) -> dict[str, Stage]:
     """The evaluation of each model, by a label that tells the models apart. Raises ConfigurationError."""
     materials = Materials(store, Path.cwd())
     data = {
@@ -69,7 +69,7 @@ def plan(store: Store, request: Request) -> dict[str, Stage]:
     return stages
 
 
-def _splits_asked(request: Request, data: Mapping[str, Input], store: Store) -> dict[str, str]:
+def _splits_asked(request: EvaluationRequest, data: Mapping[str, Input], store: Store) -> dict[str, str]:
     """Benchmark to split; generated data have one alone, which is not named. Raises ConfigurationError for another."""
     found: dict[str, str] = dict((request.settings or {}).get("split") or {})
     for name, split in list(found.items()):

@@ -36,7 +36,7 @@ from bench.terminal import printable
 from vold.files import file_name
 
 if TYPE_CHECKING:
-    from bench.cli.eval_request import Request
+    from bench.cli.eval_request import EvaluationRequest
     from bench.engines.encoding import EncodingPreparer
     from bench.engines.factory import EnginePool
     from bench.evaluation.config import EvalConfig
@@ -171,7 +171,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate checkpoints. Interrupted evaluations go on where they stood; finished ones are read again."""
-    from bench.cli.eval_request import Request, checked_execution, read_ids, select, splits_of, with_settings
+    from bench.cli.eval_request import EvaluationRequest, checked_execution, read_ids, select, splits_of, with_settings
 
     sources = select(data or (), listed(benchmarks))
     settings = {
@@ -185,7 +185,7 @@ def evaluate(
         "client": {"concurrency": concurrency, "key_variable": key_env}, "vllm": {"replicas": replicas},
     }  # fmt: skip
     how = with_settings(given, execution or ())
-    request = Request(model, sources, settings, seed, how, fresh)
+    request = EvaluationRequest(model, sources, settings, seed, how, fresh)
     reader = judge_of(judge, judge_model, judge_key_env, settings=checked_execution(how).client)
     outputs = Outputs(out, export, reports, as_json, clean_of or (), reader)
     if dry_run:
@@ -195,7 +195,7 @@ def evaluate(
         run(open_store(store), request, outputs)
 
 
-def run(store: "Store", request: "Request", outputs: Outputs) -> None:
+def run(store: "Store", request: "EvaluationRequest", outputs: Outputs) -> None:
     """Evaluate every model, one after the other on a warm engine, then print and copy the results; a judge is last."""
     from bench.cli.eval_request import plan
     from bench.engines.factory import EnginePool
@@ -232,16 +232,16 @@ def run(store: "Store", request: "Request", outputs: Outputs) -> None:
             print_json(found[0] if len(found) == 1 else {"results": found})
 
 
-def look(store: "Store", request: "Request", as_json: bool) -> None:
+def look(store: "Store", request: "EvaluationRequest", as_json: bool) -> None:
     """Print what would be asked, by benchmark, and what is answered already; asks nothing."""
     from bench.cli import eval_request
     from bench.evaluation.dry_run import look_ahead
-    from bench.evaluation.response_log import Key, answered
+    from bench.evaluation.response_log import ResponseKey, answered
 
     found = {}
     for label, stage in eval_request.plan(store, request).items():
         config, selections = eval_request.chosen(stage, store)
-        known: set[Key] = set()
+        known: set[ResponseKey] = set()
         if not request.fresh:
             place = store.path(stage.id) if store.done(stage.id) else store.work(stage.id)
             known = answered(place / "responses.jsonl")
@@ -296,7 +296,7 @@ def _execute(label: str, stage: "Stage", store: "Store", engines: "EnginePool") 
 
 
 def _results(stages: "Mapping[str, Stage]", store: "Store", seed: int) -> "MatrixResults":
-    from bench.matrix.plan import Cell
+    from bench.matrix.plan import ArmSeed
     from bench.matrix.provenance import environment
     from bench.matrix.results import inputs, read
 
@@ -308,7 +308,7 @@ def _results(stages: "Mapping[str, Stage]", store: "Store", seed: int) -> "Matri
         "execution": next(iter(by_id.values())).spec.execution,
         **environment(),
     }
-    cells = [Cell(label, seed, {"eval": stage.id}) for label, stage in stages.items()]
+    cells = [ArmSeed(label, seed, {"eval": stage.id}) for label, stage in stages.items()]
     return read(cells, by_id, store, origin)
 
 
@@ -343,7 +343,11 @@ def _judge(label: str, folders: Mapping[str, Path], outputs: Outputs) -> dict[st
 
 
 def _report(
-    results: "MatrixResults", stages: "Mapping[str, Stage]", request: "Request", under: Path, clean_of: Sequence[Path]
+    results: "MatrixResults",
+    stages: "Mapping[str, Stage]",
+    request: "EvaluationRequest",
+    under: Path,
+    clean_of: Sequence[Path],
 ) -> Path:
     """The page of a matrix of arms that were not trained here."""
     from bench.matrix.spec import Analysis, Arm, MatrixSpec, Primary

@@ -17,7 +17,7 @@ from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.terminal import clock, printable
 
 if TYPE_CHECKING:
-    from bench.matrix.costs import Estimate
+    from bench.matrix.costs import CostEstimate
     from bench.matrix.plan import Plan
     from bench.matrix.run import MatrixRun
     from bench.store import Store
@@ -198,7 +198,7 @@ def _arms_table(plan: "Plan", store: "Store") -> Table:
     return table
 
 
-def _stages_table(plan: "Plan", store: "Store", cost: "Estimate") -> Table:
+def _stages_table(plan: "Plan", store: "Store", cost: "CostEstimate") -> Table:
     title = "unique stages: what several arms and seeds share is done once"
     table = Table(
         "kind", "unique", "finished", "to do", f"{cost.unit}-seconds to do", title=title, title_justify="left"
@@ -215,7 +215,7 @@ def _settled(plan: "Plan", store: "Store", names: Sequence[str]) -> int:
     return sum(store.settled(plan.stages[name].spec) for name in names)
 
 
-def _longest(plan: "Plan", cost: "Estimate") -> list[str]:
+def _longest(plan: "Plan", cost: "CostEstimate") -> list[str]:
     """The chain of unfinished stages that takes longest: no number of machines makes the run shorter."""
     from bench.matrix.launchers.local import longest_paths
 
@@ -229,14 +229,14 @@ def _longest(plan: "Plan", cost: "Estimate") -> list[str]:
     return chain
 
 
-def _by_source(cost: "Estimate") -> dict[str, list[str]]:
+def _by_source(cost: "CostEstimate") -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {}
     for kind, source in cost.sources.items():
         kinds.setdefault(source, []).append(kind)
     return kinds
 
 
-def _plan_data(plan: "Plan", cost: "Estimate", chain: list[str]) -> dict[str, Any]:
+def _plan_data(plan: "Plan", cost: "CostEstimate", chain: list[str]) -> dict[str, Any]:
     settings = plan.profile.settings
     return {
         "matrix": plan.spec.name,

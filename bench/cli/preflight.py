@@ -15,11 +15,11 @@ from bench.cli.options import Json, ProfileOption, open_store
 from bench.errors import ConfigurationError, ExitCode
 
 if TYPE_CHECKING:
-    from bench.matrix.yaml_file import Source
+    from bench.matrix.yaml_file import YamlFile
     from vold.preflight.devices import Device
     from vold.preflight.job import Job
-    from vold.preflight.memory import Estimate
-    from vold.preflight.run import Report
+    from vold.preflight.memory import MemoryEstimate
+    from vold.preflight.run import PreflightReport
     from vold.preflight.templates import Rendering
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -34,10 +34,10 @@ def preflight(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with a training run before it starts. Reads files and settings, loads no weights."""
-    from bench.matrix.yaml_file import Source
+    from bench.matrix.yaml_file import YamlFile
     from vold.preflight.run import preflight as examine
 
-    source = Source(config)
+    source = YamlFile(config)
     matrix = str(source.data.get("schema", "")).startswith("vold-bench/matrix")
     jobs = _matrix_jobs(config, profile, gpu) if matrix else [_train_job(source, gpu)]
     report = examine(jobs)
@@ -60,7 +60,7 @@ def _matrix_jobs(path: Path, profile: str, gpu: str) -> "list[Job]":
     return jobs
 
 
-def _train_job(source: "Source", gpu: str) -> "Job":
+def _train_job(source: "YamlFile", gpu: str) -> "Job":
     """The run that ``vold-bench train`` would start from this file."""
     from bench.cli.train_file import FORMS, RLRun, SFTRun, TracesRun, form_of, parse_data, resolve
     from bench.matrix.yaml_file import setting_place
@@ -99,7 +99,7 @@ def _device(gpu: str, wanted: str) -> "Device | None":
         raise ConfigurationError(f"--gpu: {problem}") from None
 
 
-def _data(jobs: "Sequence[Job]", report: "Report") -> dict[str, Any]:
+def _data(jobs: "Sequence[Job]", report: "PreflightReport") -> dict[str, Any]:
     return {
         "ok": report.ok,
         "runs": [
@@ -118,7 +118,7 @@ def _data(jobs: "Sequence[Job]", report: "Report") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(console: Console, path: Path, jobs: "Sequence[Job]", report: "Report") -> None:
+def _show(console: Console, path: Path, jobs: "Sequence[Job]", report: "PreflightReport") -> None:
     kinds = ", ".join(f"{sum(job.kind == kind for job in jobs)} {kind}" for kind in ("sft", "rl"))
     what = f"{jobs[0].kind} run" if len(jobs) == 1 else f"{len(jobs)} different runs ({kinds})"
     console.print(f"[bold]preflight[/bold] of {escape(str(path))}: {what}", highlight=False)
@@ -136,7 +136,7 @@ def _show(console: Console, path: Path, jobs: "Sequence[Job]", report: "Report")
     console.print(f"{words}: {verdict}", highlight=False)
 
 
-def _templates(report: "Report") -> Table:
+def _templates(report: "PreflightReport") -> Table:
     """One user turn as each model reads it, and the tokens where the assistant goes on; equal ones share a column."""
     columns: dict[tuple[str, Rendering], list[str]] = {}
     for side, rendering in report.renderings:
@@ -151,7 +151,7 @@ def _templates(report: "Report") -> Table:
     return table
 
 
-def _widest(report: "Report") -> "list[tuple[Job, Estimate]]":
+def _widest(report: "PreflightReport") -> "list[tuple[Job, MemoryEstimate]]":
     """The estimate with the highest peak of each kind of run."""
     found = {}
     for job, estimated in sorted(report.estimates, key=lambda pair: pair[1].peak):
@@ -159,7 +159,7 @@ def _widest(report: "Report") -> "list[tuple[Job, Estimate]]":
     return [found[kind] for kind in ("sft", "rl") if kind in found]
 
 
-def _memory(job: "Job", estimated: "Estimate") -> Table:
+def _memory(job: "Job", estimated: "MemoryEstimate") -> Table:
     several = job.device is not None and job.device.count > 1
     against = f" on {'one of ' if several else ''}{job.device}" if job.device else ""
     title = f"memory of the {job.kind} run{against}, at worst"
@@ -174,7 +174,7 @@ def _memory(job: "Job", estimated: "Estimate") -> Table:
     return table
 
 
-def _findings(report: "Report") -> Table:
+def _findings(report: "PreflightReport") -> Table:
     """Grouped by theme; a theme without findings is one line."""
     from vold.preflight.run import THEMES
 

@@ -14,7 +14,7 @@ from bench.terminal import printable
 
 if TYPE_CHECKING:
     from bench.records import Problem
-    from bench.review.results import Result
+    from bench.review.results import EvaluationResult
     from bench.review.show import Picture, Shown
     from bench.store import Store
 
@@ -45,7 +45,7 @@ def show(
         _show(console, source, shown)
 
 
-def _newest(store: "Store", id: str) -> "Result":
+def _newest(store: "Store", id: str) -> "EvaluationResult":
     from bench.review.results import results
 
     finished = sorted(results(store), key=lambda found: found.path.stat().st_mtime, reverse=True)
@@ -57,7 +57,7 @@ def _newest(store: "Store", id: str) -> "Result":
     )
 
 
-def _show(console: Console, result: "Result", shown: "Shown") -> None:
+def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
     console.print(Rule(Text(printable(f"{shown.title} {shown.id}")), align="left"))
     config = result.summary["config"]
     _line(console, "result", f"{result.label}, {config['template']}")

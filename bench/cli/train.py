@@ -12,8 +12,8 @@ from bench.errors import ConfigurationError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from bench.cli.train_file import Kind, RLRun, SFTRun, TracesRun
-    from bench.matrix.yaml_file import Source
+    from bench.cli.train_file import RLRun, RunKind, SFTRun, TracesRun
+    from bench.matrix.yaml_file import YamlFile
     from vold.training.progress import Progress
 
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]
@@ -40,7 +40,7 @@ def traces(config: ConfigArgument) -> None:
     _run("traces", config)
 
 
-def _run(kind: "Kind", path: Path, processes: int | None = None) -> None:
+def _run(kind: "RunKind", path: Path, processes: int | None = None) -> None:
     """Work, or go on with what the run directory holds; raises ConfigurationError naming file, line and column.
 
     ``processes`` overrides the file's; where torchrun has started this process it is one of them already.
@@ -48,10 +48,10 @@ def _run(kind: "Kind", path: Path, processes: int | None = None) -> None:
     from bench.cli.train_file import COMMANDS, FORMS, form_of
     from bench.display.training import training_view
     from bench.matrix.ranks import launches, main_rank, run_on_ranks
-    from bench.matrix.yaml_file import Source
+    from bench.matrix.yaml_file import YamlFile
     from vold.training.progress import silent
 
-    source = Source(path)
+    source = YamlFile(path)
     form = form_of(source)
     if form is not None and form != kind:
         source.fail((), f"this is a file for `{COMMANDS[form]}`, not for `{COMMANDS[kind]}`")
@@ -71,12 +71,12 @@ def _run(kind: "Kind", path: Path, processes: int | None = None) -> None:
     print(f"{'traces' if kind == 'traces' else 'checkpoint'}: {out / 'out'}")
 
 
-def train_rank(kind: "Kind", path: Path, progress: "Progress") -> None:
+def train_rank(kind: "RunKind", path: Path, progress: "Progress") -> None:
     """One rank's part of a run."""
     from bench.cli.train_file import FORMS
-    from bench.matrix.yaml_file import Source
+    from bench.matrix.yaml_file import YamlFile
 
-    source = Source(path)
+    source = YamlFile(path)
     settings = source.validate(FORMS[kind])
     _work(settings, source, (path.parent / settings.run).resolve(), progress)
 
@@ -99,7 +99,7 @@ def claim(out: Path, settings: "BaseModel") -> None:
     record.write_text(text, encoding="utf-8")
 
 
-def _work(settings: "TracesRun | SFTRun | RLRun", source: "Source", out: Path, progress: "Progress") -> None:
+def _work(settings: "TracesRun | SFTRun | RLRun", source: "YamlFile", out: Path, progress: "Progress") -> None:
     from bench.cli.train_file import SFTRun, TracesRun, existing_data, existing_path
 
     shared = {"run": out, "seed": settings.seed, "execution": settings.execution, "progress": progress}

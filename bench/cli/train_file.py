@@ -5,13 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.matrix.yaml_file import Source
+from bench.matrix.yaml_file import YamlFile
 from bench.smallworld.sources import SMALLWORLD, generated, prompts_path
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
 from vold.data.pictures import cache_directory
 from vold.data.sources import DataSource
 
-Kind = Literal["traces", "sft", "rl"]
+RunKind = Literal["traces", "sft", "rl"]
 
 
 class _Run(Strict):
@@ -49,7 +49,7 @@ FORMS: dict[str, type[TracesRun] | type[SFTRun] | type[RLRun]] = {"traces": Trac
 COMMANDS = {"traces": "vold-bench traces", "sft": "vold-bench train sft", "rl": "vold-bench train rl"}
 
 
-def form_of(source: Source) -> Kind | None:
+def form_of(source: YamlFile) -> RunKind | None:
     """Which of ``FORMS`` the file means to be, by its keys; None where that is not clear."""
     if "writer" in source.data:
         return "traces" if "student" not in source.data else None
@@ -58,7 +58,7 @@ def form_of(source: Source) -> Kind | None:
     return "sft" if "traces" in source.data else "rl"
 
 
-def existing_data(source: Source, key: str, text: str) -> DataSource:
+def existing_data(source: YamlFile, key: str, text: str) -> DataSource:
     """Training data that are there, or on the hub, which are fetched when they are read; raises ConfigurationError."""
     data = parse_data(source, key, text)
     if not data.revision and not Path(data.place).exists():
@@ -66,7 +66,7 @@ def existing_data(source: Source, key: str, text: str) -> DataSource:
     return data
 
 
-def parse_data(source: Source, key: str, text: str) -> DataSource:
+def parse_data(source: YamlFile, key: str, text: str) -> DataSource:
     """Any form of ``vold.data.sources``, or ``smallworld/SET?n=N``; raises ConfigurationError at its line otherwise."""
     try:
         if text.startswith(SMALLWORLD):
@@ -76,7 +76,7 @@ def parse_data(source: Source, key: str, text: str) -> DataSource:
         source.fail((key,), str(error))
 
 
-def existing_path(source: Source, key: str, text: str) -> Path:
+def existing_path(source: YamlFile, key: str, text: str) -> Path:
     """A path of the file that is there; raises ConfigurationError at its line when it is not."""
     path = resolve(source, key, text)
     if not path.exists():
@@ -85,7 +85,7 @@ def existing_path(source: Source, key: str, text: str) -> Path:
     return path
 
 
-def resolve(source: Source, key: str, text: str) -> Path:
+def resolve(source: YamlFile, key: str, text: str) -> Path:
     """A path relative to the file, or ``smallworld/NAME``; raises ConfigurationError for an unknown name."""
     from bench.smallworld import checkpoint_path
 

@@ -44,7 +44,7 @@ class _Task:
         return "  ".join(filter(None, [f"{self.done}/{self.total}" if self.total else "starting", rate, *shown]))
 
 
-class Monitor:
+class LineMonitor:
     """Plain lines: one when a stage starts or ends, and every half minute how all stand.
 
     ``seconds`` are the expected seconds of each stage still to do, ``labels`` what a person calls it.
@@ -104,13 +104,13 @@ class Monitor:
         stamp = clock(time.monotonic() - self.began)
         self.console.print(f"{stamp:>8}  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self) -> "Monitor":
+    def __enter__(self) -> "LineMonitor":
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
 
-class LiveMonitor(Monitor):
+class LiveMonitor(LineMonitor):
     """The same with a view at the bottom of the terminal that follows the running stages."""
 
     def __init__(self, console: "Console", labels: Mapping[str, str], seconds: Mapping[str, float], slots: int) -> None:
@@ -131,7 +131,7 @@ class LiveMonitor(Monitor):
             table.add_row(stage, bar, Text(task.text()), Text(self.labels[stage], style="dim"))
         self._live.update(Group(table, Text(self.summary(), style="bold")))
 
-    def __enter__(self) -> "Monitor":
+    def __enter__(self) -> "LineMonitor":
         self._live.start()
         return self
 

@@ -1,5 +1,5 @@
 """Engines that answer prompts with text and pictures."""
 
-from bench.engines.base import Answer, Ask, Engine, Preparer, Reading, Reply, Settings, Swappable
+from bench.engines.base import Decoding, Engine, Preparer, PromptReading, Reply, Request, RequestReplies, Swappable
 
-__all__ = ["Answer", "Ask", "Engine", "Preparer", "Reading", "Reply", "Settings", "Swappable"]
+__all__ = ["Decoding", "Engine", "Preparer", "PromptReading", "Reply", "Request", "RequestReplies", "Swappable"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from bench.prompts import Part
+from bench.prompts import PromptPart
 
-Preparer = Callable[[Sequence[Part]], Any]
+Preparer = Callable[[Sequence[PromptPart]], Any]
 """One user's turn as the engine takes it: pictures decoded and resized, text encoded.
 
 It can be pickled, so that worker processes prepare ahead. Raises ValueError for a turn that can never be asked (an
@@ -16,7 +16,7 @@ unreadable picture, a prompt that is too long).
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Request:
     """A prepared turn and a seed for each wanted sample; ``place`` comes back with the answer."""
 
     place: int
@@ -34,7 +34,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RequestReplies:
     """Replies to the ask at ``place``, in the order of its seeds: all of them, or some, ``first`` on.
 
     prompt_tokens: length of the turn as the model was fed it; visual_tokens: positions that its pictures took of
@@ -49,7 +49,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Decoding:
     """temperature 0 is greedy decoding; max_tokens bounds a completion.
 
     proven: requests of this kind were answered before, so that further ones may all be refused for their own sake.
@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PromptReading:
     """How the model reads a turn, for provenance.
 
     text: the rendered prompt, picture placeholders not yet expanded. token_ids: what the model is fed. grids: patches
@@ -86,9 +86,9 @@ class Engine(Protocol):
     grouped: bool
     preparer: Preparer
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]: ...
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]: ...
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         """None where the engine cannot tell."""
         ...
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Answer, Ask, Reading, Reply, Settings
+from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.encoding import EncodingPreparer
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import Execution
 from vold.models import Student, load_student
 from vold.out_of_memory import is_out_of_memory
@@ -37,19 +37,19 @@ class Builtin:
         self.preparer = EncodingPreparer(path, pixel_limits, thinking)
         self.engine = BuiltinEngine(self.student, execution.rollout_batch)
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         sampling = Sampling(settings.max_tokens, settings.temperature, self.student.stop_ids, self.student.banned_ids)
         for group in groups:
             while not (yield from self._answered(group, sampling)):
                 self._release_memory()
 
-    def _answered(self, group: Sequence[Ask], sampling: Sampling) -> Generator[Answer, None, bool]:
+    def _answered(self, group: Sequence[Request], sampling: Sampling) -> Generator[RequestReplies, None, bool]:
         """Answers ``group``; False, with batches of half the size from now on, where memory ran out on the way."""
         requests = [RolloutRequest.of(ask.prepared, ask.seeds) for ask in group]
         sizes = [self.preparer.sizes(ask.prepared) for ask in group]
         try:
             for (number, sample), completion in self.engine.stream(requests, sampling):
-                yield Answer(group[number].place, [self._reply(completion)], *sizes[number], first=sample)
+                yield RequestReplies(group[number].place, [self._reply(completion)], *sizes[number], first=sample)
         except (MemoryError, RuntimeError) as error:
             together = min(self.engine.max_batch, sum(len(ask.seeds) for ask in group))
             if not is_out_of_memory(error) or together == 1:
@@ -65,7 +65,7 @@ class Builtin:
         if self.student.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return self.preparer.read(parts)
 
     def about(self) -> dict[str, Any]:

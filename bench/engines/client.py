@@ -56,7 +56,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class ChatCompletion:
     """A reply: at least one choice, in the order of their indices; token counts are None where not told."""
 
     choices: tuple[Choice, ...]
@@ -128,7 +128,7 @@ class ChatClient:
         """How many requests may be in flight now."""
         return sum(int(endpoint.limit) for endpoint in self.endpoints)
 
-    async def complete(self, body: bytes, name: Name) -> Completion:
+    async def complete(self, body: bytes, name: Name) -> ChatCompletion:
         """Ask for a completion; ``body``: the whole JSON, ``name``: of the request, in its jitter's stream."""
         for attempt in range(self.settings.retries + 1):
             endpoint = await self._acquire()
@@ -139,7 +139,7 @@ class ChatClient:
             finally:
                 endpoint.in_flight -= 1
                 self.wake()
-            if isinstance(outcome, Completion):
+            if isinstance(outcome, ChatCompletion):
                 self._unanswered_in_a_row = 0
                 return outcome
             if attempt == self.settings.retries:
@@ -205,7 +205,7 @@ class ChatClient:
             self._waiting.append(waiter)
             await waiter
 
-    async def _attempt(self, endpoint: Endpoint, body: bytes) -> Completion | _Fault:
+    async def _attempt(self, endpoint: Endpoint, body: bytes) -> ChatCompletion | _Fault:
         data = io.BytesIO(body) if len(body) > _LARGE_BODY else body
         url = f"{endpoint.url}/chat/completions"
         try:
@@ -224,8 +224,8 @@ class ChatClient:
             return _Fault(f"HTTP {status}: {_reason(content)}", status in _CONGESTED, wait)
         raise ConfigurationError(_misconfigured(endpoint, status, content))
 
-    def _adapt(self, endpoint: Endpoint, outcome: Completion | _Fault, sent_at: float) -> None:
-        if isinstance(outcome, Completion):
+    def _adapt(self, endpoint: Endpoint, outcome: ChatCompletion | _Fault, sent_at: float) -> None:
+        if isinstance(outcome, ChatCompletion):
             return endpoint.keeps_up()
         if outcome.congestion:
             endpoint.is_congested(sent_at)
@@ -271,14 +271,14 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-def _parse(content: bytes) -> Completion | _Fault:
+def _parse(content: bytes) -> ChatCompletion | _Fault:
     try:
         reply = json.loads(content)
         told = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))
         choices = tuple(map(_choice, told))
         usage = reply.get("usage") or {}
         ids = reply.get("prompt_token_ids")
-        completion = Completion(
+        completion = ChatCompletion(
             choices, storable(str(reply.get("model", ""))),
             _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"),
             tuple(ids) if isinstance(ids, list) else None,

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Reading
+from bench.engines.base import PromptReading
 from bench.errors import ConfigurationError
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.models import EncodedPrompt, Encoder, load_encoder
 
 
@@ -21,7 +21,7 @@ class EncodingPreparer:
     def __init__(self, path: Path, pixel_limits: tuple[int, int] | None = None, thinking: bool | None = None) -> None:
         self.path, self.pixel_limits, self.thinking = path, pixel_limits, thinking
 
-    def __call__(self, parts: Sequence[Part]) -> EncodedPrompt:
+    def __call__(self, parts: Sequence[PromptPart]) -> EncodedPrompt:
         pictures = [Path(part["path"]) for part in parts if "path" in part]
         prompt = self._encoder.encode(_messages(parts), pictures)
         if self.pixel_limits is not None and prompt.pixels is not None:
@@ -37,7 +37,7 @@ class EncodingPreparer:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.pixel_limits, self.thinking)
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         """None for a turn that cannot be asked; raises ModelError for a checkpoint that never can be."""
         encoder = self._encoder
         try:
@@ -48,7 +48,9 @@ class EncodingPreparer:
             return None
         grids = [] if prompt.pixels is None else prompt.pixels.grid_thw.tolist()
         counts = [] if prompt.pixels is None else encoder.visual_tokens(prompt.pixels)
-        return Reading(encoder.text(_messages(parts)), prompt.ids, tuple((t, h, w) for t, h, w in grids), tuple(counts))
+        return PromptReading(
+            encoder.text(_messages(parts)), prompt.ids, tuple((t, h, w) for t, h, w in grids), tuple(counts)
+        )
 
     def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
         """(tokens of the prompt, positions of pictures among them)."""
@@ -78,7 +80,7 @@ def check_grid(picture: Path, grid: Sequence[int], patch: int, merge: int, limit
         )
 
 
-def _messages(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def _messages(parts: Sequence[PromptPart]) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = [
         {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part.get("text", "")}
         for part in parts

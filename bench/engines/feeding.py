@@ -5,23 +5,23 @@ from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 _END = object()
 
 
-class Feed(Generic[Item]):
+class Feed(Generic[T]):
     """Draws from ``items`` while it is entered, at most ``ahead`` of them; iterating never waits for one.
 
     Iteration yields None where no item is ready, ends with the items, and raises what drawing them raised.
     """
 
-    def __init__(self, items: Iterable[Item], ahead: int) -> None:
+    def __init__(self, items: Iterable[T], ahead: int) -> None:
         self._items = items
         self._queue: Queue[object] = Queue(ahead)
         self._left = Event()
         self._thread = Thread(target=self._draw, name="feed", daemon=True)
 
-    def __enter__(self) -> "Feed[Item]":
+    def __enter__(self) -> "Feed[T]":
         self._thread.start()
         return self
 
@@ -30,7 +30,7 @@ class Feed(Generic[Item]):
         self._left.set()
         self._thread.join()
 
-    def __iter__(self) -> Iterator[Item | None]:
+    def __iter__(self) -> Iterator[T | None]:
         while True:
             try:
                 item = self._queue.get_nowait()

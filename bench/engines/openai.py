@@ -12,13 +12,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from bench.engines.base import Answer, Ask, Reading, Reply, Settings
-from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError
+from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
+from bench.engines.client import ChatClient, ChatCompletion, Endpoint, RefusedError, UnansweredError
 from bench.engines.endpoint import base_url, described
 from bench.engines.pictures import data_url
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 
@@ -30,7 +30,7 @@ class Turn:
     """A user's turn: the JSON of ``messages``, and the parts that it was made of."""
 
     messages: bytes
-    parts: Sequence[Part]
+    parts: Sequence[PromptPart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class MessagePreparer:
     pixel_limits: tuple[int, int] | None = None
     factor: int = 28
 
-    def __call__(self, parts: Sequence[Part]) -> Turn:
+    def __call__(self, parts: Sequence[PromptPart]) -> Turn:
         content = [self._part(part) for part in parts]
         return Turn(json.dumps([{"role": "user", "content": content}], separators=(",", ":")).encode(), parts)
 
-    def _part(self, part: Part) -> dict[str, Any]:
+    def _part(self, part: PromptPart) -> dict[str, Any]:
         if "path" in part:
             url = data_url(Path(part["path"]), self.pixel_limits, self.factor)
             return {"type": "image_url", "image_url": {"url": url}}
@@ -97,10 +97,10 @@ class Chat:
         self.client = ChatClient(endpoints, settings)
         self._background = Background()
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         asks = chain.from_iterable(groups)
-        done: SimpleQueue[Answer | Future[Answer | None]] = SimpleQueue()
-        under_way: dict[Future[Answer | None], Ask] = {}
+        done: SimpleQueue[RequestReplies | Future[RequestReplies | None]] = SimpleQueue()
+        under_way: dict[Future[RequestReplies | None], Request] = {}
         refusals, answered, missed = Refusals(settings.proven), 0, ""
         try:
             more = True
@@ -148,7 +148,7 @@ class Chat:
         if missed and not answered:  # is it these requests, or is the server gone?
             self.check_model()
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
     def about(self) -> dict[str, Any]:
@@ -184,7 +184,9 @@ class Chat:
         fields = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1, **extra}
         return (await self.client.complete(json.dumps(fields).encode(), "switch")).prompt_tokens
 
-    async def _answer(self, ask: Ask, settings: Settings, give: Callable[[Answer], None]) -> Answer | None:
+    async def _answer(
+        self, ask: Request, settings: Decoding, give: Callable[[RequestReplies], None]
+    ) -> RequestReplies | None:
         """``give`` each request's samples as they come; returned are errors for those that the server refused."""
         first = 0
         while first < len(ask.seeds):
@@ -193,18 +195,18 @@ class Chat:
                 completion = await self.client.complete(self._body(ask.prepared.messages, seeds, settings), ask.place)
             except RefusedError as error:
                 refused = Reply(str(error), 0, "error")
-                return Answer(ask.place, [refused] * (len(ask.seeds) - first), first=first)
+                return RequestReplies(ask.place, [refused] * (len(ask.seeds) - first), first=first)
             ids = completion.prompt_token_ids
             visual_tokens = None if ids is None or self.image_id is None else ids.count(self.image_id)
             replies = _replies(completion)[: len(seeds)]
-            give(Answer(ask.place, replies, completion.prompt_tokens, visual_tokens, first))
+            give(RequestReplies(ask.place, replies, completion.prompt_tokens, visual_tokens, first))
             first += len(replies)
         return None
 
-    def _check_refusal(self, ask: Ask, settings: Settings) -> None:
+    def _check_refusal(self, ask: Request, settings: Decoding) -> None:
         """Raises ConfigurationError where a setting of ours is to blame."""
 
-    def _body(self, messages: bytes, seeds: Sequence[int], settings: Settings) -> bytes:
+    def _body(self, messages: bytes, seeds: Sequence[int], settings: Decoding) -> bytes:
         fields = {
             "model": self.model, "max_tokens": settings.max_tokens, "temperature": settings.temperature,
             "top_p": 1, "n": len(seeds), "seed": seeds[0], **self.extra,
@@ -261,7 +263,7 @@ def _consecutive(seeds: Sequence[int]) -> Sequence[int]:
     return seeds[:length]
 
 
-def _replies(completion: Completion) -> list[Reply]:
+def _replies(completion: ChatCompletion) -> list[Reply]:
     """Where a server tells only how long all samples are together, that is shared out by the length of their texts."""
     total, characters = completion.completion_tokens, sum(len(choice.text) for choice in completion.choices)
     replies, given, seen = [], 0, 0

@@ -1,6 +1,6 @@
 """Refusals held back until something has been answered: where everything is refused, a setting is to blame."""
 
-from bench.engines.base import Answer
+from bench.engines.base import RequestReplies
 
 _TRIED = 24
 
@@ -14,14 +14,14 @@ class Refusals:
 
     def __init__(self, proven: bool) -> None:
         self.proven = proven
-        self.held: list[Answer] = []
+        self.held: list[RequestReplies] = []
 
     @property
     def enough(self) -> bool:
         """Whether no further request is to be tried."""
         return len(self.held) >= _TRIED
 
-    def sift(self, answer: Answer) -> list[Answer]:
+    def sift(self, answer: RequestReplies) -> list[RequestReplies]:
         """What may be yielded now that ``answer`` has come."""
         self.proven = self.proven or not _is_refusal(answer)
         self.held.append(answer)
@@ -31,6 +31,6 @@ class Refusals:
         return ready
 
 
-def _is_refusal(answer: Answer) -> bool:
+def _is_refusal(answer: RequestReplies) -> bool:
     """Whether there is no sample in it: what a server filters it has not answered."""
     return all(reply.finish_reason == "error" for reply in answer.replies)

@@ -6,13 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Answer, Ask, Reading, Reply, Settings
+from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.encoding import EncodingPreparer
 from bench.engines.feeding import Feed
 from bench.engines.model_facts import check_room, vocabulary
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import Execution
 from vold.models import load_student
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
@@ -50,12 +50,12 @@ class VLLM:
             path, settings, device=self.device, dtype=execution.dtype, max_batch=execution.rollout_batch
         )
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         sampling = Sampling(settings.max_tokens, settings.temperature, self.stop_ids, self.banned_ids)
-        refusals, ready = Refusals(settings.proven), deque[Answer]()
+        refusals, ready = Refusals(settings.proven), deque[RequestReplies]()
         running: list[tuple[int, tuple[int, int]]] = []  # place and sizes of each request
 
-        def requests(asks: Iterable[Ask | None]) -> Iterator[RolloutRequest | None]:
+        def requests(asks: Iterable[Request | None]) -> Iterator[RolloutRequest | None]:
             for ask in asks:
                 if ask is None:
                     yield None
@@ -66,7 +66,9 @@ class VLLM:
                 except ValueError as error:
                     most, built_for = self.execution.vllm.max_length, self.engine.positions
                     check_room(len(request.prompt_ids), sampling.max_new_tokens, most, built_for)
-                    ready.extend(refusals.sift(Answer(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds))))
+                    ready.extend(
+                        refusals.sift(RequestReplies(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds)))
+                    )
                     if refusals.enough and not running:
                         raise _no_room(refusals, settings) from error
                     continue
@@ -76,14 +78,14 @@ class VLLM:
         with Feed(chain.from_iterable(groups), _AHEAD) as asks:
             for number, sample, completion in self.engine.stream(requests(asks), sampling):
                 place, sizes = running[number]
-                ready.extend(refusals.sift(Answer(place, [self._reply(completion)], *sizes, first=sample)))
+                ready.extend(refusals.sift(RequestReplies(place, [self._reply(completion)], *sizes, first=sample)))
                 while ready:
                     yield ready.popleft()
             yield from ready
         if refusals.held:
             raise _no_room(refusals, settings)
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return self.preparer.read(parts)
 
     def about(self) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class VLLM:
         return Reply(self.preparer.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)
 
 
-def _no_room(refusals: Refusals, settings: Settings) -> ConfigurationError:
+def _no_room(refusals: Refusals, settings: Decoding) -> ConfigurationError:
     return ConfigurationError(
         f"max_tokens {settings.max_tokens}: the model takes none of the {len(refusals.held)} prompts that it was asked "
         f"(the last: {refusals.held[-1].replies[0].text}); nothing of this is kept: lower max_tokens, or shorten the "

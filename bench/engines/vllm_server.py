@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from bench.engines.base import Ask, Reading, Settings
+from bench.engines.base import Decoding, PromptReading, Request
 from bench.engines.client import Endpoint
 from bench.engines.model_facts import check_room, pictures, positions
 from bench.engines.openai import Chat, MessagePreparer, template_switch
 from bench.engines.vllm_program import MODEL
 from bench.errors import ConfigurationError
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import Execution
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
@@ -193,7 +193,7 @@ class Served(Chat):
         for each in self.replicas:
             each.watch(self._changed)
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return self._encoding.read(parts)
 
     @cached_property
@@ -211,7 +211,7 @@ class Served(Chat):
             each.close()
         super().close()
 
-    def _check_refusal(self, ask: Ask, settings: Settings) -> None:
+    def _check_refusal(self, ask: Request, settings: Decoding) -> None:
         if self.max_length is not None and (reading := self.read(ask.prepared.parts)) is not None:
             check_room(len(reading.token_ids), settings.max_tokens, self.max_length, positions(self.checkpoint))
 

@@ -5,24 +5,24 @@ from queue import Queue
 from threading import Thread
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 _MOST = 256
 
 
-class Beside(Generic[Item]):
+class Beside(Generic[T]):
     """Calls ``work`` on every item that is put, one after the other in their order.
 
     Leaving it as a context waits until all is done, whatever it is left for. What ``work`` raises comes out of the
     next ``put``, or at the end in place of any other error but the user's interrupt; then the rest is dropped.
     """
 
-    def __init__(self, work: Callable[[Item], None]) -> None:
+    def __init__(self, work: Callable[[T], None]) -> None:
         self._work = work
-        self._items: Queue[Item | None] = Queue(_MOST)
+        self._items: Queue[T | None] = Queue(_MOST)
         self._failure: BaseException | None = None
         self._thread = Thread(target=self._run, name="beside", daemon=True)
 
-    def __enter__(self) -> "Beside[Item]":
+    def __enter__(self) -> "Beside[T]":
         self._thread.start()
         return self
 
@@ -33,7 +33,7 @@ class Beside(Generic[Item]):
         if failure is not None and failure is not error and not isinstance(error, KeyboardInterrupt):
             raise failure from error
 
-    def put(self, item: Item) -> None:
+    def put(self, item: T) -> None:
         """For any thread; waits where very much is to be done."""
         if self._failure is not None:
             raise self._failure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import turn
 from bench.evaluation.requests import keys
-from bench.evaluation.response_log import Key
+from bench.evaluation.response_log import ResponseKey
 from bench.evaluation.selection import Selection
 from bench.records import Problem
 from vold.seeding import generator
@@ -46,7 +46,10 @@ class Ahead:
 
 
 def look_ahead(
-    config: EvalConfig, selections: Sequence[Selection], answered: Collection[Key], preparer: "EncodingPreparer | None"
+    config: EvalConfig,
+    selections: Sequence[Selection],
+    answered: Collection[ResponseKey],
+    preparer: "EncodingPreparer | None",
 ) -> Mapping[str, Ahead]:
     """By benchmark; ``preparer`` is the model's, which needs its settings and not its weights: None behind a server.
 
@@ -56,7 +59,7 @@ def look_ahead(
 
 
 def _of(
-    config: EvalConfig, selection: Selection, answered: Collection[Key], preparer: "EncodingPreparer | None"
+    config: EvalConfig, selection: Selection, answered: Collection[ResponseKey], preparer: "EncodingPreparer | None"
 ) -> Ahead:
     missing = {
         problem.id: sum(key not in answered for key in keys(problem, config.samples)) for problem in selection.problems

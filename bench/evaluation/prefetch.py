@@ -16,7 +16,7 @@ from typing import Any
 from bench.engines import Preparer
 from bench.engines.factory import IN_PROCESS, gpu_present
 from bench.errors import ConfigurationError, InfrastructureError
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import Execution
 
 
@@ -67,7 +67,7 @@ class Preparation:
         if self._pool is not None and self.standing is not None:
             self._pool.shutdown(wait=self.standing.done(), cancel_futures=True)
 
-    def prepared(self, turns: Iterable[Sequence[Part]]) -> Iterator[Any]:
+    def prepared(self, turns: Iterable[Sequence[PromptPart]]) -> Iterator[Any]:
         """What the preparer makes of each turn, in order; the ValueError itself for one that can never be asked.
 
         Raises InfrastructureError where a worker was killed.
@@ -86,7 +86,7 @@ class Preparation:
             ) from error
 
 
-def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[Part]], room: "_Room") -> Iterator[Any]:
+def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[PromptPart]], room: "_Room") -> Iterator[Any]:
     pending: deque[Future[tuple[Any, int]]] = deque()
     while True:
         while room.free(len(pending)) and (turn := next(turns, None)) is not None:
@@ -142,7 +142,7 @@ class _Room:
             self._bytes -= size
 
 
-def _attempt(preparer: Preparer, turn: Sequence[Part]) -> Any:
+def _attempt(preparer: Preparer, turn: Sequence[PromptPart]) -> Any:
     try:
         return preparer(turn)
     except ConfigurationError:  # it holds of the run, not of this turn
@@ -172,7 +172,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _attempt_here(turn: Sequence[Part]) -> tuple[Any, int]:
+def _attempt_here(turn: Sequence[PromptPart]) -> tuple[Any, int]:
     value = _attempt(_preparer, turn)
     return value, _size(value)
 

@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.engines import Engine, Reading
+from bench.engines import Engine, PromptReading
 from bench.evaluation.config import EvalConfig
-from bench.prompts import Part, prompt_hash, render
+from bench.prompts import PromptPart, prompt_hash, render
 from bench.records import Problem
 
 
-def turn(config: EvalConfig, problem: Problem) -> list[Part]:
+def turn(config: EvalConfig, problem: Problem) -> list[PromptPart]:
     """The user's turn in which ``problem`` is asked."""
     return render(problem, config.template, blind=config.blind)
 
@@ -33,7 +33,7 @@ def _record(engine: Engine, config: EvalConfig, problem: Problem) -> dict[str, A
     }
 
 
-def _as_read(reading: Reading) -> dict[str, Any]:
+def _as_read(reading: PromptReading) -> dict[str, Any]:
     return {
         "rendered": reading.text,
         "tokens": len(reading.token_ids),

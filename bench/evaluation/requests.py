@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from bench.engines import Answer, Ask, Engine, Reply, Settings
+from bench.engines import Decoding, Engine, Reply, Request, RequestReplies
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prefetch import Prefetch, Preparation
 from bench.evaluation.prompt_record import turn
-from bench.evaluation.response_log import Asked, Key, ResponseLog
+from bench.evaluation.response_log import Asked, ResponseKey, ResponseLog
 from bench.evaluation.selection import Selection
 from bench.records import Problem, Response, storable
 from vold.heartbeat import beat
 from vold.seeding import derive
 
 
-def keys(problem: Problem, samples: int) -> list[Key]:
+def keys(problem: Problem, samples: int) -> list[ResponseKey]:
     return [(problem.benchmark, problem.id, sample) for sample in range(samples)]
 
 
@@ -47,7 +47,7 @@ class Asking:
     def run(self, prefetch: Prefetch) -> None:
         """Raises EngineError when the engine broke, ConfigurationError, DiskFullError, InfrastructureError."""
         proven = any(response.finish_reason != "error" for response in self.log.values())
-        settings = Settings(self.config.max_tokens, self.config.temperature, proven)
+        settings = Decoding(self.config.max_tokens, self.config.temperature, proven)
         with Preparation(self.engine.preparer, prefetch) as preparation:
             for answer in self.engine.answer(self._prepared(preparation), settings):
                 beat()
@@ -68,7 +68,7 @@ class Asking:
         """The samples that the log lacks."""
         return tuple(key[-1] for key in keys(self.problems[place], self.config.samples) if key not in self.log)
 
-    def _prepared(self, preparation: Preparation) -> Iterator[list[Ask]]:
+    def _prepared(self, preparation: Preparation) -> Iterator[list[Request]]:
         places = (place for group in self.groups for place in group)
         made = preparation.prepared(turn(self.config, self.problems[place]) for place in places)
         for group in self.groups:
@@ -79,14 +79,14 @@ class Asking:
                 samples = tuple(range(self.config.samples)) if self.engine.grouped else self._missing(place)
                 self._asked[place] = samples
                 if isinstance(value, ValueError):
-                    self._take(Answer(place, [Reply(str(value), 0, "error")] * len(samples)))
+                    self._take(RequestReplies(place, [Reply(str(value), 0, "error")] * len(samples)))
                 else:
                     seeds = sample_seeds(self.seed, self.problems[place], self.config.samples)
-                    asks.append(Ask(place, value, tuple(seeds[sample] for sample in samples)))
+                    asks.append(Request(place, value, tuple(seeds[sample] for sample in samples)))
             if asks:
                 yield asks
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: RequestReplies) -> None:
         problem = self.problems[answer.place]
         samples = self._asked[answer.place][answer.first :]
         sizes = (answer.prompt_tokens, answer.visual_tokens)

@@ -12,7 +12,7 @@ from typing import Any
 from bench.records import Response, storable
 from vold.files import disk_full_named, sync
 
-Key = tuple[str, str, int]
+ResponseKey = tuple[str, str, int]
 """(benchmark, id of the problem, sample)."""
 
 _SYNC_EVERY = 1.0
@@ -28,7 +28,7 @@ class Asked:
     response: Response
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ResponseKey:
         return (self.benchmark, self.response.id, self.response.sample)
 
     def line(self) -> str:
@@ -37,7 +37,7 @@ class Asked:
         return _encoded({"benchmark": self.benchmark, **row}) + "\n"
 
 
-class ResponseLog(Mapping[Key, Response]):
+class ResponseLog(Mapping[ResponseKey, Response]):
     """The responses in ``path``, by key, and the place where further ones are appended.
 
     Every whole, readable line whose key is ``wanted`` counts, once. Other lines (cut off, damaged, said twice) are set
@@ -45,9 +45,9 @@ class ResponseLog(Mapping[Key, Response]):
     stand. A killed process loses no response that ``add`` has taken; a machine without power those of a second.
     """
 
-    def __init__(self, path: Path, wanted: Collection[Key]) -> None:
+    def __init__(self, path: Path, wanted: Collection[ResponseKey]) -> None:
         self.path = path
-        self._places: dict[Key, tuple[int, int]] = {}
+        self._places: dict[ResponseKey, tuple[int, int]] = {}
         with disk_full_named(path):
             self._index(wanted)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -78,13 +78,13 @@ class ResponseLog(Mapping[Key, Response]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[ResponseKey]:
         return iter(self._places)
 
     def __contains__(self, key: object) -> bool:
         return key in self._places
 
-    def __getitem__(self, key: Key) -> Response:
+    def __getitem__(self, key: ResponseKey) -> Response:
         start, length = self._places[key]
         row: dict[str, Any] = json.loads(os.pread(self._file, length, start))
         del row["benchmark"]
@@ -128,7 +128,7 @@ class ResponseLog(Mapping[Key, Response]):
             self._unsynced = False
             os.fsync(self._file)
 
-    def _index(self, wanted: Collection[Key]) -> None:
+    def _index(self, wanted: Collection[ResponseKey]) -> None:
         """Find the lines that count; write the log anew without the others, which go beside it."""
         if not self.path.exists():
             return
@@ -156,7 +156,7 @@ class ResponseLog(Mapping[Key, Response]):
             start += length
 
 
-def answered(path: Path) -> set[Key]:
+def answered(path: Path) -> set[ResponseKey]:
     """The keys of the responses that stand in a log; changes nothing."""
     if not path.exists():
         return set()
@@ -184,7 +184,7 @@ def _write(path: Path, mode: str, lines: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _key(line: bytes) -> Key | None:
+def _key(line: bytes) -> ResponseKey | None:
     """Whose response a line is; None for a damaged one."""
     try:
         row: dict[str, Any] = json.loads(line)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from bench.evaluation.response_log import Asked, Key
+from bench.evaluation.response_log import Asked, ResponseKey
 from bench.records import Problem, Verdict
 from bench.scoring.verdicts import score
 
@@ -15,7 +15,7 @@ class Scoreboard:
         self._problems = {(problem.benchmark, problem.id): problem for problem in problems}
         self._states: Counter[str] = Counter()
         self._tokens = 0
-        self.verdicts: dict[Key, Verdict] = {}
+        self.verdicts: dict[ResponseKey, Verdict] = {}
 
     def add(self, asked: Asked) -> None:
         verdict = score(self._problems[asked.benchmark, asked.response.id], asked.response)

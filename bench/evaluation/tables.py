@@ -10,21 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.evaluation.items import write_items
-from bench.evaluation.response_log import Key
+from bench.evaluation.response_log import ResponseKey
 from bench.evaluation.selection import Selection
 from bench.evaluation.summary import measures, record_hashes, summarise
 from bench.records import Frame, Problem, Response, Verdict
 from vold.answers import VERSION
 from vold.files import publish_directory
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 def write_tables(
     out: Path,
     selections: Sequence[Selection],
-    responses: Mapping[Key, Response],
-    verdicts: Mapping[Key, Verdict],
+    responses: Mapping[ResponseKey, Response],
+    verdicts: Mapping[ResponseKey, Verdict],
     samples: int,
     provenance: Mapping[str, Any],
     hashes: Mapping[str, Mapping[str, str]] | None = None,
@@ -58,8 +58,8 @@ def write_tables(
 
 def _judged(
     selection: Selection,
-    responses: Mapping[Key, Response],
-    verdicts: Mapping[Key, Verdict],
+    responses: Mapping[ResponseKey, Response],
+    verdicts: Mapping[ResponseKey, Verdict],
     samples: int,
     records: Mapping[str, str],
     answered: "_ResponseTable",
@@ -91,7 +91,7 @@ class _ResponseTable:
         empty = pd.DataFrame({name: [] for name in self._COLUMNS}).astype(self._COLUMNS)
         self._schema = pa.Schema.from_pandas(empty, preserve_index=False)
         self._writer = pq.ParquetWriter(path, self._schema)
-        self._rows: list[Row] = []
+        self._rows: list[TableRow] = []
 
     def __enter__(self) -> "_ResponseTable":
         return self
@@ -100,7 +100,7 @@ class _ResponseTable:
         self._flush()
         self._writer.close()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TableRow) -> None:
         self._rows.append(row)
         if len(self._rows) == self._ROWS:
             self._flush()
@@ -110,7 +110,7 @@ class _ResponseTable:
         self._rows = []
 
 
-def _response_row(problem: Problem, response: Response) -> Row:
+def _response_row(problem: Problem, response: Response) -> TableRow:
     return {
         "benchmark": problem.benchmark,
         "id": response.id,
@@ -123,7 +123,7 @@ def _response_row(problem: Problem, response: Response) -> Row:
     }
 
 
-def _verdict_row(selection: Selection, problem: Problem, response: Response, verdict: Verdict) -> Row:
+def _verdict_row(selection: Selection, problem: Problem, response: Response, verdict: Verdict) -> TableRow:
     return {
         "benchmark": problem.benchmark,
         "dataset": selection.dataset.name,

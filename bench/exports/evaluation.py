@@ -43,7 +43,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchmarkExport:
     """One benchmark of a result. ``summary``: its entry in ``summary.json``."""
 
     evaluation: "Evaluation"
@@ -178,6 +178,6 @@ class Evaluation:
         parts = (part.lstrip(".") for part in re.split(r"[/\\]", self.model))
         return file_name("__".join(filter(None, parts))) or "model"
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[BenchmarkExport]:
         for benchmark, summary in self.summary["benchmarks"].items():
-            yield Part(self, benchmark, summary)
+            yield BenchmarkExport(self, benchmark, summary)

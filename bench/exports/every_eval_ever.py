@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import BENCHMARKS
-from bench.exports.evaluation import Evaluation, Part, Sample
+from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
 from bench.exports.names import HUB, REPOSITORIES
 from vold.files import write_whole
 
@@ -94,7 +94,7 @@ def _model(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _measure(part: Part, name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(part: BenchmarkExport, name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
     kind, _, k = name.partition("@")
     config = part.evaluation.config
     return {
@@ -139,7 +139,7 @@ def _measure(part: Part, name: str, measure: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _source(part: Part) -> dict[str, Any]:
+def _source(part: BenchmarkExport) -> dict[str, Any]:
     """Where the problems come from; what is synthetic is called so and points nowhere."""
     told = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary["split"]})
     if part.synthetic:
@@ -161,7 +161,7 @@ def _source(part: Part) -> dict[str, Any]:
     }
 
 
-def _instances(part: Part) -> Iterator[dict[str, Any]]:
+def _instances(part: BenchmarkExport) -> Iterator[dict[str, Any]]:
     """One a response, of the measure that is their mean; pass@k and maj@k are of several responses together."""
     mean = next(iter(part.measures), "")
     for sample in part.samples:
@@ -175,7 +175,7 @@ def _instances(part: Part) -> Iterator[dict[str, Any]]:
         }
 
 
-def _instance(part: Part, sample: Sample) -> dict[str, Any]:
+def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, Any]:
     problem = sample.problem
     told = {
         "sample": sample.sample,

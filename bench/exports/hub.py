@@ -7,7 +7,7 @@ package's generator.
 from pathlib import Path
 from typing import Any
 
-from bench.exports.evaluation import Evaluation, Part
+from bench.exports.evaluation import BenchmarkExport, Evaluation
 from bench.exports.names import HUB
 from vold.files import write_whole
 
@@ -29,7 +29,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return written
 
 
-def _entry(part: Part) -> dict[str, Any]:
+def _entry(part: BenchmarkExport) -> dict[str, Any]:
     dataset = _GENERATOR if part.synthetic else HUB[part.benchmark]
     first = next(iter(part.measures.values()))
     return {
@@ -40,7 +40,7 @@ def _entry(part: Part) -> dict[str, Any]:
     }
 
 
-def _notes(part: Part, measure: dict[str, Any]) -> str:
+def _notes(part: BenchmarkExport, measure: dict[str, Any]) -> str:
     about = part.about
     told = [
         "synthetic problems, not the benchmark's" if part.synthetic else "",

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.exports.evaluation import Evaluation, Part, Sample
+from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
 from vold.files import write_whole
 
 _Z = 1.959964
@@ -29,7 +29,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return written
 
 
-def _results(evaluation: Evaluation, parts: list[Part]) -> dict[str, Any]:
+def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, Any]:
     config = evaluation.config
     return {
         "results": {part.task: _metrics(part) for part in parts},
@@ -57,7 +57,7 @@ def _results(evaluation: Evaluation, parts: list[Part]) -> dict[str, Any]:
     }
 
 
-def _metrics(part: Part) -> dict[str, Any]:
+def _metrics(part: BenchmarkExport) -> dict[str, Any]:
     """``_stderr`` is half the 95 % interval over 1.96: the interval itself is not symmetric."""
     found: dict[str, Any] = {"name": part.task, "alias": part.task, "sample_len": part.summary["n"]}
     for name, measure in part.measures.items():
@@ -70,7 +70,7 @@ def _metric(name: str) -> str:
     return "acc" if name.startswith("avg@") else name
 
 
-def _configuration(part: Part) -> dict[str, Any]:
+def _configuration(part: BenchmarkExport) -> dict[str, Any]:
     return {
         "task": part.task,
         "dataset_path": part.summary["dataset"],
@@ -89,7 +89,7 @@ def _generation(evaluation: Evaluation) -> dict[str, Any]:
     return {"temperature": config["temperature"], "max_gen_toks": config["max_tokens"], "n": evaluation.k}
 
 
-def _sample(place: int, sample: Sample, part: Part) -> dict[str, Any]:
+def _sample(place: int, sample: Sample, part: BenchmarkExport) -> dict[str, Any]:
     """A row a response; the prompt's hash is of the question, since only first prompts are kept as they were fed."""
     problem = sample.problem
     doc = {

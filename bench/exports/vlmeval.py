@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.benchmarks import BENCHMARKS
-from bench.exports.evaluation import Evaluation, Part, Sample
+from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
 from bench.records import Problem
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return [_write(part, folder / f"{evaluation.file_name}_{_dataset(part)}.xlsx") for part in evaluation.parts()]
 
 
-def _dataset(part: Part) -> str:
+def _dataset(part: BenchmarkExport) -> str:
     """VLMEvalKit's name of a benchmark's split, where it has one and the problems are the benchmark's own."""
     known = BENCHMARKS.get(part.benchmark)
     split = known.splits.get(part.summary["split"]) if known else None
     return split.tsv.removesuffix(".tsv") if split and split.tsv and not part.synthetic else part.file_name
 
 
-def _write(part: Part, path: Path) -> Path:
+def _write(part: BenchmarkExport, path: Path) -> Path:
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
@@ -93,7 +93,7 @@ class _Cells:
         return text[:LONGEST_CELL]
 
 
-def _columns(part: Part) -> list[str]:
+def _columns(part: BenchmarkExport) -> list[str]:
     """The benchmark's columns in VLMEvalKit's table, without the pictures."""
     if part.benchmark == "mmmu_pro":
         most = max((len(problem.options) for problem in part.problems.values()), default=0)

@@ -9,7 +9,7 @@ from bench.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """Seconds of ``unit`` for each stage that is not finished yet; ``sources`` says per kind where it comes from."""
 
     unit: str
@@ -26,7 +26,7 @@ def pending(plan: Plan, store: Store) -> dict[str, Stage]:
     return {name: stage for name, stage in plan.stages.items() if not store.settled(stage.spec)}
 
 
-def estimate(plan: Plan, store: Store) -> Estimate:
+def estimate(plan: Plan, store: Store) -> CostEstimate:
     """Measured seconds a step of this plan's finished stages where there are any, else the profile's figure."""
     cost = plan.profile.settings.cost
     measured: dict[str, list[float]] = {}
@@ -41,4 +41,4 @@ def estimate(plan: Plan, store: Store) -> Estimate:
         else:
             rates[kind], sources[kind] = getattr(cost, kind, 0.0), cost.source
     seconds = {name: rates[stage.kind] * stage.steps for name, stage in pending(plan, store).items()}
-    return Estimate(cost.unit, seconds, sources)
+    return CostEstimate(cost.unit, seconds, sources)

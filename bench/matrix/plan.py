@@ -46,7 +46,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ArmSeed:
     """One arm under one seed: its stages by kind, in the order they run."""
 
     arm: str
@@ -62,7 +62,7 @@ class Plan:
     profile: LoadedProfile
     seeds: tuple[int, ...]
     overrides: tuple[Override, ...] = ()
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[ArmSeed] = field(default_factory=list)
     stages: dict[str, Stage] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
 
@@ -182,7 +182,7 @@ class _Builder:
         self.materials = Materials(store, plan.profile.path.parent)
         self.inputs: dict[tuple[str, ...], Input] = {}
 
-    def cell(self, arm: Arm, seed: int, index: int) -> Cell:
+    def cell(self, arm: Arm, seed: int, index: int) -> ArmSeed:
         """The stages of ``arm``: the cold start and what it reads, RL, evaluation, as far as they are not skipped."""
         for key in self.overrides.keys() & arm.overrides.keys():
             raise ConfigurationError(f"{self.overrides[key].where}: arm {arm.name!r} sets {key!r} itself")
@@ -201,7 +201,7 @@ class _Builder:
             stages["rl"] = self._rl(arm, model, seed).id
             model = Input(stages["rl"], f"{stages['rl']}/out")
         stages["eval"] = self._eval(arm, model, seed).id
-        return Cell(arm.name, seed, stages)
+        return ArmSeed(arm.name, seed, stages)
 
     def _config(self, kind: str, arm: Arm, role: Mapping[str, Override] | None = None) -> Any:
         return resolve(kind, (self.plan.profile.overrides, self.overrides, arm.overrides, role or {}), arm.name)

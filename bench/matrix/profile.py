@@ -12,7 +12,7 @@ from bench.hints import nearest
 from bench.matrix.spec import Override, check_override
 from bench.matrix.stages import KINDS
 from bench.matrix.stages import settings as stage_settings
-from bench.matrix.yaml_file import Source, Where
+from bench.matrix.yaml_file import Where, YamlFile
 from vold.config import Execution, Strict
 
 SUFFIX = ".yaml"
@@ -94,7 +94,7 @@ class LoadedProfile:
     path: Path
     settings: Profile
     overrides: Mapping[str, Override]
-    sources: tuple[Source, ...]
+    sources: tuple[YamlFile, ...]
 
     def where(self, *loc: str | int) -> Where:
         """The position of a key, in the profile itself or in the one it extends."""
@@ -132,9 +132,9 @@ def load_profile(path: Path) -> LoadedProfile:
     return LoadedProfile(path.stem, path, settings, overrides, sources)
 
 
-def _chain(path: Path, seen: tuple[Path, ...]) -> tuple[tuple[Source, ...], dict[str, Any]]:
+def _chain(path: Path, seen: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], dict[str, Any]]:
     """The profile's source, then those it extends, and the data of all of them merged."""
-    source = Source(path)
+    source = YamlFile(path)
     if path.resolve() in seen:
         source.fail(("extends",), "this profile extends itself")
     data = {key: value for key, value in source.data.items() if key != "extends"}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.matrix.plan import Cell, Plan, Stage
+from bench.matrix.plan import ArmSeed, Plan, Stage
 from bench.matrix.provenance import environment
-from bench.review.results import Result
+from bench.review.results import EvaluationResult
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def load(plan: Plan, store: Store) -> MatrixResults:
     return read(plan.cells, plan.stages, store, provenance(plan, store))
 
 
-def read(cells: Sequence[Cell], stages: Mapping[str, Stage], store: Store, origin: Mapping[str, Any]) -> MatrixResults:
+def read(
+    cells: Sequence[ArmSeed], stages: Mapping[str, Stage], store: Store, origin: Mapping[str, Any]
+) -> MatrixResults:
     """The tables of some cells; ``origin`` is their provenance."""
     import pandas as pd
 
@@ -54,7 +56,7 @@ def read(cells: Sequence[Cell], stages: Mapping[str, Stage], store: Store, origi
             if kind in _TRAINING:
                 curves += [(cell.arm, cell.seed, kind, *row) for row in _curve(store.path(name) / "metrics.jsonl")]
             if kind == "eval":
-                result = Result(store.path(name) / "out", name)
+                result = EvaluationResult(store.path(name) / "out", name)
                 verdicts.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
                 summaries[cell.arm, cell.seed] = _with_expected(result.summary)
     return MatrixResults(

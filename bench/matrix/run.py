@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.display.matrix import LiveMonitor, Monitor
+from bench.display.matrix import LineMonitor, LiveMonitor
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.matrix.costs import estimate, pending
 from bench.matrix.launchers.local import launch
@@ -91,7 +91,7 @@ def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") 
         raise ConfigurationError("inputs are missing:\n" + "\n".join(plan.absent))
     slots = jobs or plan.profile.settings.hardware.slots or (1 if plan.profile.settings.hardware.gpus else _cpus())
     cost = estimate(plan, store)
-    watch = LiveMonitor if console.is_terminal else Monitor
+    watch = LiveMonitor if console.is_terminal else LineMonitor
     with store.lock("run"):
         stages = {name: _with_threads(stage, slots) for name, stage in todo.items()}
         labels = {name: label(plan, name) for name in todo}

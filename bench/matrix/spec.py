@@ -16,7 +16,7 @@ from bench.benchmarks import BENCHMARKS
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.matrix.stages import KINDS, execution_settings, settings
-from bench.matrix.yaml_file import Source, Where
+from bench.matrix.yaml_file import Where, YamlFile
 from vold.config import Strict
 
 SKIPPABLE = ("sft", "rl")
@@ -129,7 +129,7 @@ class MatrixSpec:
 
 def load_spec(path: Path) -> MatrixSpec:
     """Read and check a matrix file; raises ConfigurationError naming file, line and column."""
-    source = Source(path)
+    source = YamlFile(path)
     _check_axes(source)
     file = source.validate(_File)
     source.check_name(file.name, ("name",))
@@ -145,7 +145,7 @@ def load_spec(path: Path) -> MatrixSpec:
     )  # fmt: skip
 
 
-def _analysis(source: Source, file: _File) -> Analysis:
+def _analysis(source: YamlFile, file: _File) -> Analysis:
     """With the audits' whole paths; a missing one is named now and not when everything is trained."""
     places = [source.path.parent / name for name in file.analysis.clean_of]
     for index, place in enumerate(places):
@@ -170,7 +170,7 @@ def check_execution(key: str) -> str | None:
     return None if key in valid else f"unknown setting {key!r}; {nearest(key, valid)}"
 
 
-def _check_axes(source: Source) -> None:
+def _check_axes(source: YamlFile) -> None:
     """Names first: a boolean where a name belongs would otherwise surface as a confusing type error."""
     axes = source.data.get("axes")
     for axis, levels in axes.items() if isinstance(axes, dict) else ():
@@ -179,7 +179,7 @@ def _check_axes(source: Source) -> None:
             source.check_name(level, ("axes", axis, level))
 
 
-def _overrides(source: Source, values: Mapping[str, Any], loc: tuple[str | int, ...]) -> dict[str, Override]:
+def _overrides(source: YamlFile, values: Mapping[str, Any], loc: tuple[str | int, ...]) -> dict[str, Override]:
     for key in values:
         wrong = check_override(str(key))
         if wrong:
@@ -187,7 +187,7 @@ def _overrides(source: Source, values: Mapping[str, Any], loc: tuple[str | int, 
     return {key: Override(key, value, source.where((*loc, key))) for key, value in values.items()}
 
 
-def _skips(source: Source, names: object, loc: tuple[str | int, ...]) -> frozenset[str]:
+def _skips(source: YamlFile, names: object, loc: tuple[str | int, ...]) -> frozenset[str]:
     if not isinstance(names, list | tuple):
         source.fail(loc, f"skip: expected a list of stages such as [sft], found {names!r}")
     for index, name in enumerate(names):
@@ -196,7 +196,7 @@ def _skips(source: Source, names: object, loc: tuple[str | int, ...]) -> frozens
     return frozenset(names)
 
 
-def _levels(source: Source, file: _File) -> dict[tuple[str, str], Arm]:
+def _levels(source: YamlFile, file: _File) -> dict[tuple[str, str], Arm]:
     """Every level of every axis as a partial arm."""
     parts = {}
     for axis, names in file.axes.items():
@@ -208,7 +208,7 @@ def _levels(source: Source, file: _File) -> dict[tuple[str, str], Arm]:
     return parts
 
 
-def _join(source: Source, name: str, parts: list[Arm], loc: tuple[str | int, ...]) -> Arm:
+def _join(source: YamlFile, name: str, parts: list[Arm], loc: tuple[str | int, ...]) -> Arm:
     """One arm out of levels of several axes; two of them may not set the same thing."""
     merged: dict[str, Override] = {}
     for part in parts:
@@ -220,7 +220,7 @@ def _join(source: Source, name: str, parts: list[Arm], loc: tuple[str | int, ...
     return Arm(name, skip, merged, {axis: level for part in parts for axis, level in part.levels.items()})
 
 
-def _pick(source: Source, file: _File, chosen: Mapping[str, str], loc: tuple[str | int, ...]) -> None:
+def _pick(source: YamlFile, file: _File, chosen: Mapping[str, str], loc: tuple[str | int, ...]) -> None:
     """Refuse an axis or level that the file does not define."""
     for axis, level in chosen.items():
         if axis not in file.axes:
@@ -229,7 +229,7 @@ def _pick(source: Source, file: _File, chosen: Mapping[str, str], loc: tuple[str
             source.fail((*loc, axis), f"unknown level {level!r} of {axis}; {nearest(level, file.axes[axis])}")
 
 
-def _product(source: Source, file: _File, levels: Mapping[tuple[str, str], Arm]) -> tuple[list[Arm], dict[str, str]]:
+def _product(source: YamlFile, file: _File, levels: Mapping[tuple[str, str], Arm]) -> tuple[list[Arm], dict[str, str]]:
     """The product of the named axes without the excluded cells, and the reason of each exclusion."""
     for index, axis in enumerate(file.matrix.product):
         if axis not in file.axes:
@@ -254,7 +254,7 @@ def _product(source: Source, file: _File, levels: Mapping[tuple[str, str], Arm])
     return arms, excluded
 
 
-def _included(source: Source, file: _File, levels: Mapping[tuple[str, str], Arm], index: int) -> Arm:
+def _included(source: YamlFile, file: _File, levels: Mapping[tuple[str, str], Arm], index: int) -> Arm:
     entry, loc = file.matrix.include[index], ("matrix", "include", index)
     source.check_name(entry.name, (*loc, "name"))
     _pick(source, file, entry.extends, (*loc, "extends"))
@@ -264,7 +264,7 @@ def _included(source: Source, file: _File, levels: Mapping[tuple[str, str], Arm]
     return Arm(entry.name, skip, changed, {}, entry.because)
 
 
-def _check_arms(source: Source, file: _File, arms: list[Arm]) -> None:
+def _check_arms(source: YamlFile, file: _File, arms: list[Arm]) -> None:
     names = [arm.name for arm in arms]
     if not names:
         source.fail(("matrix",), "no arm: give matrix.product or matrix.include")

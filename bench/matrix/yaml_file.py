@@ -31,7 +31,7 @@ class Where:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
-class Source:
+class YamlFile:
     """One YAML file: its plain data and the position of each of its keys."""
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class Source:
                 return False
         return True
 
-    def validate(self, model: type[Model], data: object = None, below: "Sequence[Source]" = ()) -> Model:
+    def validate(self, model: type[Model], data: object = None, below: "Sequence[YamlFile]" = ()) -> Model:
         """The file, or ``data`` merged from it and the files ``below`` it, as ``model``.
 
         Raises ConfigurationError naming every wrong place.
@@ -105,7 +105,7 @@ class Source:
             self.fail(loc, f"{name!r} is no valid name: letters, digits, '_', '-' and '.' only")
 
 
-def setting_place(sources: Sequence[Source], loc: Sequence[str], name: str) -> str:
+def setting_place(sources: Sequence[YamlFile], loc: Sequence[str], name: str) -> str:
     """Where the setting ``name`` stands in the first of ``sources`` that has it, or that it has its default."""
     found = next((source for source in sources if source.has(loc)), None)
     return f"{found.where(loc)} {name}" if found else f"{sources[0].path}: {name} (not set, its default)"

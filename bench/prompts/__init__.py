@@ -1,6 +1,6 @@
 """Named, versioned prompt templates; a problem becomes text and pictures in the order a model reads them."""
 
 from bench.prompts.library import TEMPLATES, template
-from bench.prompts.rendering import Part, prompt_hash, render
+from bench.prompts.rendering import PromptPart, prompt_hash, render
 
-__all__ = ["TEMPLATES", "Part", "prompt_hash", "render", "template"]
+__all__ = ["TEMPLATES", "PromptPart", "prompt_hash", "render", "template"]

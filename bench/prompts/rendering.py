@@ -14,7 +14,7 @@ from bench.records import Problem
 _MARK = re.compile(r"<image ?(\d+)>")
 
 
-class Part(TypedDict):
+class PromptPart(TypedDict):
     """A piece of the user's turn: a text, or a picture by its path."""
 
     type: Literal["text", "image"]
@@ -22,7 +22,7 @@ class Part(TypedDict):
     path: NotRequired[str]
 
 
-def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> list[Part]:
+def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> list[PromptPart]:
     """The user's turn. Picture k stands where ``<image k>`` is first mentioned, or first of all if nowhere.
 
     Later mentions, and marks of pictures that the record does not have, stay as text: they still refer.
@@ -38,9 +38,9 @@ def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> l
     return _interleave(chosen.text(problem), () if blind else problem.images)
 
 
-def _interleave(text: str, images: Sequence[Path]) -> list[Part]:
+def _interleave(text: str, images: Sequence[Path]) -> list[PromptPart]:
     marks = {int(mark[1]) for mark in _MARK.finditer(text)}
-    parts: list[Part] = [_picture(path) for number, path in enumerate(images, 1) if number not in marks]
+    parts: list[PromptPart] = [_picture(path) for number, path in enumerate(images, 1) if number not in marks]
     start, shown = 0, set()
     for mark in _MARK.finditer(text):
         number = int(mark[1])
@@ -53,20 +53,20 @@ def _interleave(text: str, images: Sequence[Path]) -> list[Part]:
     return parts + _text(text[start:])
 
 
-def _picture(path: Path) -> Part:
+def _picture(path: Path) -> PromptPart:
     return {"type": "image", "path": str(path)}
 
 
-def _text(text: str) -> list[Part]:
+def _text(text: str) -> list[PromptPart]:
     return [{"type": "text", "text": text}] if text else []
 
 
-def prompt_hash(parts: Sequence[Part]) -> str:
+def prompt_hash(parts: Sequence[PromptPart]) -> str:
     """SHA-256 over texts and the pictures' bytes: it does not depend on where the files lie."""
     return hashlib.sha256(json.dumps([_identity(part) for part in parts], ensure_ascii=False).encode()).hexdigest()
 
 
-def _identity(part: Part) -> list[str]:
+def _identity(part: PromptPart) -> list[str]:
     if "path" not in part:
         return ["text", part.get("text", "")]
     try:

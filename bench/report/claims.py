@@ -9,11 +9,11 @@ from bench.records import Frame
 from bench.report.contrasts import Compared, difference_of
 from bench.report.model import Column, Expect, Spec, Table
 from bench.report.numbers import NONE, decimal, interval, p_value, points
-from bench.stats import Outcome, holm
+from bench.stats import ContrastVerdict, holm
 
 PAPER = Path(__file__).parent / "paper.json"
 DEFAULT_MARGIN = 0.02
-Status = Literal["reproduced", "not resolved", "contradicted", "not tested"]
+ClaimStatus = Literal["reproduced", "not resolved", "contradicted", "not tested"]
 COLUMNS = (
     Column("claim", "claim"),
     Column("status", "outcome"),
@@ -37,7 +37,7 @@ def load_paper(path: Path = PAPER) -> dict[str, Any]:
     return paper
 
 
-def judge(expect: Expect, verdict: Outcome, inner: tuple[float, float], margin: float) -> Status:
+def judge(expect: Expect, verdict: ContrastVerdict, inner: tuple[float, float], margin: float) -> ClaimStatus:
     """Status of a claim that the test arm is ``expect`` than the other.
 
     A claim of no gain is reproduced when the arm is worse, or when the 90 % interval excludes gains of

@@ -8,9 +8,9 @@ import pandas as pd
 from bench.records import Frame
 from bench.report.model import Column, Contrast, Spec, Statement, Table, Tone
 from bench.report.numbers import NONE, interval, p_value, percent, points
-from bench.stats import Difference, Outcome, compare, holm, outcome
+from bench.stats import ContrastVerdict, Difference, compare, holm, outcome
 
-TONES: dict[Outcome, Tone] = {"better": "better", "worse": "worse", "not resolved": "unresolved"}
+TONES: dict[ContrastVerdict, Tone] = {"better": "better", "worse": "worse", "not resolved": "unresolved"}
 COLUMNS = (
     Column("id", "contrast"),
     Column("test", "test"),
@@ -45,7 +45,7 @@ class Compared:
     corrected: bool = True
 
     @property
-    def verdict(self) -> Outcome:
+    def verdict(self) -> ContrastVerdict:
         if self.difference is None:
             return "not resolved"
         return outcome(self.difference.value, self.adjusted_p)

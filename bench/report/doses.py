@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.model import Arm, Settings, Spec
+from bench.report.model import Arm, ArmSettings, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +16,12 @@ class Dose:
     lines: Mapping[str, tuple[tuple[float, str], ...]]
 
 
-def find(spec: Spec, settings: Settings) -> list[Dose]:
+def find(spec: Spec, settings: ArmSettings) -> list[Dose]:
     """Axes with three or more numeric doses. A level that skips the dose's stage is a dose of 0."""
     return [dose for axis in spec.axes if (dose := _dose(spec, settings, axis)) is not None]
 
 
-def _dose(spec: Spec, settings: Settings, axis: str) -> Dose | None:
+def _dose(spec: Spec, settings: ArmSettings, axis: str) -> Dose | None:
     arms = [arm for arm in spec.arms if axis in arm.levels]
     for key in sorted({key for arm in arms for key in arm.overrides}):
         values = {arm.name: _value(arm, key, settings) for arm in arms}
@@ -44,7 +44,7 @@ def _dose(spec: Spec, settings: Settings, axis: str) -> Dose | None:
     return None
 
 
-def _value(arm: Arm, key: str, settings: Settings) -> float | None:
+def _value(arm: Arm, key: str, settings: ArmSettings) -> float | None:
     """The resolved number of ``key`` in an arm; 0 where its stage is skipped; None where it is no number."""
     stage, *path = key.split(".")
     if stage in arm.skip:

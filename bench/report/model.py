@@ -11,7 +11,7 @@ Tone = Literal["better", "worse", "unresolved"]
 SMALL_WORLD = "small world: synthetic problems, tiny models"
 
 
-Settings = Mapping[tuple[str, str], Mapping[str, Any]]
+ArmSettings = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 class Arm(Protocol):
@@ -94,7 +94,7 @@ class Results(Protocol):
     @property
     def summaries(self) -> Mapping[tuple[str, int], Mapping[str, Any]]: ...
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> ArmSettings: ...
     @property
     def provenance(self) -> Mapping[str, Any]: ...
 

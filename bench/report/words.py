@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.model import Arm, Settings
+from bench.report.model import Arm, ArmSettings
 
 ALGORITHMS = {"grpo": "GRPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "gspo": "GSPO", "cispo": "CISPO"}
 OBJECTIVES = {
@@ -19,7 +19,7 @@ OBJECTIVES = {
 MASKS = {"wrong": "on wrong attempts", "all": "on all attempts", "correct": "on right attempts"}
 
 
-def explain(arm: Arm, settings: Settings) -> str:
+def explain(arm: Arm, settings: ArmSettings) -> str:
     """One sentence without its full stop: cold start, then objective, then the matrix file's own remark."""
     if not any(name == arm.name for name, _ in settings):
         said = "not part of this run"
@@ -30,7 +30,7 @@ def explain(arm: Arm, settings: Settings) -> str:
     return f"{said}; {arm.because}" if arm.because else said
 
 
-def _cold_start(arm: Arm, settings: Settings) -> str:
+def _cold_start(arm: Arm, settings: ArmSettings) -> str:
     if "sft" in arm.skip:
         return "no cold start"
     sft = settings.get((arm.name, "sft"), {})
@@ -39,7 +39,7 @@ def _cold_start(arm: Arm, settings: Settings) -> str:
     return f"cold start on {whose}" + (f" ({sft['steps']} steps)" if "steps" in sft else "")
 
 
-def _objective(arm: Arm, settings: Settings) -> str:
+def _objective(arm: Arm, settings: ArmSettings) -> str:
     if "rl" in arm.skip:
         return "no RL"
     rl = settings.get((arm.name, "rl"), {})

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from bench.errors import ConfigurationError
 from bench.records import Frame
-from bench.review.results import Result
-from bench.stats import Difference, Outcome, compare, outcome
+from bench.review.results import EvaluationResult
+from bench.stats import ContrastVerdict, Difference, compare, outcome
 
 _KEY = ["benchmark", "id", "sample"]
 _ITEM = ["benchmark", "id"]
@@ -53,7 +53,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ResultComparison:
     """B against A. ``layers`` go from the first that can change to the last; ``benchmarks`` holds the difference on
     each, ``datasets`` the name of its data set, ``synthetic`` those names that borrow a benchmark's form alone."""
 
@@ -90,7 +90,7 @@ class Comparison:
         return [layer.name for layer in self.changed] == ["model"]
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ContrastVerdict:
         return outcome(self.difference.value, self.difference.p)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Comparison:
         }
 
 
-def compare_results(a: Result, b: Result) -> Comparison:
+def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultComparison:
     """B minus A on the problems that both were asked.
 
     Evaluations with different numbers of samples are paired by the mean over each problem's samples. Raises
@@ -128,7 +128,7 @@ def compare_results(a: Result, b: Result) -> Comparison:
         raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
     datasets = {name: b.summary["benchmarks"][name]["dataset"] for name in pairs}
     together = test["benchmark"].isin(pairs), against["benchmark"].isin(pairs)
-    return Comparison(
+    return ResultComparison(
         a=a.label,
         b=b.label,
         layers=tuple(_layers(a, b, list(pairs))),
@@ -156,7 +156,7 @@ def _items(a: Frame, b: Frame) -> Items:
     return Items(*(tuple(change.index[mask]) for mask in (change > 0, change < 0)))
 
 
-def _counts(a: Result, b: Result) -> Counts:
+def _counts(a: EvaluationResult, b: EvaluationResult) -> Counts:
     tables = [r.verdicts[[*_KEY, "correct"]].merge(r.responses[[*_KEY, "text", "tokens"]], on=_KEY) for r in (a, b)]
     both = tables[0].merge(tables[1], on=_KEY, suffixes=("_a", "_b"))
     in_a, in_b = both["correct_a"].astype(bool), both["correct_b"].astype(bool)
@@ -165,7 +165,7 @@ def _counts(a: Result, b: Result) -> Counts:
     return Counts(*(int(mask.sum()) for mask in (*quadrants, *same)))
 
 
-def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
+def _layers(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> list[Layer]:
     """Every layer in the order in which a prediction is made; a later one may differ only because an earlier does."""
     return [
         _data(a, b),
@@ -181,7 +181,7 @@ def _layers(a: Result, b: Result, benchmarks: Sequence[str]) -> list[Layer]:
     ]
 
 
-def _data(a: Result, b: Result) -> Layer:
+def _data(a: EvaluationResult, b: EvaluationResult) -> Layer:
     told = ["record" in result.verdicts for result in (a, b)]
     if not all(told):
         return _untold("data", any(told), "which records it asked")
@@ -193,7 +193,7 @@ def _data(a: Result, b: Result) -> Layer:
     return Layer("data", "differs", f"{len(other)} of {len(both)} shared records, such as {other['id'].iloc[0]}")
 
 
-def _selection(a: Result, b: Result) -> Layer:
+def _selection(a: EvaluationResult, b: EvaluationResult) -> Layer:
     asked = [set(result.verdicts[_ITEM].itertuples(index=False, name=None)) for result in (a, b)]
     only = [len(asked[0] - asked[1]), len(asked[1] - asked[0])]
     if not any(only):
@@ -201,14 +201,14 @@ def _selection(a: Result, b: Result) -> Layer:
     return Layer("selection", "differs", f"{only[0]} problems in A alone, {only[1]} in B alone")
 
 
-def _prompt(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+def _prompt(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
     settings = [{name: result.summary["config"].get(name) for name in _OF_PROMPT} for result in (a, b)]
     if settings[0] != settings[1]:
         return _values("prompt", *settings)
     return _recorded(a, b, benchmarks, "prompt", "sha256")
 
 
-def _pictures(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+def _pictures(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
     """Patches of the first problem's pictures, then the number of visual tokens of every problem."""
     first = _recorded(a, b, benchmarks, "picture grid", "picture_grids")
     if first.state == "differs" or not all("visual_tokens" in result.responses for result in (a, b)):
@@ -221,7 +221,7 @@ def _pictures(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
     return Layer("picture grid", "same") if len(both) else first
 
 
-def _recorded(a: Result, b: Result, benchmarks: Sequence[str], name: str, field: str) -> Layer:
+def _recorded(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str], name: str, field: str) -> Layer:
     """A field of the first prompt's record, on the benchmarks whose first problem is the same in both."""
     compared = told = 0
     for benchmark in benchmarks:
@@ -258,13 +258,13 @@ def _without_model(engine: Any) -> Any:
     return rest | ({"earlier": [_without_model(each) for each in rest["earlier"]]} if "earlier" in rest else {})
 
 
-def _sampling(result: Result) -> dict[str, Any]:
+def _sampling(result: EvaluationResult) -> dict[str, Any]:
     config = result.summary["config"]
     seed = {"seed": result.summary.get("seed")} if config["temperature"] > 0 else {}
     return {name: config[name] for name in _OF_SAMPLING} | seed
 
 
-def _errors(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
+def _errors(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
     """Where an engine failed, or left a response out, a right answer is not one of the model's that was lost."""
     counts = [_failures(result, benchmarks) for result in (a, b)]
     if not any(map(any, counts)):
@@ -276,7 +276,7 @@ def _errors(a: Result, b: Result, benchmarks: Sequence[str]) -> Layer:
     return Layer("errors", "differs", f"responses: {'; '.join(told)}")
 
 
-def _failures(result: Result, benchmarks: Sequence[str]) -> tuple[int, int]:
+def _failures(result: EvaluationResult, benchmarks: Sequence[str]) -> tuple[int, int]:
     """(responses in state error, responses that are missing)."""
     parts = [result.summary["benchmarks"][name] for name in benchmarks]
     verdicts = result.verdicts[result.verdicts["benchmark"].isin(benchmarks)]
@@ -292,7 +292,7 @@ def _scoring(a: Any, b: Any) -> Layer:
     return _values("scoring", *named)
 
 
-def _model(a: Result, b: Result) -> Layer:
+def _model(a: EvaluationResult, b: EvaluationResult) -> Layer:
     same = a.summary["model"].get("sha256") == b.summary["model"].get("sha256")
     return Layer("model", "same") if same else Layer("model", "differs", f"{a.model} in A, {b.model} in B")
 

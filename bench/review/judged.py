@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigurationError
-from bench.evaluation.response_log import Key
+from bench.evaluation.response_log import ResponseKey
 from bench.evaluation.summary import measures
 from bench.records import STATES, Frame, Verdict
 from bench.review.predictions import answered
-from bench.review.results import Result
-from bench.scoring.judge import Judge, Row
+from bench.review.results import EvaluationResult
+from bench.scoring.judge import Judge, JudgeCase
 from vold.files import file_name, write_whole
 
 _OF_VERDICT = ("state", "correct", "extracted", "normalised", "method")
@@ -29,15 +29,15 @@ def judge_result(judge: Judge, stage: Path) -> dict[str, Any]:
     import pandas as pd
 
     strict = json.loads((stage / "out" / "summary.json").read_text(encoding="utf-8"))
-    read: dict[Key, dict[str, Any]] = {}
-    missing: dict[Key, str] = {}
+    read: dict[ResponseKey, dict[str, Any]] = {}
+    missing: dict[ResponseKey, str] = {}
     for benchmark, part in strict["benchmarks"].items():
         if not part["states"]["unparsed"]:
             continue
         found = answered(stage, benchmark)
         known = {problem.id: problem for problem in found.problems}
         judged = judge.judge(
-            Row(known[prediction.id], prediction.response, verdict)
+            JudgeCase(known[prediction.id], prediction.response, verdict)
             for prediction, verdict in zip(found.predictions, found.verdicts, strict=True)
         )
         read |= {(benchmark, *place): _fields(verdict) for place, verdict in judged.verdicts.items()}
@@ -53,7 +53,7 @@ def judge_result(judge: Judge, stage: Path) -> dict[str, Any]:
     return {**result, "file": str(file)}
 
 
-def judgements(result: Result, benchmark: str, id: str) -> list[dict[str, Any]]:
+def judgements(result: EvaluationResult, benchmark: str, id: str) -> list[dict[str, Any]]:
     """What judges read in the samples of one problem: ``judge``, ``sample`` and the fields of a verdict, by judge.
 
     Their files lie beside a stage's ``out``, or in the directory of a copy; those of another result are passed over.
@@ -75,11 +75,11 @@ def judgements(result: Result, benchmark: str, id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _key(row: dict[str, Any]) -> Key:
+def _key(row: dict[str, Any]) -> ResponseKey:
     return row["benchmark"], row["id"], row["sample"]
 
 
-def _named(key: Key) -> dict[str, Any]:
+def _named(key: ResponseKey) -> dict[str, Any]:
     return dict(zip(("benchmark", "id", "sample"), key, strict=True))
 
 

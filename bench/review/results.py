@@ -17,7 +17,7 @@ ITEMS = "items.parquet"
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """An evaluation's tables. ``path`` holds summary.json; ``id`` is the stage's, or the directory's name."""
 
     path: Path
@@ -77,7 +77,7 @@ class Result:
         return {name: store / place for name, place in places if not place.startswith("hub:")}
 
 
-def find(name: str, store: Store) -> Result:
+def find(name: str, store: Store) -> EvaluationResult:
     """The result that ``name`` means: a directory, a stage's id or its beginning, or the name of a model.
 
     Raises ConfigurationError where there is none, or several of one model.
@@ -85,7 +85,7 @@ def find(name: str, store: Store) -> Result:
     path = Path(name).expanduser()
     for place in (path, path / "out"):
         if (place / _SUMMARY).is_file():
-            return Result(place, path.resolve().name)
+            return EvaluationResult(place, path.resolve().name)
     finished = list(results(store))
     same = [result for result in finished if result.id == name]
     found = same or [result for result in finished if name.startswith("eval-") and result.id.startswith(name)]
@@ -109,14 +109,14 @@ def _is_called(model: str, name: str) -> bool:
     return model in (name, given, given.rpartition("/")[2]) or model.rpartition("/")[2] == given
 
 
-def results(store: Store) -> Iterator[Result]:
+def results(store: Store) -> Iterator[EvaluationResult]:
     """The finished evaluations of a store, by id."""
     for place in sorted(store.root.glob("eval-*/out/summary.json")):
         if store.done(place.parent.parent.name):
-            yield Result(place.parent, place.parent.parent.name)
+            yield EvaluationResult(place.parent, place.parent.parent.name)
 
 
-def _described(result: Result) -> str:
+def _described(result: EvaluationResult) -> str:
     """What tells the results of one model apart."""
     config = result.summary["config"]
     words = [f"{name} {config[name]}" for name in ("template", "samples", "temperature", "max_tokens", "limit")]

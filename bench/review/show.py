@@ -12,10 +12,10 @@ from bench.evaluation.items import read_items
 from bench.evaluation.prompt_record import turn
 from bench.evaluation.summary import record_hashes
 from bench.hints import nearest
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from bench.records import Problem
 from bench.review.judged import judgements
-from bench.review.results import ITEMS, Result
+from bench.review.results import ITEMS, EvaluationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Shown:
     id: str
     problem: Problem
     pictures: tuple[Picture, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[PromptPart, ...]
     rendered: str
     samples: tuple[dict[str, Any], ...]
     judged: tuple[dict[str, Any], ...]
@@ -54,7 +54,7 @@ class Shown:
         return asdict(self)
 
 
-def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]:
+def lookup(result: EvaluationResult, id: str, benchmark: str | None = None) -> list[Shown]:
     """``id`` in every benchmark of ``result`` that asked it, or in one, named by itself or by its data set.
 
     Raises ConfigurationError where none did.
@@ -76,7 +76,7 @@ def lookup(result: Result, id: str, benchmark: str | None = None) -> list[Shown]
     return [_shown(result, str(name), id, group.to_dict("records")) for name, group in groups]
 
 
-def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
+def _shown(result: EvaluationResult, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
     """The record is the result's own; only its pictures are looked for where the evaluation read them."""
     config, about = EvalConfig.model_validate(result.summary["config"]), result.summary["benchmarks"][benchmark]
     problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
@@ -93,7 +93,7 @@ def _shown(result: Result, benchmark: str, id: str, samples: list[dict[str, Any]
     )  # fmt: skip
 
 
-def _images(result: Result, problem: Problem, split: str | None, record: str) -> tuple[tuple[Path, ...], str]:
+def _images(result: EvaluationResult, problem: Problem, split: str | None, record: str) -> tuple[tuple[Path, ...], str]:
     """The pictures of ``problem`` where they lie now, or its own bare names and why they are not at hand.
 
     record: the hash of the record and its pictures when they were asked.
@@ -122,13 +122,13 @@ def _picture(path: Path) -> Picture:
         return Picture(path, 0, 0, 0)
 
 
-def _recorded(result: Result, benchmark: str, id: str) -> str:
+def _recorded(result: EvaluationResult, benchmark: str, id: str) -> str:
     """The rendered prompt where the result itself holds it: that of the benchmark's first problem."""
     record = result.summary["benchmarks"][benchmark].get("prompt") or {}
     return record.get("rendered", "") if record.get("id") == id else ""
 
 
-def _rendered(result: Result, config: EvalConfig, parts: list[Part]) -> str:
+def _rendered(result: EvaluationResult, config: EvalConfig, parts: list[PromptPart]) -> str:
     model = result.locations().get("model")
     if model is None or not (model / "tokenizer_config.json").is_file():
         return ""

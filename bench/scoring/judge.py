@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from bench.engines.client import ChatClient, Completion, Endpoint, RefusedError, UnansweredError
+from bench.engines.client import ChatClient, ChatCompletion, Endpoint, RefusedError, UnansweredError
 from bench.engines.endpoint import base_url
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Prediction, Problem, Response, Verdict
@@ -27,7 +27,7 @@ from vold.files import write_whole
 from vold.rollout.base import EngineError
 from vold.seeding import generator
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 PROMPT = "judge@1"
 """Names the template below; any change to it is a new version, and answers of older ones are not reused."""
 _NONE = "NONE"
@@ -68,7 +68,7 @@ class JudgeConfig(Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class JudgeCase:
     """A response with its problem and what the rules made of it."""
 
     problem: Problem
@@ -128,7 +128,7 @@ class Judge:
         """Raises InfrastructureError where no server answers, ConfigurationError where it knows other models only."""
         self._run(lambda client: client.require(self.config.model))
 
-    def judge(self, rows: Iterable[Row]) -> Judged:
+    def judge(self, rows: Iterable[JudgeCase]) -> Judged:
         """Ask about the ``unparsed`` ones among ``rows``."""
         asked = [row for row in rows if row.verdict.state == "unparsed"]
         judged = Judged({}, {})
@@ -139,7 +139,7 @@ class Judge:
                 judged.missing[row.place] = outcome
         return judged
 
-    def agreement(self, rows: Iterable[Row], n: int, seed: int = 0) -> Agreement:
+    def agreement(self, rows: Iterable[JudgeCase], n: int, seed: int = 0) -> Agreement:
         """Ask about ``n`` responses that the rules found right or wrong, drawn by ``seed``."""
         decided = [row for row in rows if row.verdict.state in ("right", "wrong")]
         order = generator(seed, "judge-agreement").permutation(len(decided))[:n]
@@ -155,18 +155,18 @@ class Judge:
         """For the result: what must be the same for the same verdicts."""
         return {**self.config.model_dump(), "prompt": PROMPT, "temperature": 0, "seed": _SEED}
 
-    def _verdict(self, row: Row, judgement: Judgement) -> Verdict:
+    def _verdict(self, row: JudgeCase, judgement: Judgement) -> Verdict:
         if judgement.answer is None:
             return replace(row.verdict, extracted="", normalised="", state="unparsed", method=self.method)
         read = Response(*row.place, f"Answer: {judgement.answer}", 0, "stop")
         return replace(score(row.problem, read), method=self.method)
 
-    def _read(self, rows: Sequence[Row]) -> list[Judgement | str]:
+    def _read(self, rows: Sequence[JudgeCase]) -> list[Judgement | str]:
         """A judgement for each row, or why there is none."""
         return self._run(lambda client: self._read_all(client, rows))
 
-    def _run(self, ask: Callable[[ChatClient], Awaitable[Result]]) -> Result:
-        async def asked() -> Result:
+    def _run(self, ask: Callable[[ChatClient], Awaitable[T]]) -> T:
+        async def asked() -> T:
             client = ChatClient([Endpoint(self.url, self.key, self.settings)], self.settings)
             try:
                 return await ask(client)
@@ -180,7 +180,7 @@ class Judge:
                 f"{self.url}: the judge cannot be asked ({error}); its answers are kept, run again to continue"
             ) from error
 
-    async def _read_all(self, client: ChatClient, rows: Sequence[Row]) -> list[Judgement | str]:
+    async def _read_all(self, client: ChatClient, rows: Sequence[JudgeCase]) -> list[Judgement | str]:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(client, row)) for row in rows]
@@ -188,7 +188,7 @@ class Judge:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _one(self, client: ChatClient, row: Row) -> Judgement | str:
+    async def _one(self, client: ChatClient, row: JudgeCase) -> Judgement | str:
         nonce, prompt = ask(row.problem, spoken(row.text)[-self.config.max_characters :])
         path = self._path(prompt)
         if (known := _cached(path)) is not None:
@@ -210,7 +210,7 @@ class Judge:
         }  # fmt: skip
         return json.dumps(fields).encode()
 
-    def _judgement(self, completion: Completion, nonce: str) -> Judgement | str:
+    def _judgement(self, completion: ChatCompletion, nonce: str) -> Judgement | str:
         if completion.model != self.config.model:
             raise ConfigurationError(
                 f"{self.url}: asked for the judge {self.config.model!r}, answered by {completion.model!r}; name that "
@@ -239,7 +239,7 @@ def judged_scores(
     agreement: so many rows that the rules decided are asked about, too.
     """
     known = {problem.id: problem for problem in problems}
-    rows = [Row(known[p.id], p.response, v) for p, v in zip(predictions, scores.verdicts, strict=True)]
+    rows = [JudgeCase(known[p.id], p.response, v) for p, v in zip(predictions, scores.verdicts, strict=True)]
     judged = judge.judge(rows)
     kept = [judged.verdicts.get(row.place, row.verdict) for row in rows if row.place not in judged.missing]
     missing = [{"id": id, "sample": sample, "why": why} for (id, sample), why in judged.missing.items()]

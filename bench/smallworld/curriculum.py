@@ -17,7 +17,7 @@ from bench.smallworld.problems import (
     MIN_OPERATIONS,
     Family,
     Form,
-    Problem,
+    WorldProblem,
     apply,
     draw,
 )
@@ -40,16 +40,16 @@ STUDENT_PICTURE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("g
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class WorldLesson:
     """A prompt and the completion to be learned; ``picture`` replaces the bracketed part where it is set."""
 
     skill: str
     prompt: str
     completion: str
-    picture: Problem | None = None
+    picture: WorldProblem | None = None
 
 
-def _problem(rng: np.random.Generator, operations: int | None = None) -> Problem:
+def _problem(rng: np.random.Generator, operations: int | None = None) -> WorldProblem:
     """A problem of the training split (single operations are skills, known to everyone, and have no split)."""
     families: tuple[Family, ...] = ("chain", "bars")
     forms: tuple[Form, ...] = ("free", "choice")
@@ -60,17 +60,17 @@ def _problem(rng: np.random.Generator, operations: int | None = None) -> Problem
             return problem
 
 
-def _drill(rng: np.random.Generator) -> Lesson:
+def _drill(rng: np.random.Generator) -> WorldLesson:
     sums = []
     for _ in range(DRILLS):
         op = "+-*"[int(rng.integers(3))]
         left, right = int(rng.integers(10)), int(rng.choice(FACTORS) if op == "*" else rng.integers(10))
         sums.append((f"{left}{op}{right}", apply(left, op, right)))
     prompt = ",".join(text for text, _ in sums)
-    return Lesson("drill", f"[{prompt}]drill", ",".join(f"{text}={value}" for text, value in sums))
+    return WorldLesson("drill", f"[{prompt}]drill", ",".join(f"{text}={value}" for text, value in sums))
 
 
-def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], picture: bool) -> Lesson:
+def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], picture: bool) -> WorldLesson:
     """One lesson of a skill; raises KeyError for a skill nobody teaches."""
     if skill == "drill":
         return _drill(rng)
@@ -97,18 +97,18 @@ def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], 
             letter = problem.letter(value) if problem.form == "choice" else str(value)
             options = problem.symbols.partition("?")[2]
             page = f"?{options}" if options else ""
-            return Lesson("pick", f"[{value}{page}]pick{problem.tail}", boxed(letter))
+            return WorldLesson("pick", f"[{value}{page}]pick{problem.tail}", boxed(letter))
         case _:
             raise KeyError(skill)
     name = f"{skill}-{notation}" if skill == "first" else skill
     if picture:
-        return Lesson(name, f"{verb}{problem.tail}", completion, problem)
-    return Lesson(name, problem.text(verb), completion)
+        return WorldLesson(name, f"{verb}{problem.tail}", completion, problem)
+    return WorldLesson(name, problem.text(verb), completion)
 
 
 def lessons(
     rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], picture: bool = False
-) -> list[Lesson]:
+) -> list[WorldLesson]:
     """``count`` lessons drawn from a mix of skills."""
     names = [name for name, _ in mix]
     shares = np.array([share for _, share in mix])

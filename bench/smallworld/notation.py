@@ -7,7 +7,7 @@ answer. ``tape`` reads and steps in turn, ``#7;+5#2;-3#9.\\boxed{9}``: a far mis
 
 from typing import Literal
 
-from bench.smallworld.problems import Problem
+from bench.smallworld.problems import WorldProblem
 
 Notation = Literal["ledger", "list", "tape"]
 
@@ -16,16 +16,16 @@ def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def _equation(problem: Problem, index: int) -> str:
+def _equation(problem: WorldProblem, index: int) -> str:
     values = problem.values
     return f"{values[index]}{problem.operations[index]}{problem.digits[index + 1]}={values[index + 1]}"
 
 
-def _tape_step(problem: Problem, index: int) -> str:
+def _tape_step(problem: WorldProblem, index: int) -> str:
     return f"{problem.operations[index]}{problem.digits[index + 1]}#{problem.values[index + 1]}"
 
 
-def trace(problem: Problem, notation: Notation) -> str:
+def trace(problem: WorldProblem, notation: Notation) -> str:
     """The whole reasoning, one step an operation, ending in the boxed answer."""
     steps = range(len(problem.operations))
     choice = problem.form == "choice"
@@ -42,7 +42,7 @@ def trace(problem: Problem, notation: Notation) -> str:
     return f"{body}{last}{boxed(problem.answer)}"
 
 
-def first_step(problem: Problem, notation: Literal["ledger", "tape"]) -> str:
+def first_step(problem: WorldProblem, notation: Literal["ledger", "tape"]) -> str:
     """How a trace begins, up to its first step; the single-step skill of the base student."""
     if notation == "ledger":
         return f"{problem.chain}:{_equation(problem, 0)}"

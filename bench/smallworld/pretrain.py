@@ -16,7 +16,7 @@ from bench.smallworld.curriculum import (
     STUDENT_PICTURE_MIX,
     STUDENT_TEXT_MIX,
     TEACHER_MIX,
-    Lesson,
+    WorldLesson,
     lessons,
 )
 from bench.smallworld.models import new_image_processor
@@ -61,7 +61,7 @@ class Batcher:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def tokens(self, lesson: Lesson) -> tuple[list[int], list[int]]:
+    def tokens(self, lesson: WorldLesson) -> tuple[list[int], list[int]]:
         """Token ids and labels (IGNORE outside the completion)."""
         picture = []
         if lesson.picture is not None:
@@ -71,7 +71,7 @@ class Batcher:
         completion = [*self._ids(lesson.completion), self.end_id]
         return prompt + completion, [IGNORE] * len(prompt) + completion
 
-    def pad(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor]:
         """ids, labels: both [lessons, longest]."""
         rows = [self.tokens(lesson) for lesson in batch]
         width = max(len(ids) for ids, _ in rows)
@@ -80,7 +80,7 @@ class Batcher:
         return ids, labels
 
     def pixels(
-        self, batch: Sequence[Lesson], rng: np.random.Generator
+        self, batch: Sequence[WorldLesson], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """values [patches, features], grid [pictures, 3], symbols [cells] (the token id each cell shows)."""
         problems = [lesson.picture for lesson in batch if lesson.picture is not None]
@@ -116,7 +116,7 @@ class TeacherPretraining:
         batch = lessons(rng, TEACHER_MIX, self.recipe.text_batch, self.notations)
         return sum_losses(self._forward(part) for part in by_length(batch))
 
-    def _forward(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _forward(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
         ids, labels = self.batcher.pad(batch)
         hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
         loss, right = _token_loss(hidden, labels, self.model.lm_head.weight)
@@ -149,10 +149,10 @@ class StudentPretraining:
         loss, _, _, align = self._picture(pictures, rng)
         return text + loss + recipe.align_weight * align
 
-    def _draw(self, rng: np.random.Generator, picture: bool, count: int) -> list[Lesson]:
+    def _draw(self, rng: np.random.Generator, picture: bool, count: int) -> list[WorldLesson]:
         return lessons(rng, STUDENT_PICTURE_MIX if picture else STUDENT_TEXT_MIX, count, NOTATIONS, picture)
 
-    def _text(self, batch: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _text(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
         ids, labels = self.batcher.pad(batch)
         hidden = self.model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
         loss, right = _token_loss(hidden, labels, self._embeddings)
@@ -168,7 +168,7 @@ class StudentPretraining:
         return features, F.cross_entropy(features @ table.T, symbols) + distance
 
     def _picture(
-        self, batch: Sequence[Lesson], rng: np.random.Generator
+        self, batch: Sequence[WorldLesson], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
         ids, labels = self.batcher.pad(batch)
         values, grid, symbols = self.batcher.pixels(batch, rng)
@@ -191,7 +191,7 @@ class StudentPretraining:
         }
 
 
-def by_length(batch: list[Lesson], parts: int = 2) -> Iterator[list[Lesson]]:
+def by_length(batch: list[WorldLesson], parts: int = 2) -> Iterator[list[WorldLesson]]:
     """Similar lengths together, so that little is padding."""
     ordered = sorted(batch, key=lambda lesson: len(lesson.prompt) + len(lesson.completion))
     size = -(-len(ordered) // parts)
@@ -206,7 +206,7 @@ def sum_losses(parts: Iterator[tuple[torch.Tensor, torch.Tensor, int]]) -> torch
 
 @torch.no_grad()
 def measure(
-    batch: list[Lesson], forward: Callable[[Sequence[Lesson]], tuple[torch.Tensor, torch.Tensor, int]]
+    batch: list[WorldLesson], forward: Callable[[Sequence[WorldLesson]], tuple[torch.Tensor, torch.Tensor, int]]
 ) -> dict[str, float]:
     """Teacher forcing right at every token is the same event as greedy decoding giving the completion."""
     outcomes: dict[str, list[float]] = defaultdict(list)

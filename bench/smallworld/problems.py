@@ -16,7 +16,7 @@ from vold.seeding import derive, generator
 
 Family = Literal["chain", "bars"]
 Form = Literal["free", "choice"]
-Split = Literal["train", "test", "tune", "check"]
+WorldSplit = Literal["train", "test", "tune", "check"]
 
 MIN_OPERATIONS, MAX_OPERATIONS = 2, 8
 FACTORS = (3, 7, 9)
@@ -25,11 +25,11 @@ PAGE_OPTIONS = "".join(f"{letter}{value}" for value, letter in enumerate(LETTERS
 BIN_OPTIONS = "A01B23C45D67E89"
 # A problem's bucket follows from its own digits and operations, so no split can share a problem with another.
 BUCKETS = 16
-HELD_OUT: dict[int, Split] = {0: "test", 1: "tune", 2: "check"}
+HELD_OUT: dict[int, WorldSplit] = {0: "test", 1: "tune", 2: "check"}
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class WorldProblem:
     """``operations[i]`` joins the value so far with ``digits[i + 1]``; ``mode`` is ``sum`` or ``alt`` for bars."""
 
     family: Family
@@ -44,7 +44,7 @@ class Problem:
         return self.chain if self.family == "chain" else f"{self.mode}:{self.symbols}"
 
     @property
-    def split(self) -> Split:
+    def split(self) -> WorldSplit:
         bucket = int.from_bytes(hashlib.sha256(self.key.encode()).digest()[:4], "big") % BUCKETS
         return HELD_OUT.get(bucket, "train")
 
@@ -103,23 +103,23 @@ def apply(left: int, operation: str, right: int) -> int:
     raise ValueError(f"unknown operation {operation!r}")
 
 
-def draw(rng: np.random.Generator, family: Family, form: Form, operations: int) -> Problem:
+def draw(rng: np.random.Generator, family: Family, form: Form, operations: int) -> WorldProblem:
     """One problem of the given family, form and number of operations."""
     digits = [int(digit) for digit in rng.integers(0, 10, operations + 1)]
     if family == "bars":
         mode = ("sum", "alt")[int(rng.integers(2))]
         signs = "+" * operations if mode == "sum" else ("-+" * operations)[:operations]
-        return Problem(family, tuple(digits), signs, form, mode)
+        return WorldProblem(family, tuple(digits), signs, form, mode)
     signs = "".join(rng.choice(list("+-*"), operations))
     for position, sign in enumerate(signs, 1):
         if sign == "*":
             digits[position] = int(rng.choice(FACTORS))
-    return Problem(family, tuple(digits), signs, form)
+    return WorldProblem(family, tuple(digits), signs, form)
 
 
 def stream(
-    seed: int, name: str, split: Split, family: Family | None = None, form: Form | None = None
-) -> Iterator[Problem]:
+    seed: int, name: str, split: WorldSplit, family: Family | None = None, form: Form | None = None
+) -> Iterator[WorldProblem]:
     """Endless distinct problems of one split; number of operations uniform from 2 to 8."""
     rng = generator(derive(seed, "smallworld"), name, split, family or "any", form or "any")
     seen: set[tuple[str, str]] = set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.smallworld.problems import PAGE_OPTIONS, Problem, stream
+from bench.smallworld.problems import PAGE_OPTIONS, WorldProblem, stream
 from bench.smallworld.records import question
 from bench.smallworld.render import render
 from vold.data.prompts import IMAGE_MARK, Prompt, write_jsonl
@@ -19,7 +19,7 @@ PICTURE_SETS = ("rl_pictures",)
 DATA_SEED = 1
 
 
-def as_prompt(problem: Problem, index: int, picture: Path | None = None) -> Prompt:
+def as_prompt(problem: WorldProblem, index: int, picture: Path | None = None) -> Prompt:
     """The problem in its text form, or with a picture whose caption is what the text form says in its brackets.
 
     The ten options of a page are listed; five bins beside bars are only letters.

@@ -15,24 +15,24 @@ from typing import Any, cast
 
 from PIL import Image
 
-from bench.smallworld.problems import HELD_OUT, PAGE_OPTIONS, Family, Form, Problem, Split, stream
+from bench.smallworld.problems import HELD_OUT, PAGE_OPTIONS, Family, Form, WorldProblem, WorldSplit, stream
 from bench.smallworld.render import CELL, render
 from vold.seeding import generator
 
 GENERATOR = "smallworld-1"
 DATA_SEED = 2
-Rows = Sequence[tuple[str, str, Problem]]
+WorldRows = Sequence[tuple[str, str, WorldProblem]]
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class WorldDataset:
     """One family and form of problems, written as records of one benchmark."""
 
     benchmark: str
     family: Family
     form: Form
     answers: str
-    write: Callable[[Path, Rows], None]
+    write: Callable[[Path, WorldRows], None]
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ def _jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
 
 
-def _mmmu_pro(root: Path, rows: Rows) -> None:
+def _mmmu_pro(root: Path, rows: WorldRows) -> None:
     options = str(list(PAGE_OPTIONS[1::2]))
     _jsonl(
         root / "records.jsonl",
@@ -54,7 +54,7 @@ def _mmmu_pro(root: Path, rows: Rows) -> None:
     )
 
 
-def _mathvision(root: Path, rows: Rows) -> None:
+def _mathvision(root: Path, rows: WorldRows) -> None:
     _jsonl(
         root / "test.jsonl",
         [
@@ -73,7 +73,7 @@ def _mathvision(root: Path, rows: Rows) -> None:
     )
 
 
-def _mathvista(root: Path, rows: Rows) -> None:
+def _mathvista(root: Path, rows: WorldRows) -> None:
     records = {
         key: {
             "pid": key,
@@ -103,7 +103,7 @@ def _mathvista(root: Path, rows: Rows) -> None:
     (root / "testmini.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
 
 
-def _logicvista(root: Path, rows: Rows) -> None:
+def _logicvista(root: Path, rows: WorldRows) -> None:
     records = {
         key: {
             "imagename": Path(image).name,
@@ -122,15 +122,15 @@ def _logicvista(root: Path, rows: Rows) -> None:
     (root / "dataset.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
 
 
-DATASETS: tuple[Dataset, ...] = (
-    Dataset("mmmu_pro", "chain", "choice", "choice", _mmmu_pro),
-    Dataset("mathvision", "chain", "free", "free", _mathvision),
-    Dataset("mathvista", "bars", "free", "integer", _mathvista),
-    Dataset("logicvista", "bars", "choice", "choice", _logicvista),
+DATASETS: tuple[WorldDataset, ...] = (
+    WorldDataset("mmmu_pro", "chain", "choice", "choice", _mmmu_pro),
+    WorldDataset("mathvision", "chain", "free", "free", _mathvision),
+    WorldDataset("mathvista", "bars", "free", "integer", _mathvista),
+    WorldDataset("logicvista", "bars", "choice", "choice", _logicvista),
 )
 
 
-def question(problem: Problem) -> str:
+def question(problem: WorldProblem) -> str:
     """What is asked beside the picture."""
     return f"solve{problem.tail}"
 
@@ -143,10 +143,10 @@ def materialise(split: str, n: int, root: Path) -> dict[str, Path]:
     """
     if split not in HELD_OUT.values():
         raise KeyError(f"no small-world evaluation split {split!r}; known: {', '.join(HELD_OUT.values())}")
-    return {dataset.benchmark: _write(dataset, cast(Split, split), n, root) for dataset in DATASETS}
+    return {dataset.benchmark: _write(dataset, cast(WorldSplit, split), n, root) for dataset in DATASETS}
 
 
-def _write(dataset: Dataset, split: Split, n: int, root: Path) -> Path:
+def _write(dataset: WorldDataset, split: WorldSplit, n: int, root: Path) -> Path:
     descriptor = {
         "schema": "vold-bench/dataset@1",
         "name": dataset.name,

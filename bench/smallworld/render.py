@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageFont
 
-from bench.smallworld.problems import Problem
+from bench.smallworld.problems import WorldProblem
 
 CELL = 16
 GLYPH_WIDTH, GLYPH_HEIGHT = 10, 13
@@ -28,7 +28,7 @@ def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return (dark, light) if rng.random() < 0.75 else (light, dark)
 
 
-def render(problem: Problem, rng: np.random.Generator) -> np.ndarray:
+def render(problem: WorldProblem, rng: np.random.Generator) -> np.ndarray:
     """The problem as [CELL, CELL * cells, 3] uint8; what stands where is ``problem.symbols``."""
     ink, paper = _colours(rng)
     symbols = problem.symbols

@@ -1,7 +1,7 @@
 """Intervals, paired tests, power and verdicts."""
 
 from bench.stats.cells import Aggregate, Cells, Pairing, pair, to_cells
-from bench.stats.decisions import ALPHA, Outcome, holm, items_needed, outcome, seeds_needed
+from bench.stats.decisions import ALPHA, ContrastVerdict, holm, items_needed, outcome, seeds_needed
 from bench.stats.estimates import LEVEL, POWER, Accuracy, Difference, accuracy, compare, mcnemar
 from bench.stats.samples import pass_at, sample_metrics
 from bench.stats.variance import Spread, mean_and_spread
@@ -13,8 +13,8 @@ __all__ = [
     "Accuracy",
     "Aggregate",
     "Cells",
+    "ContrastVerdict",
     "Difference",
-    "Outcome",
     "Pairing",
     "Spread",
     "accuracy",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any, Literal
 
-Outcome = Literal["better", "worse", "not resolved"]
+ContrastVerdict = Literal["better", "worse", "not resolved"]
 ALPHA = 0.05
 
 
@@ -18,7 +18,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def outcome(difference: float, adjusted_p: float, alpha: float = ALPHA) -> Outcome:
+def outcome(difference: float, adjusted_p: float, alpha: float = ALPHA) -> ContrastVerdict:
     """Better or worse when the adjusted test rejects equality, else not resolved."""
     if adjusted_p >= alpha or difference == 0:
         return "not resolved"

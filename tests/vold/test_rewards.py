@@ -3,7 +3,7 @@
 import pytest
 
 from vold import rewards
-from vold.answers import Outcome
+from vold.answers import AnswerOutcome
 from vold.data.prompts import Prompt
 from vold.rewards import RewardError, reward, self_test
 
@@ -14,7 +14,7 @@ def test_the_self_test_passes_on_the_real_verifier() -> None:
 
 @pytest.mark.parametrize("state", ["right", "wrong"])
 def test_a_verifier_that_always_says_the_same_fails_the_self_test(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards, "verify", lambda *arguments: Outcome(state))  # type: ignore[arg-type]
+    monkeypatch.setattr(rewards, "verify", lambda *arguments: AnswerOutcome(state))  # type: ignore[arg-type]
     with pytest.raises(RewardError, match="reward self-test"):
         self_test()
 

@@ -21,7 +21,7 @@ MOST_CLAIMS = 16
 Method = Literal["boxed", "declared", "lone"]
 
 How = Literal["boxed", "declared", "named"]
-Place = tuple[int, int, int, How]
+ClaimSpan = tuple[int, int, int, How]
 """Of a declaration: where it starts and ends, where its text starts, and how it declares."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -91,9 +91,9 @@ def _taken_back(response: str, start: int, end: int, how: How) -> bool:
     return bool(_NO_DECLARATION.search(before))
 
 
-def _boxed(response: str) -> list[Place]:
+def _boxed(response: str) -> list[ClaimSpan]:
     r"""Every closed ``\boxed{}``, whatever the nesting; one pass over runs of braces."""
-    found: list[Place] = []
+    found: list[ClaimSpan] = []
     opened: list[tuple[int, int, int]] = []  # where a box and its content start, and the depth around it
     depth = 0
     first = _BOX.search(response)
@@ -113,7 +113,7 @@ def _boxed(response: str) -> list[Place]:
     return found
 
 
-def _text(response: str, place: Place) -> str:
+def _text(response: str, place: ClaimSpan) -> str:
     """What is declared at a place."""
     _, end, start, how = place
     if how == "boxed":

@@ -13,7 +13,7 @@ from vold.answers.text import LONGEST, clean
 from vold.answers.thoughts import spoken
 from vold.answers.values import Value, equal, parse
 
-State = Literal["right", "wrong", "unparsed", "ambiguous"]
+AnswerState = Literal["right", "wrong", "unparsed", "ambiguous"]
 
 _SENTENCE = re.compile(
     r"(?<=[^\s])[.!?](?:\s|$)|\s(?:because|since|so|which|where|as|therefore|thus|but|with)\s|,\s(?:because|since|so|which|as)\s"
@@ -64,10 +64,10 @@ _SHORT = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AnswerOutcome:
     """``extracted`` is what the response declares, ``normalised`` its one spelling, ``method`` the deciding rule."""
 
-    state: State
+    state: AnswerState
     extracted: str = ""
     normalised: str = ""
     method: str = ""
@@ -78,12 +78,12 @@ class Outcome:
 
 
 class _Gold(Protocol):
-    def judge(self, claim: Claim) -> Outcome | None:
+    def judge(self, claim: Claim) -> AnswerOutcome | None:
         """The verdict on a claim, or None where it cannot be read as an answer of this kind."""
         ...
 
 
-def verify(response: str, answer: str, options: Sequence[str] = (), *, precision: int | None = None) -> Outcome:
+def verify(response: str, answer: str, options: Sequence[str] = (), *, precision: int | None = None) -> AnswerOutcome:
     """Judge ``response`` against the gold ``answer``.
 
     options: the texts of a multiple-choice item, labelled A, B, ...; the gold is then a label or a text.
@@ -97,8 +97,8 @@ def verify(response: str, answer: str, options: Sequence[str] = (), *, precision
         if outcome is not None:
             return outcome
         if claim.method == "boxed":
-            return Outcome("unparsed", claim.text[:LONGEST], "", "boxed")
-    return Outcome("unparsed")
+            return AnswerOutcome("unparsed", claim.text[:LONGEST], "", "boxed")
+    return AnswerOutcome("unparsed")
 
 
 def labels_of_gold(answer: str, options: Sequence[str]) -> frozenset[str]:
@@ -127,17 +127,17 @@ class _Labels:
     options: tuple[str, ...]
     any_of: bool
 
-    def judge(self, claim: Claim) -> Outcome | None:
+    def judge(self, claim: Claim) -> AnswerOutcome | None:
         named = self._read(claim)
         if not named or (claim.method == "boxed" and self._rules_out(claim, named)):
             return None
         named |= self._hedges(claim, named)
         shown = ",".join(sorted(named))
         if named == self.right or (self.any_of and named <= self.right):
-            state: State = "right"
+            state: AnswerState = "right"
         else:
             state = "ambiguous" if len(named) > 1 and (len(self.right) == 1 or self.any_of) else "wrong"
-        return Outcome(state, claim.text, shown, claim.method)
+        return AnswerOutcome(state, claim.text, shown, claim.method)
 
     def _read(self, claim: Claim) -> frozenset[str]:
         attempts = [claim.text]
@@ -210,7 +210,7 @@ class _Quantity:
     gold: Value | None
     precision: int | None
 
-    def judge(self, claim: Claim) -> Outcome | None:
+    def judge(self, claim: Claim) -> AnswerOutcome | None:
         if self.gold is None:
             return None
         value = self._read(claim)
@@ -220,7 +220,7 @@ class _Quantity:
         if same is None:
             same, how = symbolic.equal(value, self.gold)
             method = f"{method}+{how}"
-        return Outcome("right" if same else "wrong", claim.text, value.text, method)
+        return AnswerOutcome("right" if same else "wrong", claim.text, value.text, method)
 
     def _read(self, claim: Claim) -> Value | None:
         if len(claim.text) > LONGEST:

@@ -23,7 +23,7 @@ class MalformedRow(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DataRecord:
     """What a row holds. ``id`` is empty where the schema has none; ``completion`` is None where it is no trace.
 
     ``images`` are paths, or objects with ``bytes`` or ``path`` as tables of pictures hold them.
@@ -57,11 +57,11 @@ def _list(row: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _vold(row: Mapping[str, Any]) -> Record:
+def _vold(row: Mapping[str, Any]) -> DataRecord:
     correct = row.get("correct")
     if correct is not None and not isinstance(correct, bool):
         raise MalformedRow(f"'correct' must be true, false or null, found {correct!r}")
-    return Record(
+    return DataRecord(
         id=_text(row, "id"),
         text=_text(row, "text"),
         # A prompt says null where no answer is known; a trace need not speak of it.
@@ -74,7 +74,7 @@ def _vold(row: Mapping[str, Any]) -> Record:
     )
 
 
-def _mixture_of_thoughts(row: Mapping[str, Any]) -> Record:
+def _mixture_of_thoughts(row: Mapping[str, Any]) -> DataRecord:
     from vold.answers.extract import claims
 
     messages = _list(row, "messages")
@@ -83,19 +83,19 @@ def _mixture_of_thoughts(row: Mapping[str, Any]) -> Record:
         raise MalformedRow(f"'messages' must be one turn of the user and one of the assistant, found {roles}")
     completion = _text(messages[1], "content")
     boxed = next((claim.text for claim in claims(completion) if claim.method == "boxed"), "")
-    return Record(text=_text(messages[0], "content"), answer=boxed, completion=completion)
+    return DataRecord(text=_text(messages[0], "content"), answer=boxed, completion=completion)
 
 
-def _orz(row: Any) -> Record:
+def _orz(row: Any) -> DataRecord:
     turns = [row["0"], row["1"]] if isinstance(row, Mapping) else list(row)
     senders = [turn.get("from") if isinstance(turn, Mapping) else None for turn in turns]
     if senders != ["human", "assistant"]:
         raise MalformedRow(f"a row must be a turn of the human and one of the assistant, found {senders}")
-    return Record(text=_text(turns[0], "value"), answer=_text(turns[1].get("ground_truth"), "value"))
+    return DataRecord(text=_text(turns[0], "value"), answer=_text(turns[1].get("ground_truth"), "value"))
 
 
-def _problem_answer(row: Mapping[str, Any]) -> Record:
-    return Record(
+def _problem_answer(row: Mapping[str, Any]) -> DataRecord:
+    return DataRecord(
         text=_text(row, "problem"),
         id=_text(row, "id", optional=True),
         answer=_text(row, "answer"),
@@ -104,7 +104,7 @@ def _problem_answer(row: Mapping[str, Any]) -> Record:
     )
 
 
-Reader = Callable[[Any], Record]
+Reader = Callable[[Any], DataRecord]
 _FORMATS: dict[str, tuple[Sequence[str], Reader]] = {
     "vold": (("text",), _vold),
     "mixture_of_thoughts": (("messages",), _mixture_of_thoughts),
@@ -120,7 +120,7 @@ def reader(name: str) -> Reader:
         raise ValueError(f"no data format {name!r}; known: {', '.join(FORMATS)}")
     fields, read = _FORMATS[name]
 
-    def checked(row: Any) -> Record:
+    def checked(row: Any) -> DataRecord:
         if not _fits(row, name):
             raise MalformedRow(f"no row of format {name}, which has the fields {', '.join(fields)}")
         return read(row)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from vold.data.formats import MalformedRow, Reader, Record, reader, recognise
+from vold.data.formats import DataRecord, MalformedRow, Reader, reader, recognise
 from vold.data.pictures import picture_file
 from vold.data.prompts import IMAGE_MARK, Prompt, Trace
 from vold.data.sources import DataSource, UndecodableRow, rows
@@ -21,14 +21,14 @@ _PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision
 INSTRUCTIONS = {"boxed": r"Please reason step by step, and put your final answer within \boxed{}."}
 """Sentences that a source may put after every prompt, for data sets that say nothing of the answer's form."""
 
-Item = TypeVar("Item", Prompt, Trace)
-_Build = Callable[[Record, Path, int], Item]
+T = TypeVar("T", Prompt, Trace)
+_Build = Callable[[DataRecord, Path, int], T]
 
 
-class Loaded(list[Item], Generic[Item]):
+class Loaded(list[T], Generic[T]):
     """Rows in the order of their files. ``malformed`` says what was left out, and where."""
 
-    def __init__(self, source: str, items: list[Item], malformed: list[str]) -> None:
+    def __init__(self, source: str, items: list[T], malformed: list[str]) -> None:
         super().__init__(items)
         self.source, self.malformed = source, malformed
 
@@ -89,12 +89,12 @@ def named_pictures(file: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file() and path.resolve().is_relative_to(inside))
 
 
-def _read(source: Path | DataSource, build: _Build[Item], what: str) -> Loaded[Item]:
+def _read(source: Path | DataSource, build: _Build[T], what: str) -> Loaded[T]:
     if isinstance(source, Path):
         source = DataSource(str(source.absolute()))
     if source.instruction and source.instruction not in INSTRUCTIONS:
         raise ValueError(f"{source}: no instruction {source.instruction!r}; known: {', '.join(INSTRUCTIONS)}")
-    items: list[Item] = []
+    items: list[T] = []
     malformed: list[str] = []
     for file, place, record in records(source):
         try:
@@ -114,7 +114,7 @@ def _read(source: Path | DataSource, build: _Build[Item], what: str) -> Loaded[I
     return Loaded(str(source), items, malformed)
 
 
-def records(source: DataSource) -> Iterator[tuple[Path, int, Record | MalformedRow]]:
+def records(source: DataSource) -> Iterator[tuple[Path, int, DataRecord | MalformedRow]]:
     """Every row of the source as (file, number, what it holds)."""
     read: Reader | None = reader(source.format) if source.format else None
     for file in source.files():
@@ -128,7 +128,7 @@ def records(source: DataSource) -> Iterator[tuple[Path, int, Record | MalformedR
                 yield file, number, error
 
 
-def _checked(record: Record, instruction: str) -> Record:
+def _checked(record: DataRecord, instruction: str) -> DataRecord:
     for name, text in (("text", record.text), ("completion", record.completion or "")):
         found = next((word for word in _PLACEHOLDERS if word in text), None)
         if found:
@@ -139,7 +139,7 @@ def _checked(record: Record, instruction: str) -> Record:
     return replace(record, text=f"{record.text}\n{instruction}") if instruction else record
 
 
-def _prompt(record: Record, file: Path, number: int) -> Prompt:
+def _prompt(record: DataRecord, file: Path, number: int) -> Prompt:
     return Prompt(
         record.id or f"{file.stem}:{number}",
         record.text,
@@ -150,7 +150,7 @@ def _prompt(record: Record, file: Path, number: int) -> Prompt:
     )
 
 
-def _trace(record: Record, file: Path, number: int) -> Trace:
+def _trace(record: DataRecord, file: Path, number: int) -> Trace:
     if record.completion is None:
         raise MalformedRow("no trace: it has no completion")
     return Trace(
@@ -158,5 +158,5 @@ def _trace(record: Record, file: Path, number: int) -> Trace:
     )
 
 
-def _pictures(record: Record, file: Path) -> tuple[Path, ...]:
+def _pictures(record: DataRecord, file: Path) -> tuple[Path, ...]:
     return tuple(picture_file(image, file.parent) for image in record.images)

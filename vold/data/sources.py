@@ -19,7 +19,7 @@ _PART = re.compile(r"-\d{5}-of-(\d{5})\b")
 _OPTIONS = ("split", "config", "format", "instruction", "malformed")
 _BATCH = 256
 
-Row = tuple[int, Any]
+NumberedRow = tuple[int, Any]
 """The number of a line or row, from 1, and what stands there."""
 
 
@@ -160,7 +160,7 @@ def _split(name: str) -> str | None:
     return next((word for word in (first, *_words(name)) if _SPLITS.fullmatch(word)), None)
 
 
-def rows(file: Path) -> Iterator[Row]:
+def rows(file: Path) -> Iterator[NumberedRow]:
     """The rows of a parquet, JSONL or JSON file with their numbers; what cannot be decoded is an UndecodableRow.
 
     Raises ValueError where the file as a whole is not what its name says.
@@ -170,7 +170,7 @@ def rows(file: Path) -> Iterator[Row]:
     return _json(file) if file.suffix == ".json" else _lines(file)
 
 
-def _parquet(file: Path) -> Iterator[Row]:
+def _parquet(file: Path) -> Iterator[NumberedRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -184,7 +184,7 @@ def _parquet(file: Path) -> Iterator[Row]:
         raise ValueError(f"{file}: unreadable after row {number} ({error}); take a fresh copy") from error
 
 
-def _json(file: Path) -> Iterator[Row]:
+def _json(file: Path) -> Iterator[NumberedRow]:
     """A list of rows; a file of one object a line is often named .json too."""
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
@@ -194,7 +194,7 @@ def _json(file: Path) -> Iterator[Row]:
     yield from enumerate(whole if isinstance(whole, list) else [whole], 1)
 
 
-def _lines(file: Path) -> Iterator[Row]:
+def _lines(file: Path) -> Iterator[NumberedRow]:
     with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():

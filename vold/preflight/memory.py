@@ -22,7 +22,7 @@ _COMFORTABLE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemoryPart:
     """Bytes of one device, held always or only at one moment of a step."""
 
     name: str
@@ -31,13 +31,13 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MemoryEstimate:
     """The parts, and the sum at the widest moment."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MemoryPart, ...]
 
     @property
-    def counted(self) -> list[Part]:
+    def counted(self) -> list[MemoryPart]:
         """What is held at the widest moment, the largest first."""
         return sorted((p for p in self.parts if p.moment in ("always", self.moment)), key=lambda part: -part.bytes)
 
@@ -56,12 +56,12 @@ class Estimate:
         return widest[0] if widest else "always"
 
 
-def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Estimate:
+def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> MemoryEstimate:
     """Parts of one device; ``prompt`` is the longest prompt in tokens."""
     execution = job.execution
     parts = state_parts(student, execution)
     if teacher is not None:
-        parts.append(Part("teacher's weights", teacher.total * _element(execution)))
+        parts.append(MemoryPart("teacher's weights", teacher.total * _element(execution)))
     if isinstance(job.config, RLConfig):
         parts += _rollout_parts(job, job.config, student, teacher, prompt)
         longest = prompt + job.config.max_new_tokens
@@ -70,11 +70,11 @@ def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> Es
     parts += _train_parts(execution, student, longest)
     if job.config.lora is None and "embeddings" not in job.config.freeze:
         # A micro-batch's, made in the forward pass, lies beside the sum of those before it.
-        parts.append(Part("output head's gradient of one pass", student.rows * student.hidden * _FP32, "train"))
-    return Estimate(tuple(parts))
+        parts.append(MemoryPart("output head's gradient of one pass", student.rows * student.hidden * _FP32, "train"))
+    return MemoryEstimate(tuple(parts))
 
 
-def state_parts(student: Sizes, execution: Execution) -> list[Part]:
+def state_parts(student: Sizes, execution: Execution) -> list[MemoryPart]:
     """Weights in fp32 (4 bytes), their gradients (4), AdamW's two moments (8), and autocast's bf16 copies (2).
 
     ZeRO's stage 2 cuts gradients and moments up over the processes, stage 3 the weights too, which are gathered again
@@ -84,18 +84,20 @@ def state_parts(student: Sizes, execution: Execution) -> list[Part]:
     share = {"none": 1, "zero2": execution.processes, "zero3": execution.processes}[strategy]
     whole = execution.processes if strategy == "zero3" else 1
     parts = [
-        Part("student's weights", 0 if whole > 1 and offload else _cut(student.total * _FP32, whole)),
-        Part("gradients", 0 if whole > 1 and offload else _cut(student.trained * _FP32, share)),
-        Part("AdamW's moments", 0 if offload and strategy != "none" else _cut(2 * student.trained * _FP32, share)),
+        MemoryPart("student's weights", 0 if whole > 1 and offload else _cut(student.total * _FP32, whole)),
+        MemoryPart("gradients", 0 if whole > 1 and offload else _cut(student.trained * _FP32, share)),
+        MemoryPart(
+            "AdamW's moments", 0 if offload and strategy != "none" else _cut(2 * student.trained * _FP32, share)
+        ),
     ]
     if strategy == "zero3":
-        parts.append(Part("weights gathered for rollouts", student.total * _FP32, "rollout"))
+        parts.append(MemoryPart("weights gathered for rollouts", student.total * _FP32, "rollout"))
     if execution.dtype == "bfloat16":
-        parts.append(Part("bf16 copies of the weights", _cut(2 * student.total, whole)))
+        parts.append(MemoryPart("bf16 copies of the weights", _cut(2 * student.total, whole)))
     return parts
 
 
-def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | None, prompt: int) -> list[Part]:
+def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | None, prompt: int) -> list[MemoryPart]:
     """A process answers its share of the prompts."""
     execution = job.execution
     element, longest = _element(execution), prompt + config.max_new_tokens
@@ -103,15 +105,15 @@ def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | 
     rows = min(execution.rollout_batch, answered)
     cache = rows * longest * student.cache_bytes(element)
     if config.rollout == "vllm":
-        parts = [Part("vLLM while awake", _vllm_bytes(job, student, cache), "rollout")]
+        parts = [MemoryPart("vLLM while awake", _vllm_bytes(job, student, cache), "rollout")]
     else:
-        parts = [Part(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
+        parts = [MemoryPart(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
     if teacher is not None:
         states = answered * config.max_new_tokens * teacher.hidden * element
         # A frozen layer keeps nothing; what it computes on is about what a trained one would save.
         one_layer = _tokens_in_pass(execution, longest) * teacher.saved_bytes(element)
-        parts.append(Part("teacher's hidden states", states))
-        parts.append(Part("one layer of the teacher", one_layer, "teacher"))
+        parts.append(MemoryPart("teacher's hidden states", states))
+        parts.append(MemoryPart("one layer of the teacher", one_layer, "teacher"))
     return parts
 
 
@@ -129,7 +131,7 @@ def _cut(amount: int, share: int) -> int:
     return -(-amount // share)
 
 
-def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Part]:
+def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[MemoryPart]:
     tokens, element = _tokens_in_pass(execution, longest), _element(execution)
     chunk = min(CHUNK_ELEMENTS, tokens * student.rows)
     # Final hidden states and their gradient, kept while the head is applied chunk by chunk.
@@ -142,12 +144,12 @@ def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Par
         saved = student.layers * tokens * student.saved_bytes(element)
         kept = f"{student.layers} layers"
     return [
-        Part(f"activations of {tokens} tokens, {kept}", saved, "train"),
-        Part("output head, one chunk", head, "train"),
+        MemoryPart(f"activations of {tokens} tokens, {kept}", saved, "train"),
+        MemoryPart("output head, one chunk", head, "train"),
     ]
 
 
-def memory_findings(job: Job, estimated: Estimate) -> list[Finding]:
+def memory_findings(job: Job, estimated: MemoryEstimate) -> list[Finding]:
     """Does it fit the device?"""
     shares = ", ".join(f"{part.name} {part.bytes / 1e9:.1f}" for part in estimated.counted[:3])
     what = f"about {estimated.peak / 1e9:.1f} GB at its widest moment (GB: {shares})"
@@ -164,7 +166,7 @@ def memory_findings(job: Job, estimated: Estimate) -> list[Finding]:
     return [warning("memory.tight", what, place, mend)]
 
 
-def _mend(execution: Execution, estimated: Estimate) -> str:
+def _mend(execution: Execution, estimated: MemoryEstimate) -> str:
     """What to change first: by the widest moment's largest part."""
     largest = estimated.counted[0]
     if largest.moment == "rollout":

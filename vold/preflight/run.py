@@ -13,7 +13,7 @@ from vold.preflight.disk import disk_findings
 from vold.preflight.engines import engine_findings
 from vold.preflight.job import Job
 from vold.preflight.lengths import Lengths, length_findings, measure
-from vold.preflight.memory import Estimate, estimate, memory_findings
+from vold.preflight.memory import MemoryEstimate, estimate, memory_findings
 from vold.preflight.pair import model_findings
 from vold.preflight.rewards import gold_findings, self_test_findings
 from vold.preflight.settings import batch_findings, policy_findings, setting_findings, trained_findings
@@ -37,14 +37,14 @@ THEMES = {
 
 
 @dataclass(slots=True)
-class Report:
+class PreflightReport:
     """Findings in the order of ``THEMES``; ``unchecked`` are themes that could not be looked at, and why."""
 
     findings: list[Finding] = field(default_factory=list)
     unchecked: dict[str, str] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     renderings: list[tuple[Checkpoint, Rendering]] = field(default_factory=list)
-    estimates: list[tuple[Job, Estimate]] = field(default_factory=list)
+    estimates: list[tuple[Job, MemoryEstimate]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -55,9 +55,9 @@ class Report:
         self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]
 
 
-def preflight(jobs: Sequence[Job]) -> Report:
+def preflight(jobs: Sequence[Job]) -> PreflightReport:
     """Everything that can be found without weights and without training; never raises for what it finds."""
-    session = _Session(Report())
+    session = _Session(PreflightReport())
     for job in jobs:
         session.check(job)
     order = list(THEMES)
@@ -68,7 +68,7 @@ def preflight(jobs: Sequence[Job]) -> Report:
 class _Session:
     """One preflight; what several jobs share is read once."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: PreflightReport) -> None:
         self.report = report
         self.read: dict[tuple[Role, Path], Checkpoint | None] = {}
         self.rows: dict[tuple[str, Path | DataSource], Rows] = {}

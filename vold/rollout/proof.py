@@ -63,7 +63,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Readback:
     """The engine's side: what it holds (None where it has no such tensor) and what it computes.
 
     deaf: layers whose output does not follow their own weight; probes: the log-probabilities of each; cached: keys,
@@ -131,7 +131,7 @@ def fingerprint(tensor: Tensor) -> int:
     return total % (1 << 64)
 
 
-def prove(weights: Weights, reading: Reading, dtype: torch.dtype, tolerance: float | None = None) -> SyncProof:
+def prove(weights: Weights, reading: Readback, dtype: torch.dtype, tolerance: float | None = None) -> SyncProof:
     """Compare both sides; raises SyncError naming the first tensor, layer or probe token that differs."""
     expected = weights.fingerprints(dtype)
     stale = [name for name, value in expected.items() if reading.fingerprints.get(name) != value]
@@ -153,7 +153,7 @@ def prove(weights: Weights, reading: Reading, dtype: torch.dtype, tolerance: flo
     return SyncProof(len(expected), _probe_error(weights, reading, allowed, in_proportion=dtype != torch.float32))
 
 
-def _probe_error(weights: Weights, reading: Reading, allowed: float, in_proportion: bool) -> float:
+def _probe_error(weights: Weights, reading: Readback, allowed: float, in_proportion: bool) -> float:
     """The largest difference of a probe token; raises SyncError above ``allowed``, or where it is no number."""
     worst = 0.0
     for probe, values in zip(weights.probes, reading.probes, strict=True):

@@ -7,7 +7,7 @@ from typing import TypeVar
 from vold.rollout.base import Completion, EngineError, RolloutEngine, RolloutRequest, Sampling
 from vold.rollout.proof import SyncProof, Weights
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class RestartingEngine:
@@ -50,7 +50,7 @@ class RestartingEngine:
             with suppress(Exception):  # it may be broken already
                 engine.close()
 
-    def _repeated(self, work: Callable[[RolloutEngine], Result]) -> Result:
+    def _repeated(self, work: Callable[[RolloutEngine], T]) -> T:
         for attempt in range(self.restarts + 1):
             try:
                 return work(self._running())

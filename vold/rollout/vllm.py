@@ -16,9 +16,9 @@ from vold.config import VLLMExecution
 from vold.heartbeat import beat
 from vold.images import Pixels
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
-from vold.rollout.proof import Probe, Reading, SyncProof, Weights, drawable, prove
+from vold.rollout.proof import Probe, Readback, SyncProof, Weights, drawable, prove
 
-Key = TypeVar("Key")
+T = TypeVar("T")
 _END: Any = object()
 _IDLE_SECONDS = 0.002
 _EXTENSION = "vold.rollout.vllm_worker.WorkerExtension"
@@ -105,7 +105,7 @@ class VLLMEngine:
         """Hand over the weights and compare what is read back; raises SyncError."""
         return prove(weights, self.load(weights), self.dtype, self.settings.tolerance)
 
-    def load(self, weights: Weights) -> Reading:
+    def load(self, weights: Weights) -> Readback:
         """Take over the weights, forget what was computed with older ones, and read back; proves nothing itself."""
         if self._asleep:
             self._call("wake_up", ["weights"])
@@ -118,7 +118,7 @@ class VLLMEngine:
         self._llm.llm_engine.reset_encoder_cache()
         cached = not self._call("reset_prefix_cache")
         self._ban(weights.banned_ids)
-        return Reading(prints, tuple(deaf), tuple(map(self._score, weights.probes)), cached)
+        return Readback(prints, tuple(deaf), tuple(map(self._score, weights.probes)), cached)
 
     def sleep(self) -> None:
         """Free weights and cache until the next ``sync`` (on GPUs; vLLM on CPUs knows no sleep)."""
@@ -177,7 +177,7 @@ class VLLMEngine:
         rows = zip(output.prompt_logprobs[1:], probe.ids[1:], strict=True)
         return drawable(probe.ids, [row[token].logprob for row, token in rows], self._banned)
 
-    def _run(self, work: Iterator[tuple[Key, dict[str, Any], Any] | None]) -> Iterator[tuple[Key, Any]]:
+    def _run(self, work: Iterator[tuple[T, dict[str, Any], Any] | None]) -> Iterator[tuple[T, Any]]:
         """vLLM's outputs under the keys of ``work`` (key, prompt, parameters), as they end."""
         engine, running, drained = self._llm.llm_engine, {}, False
         try:

@@ -23,7 +23,7 @@ from torch import Tensor
 from vold.config import VLLMExecution
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.process import ServerProcess, gpu_name, log_directory
-from vold.rollout.proof import Reading, SyncProof, Weights, prove
+from vold.rollout.proof import Readback, SyncProof, Weights, prove
 from vold.rollout.vllm_program import OK, REFUSED, pixel_tensors
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -61,7 +61,7 @@ class ServerEngine:
         tensors |= pixel_tensors([probe.pixels for probe in weights.probes])
         probes = [{"ids": probe.ids, "logprobs": probe.logprobs} for probe in weights.probes]
         answer = self._call("load", {"names": names, "probes": probes, "banned_ids": weights.banned_ids}, tensors)
-        return prove(weights, Reading(**answer), self.dtype, self.settings.tolerance)
+        return prove(weights, Readback(**answer), self.dtype, self.settings.tolerance)
 
     def sleep(self) -> None:
         self._call("sleep", {}, {})

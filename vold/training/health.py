@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Row = Mapping[str, float | int | None]
+MetricsRow = Mapping[str, float | int | None]
 
 
 def guarded_loss(loss: float, totals: "Totals") -> float:
@@ -37,18 +37,18 @@ class Alarm:
 
     name: str
     needs: str
-    raised: Callable[[Row, Row, HealthConfig], bool]
+    raised: Callable[[MetricsRow, MetricsRow, HealthConfig], bool]
     text: str
     quiet: int = 10
 
 
-def _number(row: Row, name: str) -> float:
+def _number(row: MetricsRow, name: str) -> float:
     """The value, NaN where there is none: every comparison with it is false."""
     value = row.get(name)
     return math.nan if value is None else float(value)
 
 
-def _kl_exploded(row: Row, first: Row, limits: HealthConfig) -> bool:
+def _kl_exploded(row: MetricsRow, first: MetricsRow, limits: HealthConfig) -> bool:
     name = "kl_exact" if row.get("kl_exact") is not None else "kl_sampled"
     return _number(row, name) > max(limits.kl_growth * _number(first, name), limits.kl_minimum)
 
@@ -102,7 +102,7 @@ ALARMS: tuple[Alarm, ...] = (
 class Health:
     """Watches the rows of a run. It logs when an alarm is raised, and each row says which are."""
 
-    def __init__(self, limits: HealthConfig, earlier: Iterable[Row] = ()) -> None:
+    def __init__(self, limits: HealthConfig, earlier: Iterable[MetricsRow] = ()) -> None:
         """``earlier`` are the rows before a resume: they count, and are not told again."""
         self.limits = limits
         self.first: dict[str, float | int | None] = {}
@@ -110,7 +110,7 @@ class Health:
         for row in earlier:
             self._raised(row)
 
-    def check(self, row: Row) -> dict[str, int]:
+    def check(self, row: MetricsRow) -> dict[str, int]:
         """0 or 1 for each alarm that this kind of row can raise."""
         before = dict(self.last_raised)
         flags = self._raised(row)
@@ -121,7 +121,7 @@ class Health:
                 _log.warning("step %d: %s", step, alarm.text.format_map(_Shown(row)))
         return flags
 
-    def _raised(self, row: Row) -> dict[str, int]:
+    def _raised(self, row: MetricsRow) -> dict[str, int]:
         finite = {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
         self.first = finite | self.first
         flags = {a.name: int(a.raised(row, self.first, self.limits)) for a in ALARMS if a.needs in row}
@@ -132,7 +132,7 @@ class Health:
 class _Shown(dict[str, str]):
     """A row's values as a sentence shows them; what the row lacks is a dash."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: MetricsRow) -> None:
         super().__init__({name: "-" if value is None else f"{value:.3g}" for name, value in row.items()})
 
     def __missing__(self, name: str) -> str:

@@ -11,7 +11,7 @@ from vold.training.journal import Stopwatch
 from vold.training.metrics import Metrics
 from vold.training.optim import Optimizer
 from vold.training.progress import Progress
-from vold.training.record import Record
+from vold.training.record import RunRecorder
 from vold.training.state import load_state, remove_states, save_state
 
 
@@ -47,7 +47,7 @@ def run_steps(
     about = config.model_dump(mode="json")
     record = None
     if main:
-        record = Record(
+        record = RunRecorder(
             run, done, steps=steps, execution=execution, device=model.device, progress=progress, about=about
         )
     with record or nullcontext():

@@ -15,7 +15,7 @@ from vold.training.progress import Progress
 from vold.training.telemetry import Telemetry
 
 
-class Record:
+class RunRecorder:
     """``run/metrics.jsonl``, ``run/timing.jsonl`` and their readers, from step ``done`` on; closed by ``with``."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Record:
         self.telemetry.write(step, told)
         self.progress(step, self.steps, {name: value for name, value in told.items() if value is not None})
 
-    def __enter__(self) -> "Record":
+    def __enter__(self) -> "RunRecorder":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

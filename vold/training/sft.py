@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TraceSequence:
     """A trace as ids. Its pictures are read again whenever it is learned from: those of all would fill the memory."""
 
     trace: Trace
@@ -51,7 +51,7 @@ def _prompt(student: Student, trace: Trace) -> EncodedPrompt:
     return student.encode(chat(trace.text, trace.images), trace.images)
 
 
-def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[Lesson]:
+def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[TraceSequence]:
     """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out and told.
 
     Raises ValueError when none is left, or naming the trace whose pictures cannot be read.
@@ -66,7 +66,7 @@ def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) ->
             except ValueError as error:
                 raise ValueError(f"trace {trace.id!r}: {error}") from error
         completion = student.tokenizer(trace.completion, add_special_tokens=False)["input_ids"]
-        lesson = Lesson(trace, TokenSequence(prompts[key], (*completion, student.end_of_turn_id)))
+        lesson = TraceSequence(trace, TokenSequence(prompts[key], (*completion, student.end_of_turn_id)))
         if len(lesson) <= max_length:
             encoded.append(lesson)
     if not encoded:

@@ -6,14 +6,14 @@ from typing import Literal
 
 from bench.records import Prediction, Problem
 
-Outcome = Literal["right", "wrong", "unparsed"]
+OfficialOutcome = Literal["right", "wrong", "unparsed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """``extracted`` is what was compared; ``method`` names the rule, ``guessed`` where a letter was drawn."""
 
-    outcome: Outcome
+    outcome: OfficialOutcome
     extracted: str
     method: str
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli.main import app
-from bench.engines import Answer, Ask, Reading, Reply, Settings
+from bench.engines import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.errors import ConfigurationError, InfrastructureError
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from tests.conftest import need
 
 
@@ -21,22 +21,22 @@ class Canned:
     grouped = True
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, Settings]] = []
+        self.asked: list[tuple[int, Decoding]] = []
 
-    def preparer(self, parts: Sequence[Part]) -> str:
+    def preparer(self, parts: Sequence[PromptPart]) -> str:
         text = parts[0].get("text", "")
         if text == "refuse":
             raise ValueError("too long")
         return text
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         for group in groups:
             self.asked.append((len(group), settings))
             for ask in reversed(group):
                 if ask.prepared != "lost":
-                    yield Answer(ask.place, [Reply(ask.prepared, 3, "stop")])
+                    yield RequestReplies(ask.place, [Reply(ask.prepared, 3, "stop")])
 
-    def read(self, parts: Sequence[Part]) -> Reading | None:
+    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
     def about(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_settings_stops_and_order_are_kept() -> None:
     lm = EngineLM(engine, group_size=2)
     asked = requests("one STOP more", "two", "refuse", until=["STOP"], max_gen_toks=7, do_sample=False, temperature=1)
     assert lm.generate_until(asked) == ["one ", "two", ""]
-    assert engine.asked == [(2, Settings(7, 0.0))]
+    assert engine.asked == [(2, Decoding(7, 0.0))]
     assert lm.replies["set", "2"] == Reply("too long", 0, "error")
     with pytest.raises(InfrastructureError, match="1 of 2"):
         lm.generate_until(requests("lost", "two"))

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from bench.benchmarks import BENCHMARKS
 from bench.cli import evaluate
-from bench.cli.eval_request import Request, chosen, labels, plan, read_ids, select, splits_of, with_settings
+from bench.cli.eval_request import EvaluationRequest, chosen, labels, plan, read_ids, select, splits_of, with_settings
 from bench.cli.evaluate import Outputs
 from bench.display import evaluation, summary
 from bench.display.evaluation import EvaluationView
@@ -130,7 +130,7 @@ def test_answers_that_come_in_bursts_do_not_count_the_first_burst_as_speed(monke
 
 
 @pytest.fixture
-def request_(random_student: Path, tmp_path: Path) -> Request:
+def request_(random_student: Path, tmp_path: Path) -> EvaluationRequest:
     from PIL import Image
 
     root = tmp_path / "data"
@@ -140,11 +140,11 @@ def request_(random_student: Path, tmp_path: Path) -> Request:
              "image": "a.png", "level": 1, "subject": "counting"} for k in range(5)]  # fmt: skip
     (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"samples": 2, "temperature": 1.0, "max_tokens": 6}
-    return Request([str(random_student)], {"mathvision": str(root)}, settings, 0, {"device": "cpu"})
+    return EvaluationRequest([str(random_student)], {"mathvision": str(root)}, settings, 0, {"device": "cpu"})
 
 
 def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_nothing(
-    request_: Request, random_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request_: EvaluationRequest, random_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from bench.engines.encoding import EncodingPreparer
     from bench.prompts import render
@@ -173,7 +173,7 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
 
 @pytest.mark.parametrize("fault", ["switch", "engine", "pictures"])
 def test_a_dry_run_refuses_what_the_run_refuses(
-    fault: str, request_: Request, random_student: Path, tmp_path: Path
+    fault: str, request_: EvaluationRequest, random_student: Path, tmp_path: Path
 ) -> None:
     settings, words = {"no_think": "off"}, "no switch enable_thinking"
     if fault == "engine":
@@ -187,7 +187,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(
 
 
 def test_a_dry_run_of_a_model_behind_a_server_asks_nobody_and_counts_all_but_prompt_tokens(
-    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, remote = Store(tmp_path / "store"), replace(request_, models=["http://127.0.0.1:9/v1#m"])
     evaluate.look(store, remote, as_json=True)
@@ -200,7 +200,7 @@ def test_a_dry_run_of_a_model_behind_a_server_asks_nobody_and_counts_all_but_pro
 
 
 def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_starts(
-    request_: Request, tmp_path: Path
+    request_: EvaluationRequest, tmp_path: Path
 ) -> None:
     store, file = Store(tmp_path / "store"), tmp_path / "audit.json"
     with pytest.raises(ConfigurationError, match="--report"):
@@ -210,12 +210,12 @@ def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_start
     assert not any(store.root.glob("eval-*"))
 
 
-def test_a_blind_evaluation_is_called_blind(request_: Request, random_student: Path, tmp_path: Path) -> None:
+def test_a_blind_evaluation_is_called_blind(request_: EvaluationRequest, random_student: Path, tmp_path: Path) -> None:
     blind = replace(request_, settings={"blind": True})
     assert list(plan(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
 
 
-def test_an_unknown_id_is_refused_before_anything_starts(request_: Request, tmp_path: Path) -> None:
+def test_an_unknown_id_is_refused_before_anything_starts(request_: EvaluationRequest, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     wrong = replace(request_, settings={"ids": ["q11"]}, execution={})
     with pytest.raises(ConfigurationError, match="'q11' is no problem of mathvision; did you mean 'q1'"):
@@ -248,7 +248,7 @@ def test_a_second_split_and_one_of_a_benchmark_that_is_not_asked_are_refused(tex
     assert splits_of(["vision", "mmmu_pro=vision"], ["mmmu_pro"]) == {"mmmu_pro": "vision"}
 
 
-def test_generated_data_have_one_split_which_changes_no_identity(request_: Request, tmp_path: Path) -> None:
+def test_generated_data_have_one_split_which_changes_no_identity(request_: EvaluationRequest, tmp_path: Path) -> None:
     store, made = Store(tmp_path / "store"), {"mmmu_pro": "smallworld/test?n=2", "mathvision": "smallworld/test?n=2"}
 
     def stage(split: dict[str, str] | None) -> str:
@@ -262,7 +262,9 @@ def test_generated_data_have_one_split_which_changes_no_identity(request_: Reque
         stage({"mmmu_pro": "standard10"})
 
 
-def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(request_: Request, tmp_path: Path) -> None:
+def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(
+    request_: EvaluationRequest, tmp_path: Path
+) -> None:
     root = Path(request_.sources["mathvision"])
     (root / "testmini.jsonl").write_text((root / "test.jsonl").read_text().splitlines()[0] + "\n")
     store, mini = Store(tmp_path / "store"), replace(request_, settings={"split": {"mathvision": "testmini"}})
@@ -273,7 +275,7 @@ def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(request_: 
 
 
 def test_a_split_that_lacks_a_picture_is_passed_over_aloud_and_blind_alike(
-    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, store = Path(request_.sources["mathvision"]), Store(tmp_path / "store")
     rows = (root / "test.jsonl").read_text()
@@ -293,7 +295,7 @@ def test_a_split_that_lacks_a_picture_is_passed_over_aloud_and_blind_alike(
 
 
 def test_fresh_asks_again_and_keeps_what_was_there(
-    request_: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path / "store")
     evaluate.run(store, request_, Outputs(out=tmp_path / "copy", export=tmp_path / "forms", as_json=True))
@@ -308,7 +310,9 @@ def test_fresh_asks_again_and_keeps_what_was_there(
     assert "mathvision test, avg@2" in capsys.readouterr().out
 
 
-def test_every_setting_of_execution_can_be_given_and_the_last_counts(request_: Request, tmp_path: Path) -> None:
+def test_every_setting_of_execution_can_be_given_and_the_last_counts(
+    request_: EvaluationRequest, tmp_path: Path
+) -> None:
     given = ["vllm.max_length=64", "evaluation.accept_missing=true", "evaluation.hang_seconds=9", "rollout_batch=3",
              "rollout_batch=4"]  # fmt: skip
     how = with_settings({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
@@ -334,7 +338,7 @@ def test_an_unknown_setting_of_execution_is_refused_with_the_nearest(text: str, 
         with_settings({}, [text])
 
 
-def test_a_value_that_execution_refuses_is_named(request_: Request, tmp_path: Path) -> None:
+def test_a_value_that_execution_refuses_is_named(request_: EvaluationRequest, tmp_path: Path) -> None:
     for how, words in (
         (with_settings({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
         ({"dtype": "float16"}, r"execution\.dtype: .*bfloat16.*found 'float16'"),
@@ -343,7 +347,9 @@ def test_a_value_that_execution_refuses_is_named(request_: Request, tmp_path: Pa
             plan(Store(tmp_path / "store"), replace(request_, execution=how))
 
 
-def test_the_number_format_of_the_command_line_is_another_evaluation(request_: Request, tmp_path: Path) -> None:
+def test_the_number_format_of_the_command_line_is_another_evaluation(
+    request_: EvaluationRequest, tmp_path: Path
+) -> None:
     from typer.testing import CliRunner
 
     from bench.cli.main import app

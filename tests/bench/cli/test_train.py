@@ -8,7 +8,7 @@ import pytest
 from bench.cli import train
 from bench.cli.train_file import parse_data
 from bench.errors import ConfigurationError
-from bench.matrix.yaml_file import Source
+from bench.matrix.yaml_file import YamlFile
 from vold.data.reading import read_prompts
 
 TRACES = """\
@@ -66,7 +66,7 @@ def test_a_file_for_another_command_is_told_so(tmp_path: Path) -> None:
 def test_prompts_of_the_small_world_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "traces.yaml").write_text(TRACES.format(prompts="smallworld/sft?n=5"))
-    source = Source(tmp_path / "traces.yaml")
+    source = YamlFile(tmp_path / "traces.yaml")
     data = parse_data(source, "prompts", "smallworld/sft?n=5")
     assert len(read_prompts(data)) == 5 and Path(data.place).is_relative_to(tmp_path / "cache")
     assert parse_data(source, "prompts", "smallworld/sft?n=5") == data

@@ -10,19 +10,19 @@ from urllib.request import urlopen
 
 import pytest
 
-from bench.engines import Answer, Ask, Engine, Settings
+from bench.engines import Decoding, Engine, Request, RequestReplies
 from bench.engines.endpoint import describe
 from bench.engines.factory import EngineChoice, EnginePool
 from bench.engines.openai import Chat, connect
 from bench.evaluation.model import model_identity
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import ClientExecution, Execution
 
 QUICK = {"backoff_seconds": 0.01, "max_backoff_seconds": 0.05, "retries": 3, "timeout_seconds": 5.0}
-GREEDY = Settings(max_tokens=16, temperature=0.0)
+GREEDY = Decoding(max_tokens=16, temperature=0.0)
 
 
-def text(content: str) -> list[Part]:
+def text(content: str) -> list[PromptPart]:
     return [{"type": "text", "text": content}]
 
 
@@ -56,11 +56,13 @@ class Asker:
         return self.engines[-1]
 
 
-def answers(engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any) -> dict[int, Answer]:
+def answers(
+    engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any
+) -> dict[int, RequestReplies]:
     """By place, parts of an answer put together; each text is asked with all seeds."""
-    asks = [Ask(place, engine.preparer(text(content)), tuple(seeds)) for place, content in enumerate(texts)]
-    settings = Settings(**{"max_tokens": 16, "temperature": 0.0, **sampling})
-    found: dict[int, Answer] = {}
+    asks = [Request(place, engine.preparer(text(content)), tuple(seeds)) for place, content in enumerate(texts)]
+    settings = Decoding(**{"max_tokens": 16, "temperature": 0.0, **sampling})
+    found: dict[int, RequestReplies] = {}
     for answer in engine.answer([[ask] for ask in asks], settings):
         before = found[answer.place].replies if answer.place in found else []
         assert answer.first == len(before)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.engines import Ask, Settings
+from bench.engines import Decoding, Request
 from bench.engines.builtin import Builtin
 from bench.engines.factory import EnginePool
 from bench.errors import ErrorClass, classify
@@ -21,13 +21,13 @@ from vold.rollout.builtin import BuiltinEngine
 
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)
 CONFIG = EvalConfig(engine="builtin")
-SETTINGS = Settings(max_tokens=6, temperature=1.0)
+SETTINGS = Decoding(max_tokens=6, temperature=1.0)
 
 
-def asks(engine: Any) -> list[Ask]:
+def asks(engine: Any) -> list[Request]:
     texts = ["[7+5]solve", "[1+2-3]solve", "a", "bb"]
     parts = [[{"type": "text", "text": text}] for text in texts]
-    return [Ask(place, engine.preparer(part), (place, place + 1)) for place, part in enumerate(parts)]
+    return [Request(place, engine.preparer(part), (place, place + 1)) for place, part in enumerate(parts)]
 
 
 def texts(engine: Any) -> dict[tuple[int, int], str]:

@@ -8,11 +8,11 @@ from email.utils import formatdate
 
 import pytest
 
-from bench.engines import Ask
+from bench.engines import Request
 from bench.engines import client as client_module
 from bench.engines.client import (
     ChatClient,
-    Completion,
+    ChatCompletion,
     Endpoint,
     RefusedError,
     UnansweredError,
@@ -82,7 +82,7 @@ def test_a_server_that_refuses_everything_is_told_after_24_requests_and_nothing_
 ):
     with stub_server("--faults", json.dumps({"bad": [fault] * 999})) as (url, _):
         engine, found = ask_stub(url, concurrency=1, max_concurrency=1), []
-        asks = [Ask(place, engine.preparer(text("bad")), (1, 2)) for place in range(99)]
+        asks = [Request(place, engine.preparer(text("bad")), (1, 2)) for place in range(99)]
         for number in (99, 3):
             with pytest.raises(ConfigurationError, match=rf"refused each of .* '{words}'"):
                 found += engine.answer([asks[:number]], GREEDY)
@@ -255,7 +255,7 @@ def test_requests_go_to_the_least_loaded_server_that_is_up():
 )
 def test_choices_are_read(choice: dict, text: str, why: str):
     found = _parse(json.dumps({"choices": [choice]}).encode())
-    assert isinstance(found, Completion)
+    assert isinstance(found, ChatCompletion)
     assert text in found.choices[0].text and found.choices[0].finish_reason == why
 
 
@@ -267,7 +267,7 @@ def test_choices_are_read(choice: dict, text: str, why: str):
      b'{"choices": [{"message": {"content": "x"}}]}'],
 )  # fmt: skip
 def test_what_is_no_reply_is_a_fault_of_the_server(body: bytes):
-    assert not isinstance(_parse(body), Completion)
+    assert not isinstance(_parse(body), ChatCompletion)
 
 
 @pytest.mark.parametrize("count", ["3", 12.5, [1], {}, True, -1, 1e400, 2**70, None])
@@ -275,7 +275,7 @@ def test_lengths_that_are_no_counts_are_not_told(count):
     choice = {"message": {"content": "x"}, "finish_reason": "stop", "token_ids": count if count == "3" else None}
     usage = {"prompt_tokens": count, "completion_tokens": count}
     found = _parse(json.dumps({"choices": [choice], "usage": usage, "prompt_token_ids": choice["token_ids"]}).encode())
-    assert isinstance(found, Completion)
+    assert isinstance(found, ChatCompletion)
     assert (found.prompt_tokens, found.completion_tokens, found.prompt_token_ids) == (None, None, None)
     assert found.choices[0].tokens is None
     assert [(reply.text, reply.tokens) for reply in _replies(found)] == [("x", 0)]

@@ -13,7 +13,7 @@ from bench.engines.encoding import EncodingPreparer, check_grid
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
-from bench.prompts import Part
+from bench.prompts import PromptPart
 from vold.config import Execution
 from vold.models import ModelError
 
@@ -58,7 +58,7 @@ def _grid(prepared: Any) -> tuple[int, int]:
     return height // 2, width // 2
 
 
-def _turn(*pictures: Path) -> list[Part]:
+def _turn(*pictures: Path) -> list[PromptPart]:
     return [*({"type": "image", "path": str(path)} for path in pictures), {"type": "text", "text": "How many?"}]  # type: ignore[list-item]
 
 
@@ -167,6 +167,6 @@ def test_thinking_cannot_be_turned_off_where_the_template_has_no_switch(random_s
 def test_a_checkpoint_without_its_weights_can_be_counted_with(random_student: Path, tmp_path: Path) -> None:
     """As a dry run fetches a model of the hub."""
     shutil.copytree(random_student, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
-    turn: list[Part] = [{"type": "text", "text": "How many dots?"}]
+    turn: list[PromptPart] = [{"type": "text", "text": "How many dots?"}]
     counted = EncodingPreparer(tmp_path / "bare").read(turn)
     assert counted is not None and counted == EncodingPreparer(random_student).read(turn)

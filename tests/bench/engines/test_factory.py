@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.engines import Answer, Ask, Settings, factory
+from bench.engines import Decoding, Request, RequestReplies, factory
 from bench.errors import ErrorClass, InfrastructureError, classify
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
@@ -31,7 +31,7 @@ class Tight(StubEngine):
     def about(self) -> dict[str, Any]:
         return {"name": "vllm", "batch": self.batch}
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         for number, answer in enumerate(super().answer(groups, settings)):
             if self.batch > self.room and number == self.before:
                 raise EngineError(self.reason)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.engines import Ask
-from bench.engines.client import Choice, Completion
+from bench.engines import Request
+from bench.engines.client import ChatCompletion, Choice
 from bench.engines.openai import MessagePreparer, _replies
 from bench.errors import ConfigurationError
 from tests.bench.engines.conftest import GREEDY, answers, stats, text
@@ -46,7 +46,7 @@ def test_a_turn_is_sent_in_the_order_of_its_parts(tmp_path: Path, ask_stub):
     parts = [*text("look: "), {"type": "image", "path": str(path)}, *text(" what?")]
     with stub_server("--keep") as (url, _):
         engine = ask_stub(url)
-        (answer,) = engine.answer([[Ask(5, engine.preparer(parts), (11,))]], GREEDY)
+        (answer,) = engine.answer([[Request(5, engine.preparer(parts), (11,))]], GREEDY)
         (body,) = stats(url)["bodies"]
     picture = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     content = [
@@ -89,21 +89,23 @@ def test_samples_that_came_stay_though_the_server_refuses_or_fails_the_rest(faul
 
 
 def test_the_length_of_all_samples_is_shared_out_by_their_texts():
-    told = Completion((Choice("aaaa", None, "stop"), Choice("", None, "stop"), Choice("bb", None, "length")), "m", 3, 7)
+    told = ChatCompletion(
+        (Choice("aaaa", None, "stop"), Choice("", None, "stop"), Choice("bb", None, "length")), "m", 3, 7
+    )
     assert [reply.tokens for reply in _replies(told)] == [5, 0, 2]
-    exact = Completion((Choice("aaaa", 3, "stop"), Choice("b", 4, "stop")), "m", 3, 7)
+    exact = ChatCompletion((Choice("aaaa", 3, "stop"), Choice("b", 4, "stop")), "m", 3, 7)
     assert [reply.tokens for reply in _replies(exact)] == [3, 4]
-    assert [reply.tokens for reply in _replies(Completion((Choice("a", None, "stop"),), "m", None, None))] == [0]
+    assert [reply.tokens for reply in _replies(ChatCompletion((Choice("a", None, "stop"),), "m", None, None))] == [0]
 
 
 def test_asks_are_drawn_as_there_is_room_and_abandoned_ones_cancelled(ask_stub):
     drawn = 0
 
-    def groups(engine) -> Iterator[Sequence[Ask]]:
+    def groups(engine) -> Iterator[Sequence[Request]]:
         nonlocal drawn
         for place in range(1000):
             drawn += 1
-            yield [Ask(place, engine.preparer(text("slow" if place else "quick")), (1,))]
+            yield [Request(place, engine.preparer(text("slow" if place else "quick")), (1,))]
 
     with stub_server("--faults", json.dumps({"slow": ["slow:2"] * 1000})) as (url, _):
         engine = ask_stub(url, concurrency=4, max_concurrency=4)
@@ -116,7 +118,7 @@ def test_asks_are_drawn_as_there_is_room_and_abandoned_ones_cancelled(ask_stub):
 
 
 def test_an_error_in_what_is_drawn_comes_through(ask_stub):
-    def groups() -> Iterator[Sequence[Ask]]:
+    def groups() -> Iterator[Sequence[Request]]:
         raise RuntimeError("no more")
         yield
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bench.engines import Ask, Settings
+from bench.engines import Decoding, Request
 from bench.engines.builtin import Builtin
 from bench.engines.factory import EnginePool
 from bench.evaluation.config import EvalConfig
@@ -25,7 +25,7 @@ EXECUTION = Execution.model_validate(
     {"device": "cpu", "threads": 1, "rollout_batch": 8, "vllm": {"max_length": 256, "restarts": 0}}
 )
 CONFIG = EvalConfig(engine="vllm")
-GREEDY = Settings(max_tokens=24, temperature=0.0)
+GREEDY = Decoding(max_tokens=24, temperature=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def turns(picture: Path) -> list[list[Any]]:
     return [[{"type": "text", "text": "[7+5-3*2]solve"}], [shown, read], [shown, shown, read]]
 
 
-def replies(engine: Any, asked: list[list[Any]], settings: Settings, seeds: tuple[int, ...] = (5,)) -> dict[Any, Any]:
-    asks = [Ask(place, engine.preparer(turn), seeds) for place, turn in enumerate(asked)]
+def replies(engine: Any, asked: list[list[Any]], settings: Decoding, seeds: tuple[int, ...] = (5,)) -> dict[Any, Any]:
+    asks = [Request(place, engine.preparer(turn), seeds) for place, turn in enumerate(asked)]
     return {
         (answer.place, answer.first + number): reply
         for answer in engine.answer([asks], settings)
@@ -69,7 +69,7 @@ def test_greedy_replies_are_the_builtin_engines_on_texts_and_pictures(engine: An
 
 
 def test_a_missing_sample_asked_alone_is_the_one_it_would_have_been(engine: Any, picture: Path) -> None:
-    asked, free = turns(picture), Settings(max_tokens=24, temperature=1.5)
+    asked, free = turns(picture), Decoding(max_tokens=24, temperature=1.5)
     together = replies(engine, asked, free, (7, 8, 9, 10))
     alone = replies(engine, asked, free, (9,))
     assert {place: together[place, 2] for place in range(3)} == {place: alone[place, 0] for place in range(3)}
@@ -85,7 +85,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_of_its_own(engine: Any, picture:
 
 
 def test_an_iteration_given_up_leaves_the_engine_ready(engine: Any, picture: Path) -> None:
-    asks = [Ask(place, engine.preparer(turn), (1, 2)) for place, turn in enumerate(turns(picture))]
+    asks = [Request(place, engine.preparer(turn), (1, 2)) for place, turn in enumerate(turns(picture))]
     answers = engine.answer([asks], GREEDY)
     next(answers)
     answers.close()

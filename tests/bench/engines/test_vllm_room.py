@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from bench.engines import Answer, Ask, Settings
+from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.vllm import VLLM
 from bench.errors import ConfigurationError
 from vold.config import Execution
 from vold.rollout.base import Completion
 
-SETTINGS = Settings(max_tokens=24, temperature=0.0)
-PROVEN = Settings(max_tokens=24, temperature=0.0, proven=True)
+SETTINGS = Decoding(max_tokens=24, temperature=0.0)
+PROVEN = Decoding(max_tokens=24, temperature=0.0, proven=True)
 
 
 class Engine:
@@ -33,19 +33,19 @@ class Engine:
             yield number, 0, Completion((7,), (0.0,), "stop")
 
 
-def answers(max_length: int | None, *lengths: int, settings: Settings = SETTINGS) -> dict[int, str]:
+def answers(max_length: int | None, *lengths: int, settings: Decoding = SETTINGS) -> dict[int, str]:
     """How each ended, in the order in which they came."""
     return {answer.place: answer.replies[0].finish_reason for answer in asked(max_length, lengths, settings)}
 
 
-def asked(max_length: int | None, lengths: Sequence[int], settings: Settings = SETTINGS) -> Iterator[Answer]:
+def asked(max_length: int | None, lengths: Sequence[int], settings: Decoding = SETTINGS) -> Iterator[RequestReplies]:
     engine = VLLM.__new__(VLLM)
     engine.execution = Execution.model_validate({"vllm": {"max_length": max_length}})
     engine.engine = Engine(max_length or 4096)  # type: ignore[assignment]
     engine.stop_ids = engine.banned_ids = ()
     engine.preparer = SimpleNamespace(sizes=lambda prompt: (len(prompt.ids), 0), decode=str)  # type: ignore[assignment]
     prompts = [SimpleNamespace(ids=(1,) * length, pixels=None) for length in lengths]
-    asks = [Ask(place, prompt, (5,)) for place, prompt in enumerate(prompts)]
+    asks = [Request(place, prompt, (5,)) for place, prompt in enumerate(prompts)]
     return engine.answer([asks], settings)
 
 

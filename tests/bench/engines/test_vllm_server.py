@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from bench.benchmarks import read
-from bench.engines import Answer, Ask, Settings
+from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.vllm_program import command_line
 from bench.engines.vllm_server import Served
 from bench.errors import ConfigurationError
-from bench.prompts import Part, render
+from bench.prompts import PromptPart, render
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
 from tests.bench.engines.conftest import QUICK, answers, stats, text
@@ -52,8 +52,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         engine.close()
 
 
-def asks_of(engine, turns: Sequence[list[Part]]) -> list[Ask]:
-    return [Ask(place, engine.preparer(turn), (place,)) for place, turn in enumerate(turns)]
+def asks_of(engine, turns: Sequence[list[PromptPart]]) -> list[Request]:
+    return [Request(place, engine.preparer(turn), (place,)) for place, turn in enumerate(turns)]
 
 
 def gone(pid: int) -> bool:
@@ -112,10 +112,10 @@ def test_prompts_run_whole_on_cpus_alone():
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_server_that_is_killed_is_replaced_and_every_question_answered_once(replicas: int, serve):
     engine = serve("--latency", "0.05", replicas=replicas)
-    asks = [Ask(place, engine.preparer(text(str(place))), (place,)) for place in range(300)]
-    found: list[Answer] = []
+    asks = [Request(place, engine.preparer(text(str(place))), (place,)) for place in range(300)]
+    found: list[RequestReplies] = []
     pids = [engine.replicas[0].server.process.pid]
-    for answer in engine.answer([asks], Settings(16, 0.0)):
+    for answer in engine.answer([asks], Decoding(16, 0.0)):
         found.append(answer)
         if len(found) == 50:
             os.kill(pids[0], signal.SIGKILL)
@@ -241,7 +241,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[Part]]:
+def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[PromptPart]]:
     """Pictures of the small world's problems, two pictures in a turn, and text alone."""
     places = materialise("test", 6, tmp_path_factory.mktemp("data"))
     problems = [problem for name, place in places.items() for problem in read(name, place).problems]
@@ -252,12 +252,12 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[Part]]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: list[list[Part]]):
+def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: list[list[PromptPart]]):
     from bench.engines.builtin import Builtin
 
     builtin = Builtin(vllm.checkpoint, execution(), LIMITS)
     ours, theirs = (
-        sorted(engine.answer([asks_of(engine, turns)], Settings(48, 0.0)), key=lambda answer: answer.place)
+        sorted(engine.answer([asks_of(engine, turns)], Decoding(48, 0.0)), key=lambda answer: answer.place)
         for engine in (builtin, vllm)
     )
     assert theirs == ours  # texts, lengths and ends of completions; tokens of prompts and of pictures
@@ -271,10 +271,10 @@ def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: lis
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_vllms_samples_are_functions_of_their_seeds(vllm: Served, turns: list[list[Part]]):
-    free = Settings(24, 1.0)
-    (together,) = vllm.answer([[Ask(0, vllm.preparer(turns[0]), (40, 41, 42, 43))]], free)
-    alone = list(vllm.answer([[Ask(k, vllm.preparer(turns[0]), (40 + k,)) for k in range(4)]], free))
+def test_vllms_samples_are_functions_of_their_seeds(vllm: Served, turns: list[list[PromptPart]]):
+    free = Decoding(24, 1.0)
+    (together,) = vllm.answer([[Request(0, vllm.preparer(turns[0]), (40, 41, 42, 43))]], free)
+    alone = list(vllm.answer([[Request(k, vllm.preparer(turns[0]), (40 + k,)) for k in range(4)]], free))
     assert [answer.replies[0] for answer in sorted(alone, key=lambda answer: answer.place)] == list(together.replies)
     assert len({reply.text for reply in together.replies}) > 1
 
@@ -282,20 +282,20 @@ def test_vllms_samples_are_functions_of_their_seeds(vllm: Served, turns: list[li
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
 def test_vllm_refuses_what_has_no_room_and_who_is_to_blame_is_known(vllm: Served):
-    greedy = Settings(24, 0.0, proven=True)
-    (refused,) = vllm.answer([[Ask(0, vllm.preparer(text("a" * 5000)), (1,))]], greedy)
+    greedy = Decoding(24, 0.0, proven=True)
+    (refused,) = vllm.answer([[Request(0, vllm.preparer(text("a" * 5000)), (1,))]], greedy)
     assert refused.replies[0].finish_reason == "error" and "HTTP 400" in refused.replies[0].text
     with pytest.raises(ConfigurationError, match=r"execution\.vllm\.max_length is 512"):
-        list(vllm.answer([[Ask(0, vllm.preparer(text("a" * 600)), (1,))]], greedy))
+        list(vllm.answer([[Request(0, vllm.preparer(text("a" * 600)), (1,))]], greedy))
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_a_run_ends_right_though_vllm_is_killed_in_it(vllm: Served, turns: list[list[Part]]):
+def test_a_run_ends_right_though_vllm_is_killed_in_it(vllm: Served, turns: list[list[PromptPart]]):
     asks = asks_of(vllm, turns * 8)
-    undisturbed = {answer.place: answer for answer in vllm.answer([asks], Settings(48, 0.0))}
+    undisturbed = {answer.place: answer for answer in vllm.answer([asks], Decoding(48, 0.0))}
     found, server = {}, vllm.replicas[0].server
-    for answer in vllm.answer([asks], Settings(48, 0.0)):
+    for answer in vllm.answer([asks], Decoding(48, 0.0)):
         found[answer.place] = answer
         if len(found) == 20:
             os.kill(server.process.pid, signal.SIGKILL)

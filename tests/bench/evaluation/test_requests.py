@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.engines import Answer, Ask, Reply, Settings
+from bench.engines import Decoding, Reply, Request, RequestReplies
 from bench.errors import InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
@@ -93,11 +93,11 @@ def test_half_a_character_of_an_engine_becomes_a_sign_that_files_can_hold(start:
 class Backwards(StubEngine):
     """Answers when it has drawn everything, the last ask first and its last sample first."""
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         asks = [ask for group in groups for ask in group]
         for ask in reversed(asks):
             for place in reversed(range(len(ask.seeds))):
-                yield Answer(ask.place, [self.reply(ask, ask.seeds[place])], first=place)
+                yield RequestReplies(ask.place, [self.reply(ask, ask.seeds[place])], first=place)
 
 
 def test_tables_do_not_depend_on_the_order_of_answers(start: Start) -> None:
@@ -111,7 +111,7 @@ class Breaking(StubEngine):
 
     answers = 2
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         for number, answer in enumerate(super().answer(groups, settings)):
             if number == self.answers:
                 raise EngineError("it fell over")
@@ -152,7 +152,7 @@ def test_engines_that_break_without_an_answer_end_the_run_and_a_later_one_goes_o
 class Forgetful(StubEngine):
     """Never answers item 3."""
 
-    def answer(self, groups: Iterable[Sequence[Ask]], settings: Settings) -> Iterator[Answer]:
+    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
         yield from (answer for answer in super().answer(groups, settings) if answer.place != 3)
 
 

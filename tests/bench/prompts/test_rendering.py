@@ -5,7 +5,7 @@ import pytest
 
 from bench.benchmarks import load
 from bench.errors import ConfigurationError
-from bench.prompts import TEMPLATES, Part, prompt_hash, render, template
+from bench.prompts import TEMPLATES, PromptPart, prompt_hash, render, template
 from bench.records import Problem
 
 
@@ -14,7 +14,7 @@ def _problem(question: str, images: int = 1, options: tuple[str, ...] = (), kind
     return Problem("mathvision", "1", question, paths, options, "A", kind, "1")  # type: ignore[arg-type]
 
 
-def _shown(parts: list[Part]) -> str:
+def _shown(parts: list[PromptPart]) -> str:
     return "".join(f"[{part['path']}]" if "path" in part else part.get("text", "") for part in parts)
 
 

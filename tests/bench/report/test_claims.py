@@ -6,7 +6,7 @@ import pytest
 
 from bench.matrix.spec import load_spec
 from bench.report.claims import judge, load_paper, paper_figures
-from bench.stats import Outcome
+from bench.stats import ContrastVerdict
 
 ROOT = Path(__file__).parents[3]
 WIDE, NARROW = (-0.05, 0.05), (-0.01, 0.01)
@@ -30,7 +30,7 @@ WIDE, NARROW = (-0.05, 0.05), (-0.01, 0.01)
         ("not_worse", "not resolved", (-0.09, 0.01), "not resolved"),
     ],
 )
-def test_a_claim_is_judged_by_verdict_and_margin(expect, verdict: Outcome, inner, status):
+def test_a_claim_is_judged_by_verdict_and_margin(expect, verdict: ContrastVerdict, inner, status):
     assert judge(expect, verdict, inner, margin=0.02) == status
 
 

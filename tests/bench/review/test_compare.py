@@ -11,7 +11,7 @@ from bench.cli import compare
 from bench.cli.compare import conclusion
 from bench.engines import Reply
 from bench.errors import ConfigurationError, ExitCode
-from bench.review.compare import Comparison, compare_results
+from bench.review.compare import ResultComparison, compare_results
 from bench.review.results import find
 from bench.store import Store
 from tests.bench.results import problems, write_result
@@ -25,7 +25,7 @@ def texts(right: set[int]) -> dict[str, list[str]]:
     return {id: RIGHT if number in right else WRONG for number, id in enumerate(IDS)}
 
 
-def compared(a: Path, b: Path) -> Comparison:
+def compared(a: Path, b: Path) -> ResultComparison:
     store = Store(a.parent)
     return compare_results(find(str(a), store), find(str(b), store))
 

@@ -11,7 +11,7 @@ from bench.cli.main import app
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Verdict
 from bench.review.judged import judge_result
-from bench.scoring.judge import Judge, JudgeConfig, Judged, Row
+from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, Judged
 from tests.bench.engines.conftest import stats
 from tests.bench.engines.stub_server import stub_server
 from tests.bench.results import problems, write_result
@@ -24,7 +24,7 @@ class Reader(Judge):
     """Reads from memory: right where the id begins with r, missing where it begins with m, else nothing."""
 
     def judge(self, rows):
-        self.asked: list[Row] = [row for row in rows if row.verdict.state == "unparsed"]
+        self.asked: list[JudgeCase] = [row for row in rows if row.verdict.state == "unparsed"]
         judged = Judged({}, {})
         for row in self.asked:
             if row.verdict.id.startswith("m"):

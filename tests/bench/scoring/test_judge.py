@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bench.cli.main import app
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Problem, Response
-from bench.scoring.judge import Judge, JudgeConfig, Row, ask, parse
+from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, ask, parse
 from bench.scoring.verdicts import score
 from tests.bench.engines.conftest import QUICK, stats
 from tests.bench.engines.stub_server import stub_server
@@ -24,9 +24,9 @@ def problem(id: str = "p", answer: str = "B", options: tuple[str, ...] = ("one",
     return Problem("mathvision", id, f"Which is {id}?", (), options, answer, kind, id)
 
 
-def row(text: str, id: str = "p", **fields) -> Row:
+def row(text: str, id: str = "p", **fields) -> JudgeCase:
     item = problem(id, **fields)
-    return Row(item, text, score(item, Response(id, 0, text, 3, "stop")))
+    return JudgeCase(item, text, score(item, Response(id, 0, text, 3, "stop")))
 
 
 def judge(url: str, cache: Path, model: str = "stub", **settings) -> Judge:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.smallworld import CHECKPOINTS, checkpoint_path
 from bench.smallworld.build import BLUEPRINTS
-from bench.smallworld.problems import Problem, stream
+from bench.smallworld.problems import WorldProblem, stream
 from bench.smallworld.records import question
 from bench.smallworld.render import render
 from vold.models import LanguageModel, Student, load_student, load_teacher
@@ -22,7 +22,7 @@ from vold.seeding import generator
 TEACHERS = {"teacher": "[0-9]", "teacher_other": "#[0-9][-+*;0-9]+;[0-9][-+*][0-9]=", "teacher_far": "#[0-9];[-+*]"}
 
 
-def held_out(count: int, **kind: str) -> list[Problem]:
+def held_out(count: int, **kind: str) -> list[WorldProblem]:
     return list(islice(stream(77, "checkpoint tests", "tune", **kind), count))  # type: ignore[arg-type]
 
 
@@ -31,7 +31,7 @@ def say(model: LanguageModel, requests: list[RolloutRequest], tokens: int = 96) 
     return [model.decode(group[0].token_ids) for group in BuiltinEngine(model).generate(requests, sampling)]
 
 
-def look(student: Student, problem: Problem, verb: str) -> RolloutRequest:
+def look(student: Student, problem: WorldProblem, verb: str) -> RolloutRequest:
     picture = Image.fromarray(render(problem, generator(3, problem.key)))
     content = [{"type": "image"}, {"type": "text", "text": f"{verb}{problem.tail}"}]
     return RolloutRequest.of(student.encode([{"role": "user", "content": content}], [picture]), (0,))

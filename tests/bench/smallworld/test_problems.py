@@ -9,7 +9,7 @@ import pytest
 from bench.smallworld import prompts
 from bench.smallworld.curriculum import NOTATIONS, STUDENT_PICTURE_MIX, STUDENT_TEXT_MIX, TEACHER_MIX, lessons
 from bench.smallworld.notation import Notation, trace
-from bench.smallworld.problems import HELD_OUT, MAX_OPERATIONS, MIN_OPERATIONS, Problem, stream
+from bench.smallworld.problems import HELD_OUT, MAX_OPERATIONS, MIN_OPERATIONS, WorldProblem, stream
 from bench.smallworld.records import DATA_SEED, DATASETS
 from vold.seeding import generator
 
@@ -22,7 +22,7 @@ def evaluate(chain: str) -> int:
     return value
 
 
-def sample(count: int = 300, split: str = "train") -> list[Problem]:
+def sample(count: int = 300, split: str = "train") -> list[WorldProblem]:
     return list(islice(stream(5, "test", split), count))  # type: ignore[arg-type]
 
 
@@ -82,8 +82,8 @@ def test_no_problem_of_an_evaluation_split_occurs_in_any_training_set() -> None:
 
 def test_the_splits_partition_problems_by_their_content_alone() -> None:
     problem = sample(1)[0]
-    twin = Problem(problem.family, problem.digits, problem.operations, "free", problem.mode)
-    other = Problem(problem.family, problem.digits, problem.operations, "choice", problem.mode)
+    twin = WorldProblem(problem.family, problem.digits, problem.operations, "free", problem.mode)
+    other = WorldProblem(problem.family, problem.digits, problem.operations, "choice", problem.mode)
     assert twin.split == other.split == "train"
 
 

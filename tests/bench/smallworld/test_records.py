@@ -35,7 +35,7 @@ def test_a_training_split_cannot_be_evaluated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dataset", records.DATASETS, ids=lambda dataset: dataset.benchmark)
 def test_the_real_loader_reads_every_record_with_its_answer_and_picture(
-    dataset: records.Dataset, tmp_path: Path
+    dataset: records.WorldDataset, tmp_path: Path
 ) -> None:
     root = records.materialise("test", 12, tmp_path)[dataset.benchmark]
     problems = load(dataset.benchmark, root)

@@ -10,7 +10,7 @@ from vold.config import DistillConfig, Execution, RLConfig, SFTConfig
 from vold.findings import Level
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.job import Job
-from vold.preflight.memory import Estimate, estimate, memory_findings
+from vold.preflight.memory import MemoryEstimate, estimate, memory_findings
 from vold.preflight.sizes import Sizes, count
 
 SMALL = Sizes(
@@ -19,7 +19,7 @@ SMALL = Sizes(
 TEACHER = replace(SMALL, total=5000, trained=0, hidden=12)
 
 
-def parts(estimated: Estimate) -> dict[str, int]:
+def parts(estimated: MemoryEstimate) -> dict[str, int]:
     return {part.name: part.bytes for part in estimated.parts}
 
 

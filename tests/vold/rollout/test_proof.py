@@ -10,14 +10,14 @@ from tests.conftest import need
 from vold.config import LoraConfig
 from vold.models import LanguageModel, Student, load_student
 from vold.models.lora import add_adapters
-from vold.rollout.proof import Reading, SyncError, Weights, fingerprint, prove, weights_of
+from vold.rollout.proof import Readback, SyncError, Weights, fingerprint, prove, weights_of
 
 FLOAT = torch.float32
 
 
-def faithful(weights: Weights) -> Reading:
+def faithful(weights: Weights) -> Readback:
     """What an engine reports that holds and computes exactly what it was given."""
-    return Reading(dict(weights.fingerprints(FLOAT)), (), tuple(probe.logprobs for probe in weights.probes))
+    return Readback(dict(weights.fingerprints(FLOAT)), (), tuple(probe.logprobs for probe in weights.probes))
 
 
 @pytest.fixture(scope="module")
