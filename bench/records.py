@@ -21,7 +21,7 @@ def storable(text: str) -> str:
 class Problem:
     """One benchmark item.
 
-    ``question`` may hold ``<image k>`` marks (k from 1): picture k stands there; a picture without a mark
+    ``question`` may hold ``<image k>`` marks (k from 1): image k stands there; an image without a mark
     goes before the question. ``cluster`` groups items that are not independent of each other.
     ``unscorable`` gives the reason why no answer can ever be right, or is empty.
     """
@@ -43,7 +43,7 @@ class Problem:
 class Response:
     """What a model said to one problem; ``sample`` counts from 0; ``tokens`` is the completion's length.
 
-    prompt_tokens: length of the prompt as the model was fed it; visual_tokens: positions of its pictures. None where
+    prompt_tokens: length of the prompt as the model was fed it; visual_tokens: positions of its images. None where
     that is not known.
     """
 

@@ -22,7 +22,7 @@ from vold.files import write_whole
 if TYPE_CHECKING:
     from vold.data.sources import DataSource
 
-# What decides how a model behaves; other files beside it (a card, a picture) may change freely.
+# What decides how a model behaves; other files beside it (a card, an image) may change freely.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".jinja", ".model")
 
 

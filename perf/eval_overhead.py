@@ -6,7 +6,7 @@
     python -m perf.eval_overhead --engine server --items 304 1000 --samples 1 --latency 1 --in-flight 32
 
 Straight: turns are prepared and answered, replies are dropped. Harness: ``evaluate`` from records to tables, scoring
-included, with the same warm engine. The bundled student reads the small world's pictures; ``server`` is a stub that
+included, with the same warm engine. The bundled student reads the small world's images; ``server`` is a stub that
 waits ``--latency`` seconds before each reply. Figures are medians over the pairs of one size; two sizes give the part
 that every run pays and the part that every sample adds. The processor's time is this process's: a server's, and that
 of the process which compares formulas, are not in it.

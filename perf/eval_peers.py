@@ -4,7 +4,7 @@
     python -m perf.eval_peers --sides straight,vold-bench,lmms-eval --lmms-python PATH/TO/python
 
 A stub server waits ``--latency`` seconds before each reply of about two kilobytes. Every harness asks it once for each
-of the small world's MMMU-Pro pages, with the picture, reads the letter from the reply without a judge, and writes its
+of the small world's MMMU-Pro pages, with the image, reads the letter from the reply without a judge, and writes its
 results and its table as its own command does. Each run is a process of its own, and the sides alternate. Clocks start
 when a harness is imported; the records that it reads lie there in its own form. CPU time is that of the process with
 all that it starts. *straight* is this suite's client with nothing around it. Nothing of the peers' code is changed;
@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = "mmmu_pro"
 IN_FLIGHT = 32
 MAX_TOKENS = 2048
-REPLY = "Let us see what stands in the picture, step by step. " * 40 + "\nAnswer: B"
-INSTRUCTION = "Answer the question in the picture. Think first. The last line is 'Answer: X' with the option's letter."
+REPLY = "Let us see what stands in the image, step by step. " * 40 + "\nAnswer: B"
+INSTRUCTION = "Answer the question in the image. Think first. The last line is 'Answer: X' with the option's letter."
 LETTER = {"function": "regex", "regex_pattern": r"Answer: ([A-J])"}
 FILTERS = [{"name": "letter", "filter": [LETTER, {"function": "take_first"}]}]
 METRICS = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
@@ -130,7 +130,7 @@ def vlmevalkit(place: Place) -> Callable[[], int]:
     import vold  # noqa: F401  before torchvision
 
     os.environ["LMUData"] = str(place.scratch)  # noqa: SIM112  its name
-    os.environ["VLMEVAL_MIN_IMAGE_EDGE"] = "1"  # pictures go as they are
+    os.environ["VLMEVAL_MIN_IMAGE_EDGE"] = "1"  # images go as they are
     from vlmeval.api.gpt import OpenAIWrapper
     from vlmeval.dataset.image_mcq import MMMUProDataset
     from vlmeval.inference import infer_data_job

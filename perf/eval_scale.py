@@ -22,7 +22,7 @@ MEMORY_GOAL_MB = 300
 
 
 def write_records(root: Path, items: int) -> None:
-    """MathVision's form, asked without pictures."""
+    """MathVision's form, asked without images."""
     root.mkdir(parents=True)
     with (root / "test.jsonl").open("w", encoding="utf-8") as file:
         for number in range(items):

@@ -2,7 +2,7 @@
 
     python -m perf.kill_evaluations --kills 200
 
-An undisturbed evaluation of the bundled student on pictures gives the tables and the time T. Then evaluations are
+An undisturbed evaluation of the bundled student on images gives the tables and the time T. Then evaluations are
 started and killed (SIGKILL) after a time drawn between 0 and T, and started again on the same directory until they
 end. After every kill: each response that the engine had given a second before is in the log, and no response is there
 twice. At every end: the tables have the bytes of the undisturbed ones. Each is forked from this process, which has

@@ -23,7 +23,7 @@ def measure(trial: Trial) -> Measured:
             from perf.own_side import run_ours as run
         steps, held = run(trial, Path(scratch))
     peak = memory_mb("VmHWM")
-    return Measured(trial.side, trial.pictures, tuple(steps[trial.warmup :]), peak, peak - held)
+    return Measured(trial.side, trial.images, tuple(steps[trial.warmup :]), peak, peak - held)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ Scorer = Callable[[Sequence[Rows]], tuple[int, int]]
 def sample(data: Path, count: int) -> list[Rows]:
     """``count`` predictions in a seeded order, by benchmark; sample numbers keep repeats apart."""
     first = {name: next(iter(BENCHMARKS[name].splits)) for name in FILES}
-    problems = {name: read(name, data / name, first[name], require_pictures=False).problems for name in FILES}
+    problems = {name: read(name, data / name, first[name], require_images=False).problems for name in FILES}
     pool = [
         (name, prediction)
         for name, pattern in FILES.items()

@@ -26,14 +26,14 @@ class Comparison:
 
     name: str
     ours: Side
-    pictures: bool
+    images: bool
     goal: float
 
 
 COMPARISONS = (
     Comparison("text: GRPO", "grpo", False, 3.0),
     Comparison("text: GRPO + teacher", "vold", False, 1.0),
-    Comparison("pictures: GRPO", "grpo", True, 4.0),
+    Comparison("images: GRPO", "grpo", True, 4.0),
 )
 
 
@@ -100,10 +100,10 @@ def table(runs: dict[tuple[Side, bool], list[Measured]]) -> str:
         "| side | ms a step | tokens a step | " + " | ".join(f"{stage} tok/s" for stage in STAGES) + " | peak MB |",
         "|---|" + "---|" * (3 + len(STAGES)),
     ]
-    for (side, pictures), measured in runs.items():
+    for (side, images), measured in runs.items():
         rates = [[r for run in measured if (r := tokens_per_second(run, stage))] for stage in STAGES]
         cells = [
-            f"{'pictures' if pictures else 'text'}: {side}",
+            f"{'images' if images else 'text'}: {side}",
             f"{median(map(step_seconds, measured)) * 1e3:.0f}",
             f"{median(map(completion_tokens, measured)):.0f}",
             *(f"{median(values):,.0f}" if values else "" for values in rates),
@@ -112,7 +112,7 @@ def table(runs: dict[tuple[Side, bool], list[Measured]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| against TRL's GRPO | figure | median (range) | goal |", "|---|---|---|---|"]
     for comparison in COMPARISONS:
-        ours, peer = (runs.get((side, comparison.pictures)) for side in (comparison.ours, "trl"))
+        ours, peer = (runs.get((side, comparison.images)) for side in (comparison.ours, "trl"))
         if not ours or not peer:
             continue
         for figure, spread in ratios(ours, peer).items():
@@ -161,13 +161,13 @@ def alternate(student: str, options: argparse.Namespace) -> dict[tuple[Side, boo
     """Every side once a repeat, each repeat in the reverse order of the one before."""
     runs: dict[tuple[Side, bool], list[Measured]] = {}
     for repeat in range(options.repeats):
-        for pictures in options.pictures:
-            sides: list[Side] = ["grpo", "trl"] if pictures else ["grpo", "trl", "vold"]
+        for images in options.images:
+            sides: list[Side] = ["grpo", "trl"] if images else ["grpo", "trl", "vold"]
             for side in sides if repeat % 2 == 0 else reversed(sides):
-                trial = Trial(side, student, pictures, options.threads, options.warmup, options.steps, {})
+                trial = Trial(side, student, images, options.threads, options.warmup, options.steps, {})
                 run = run_trial(trial)
-                runs.setdefault((side, pictures), []).append(run)
-                kind = "pictures" if pictures else "text"
+                runs.setdefault((side, images), []).append(run)
+                kind = "images" if images else "text"
                 print(f"{repeat + 1} {kind}: {side} {step_seconds(run):.2f} s a step", file=sys.stderr)
     return runs
 
@@ -188,10 +188,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="measured steps a run")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", dest="pictures", choices=("text", "pictures"))
+    parser.add_argument("--only", dest="images", choices=("text", "images"))
     parser.add_argument("--out", type=Path, help="write every run's steps there as JSONL")
     options = parser.parse_args()
-    options.pictures = {"text": [False], "pictures": [True]}.get(options.pictures, [False, True])
+    options.images = {"text": [False], "images": [True]}.get(options.images, [False, True])
     return options
 
 

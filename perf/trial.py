@@ -31,7 +31,7 @@ class Trial:
 
     side: Side
     student: str
-    pictures: bool
+    images: bool
     threads: int
     warmup: int
     steps: int
@@ -59,7 +59,7 @@ class Measured:
     """The steps after the warm-up, and resident memory: its peak, and what came after the first step had ended."""
 
     side: Side
-    pictures: bool
+    images: bool
     steps: tuple[Step, ...]
     peak_mb: float
     grown_mb: float
@@ -92,7 +92,7 @@ def rl_config(trial: Trial) -> "RLConfig":
 
 
 def materialise(trial: Trial, directory: Path) -> Path:
-    """As many training problems as the trial draws, as JSONL; with their pictures beside it where asked for."""
+    """As many training problems as the trial draws, as JSONL; with their images beside it where asked for."""
     from PIL import Image
 
     from bench.smallworld.problems import stream
@@ -106,10 +106,10 @@ def materialise(trial: Trial, directory: Path) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for index, problem in enumerate(problems):
             row = asdict(as_prompt(problem, index))
-            if trial.pictures:
-                picture = directory / f"{index}.png"
-                Image.fromarray(render(problem, generator(DATA_SEED, "perf", index))).save(picture)
-                row |= {"text": question(problem), "images": [picture.name]}
+            if trial.images:
+                image = directory / f"{index}.png"
+                Image.fromarray(render(problem, generator(DATA_SEED, "perf", index))).save(image)
+                row |= {"text": question(problem), "images": [image.name]}
             file.write(json.dumps(row) + "\n")
     return path
 

@@ -37,7 +37,7 @@ def run_trl(trial: Trial, directory: Path) -> tuple[list[Step], float]:
         model=student.model,
         reward_funcs=_reward,
         train_dataset=_dataset(trial, config, directory),
-        processing_class=_processor(student) if trial.pictures else student.tokenizer,
+        processing_class=_processor(student) if trial.images else student.tokenizer,
         args=_arguments(config, student, directory),
     )
     trainer.train()
@@ -67,7 +67,7 @@ def _arguments(config: RLConfig, student: Student, directory: Path) -> GRPOConfi
         epsilon_high=config.clip_high,
         loss_type="dapo",
         beta=0.0,
-        # A sampled placeholder stands for a picture that is not there, and the next forward pass fails.
+        # A sampled placeholder stands for an image that is not there, and the next forward pass fails.
         generation_kwargs={"suppress_tokens": list(student.banned_ids)},
         shuffle_dataset=False,
         dataloader_num_workers=0,
@@ -80,7 +80,7 @@ def _arguments(config: RLConfig, student: Student, directory: Path) -> GRPOConfi
 
 
 def _dataset(trial: Trial, config: RLConfig, directory: Path) -> datasets.Dataset:
-    """Conversational prompts with what the reward needs; pictures in a column of their own."""
+    """Conversational prompts with what the reward needs; images in a column of their own."""
     rows = [json.loads(line) for line in materialise(trial, directory).read_text().splitlines()]
     batches = [draw(SEED, "prompts", len(rows), config.prompts_per_step, step) for step in range(config.steps)]
     rows = [rows[index] for batch in batches for index in batch]
@@ -89,14 +89,14 @@ def _dataset(trial: Trial, config: RLConfig, directory: Path) -> datasets.Datase
         "answer": [row["answer"] for row in rows],
         "options": [list(row["options"]) for row in rows],
     }
-    if not trial.pictures:
+    if not trial.images:
         return datasets.Dataset.from_dict(columns)
     columns["image"] = [str(directory / row["images"][0]) for row in rows]
     return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
 
 def _processor(student: Student) -> Qwen2_5_VLProcessor:
-    """What TRL reads pictures and chats with: the checkpoint's image processor and tokenizer, padding at the left."""
+    """What TRL reads images and chats with: the checkpoint's image processor and tokenizer, padding at the left."""
     tokenizer = student.tokenizer
     tokenizer.padding_side = "left"
     return Qwen2_5_VLProcessor(

@@ -134,8 +134,8 @@ class OptimizerConfig(Strict):
 FreezablePart = Literal["vision", "merger", "embeddings"]
 RolloutEngineName = Literal["builtin", "vllm"]
 
-PicturePolicy = Literal["refuse", "skip", "caption"]
-"""What a text-only teacher makes of a prompt with pictures: an error, nothing, or the caption in their place."""
+ImagePolicy = Literal["refuse", "skip", "caption"]
+"""What a text-only teacher makes of a prompt with images: an error, nothing, or the caption in their place."""
 
 
 class LoraConfig(Strict):
@@ -157,7 +157,7 @@ class TracesConfig(Strict):
     max_new_tokens: int = Field(default=8192, ge=1, description="longer traces are dropped and counted")
     keep: Literal["all", "correct"] = "all"
     rollout: RolloutEngineName = Field(default="builtin", description="engine that samples; each draws its own numbers")
-    pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the writer sees none")
+    images: ImagePolicy = Field(default="refuse", description="prompts with images; the writer sees none")
 
 
 class SFTConfig(Strict):
@@ -195,7 +195,7 @@ class DistillConfig(Strict):
     mask: Mask = "wrong"
     reduce: Reduction | None = Field(default=None, description="denominator; None: the policy term's")
     monitor_every: int = Field(default=10, ge=0, description="steps between KL measurements when weight is 0; 0: never")
-    pictures: PicturePolicy = Field(default="refuse", description="prompts with pictures; the teacher sees none")
+    images: ImagePolicy = Field(default="refuse", description="prompts with images; the teacher sees none")
 
     @field_validator("estimator", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Pictures: opening those that come from anywhere, and what the image processor makes of them."""
+"""Images: opening those that come from anywhere, and what the image processor makes of them."""
 
 import io
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A prompt's pictures as the image processor left them.
+    """A prompt's images as the image processor left them.
 
-    values: [patches, channels * temporal * patch * patch] float32; grid_thw: [pictures, 3] int64.
+    values: [patches, channels * temporal * patch * patch] float32; grid_thw: [images, 3] int64.
     """
 
     values: "torch.Tensor"
@@ -35,16 +35,16 @@ def _pixels_of(values: Any, grid_thw: Any) -> Pixels:
 
 
 def open_image(path: Path) -> Image.Image:
-    """An RGB copy of the picture at ``path``.
+    """An RGB copy of the image at ``path``.
 
-    Raises ValueError naming the file when it is missing, no picture, damaged, or larger than ``MAX_PIXELS``
+    Raises ValueError naming the file when it is missing, no image, damaged, or larger than ``MAX_PIXELS``
     (checked from the header, before anything is decoded).
     """
     return _open(path, str(path))
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
-    """The same of a picture's bytes; errors call it ``name``."""
+    """The same of an image's bytes; errors call it ``name``."""
     return _open(io.BytesIO(content), name)
 
 
@@ -53,10 +53,10 @@ def _open(source: Path | io.BytesIO, name: str) -> Image.Image:
         with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(
-                    f"{name}: a picture of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels"
+                    f"{name}: an image of {image.width} x {image.height}; the limit is {MAX_PIXELS} pixels"
                 )
             return image.convert("RGB")
     except FileNotFoundError as error:
-        raise ValueError(f"{name}: no such picture") from error
+        raise ValueError(f"{name}: no such image") from error
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: unreadable picture ({error}); replace the file") from error
+        raise ValueError(f"{name}: unreadable image ({error}); replace the file") from error

@@ -14,17 +14,17 @@ BENCHMARKS: dict[str, Benchmark] = {
 __all__ = ["BENCHMARKS", "Dataset", "DatasetError", "known", "load", "place_of", "read", "splits_there"]
 
 
-def read(benchmark: str, root: Path, split: str | None = None, *, require_pictures: bool = True) -> Dataset:
+def read(benchmark: str, root: Path, split: str | None = None, *, require_images: bool = True) -> Dataset:
     """Load a benchmark from its directory (its repository's files, or imported), or from one of its record files.
 
-    split: None takes the first, in the benchmark's order, whose records and pictures are all there.
-    require_pictures: False serves blind runs and scoring: the same split, or where none is whole the first. Raises
+    split: None takes the first, in the benchmark's order, whose records and images are all there.
+    require_images: False serves blind runs and scoring: the same split, or where none is whole the first. Raises
     DatasetError naming file, id and mend.
     """
     found = known(benchmark)
     if imported.is_imported(root):
-        return imported.read(found, root, split, require_pictures=require_pictures)
-    return repository.read(found, root, split, require_pictures=require_pictures)
+        return imported.read(found, root, split, require_images=require_images)
+    return repository.read(found, root, split, require_images=require_images)
 
 
 def splits_there(benchmark: str, root: Path) -> list[str]:

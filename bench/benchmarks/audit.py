@@ -1,4 +1,4 @@
-"""Whether a benchmark's problems stand in training data: the same picture, a picture alike, or 13 words in a row."""
+"""Whether a benchmark's problems stand in training data: the same image, an image alike, or 13 words in a row."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from bench.benchmarks import Dataset
 from bench.errors import ConfigurationError
 from bench.records import Problem
 from vold.data.formats import DataRecord, MalformedRow
-from vold.data.pictures import picture_file
+from vold.data.images import image_file
 from vold.data.reading import records
 from vold.data.sources import DataSource
 from vold.images import open_image
@@ -25,10 +25,10 @@ SCHEMA = "vold-bench/audit@1"
 NGRAM = 13
 """Words in a row that two texts share, as in Brown et al. 2020 (arXiv:2005.14165, appendix C)."""
 DISTANCE = 3
-"""Bits of the 64 in which the difference hashes of pictures alike may differ. Of the 75,466 pairs of different pictures
-at hand 2 are as near; of 389 pictures scaled or saved again as JPEG of quality 60 at least 378 are found."""
+"""Bits of the 64 in which the difference hashes of images alike may differ. Of the 75,466 pairs of different images
+at hand 2 are as near; of 389 images scaled or saved again as JPEG of quality 60 at least 378 are found."""
 _PLAIN = 4
-"""A hash with so few bits set or unset is of a picture without features, and tells nothing."""
+"""A hash with so few bits set or unset is of an image without features, and tells nothing."""
 _WORD = re.compile(r"\w+")
 _MARK = re.compile(r"<image ?\d*>")
 _EVERY = 10_000
@@ -52,13 +52,13 @@ def difference_hash(image: Image.Image) -> int:
 
 
 def ngrams(text: str) -> Iterator[Words]:
-    """All runs of ``NGRAM`` words; case, signs and marks of pictures do not count."""
+    """All runs of ``NGRAM`` words; case, signs and marks of images do not count."""
     words = _WORD.findall(_MARK.sub(" ", text).lower())
     return (tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1))
 
 
-class _Pictures:
-    """The benchmark's pictures, by their bytes and by their look."""
+class _Images:
+    """The benchmark's images, by their bytes and by their look."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self._exact: dict[str, list[str]] = {}
@@ -75,14 +75,14 @@ class _Pictures:
 
     def hits(self, path: Path, where: str, limit: int) -> Iterator[Hit]:
         same = self._exact.get(_sha256(path), ())
-        yield from (Hit(id, "the same picture", where) for id in same)
+        yield from (Hit(id, "the same image", where) for id in same)
         look = difference_hash(open_image(path))
         if _is_plain(look):
             return
         distances = np.bitwise_count(self._hashes ^ np.uint64(look))
         for place in np.flatnonzero(distances <= limit):
             if self._ids[place] not in same:
-                yield Hit(self._ids[place], f"a picture alike ({distances[place]} of 64 bits differ)", where)
+                yield Hit(self._ids[place], f"an image alike ({distances[place]} of 64 bits differ)", where)
 
 
 def _sha256(path: Path) -> str:
@@ -111,11 +111,11 @@ def audit(
         too_short += not own
         for gram in own:
             grams.setdefault(gram, []).append(problem.id)
-    pictures = _Pictures(dataset.problems)
+    images = _Images(dataset.problems)
     first: dict[tuple[str, str], Hit] = {}
     for source in against:
         for number, (where, directory, record) in enumerate(_training(source), 1):
-            for hit in _hits(record, where, directory, grams, pictures, distance):
+            for hit in _hits(record, where, directory, grams, images, distance):
                 first.setdefault((hit.id, hit.why.partition(" (")[0]), hit)
             if number % _EVERY == 0:
                 say(f"{source}: {number} rows, {len(first)} hits")
@@ -145,13 +145,13 @@ def _training(text: str) -> Iterator[tuple[str, Path, DataRecord]]:
 
 
 def _hits(
-    record: DataRecord, where: str, directory: Path, grams: dict[Words, list[str]], pictures: _Pictures, distance: int
+    record: DataRecord, where: str, directory: Path, grams: dict[Words, list[str]], images: _Images, distance: int
 ) -> Iterator[Hit]:
     for text in (record.text, record.completion or ""):
         for gram in ngrams(text):
             yield from (Hit(id, f"{NGRAM} words ({' '.join(gram)})", where) for id in grams.get(gram, ()))
     for image in record.images:
-        yield from pictures.hits(picture_file(image, directory), where, distance)
+        yield from images.hits(image_file(image, directory), where, distance)
 
 
 @dataclass(frozen=True, slots=True)

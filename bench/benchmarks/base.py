@@ -14,20 +14,20 @@ from vold.answers import labels_of_gold
 
 
 class DatasetError(ConfigurationError):
-    """Records or pictures that are not what they must be; names file, id and mend."""
+    """Records or images that are not what they must be; names file, id and mend."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
     """One record with its place. Every accessor raises DatasetError naming file, id and field.
 
-    ``pictures`` are files, or the bytes that the row holds, picture k at position k - 1.
+    ``images`` are files, or the bytes that the row holds, image k at position k - 1.
     """
 
     file: Path
     id: str
     fields: Mapping[str, Any]
-    pictures: tuple[Path | bytes, ...] = ()
+    images: tuple[Path | bytes, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in {**self.fields, "id": self.id}.items():
@@ -62,12 +62,12 @@ class BenchmarkRow:
         self._check_characters(name, value)  # which a text that holds a list may have escaped
         return value
 
-    def picture(self, name: str) -> bytes:
-        """The picture that column ``name`` of a table holds, as ``{"bytes", "path"}``."""
+    def image(self, name: str) -> bytes:
+        """The image that column ``name`` of a table holds, as ``{"bytes", "path"}``."""
         value = self.fields.get(name)
         content = value.get("bytes") if isinstance(value, Mapping) else None
         if not isinstance(content, bytes) or not content:
-            raise self.error(f"no picture in column {name!r}", "take a copy of the table that holds its pictures")
+            raise self.error(f"no image in column {name!r}", "take a copy of the table that holds its images")
         return content
 
     def _check_characters(self, name: str, value: object) -> None:
@@ -110,8 +110,8 @@ class Benchmark:
     """How one benchmark is read.
 
     splits: the fullest first. ``problem`` tells what a record means: it takes the fields of the repository's schema
-    and leaves the pictures out. The others bring a row of one form there: ``repository`` names the pictures of a row
-    under the benchmark's directory, ``hub`` and ``tsv`` (which is told the split) give its fields and pictures.
+    and leaves the images out. The others bring a row of one form there: ``repository`` names the images of a row
+    under the benchmark's directory, ``hub`` and ``tsv`` (which is told the split) give its fields and images.
     ``rows`` overrides how a file of the repository is read.
     """
 
@@ -133,7 +133,7 @@ class Benchmark:
 class Dataset:
     """A split of a benchmark, loaded. ``name`` differs from the benchmark's where the problems are synthetic.
 
-    passed_over: splits before this one that were not taken, as no split was named, each with its missing pictures.
+    passed_over: splits before this one that were not taken, as no split was named, each with its missing images.
     """
 
     benchmark: str

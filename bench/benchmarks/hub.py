@@ -1,4 +1,4 @@
-"""Records of a hub data set: parquet tables that hold their pictures, from a local copy or fetched as files."""
+"""Records of a hub data set: parquet tables that hold their images, from a local copy or fetched as files."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def check_fetched(file: Path, sha256: str) -> None:
 
 
 def table_rows(benchmark: Benchmark, file: Path) -> Iterator[BenchmarkRow]:
-    """The rows of a table with their pictures' bytes."""
+    """The rows of a table with their images' bytes."""
     for number, fields in rows(file):
         name = next((name for name in _IDS if fields.get(name) not in (None, "")), None)
         if name is None:

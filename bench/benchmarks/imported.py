@@ -1,9 +1,9 @@
-"""The form that `vold-bench data import` writes: one table a split with picture bytes and hashes, and a manifest.
+"""The form that `vold-bench data import` writes: one table a split with image bytes and hashes, and a manifest.
 
 ``DIR/manifest.json`` describes the splits and where they came from; its own ``sha256`` covers the rest of it.
-``DIR/<split>.parquet`` has a row for each problem: the fields of ``Problem``, ``pictures`` (their bytes as they were),
-``picture_sha256``, and ``sha256`` over all fields and the pictures' hashes. It is neither compressed nor encoded, so
-that a changed byte can be told by row and picture.
+``DIR/<split>.parquet`` has a row for each problem: the fields of ``Problem``, ``images`` (their bytes as they were),
+``image_sha256``, and ``sha256`` over all fields and the images' hashes. It is neither compressed nor encoded, so
+that a changed byte can be told by row and image.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.benchmarks.base import Benchmark, Dataset, DatasetError
 from bench.records import Problem
-from vold.data.pictures import cached, cached_path
+from vold.data.images import cached, cached_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,9 +39,9 @@ def _home(place: Path) -> Path:
     return place.parent if place.suffix == ".parquet" else place
 
 
-def row_hash(fields: Mapping[str, Any], pictures: list[str]) -> str:
-    """SHA-256 over a problem's fields and the hashes of its pictures."""
-    return hashlib.sha256(json.dumps([*(fields[name] for name in _FIELDS), pictures]).encode()).hexdigest()
+def row_hash(fields: Mapping[str, Any], images: list[str]) -> str:
+    """SHA-256 over a problem's fields and the hashes of its images."""
+    return hashlib.sha256(json.dumps([*(fields[name] for name in _FIELDS), images]).encode()).hexdigest()
 
 
 class Writer:
@@ -52,8 +52,8 @@ class Writer:
         import pyarrow.parquet
 
         text, texts = pa.string(), pa.list_(pa.string())
-        types = {"options": texts, "precision": pa.int64(), "pictures": pa.list_(pa.binary()), "picture_sha256": texts}
-        names = (*_FIELDS, "pictures", "picture_sha256", "sha256")
+        types = {"options": texts, "precision": pa.int64(), "images": pa.list_(pa.binary()), "image_sha256": texts}
+        names = (*_FIELDS, "images", "image_sha256", "sha256")
         self._schema = pa.schema([(name, types.get(name, text)) for name in names])
         self._table = pyarrow.parquet.ParquetWriter(
             file, self._schema, compression="none", use_dictionary=False, write_statistics=False
@@ -61,15 +61,13 @@ class Writer:
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
-    def add(self, problem: Problem, pictures: list[bytes]) -> None:
+    def add(self, problem: Problem, images: list[bytes]) -> None:
         """Append a problem; its own ``images`` are not looked at."""
         fields = {name: value for name, value in asdict(problem).items() if name in _FIELDS}
         fields["options"] = list(problem.options)
-        hashes = [hashlib.sha256(content).hexdigest() for content in pictures]
-        self._rows.append(
-            {**fields, "pictures": pictures, "picture_sha256": hashes, "sha256": row_hash(fields, hashes)}
-        )
-        self._bytes += sum(map(len, pictures))
+        hashes = [hashlib.sha256(content).hexdigest() for content in images]
+        self._rows.append({**fields, "images": images, "image_sha256": hashes, "sha256": row_hash(fields, hashes)})
+        self._bytes += sum(map(len, images))
         if self._bytes >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
             self._flush()
 
@@ -109,10 +107,10 @@ def manifest(place: Path) -> dict[str, Any]:
     return found
 
 
-def read(benchmark: Benchmark, place: Path, split: str | None, *, require_pictures: bool = True) -> Dataset:
-    """Load a split; None takes the first, in the benchmark's order. Its pictures become files of the cache.
+def read(benchmark: Benchmark, place: Path, split: str | None, *, require_images: bool = True) -> Dataset:
+    """Load a split; None takes the first, in the benchmark's order. Its images become files of the cache.
 
-    place: the directory, or one of its tables. Raises DatasetError, also for a row or picture that was changed.
+    place: the directory, or one of its tables. Raises DatasetError, also for a row or image that was changed.
     """
     found = manifest(place)
     if found["benchmark"] != benchmark.name:
@@ -128,7 +126,7 @@ def read(benchmark: Benchmark, place: Path, split: str | None, *, require_pictur
             f"{place}: split {split} is not imported (there: {', '.join(found['splits'])}); "
             f"`vold-bench data import SOURCE --benchmark {benchmark.name} --split {split}`"
         )
-    problems = tuple(_problems(benchmark.name, _home(place) / f"{chosen}.parquet", require_pictures))
+    problems = tuple(_problems(benchmark.name, _home(place) / f"{chosen}.parquet", require_images))
     if len(problems) != found["splits"][chosen]["rows"]:
         raise DatasetError(f"{place}: {chosen}.parquet has {len(problems)} rows, not as imported; {_AGAIN}")
     return Dataset(benchmark.name, benchmark.name, chosen, False, problems)
@@ -140,22 +138,22 @@ def there(benchmark: Benchmark, place: Path) -> list[str]:
     return [name for name in benchmark.splits if name in found]
 
 
-def _problems(benchmark: str, file: Path, require_pictures: bool) -> Iterator[Problem]:
+def _problems(benchmark: str, file: Path, require_images: bool) -> Iterator[Problem]:
     for group in row_groups(file):
         rows = group.fields()
-        if any(row_hash(row, row["picture_sha256"]) != row["sha256"] for row in rows):
+        if any(row_hash(row, row["image_sha256"]) != row["sha256"] for row in rows):
             raise _changed(file, "a row")
-        hashes = [name for row in rows for name in row["picture_sha256"]]
-        if require_pictures and not all(cached_path(name).is_file() for name in hashes):
-            contents = [content for pictures in group.pictures() for content in pictures]
+        hashes = [name for row in rows for name in row["image_sha256"]]
+        if require_images and not all(cached_path(name).is_file() for name in hashes):
+            contents = [content for images in group.images() for content in images]
             if [hashlib.sha256(content).hexdigest() for content in contents] != hashes:
-                raise _changed(file, "a picture")
+                raise _changed(file, "an image")
             for content in contents:
                 cached(content)
         for row in rows:
             fields = {**{name: row[name] for name in _FIELDS}, "options": tuple(row["options"])}
-            images = tuple(cached_path(name) for name in row["picture_sha256"])
-            yield Problem(benchmark=benchmark, images=images, **fields)
+            paths = tuple(cached_path(name) for name in row["image_sha256"])
+            yield Problem(benchmark=benchmark, images=paths, **fields)
 
 
 def _changed(file: Path, what: str) -> DatasetError:
@@ -173,12 +171,12 @@ class RowGroup:
     _table: "pyarrow.parquet.ParquetFile"
 
     def fields(self) -> list[dict[str, Any]]:
-        """All but the pictures' bytes."""
-        return self._read([*_FIELDS, "picture_sha256", "sha256"])
+        """All but the images' bytes."""
+        return self._read([*_FIELDS, "image_sha256", "sha256"])
 
-    def pictures(self) -> list[list[bytes]]:
-        """The pictures of each row."""
-        return [row["pictures"] for row in self._read(["pictures"])]
+    def images(self) -> list[list[bytes]]:
+        """The images of each row."""
+        return [row["images"] for row in self._read(["images"])]
 
     def _read(self, columns: list[str]) -> list[dict[str, Any]]:
         import pyarrow

@@ -46,7 +46,7 @@ def import_split(
 
     source: ``hub:OWNER/NAME@REVISION``, a directory or file of parquet, a VLMEvalKit TSV, or the repository's
     directory. partial: fewer records than the split has are accepted, and the result is marked so; of a repository's,
-    those whose picture files are not there are left out and named. any_version: a table whose MD5 is another than the
+    those whose image files are not there are left out and named. any_version: a table whose MD5 is another than the
     known one is accepted, too. Returns the split's entry in the manifest. Raises DatasetError, and then nothing was
     written.
     """
@@ -144,31 +144,31 @@ def _write(
     notes: dict[str, str] = {}
     ids: list[str] = []
     options: Counter[int] = Counter()
-    pictures = 0
+    images = 0
     writer = imported.Writer(file)
     for row in source.rows:
-        absent = [picture for picture in row.pictures if isinstance(picture, Path) and not picture.is_file()]
+        absent = [image for image in row.images if isinstance(image, Path) and not image.is_file()]
         if absent and partial:
-            left_out[row.id] = f"no picture {absent[0]}"
+            left_out[row.id] = f"no image {absent[0]}"
             continue
         problem, contents = benchmark.problem(row), _contents(row)
         writer.add(problem, contents)
         ids.append(problem.id)
         options[len(problem.options)] += 1
-        pictures += len(contents)
+        images += len(contents)
         if problem.unscorable:
             unscorable[problem.id] = problem.unscorable
         marks = {int(mark) for mark in _MARK.findall(" ".join((problem.question, *problem.options)))}
         if lacking := sorted(marks - set(range(1, len(contents) + 1))):
-            notes[problem.id] = f"mentions <image {lacking[0]}>, and has {len(contents)} pictures"
+            notes[problem.id] = f"mentions <image {lacking[0]}>, and has {len(contents)} images"
         progress(len(ids))
     writer.close()
     if left_out and not ids:
-        raise DatasetError(f"{source.place}: no record has its pictures; put them there, or take a whole copy")
+        raise DatasetError(f"{source.place}: no record has its images; put them there, or take a whole copy")
     check_ids([*ids, *left_out], Path(source.place))
     return {
         "rows": len(ids),
-        "pictures": pictures,
+        "images": images,
         "usual_options": options.most_common(1)[0][0],
         "sha256": imported.file_hashes(file)["sha256"],
         "form": source.form,
@@ -183,17 +183,17 @@ def _write(
 
 
 def _contents(row: BenchmarkRow) -> list[bytes]:
-    """The bytes of a row's pictures, each of which can be decoded; raises DatasetError naming the picture."""
+    """The bytes of a row's images, each of which can be decoded; raises DatasetError naming the image."""
     contents = []
-    for place, picture in enumerate(row.pictures, 1):
+    for place, image in enumerate(row.images, 1):
         try:
-            content = picture.read_bytes() if isinstance(picture, Path) else picture
-            decode_image(content, f"picture {place}")
+            content = image.read_bytes() if isinstance(image, Path) else image
+            decode_image(content, f"image {place}")
         except FileNotFoundError as error:
             mend = "put it there, take a whole copy, or leave such records out with --partial"
-            raise row.error(f"no picture {picture!s}", mend) from error
+            raise row.error(f"no image {image!s}", mend) from error
         except ValueError as error:
-            raise row.error(str(error), "take a fresh copy of its picture") from error
+            raise row.error(str(error), "take a fresh copy of its image") from error
         contents.append(content)
     return contents
 

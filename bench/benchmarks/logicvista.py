@@ -1,11 +1,11 @@
-"""LogicVista: letters for answers, one or several; the options stand in the picture or in the question."""
+"""LogicVista: letters for answers, one or several; the options stand in the image or in the question."""
 
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
-from bench.benchmarks.repository import picture_path
+from bench.benchmarks.repository import image_path
 from bench.records import Problem
 
 
@@ -27,12 +27,12 @@ def problem(row: BenchmarkRow) -> Problem:
 
 
 def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
-    return (picture_path(row, root, f"images/{row.text('imagename')}"),)
+    return (image_path(row, root, f"images/{row.text('imagename')}"),)
 
 
 def _hub(row: BenchmarkRow) -> BenchmarkRow:
-    """No table is official: copies keep the repository's fields, and the picture in ``image``."""
-    return replace(row, id=_key(row.id), fields=_fields(row), pictures=(row.picture("image"),))
+    """No table is official: copies keep the repository's fields, and the image in ``image``."""
+    return replace(row, id=_key(row.id), fields=_fields(row), images=(row.image("image"),))
 
 
 def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:

@@ -1,11 +1,11 @@
-"""MathVision (MATH-V): five options or a free answer; one picture a record, whatever its marks say."""
+"""MathVision (MATH-V): five options or a free answer; one image a record, whatever its marks say."""
 
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
-from bench.benchmarks.repository import picture_path
+from bench.benchmarks.repository import image_path
 from bench.records import AnswerKind, Problem
 
 
@@ -36,11 +36,11 @@ def _kind(answer: str, options: tuple[str, ...]) -> AnswerKind:
 
 
 def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
-    return (picture_path(row, root, row.text("image")),)
+    return (image_path(row, root, row.text("image")),)
 
 
 def _hub(row: BenchmarkRow) -> BenchmarkRow:
-    return replace(row, pictures=(row.picture("decoded_image"),))
+    return replace(row, images=(row.image("decoded_image"),))
 
 
 def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:

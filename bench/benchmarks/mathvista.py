@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
-from bench.benchmarks.repository import picture_path
+from bench.benchmarks.repository import image_path
 from bench.records import AnswerKind, Problem
 
 _KINDS: dict[str, AnswerKind] = {"integer": "integer", "float": "float", "list": "list", "text": "choice"}
@@ -49,11 +49,11 @@ def _precision(row: BenchmarkRow) -> int | None:
 
 
 def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
-    return (picture_path(row, root, row.text("image")),)
+    return (image_path(row, root, row.text("image")),)
 
 
 def _hub(row: BenchmarkRow) -> BenchmarkRow:
-    return replace(row, pictures=(row.picture("decoded_image"),))
+    return replace(row, images=(row.image("decoded_image"),))
 
 
 def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:

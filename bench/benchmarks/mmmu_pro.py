@@ -1,4 +1,4 @@
-"""MMMU-Pro: ten or four options as text with pictures between, or the whole question as one picture (``vision``)."""
+"""MMMU-Pro: ten or four options as text with images between, or the whole question as one image (``vision``)."""
 
 import re
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
-from bench.benchmarks.repository import jsonl_rows, picture_path
+from bench.benchmarks.repository import image_path, jsonl_rows
 from bench.records import Problem
 
 _MOST = 7
-"""Pictures of one record."""
+"""Images of one record."""
 _MARK = re.compile(r"<image (\d+)>")
 _STANDARD = "records_standard10_1730.jsonl"
 _PAGES = "vision_pages/index.jsonl"
@@ -53,23 +53,23 @@ def _options(row: BenchmarkRow) -> tuple[str, ...]:
 
 
 def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
-    """Picture k stands at position k, whatever the order of the marks in the text."""
+    """Image k stands at position k, whatever the order of the marks in the text."""
     if "image" in row.fields:
-        return (picture_path(row, root, row.text("image")),)
+        return (image_path(row, root, row.text("image")),)
     marks = _MARK.findall(" ".join((row.optional("question"), *_options(row))))
     count = max(map(int, marks), default=1)
     if count > _MOST:
-        raise row.error(f"mentions <image {count}>, but a record has at most {_MOST} pictures")
-    return tuple(picture_path(row, root, f"images/{row.id}_{number}.png") for number in range(1, count + 1))
+        raise row.error(f"mentions <image {count}>, but a record has at most {_MOST} images")
+    return tuple(image_path(row, root, f"images/{row.id}_{number}.png") for number in range(1, count + 1))
 
 
 def _hub(row: BenchmarkRow) -> BenchmarkRow:
     """``image_1`` to ``image_7``, empty after the last; a page of ``vision`` is ``image``."""
     if "image" in row.fields:
-        return replace(row, pictures=(row.picture("image"),))
+        return replace(row, images=(row.image("image"),))
     names = [f"image_{number}" for number in range(1, _MOST + 1)]
     count = max((place for place, name in enumerate(names, 1) if row.fields.get(name) is not None), default=1)
-    return replace(row, pictures=tuple(map(row.picture, names[:count])))
+    return replace(row, images=tuple(map(row.image, names[:count])))
 
 
 def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:

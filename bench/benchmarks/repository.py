@@ -3,7 +3,7 @@
 A benchmark's directory holds:
 
 mmmu_pro
-    ``standard10``: ``records_standard10_1730.jsonl``, ``standard4``: ``records_standard4_1730.jsonl``, pictures
+    ``standard10``: ``records_standard10_1730.jsonl``, ``standard4``: ``records_standard4_1730.jsonl``, images
     ``images/<id>_<k>.png`` for each ``<image k>``;
     ``vision``: ``records.jsonl`` with rows id, image (a path inside the directory), options (a list, or a text
     that holds a Python list), answer, subject and no question; or ``vision_pages/index.jsonl``.
@@ -12,7 +12,7 @@ mathvision
 mathvista
     ``testmini``: ``testmini.json``, a dictionary by pid; ``image`` is a path inside the directory.
 logicvista
-    ``test``: ``dataset.json``, a dictionary by ``v1_k``; pictures ``images/<imagename>``.
+    ``test``: ``dataset.json``, a dictionary by ``v1_k``; images ``images/<imagename>``.
 
 A small-world data set lies in such a directory too, with a descriptor ``smallworld.json`` beside the records:
 ``{"schema": "vold-bench/dataset@1", "name": "smallworld-...", "benchmark": ..., "split": ..., "synthetic": true,
@@ -34,7 +34,7 @@ from bench.records import Problem
 DESCRIPTOR = "smallworld.json"
 DESCRIPTOR_SCHEMA = "vold-bench/dataset@1"
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,100}")
-_PICTURE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
+_IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
 
 
 def jsonl_rows(file: Path) -> Iterator[BenchmarkRow]:
@@ -77,22 +77,22 @@ def dictionary_rows(file: Path) -> Iterator[BenchmarkRow]:
         yield BenchmarkRow(file, key, fields)
 
 
-def picture_path(row: BenchmarkRow, root: Path, relative: str) -> Path:
-    """A picture's path under ``root``; a path that leads out of it is refused.
+def image_path(row: BenchmarkRow, root: Path, relative: str) -> Path:
+    """An image's path under ``root``; a path that leads out of it is refused.
 
-    Copies of a benchmark differ in the format of their pictures: another suffix serves as well.
+    Copies of a benchmark differ in the format of their images: another suffix serves as well.
     """
     path = root / relative
     if not path.resolve().is_relative_to(root.resolve()):
-        raise row.error(f"the picture {relative!r} lies outside {root}")
-    candidates = (path, *(path.with_suffix(suffix) for suffix in _PICTURE_SUFFIXES))
+        raise row.error(f"the image {relative!r} lies outside {root}")
+    candidates = (path, *(path.with_suffix(suffix) for suffix in _IMAGE_SUFFIXES))
     return next((candidate for candidate in candidates if candidate.is_file()), path)
 
 
-def read(benchmark: Benchmark, root: Path, split: str | None, *, require_pictures: bool = True) -> Dataset:
-    """Load a split; None takes the first whose records and pictures are all there, and tells what it passed over.
+def read(benchmark: Benchmark, root: Path, split: str | None, *, require_images: bool = True) -> Dataset:
+    """Load a split; None takes the first whose records and images are all there, and tells what it passed over.
 
-    ``require_pictures`` has no say in which: a blind run asks what one with pictures would. It only refuses to read
+    ``require_images`` has no say in which: a blind run asks what one with images would. It only refuses to read
     where no split is whole (and the first is taken). root: the benchmark's directory, or one of its record files.
     Raises DatasetError.
     """
@@ -105,15 +105,15 @@ def read(benchmark: Benchmark, root: Path, split: str | None, *, require_picture
     for name in names:
         dataset = _split(benchmark, root, name)
         first = first or dataset
-        fault = _missing_pictures(dataset.problems, root) if require_pictures or len(names) > 1 else ""
+        fault = _missing_images(dataset.problems, root) if require_images or len(names) > 1 else ""
         if not fault:
             return replace(dataset, passed_over=passed_over)
         passed_over[name] = fault
     assert first is not None
-    if require_pictures:
+    if require_images:
         raise DatasetError(
-            f"{split_rows(benchmark, root, names[0])[0]}: {passed_over[names[0]]}; put the pictures under {root}, "
-            "choose a split whose pictures are there, or ask without pictures (--blind)"
+            f"{split_rows(benchmark, root, names[0])[0]}: {passed_over[names[0]]}; put the images under {root}, "
+            "choose a split whose images are there, or ask without images (--blind)"
         )
     return first
 
@@ -135,16 +135,16 @@ def _split(benchmark: Benchmark, root: Path, name: str) -> Dataset:
 
 
 def split_rows(benchmark: Benchmark, root: Path, split: str) -> tuple[Path, Iterator[BenchmarkRow]]:
-    """The record file of a split and its rows with their pictures' paths, whether these are there or not."""
+    """The record file of a split and its rows with their images' paths, whether these are there or not."""
     file = _file(benchmark, root, split)
     if file is None:
         raise _absent(benchmark, root, benchmark.splits[split].files)
     read_rows = benchmark.rows or (jsonl_rows if file.suffix == ".jsonl" else dictionary_rows)
-    return file, (replace(row, pictures=benchmark.repository(row, root)) for row in read_rows(file))
+    return file, (replace(row, images=benchmark.repository(row, root)) for row in read_rows(file))
 
 
 def _problem(benchmark: Benchmark, row: BenchmarkRow) -> Problem:
-    return replace(benchmark.problem(row), images=tuple(path for path in row.pictures if isinstance(path, Path)))
+    return replace(benchmark.problem(row), images=tuple(path for path in row.images if isinstance(path, Path)))
 
 
 def _absent(benchmark: Benchmark, root: Path, files: Sequence[str]) -> DatasetError:
@@ -199,13 +199,11 @@ def descriptor(benchmark: Benchmark, root: Path) -> dict[str, Any]:
     return found
 
 
-def _missing_pictures(problems: Iterable[Problem], root: Path) -> str:
-    """Which picture is not there and how many, the same wherever the files lie; empty where all are."""
-    pictures = [(problem.id, path) for problem in problems for path in problem.images]
-    missing = [(key, path) for key, path in pictures if not path.is_file()]
+def _missing_images(problems: Iterable[Problem], root: Path) -> str:
+    """Which image is not there and how many, the same wherever the files lie; empty where all are."""
+    images = [(problem.id, path) for problem in problems for path in problem.images]
+    missing = [(key, path) for key, path in images if not path.is_file()]
     if not missing:
         return ""
     key, path = missing[0]
-    return (
-        f"record {key!r}: no picture {path.relative_to(root)} ({len(missing)} of {len(pictures)} pictures are missing)"
-    )
+    return f"record {key!r}: no image {path.relative_to(root)} ({len(missing)} of {len(images)} images are missing)"

@@ -1,4 +1,4 @@
-"""Records of a VLMEvalKit table: tab-separated values with pictures in base64."""
+"""Records of a VLMEvalKit table: tab-separated values with images in base64."""
 
 import ast
 import base64
@@ -11,19 +11,19 @@ from pathlib import Path
 from bench.benchmarks.base import Benchmark, BenchmarkRow, DatasetError
 
 _REFERENCE = 64
-"""An ``image`` of at most so many characters is the index of the row whose picture it shares."""
+"""An ``image`` of at most so many characters is the index of the row whose image it shares."""
 _ABSENT = ("", "nan", "NaN")
-_FIELD_LIMIT = 2**31 - 1  # of csv, for pictures in base64
+_FIELD_LIMIT = 2**31 - 1  # of csv, for images in base64
 
 
 def table_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[BenchmarkRow]:
-    """The rows of a table with their pictures' bytes; raises DatasetError naming row and fault, so for a cut file."""
+    """The rows of a table with their images' bytes; raises DatasetError naming row and fault, so for a cut file."""
     shared = _shared(file)
     for row in _rows(file):
         image = row.optional("image")
-        pictures = _pictures(row, shared.get(image, image) if len(image) <= _REFERENCE else image)
+        images = _images(row, shared.get(image, image) if len(image) <= _REFERENCE else image)
         key = row.optional("id") or row.id
-        yield benchmark.tsv(replace(row, id=key, pictures=pictures), split)
+        yield benchmark.tsv(replace(row, id=key, images=images), split)
 
 
 def _rows(file: Path) -> Iterator[BenchmarkRow]:
@@ -52,17 +52,17 @@ def _rows(file: Path) -> Iterator[BenchmarkRow]:
 
 
 def _shared(file: Path) -> dict[str, str]:
-    """index -> picture of the rows that others refer to. The table is read twice rather than held in memory."""
+    """index -> image of the rows that others refer to. The table is read twice rather than held in memory."""
     wanted = {image for row in _rows(file) if 0 < len(image := row.optional("image")) <= _REFERENCE}
     return {row.id: row.optional("image") for row in _rows(file) if row.id in wanted} if wanted else {}
 
 
-def _pictures(row: BenchmarkRow, image: str) -> tuple[bytes, ...]:
+def _images(row: BenchmarkRow, image: str) -> tuple[bytes, ...]:
     if len(image) <= _REFERENCE:
-        raise row.error(f"no picture (image is {image!r})" if image else "no picture")
+        raise row.error(f"no image (image is {image!r})" if image else "no image")
     listed = image.startswith("[")
     try:
         parts = ast.literal_eval(image) if listed else [image]
         return tuple(base64.b64decode(part, validate=True) for part in parts)
     except (ValueError, SyntaxError, TypeError, MemoryError, binascii.Error) as error:
-        raise row.error("its picture is no base64", "the file may be cut short: take a fresh copy") from error
+        raise row.error("its image is no base64", "the file may be cut short: take a fresh copy") from error

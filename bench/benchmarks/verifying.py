@@ -1,4 +1,4 @@
-"""What differs between an imported directory and what was imported: by file, row and picture."""
+"""What differs between an imported directory and what was imported: by file, row and image."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from bench.benchmarks.imported import MANIFEST, RowGroup, file_hashes, manifest,
 
 
 def differences(root: Path) -> Iterator[str]:
-    """A line for each file, row and picture that is not as imported; none where all is."""
+    """A line for each file, row and image that is not as imported; none where all is."""
     try:
         found = manifest(root)
     except DatasetError as error:
@@ -39,7 +39,7 @@ def _in_table(file: Path, rows: int) -> Iterator[str]:
     if count != rows:
         yield f"{file}: {count} rows, imported were {rows}"
     elif not found:
-        yield f"{file}: no row and no picture differs; the change lies in the table's frame"
+        yield f"{file}: no row and no image differs; the change lies in the table's frame"
 
 
 def _in_group(group: RowGroup) -> list[str]:
@@ -47,14 +47,14 @@ def _in_group(group: RowGroup) -> list[str]:
     try:
         rows = group.fields()
         for number, row in enumerate(rows, group.first):
-            if row_hash(row, row["picture_sha256"]) != row["sha256"]:
+            if row_hash(row, row["image_sha256"]) != row["sha256"]:
                 found.append(f"{group.file}: row {number} ({row['id']!r}): its fields were changed")
-        for number, (row, pictures) in enumerate(zip(rows, group.pictures(), strict=True), group.first):
-            hashes = [hashlib.sha256(content or b"").hexdigest() for content in pictures or ()]
-            changed = [place for place, (a, b) in enumerate(zip_longest(hashes, row["picture_sha256"]), 1) if a != b]
+        for number, (row, images) in enumerate(zip(rows, group.images(), strict=True), group.first):
+            hashes = [hashlib.sha256(content or b"").hexdigest() for content in images or ()]
+            changed = [place for place, (a, b) in enumerate(zip_longest(hashes, row["image_sha256"]), 1) if a != b]
             if changed:
                 shown = ", ".join(map(str, changed))
-                found.append(f"{group.file}: row {number} ({row['id']!r}): picture {shown} was changed")
+                found.append(f"{group.file}: row {number} ({row['id']!r}): image {shown} was changed")
     except DatasetError as error:
         found.append(str(error))
     return found

@@ -34,12 +34,12 @@ def import_records(
     out: Annotated[Path, typer.Option(help="Receives BENCHMARK/SPLIT.parquet and a manifest.")] = Path("data"),
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="Fewer records than the split has are meant; leave out those without pictures."),
+        typer.Option("--partial", help="Fewer records than the split has are meant; leave out those without images."),
     ] = False,
     any_version: Annotated[bool, typer.Option("--any-version", help="Accept a TSV of another MD5.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a benchmark's records from any public form into one table with pictures and hashes."""
+    """Bring a benchmark's records from any public form into one table with images and hashes."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bench.benchmarks import known
@@ -63,7 +63,7 @@ def import_records(
     if as_json:
         return print_json({"benchmark": benchmark, "out": out / benchmark, **entry})
     part = " (partial)" if entry["partial"] else ""
-    print(f"{out / benchmark}: {entry['rows']} records{part}, {entry['pictures']} pictures from {entry['source']}")
+    print(f"{out / benchmark}: {entry['rows']} records{part}, {entry['images']} images from {entry['source']}")
     if entry["form"] == "tsv" and entry["version"] != "known":
         sums = ", ".join(hashes["md5"] for hashes in entry["files"].values())
         print(f"MD5 {sums}: {'not the known version' if entry['version'] == 'other' else 'none is known to compare'}")
@@ -108,11 +108,11 @@ def _listed(name: str, folder: Path) -> list[dict[str, Any]]:
     for split in entries or BENCHMARKS[name].splits:
         row: dict[str, Any] = {"benchmark": name, "split": split}
         try:
-            found = read(name, folder, split, require_pictures=False)
+            found = read(name, folder, split, require_images=False)
         except DatasetError as error:
             rows.append({**row, "problems": 0, "note": str(error)})
             continue
-        # Of imported pictures nothing is missing; listing need not write them out.
+        # Of imported images nothing is missing; listing need not write them out.
         notes = [*_described(found), *([] if entries else _lacking(found, folder))]
         if entry := entries.get(split):
             notes.append(f"imported from {entry['source']}" + (", partial" if entry["partial"] else ""))
@@ -127,19 +127,19 @@ def _described(found: "Dataset") -> list[str]:
 
 
 def _lacking(found: "Dataset", folder: Path) -> list[str]:
-    """Which pictures are not there; without them problems can be scored, and asked blind."""
+    """Which images are not there; without them problems can be scored, and asked blind."""
     missing = {path for problem in found.problems for path in problem.images if not path.is_file()}
     if not missing:
         return []
     without = sum(not missing.isdisjoint(problem.images) for problem in found.problems)
-    return [f"{without} lack a picture ({len(missing)} files, such as {min(missing).relative_to(folder)})"]
+    return [f"{without} lack an image ({len(missing)} files, such as {min(missing).relative_to(folder)})"]
 
 
 @app.command()
 def verify(
     root: Annotated[Path, typer.Argument(help="An imported benchmark, or a directory that holds some.")],
 ) -> None:
-    """Whether every byte is as imported; what is not is named by file, row and picture."""
+    """Whether every byte is as imported; what is not is named by file, row and image."""
     from bench.benchmarks import BENCHMARKS, DatasetError, imported
     from bench.benchmarks.verifying import differences
 
@@ -162,13 +162,13 @@ def audit(
     records: RecordsOption = None,
     split: SplitOption = None,
     distance: Annotated[
-        int | None, typer.Option(min=0, max=32, help="Bits of 64 in which pictures alike may differ \\[default: 3].")
+        int | None, typer.Option(min=0, max=32, help="Bits of 64 in which images alike may differ \\[default: 3].")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write hits and clean ids here, for --clean-of of `score` and `eval`.")
     ] = None,
 ) -> None:
-    """Find a benchmark's problems in training data: same or similar pictures, 13 words in a row."""
+    """Find a benchmark's problems in training data: same or similar images, 13 words in a row."""
     from bench.benchmarks import audit as auditing
     from bench.benchmarks import place_of, read
 

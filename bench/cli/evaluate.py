@@ -64,7 +64,7 @@ SplitsOption = Annotated[
     list[str] | None,
     chosen(
         "--split",
-        help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the first with all its pictures].",
+        help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the first with all its images].",
     ),
 ]
 IdsOption = Annotated[
@@ -75,9 +75,9 @@ PromptOption = Annotated[
     str | None,
     asked(help="Prompt template, such as plain, direct, cot, boxed or official \\[default: plain]."),
 ]
-MinPixelsOption = Annotated[int | None, asked(min=1, help="Pictures are scaled up to this many pixels.")]
-MaxPixelsOption = Annotated[int | None, asked(min=1, help="Pictures are scaled down to this many pixels.")]
-BlindOption = Annotated[bool | None, asked("--blind", help="Leave the pictures out.")]
+MinPixelsOption = Annotated[int | None, asked(min=1, help="Images are scaled up to this many pixels.")]
+MaxPixelsOption = Annotated[int | None, asked(min=1, help="Images are scaled down to this many pixels.")]
+BlindOption = Annotated[bool | None, asked("--blind", help="Leave the images out.")]
 NoThinkOption = Annotated[
     bool, asked("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
 ]

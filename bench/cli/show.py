@@ -15,7 +15,7 @@ from bench.terminal import printable
 if TYPE_CHECKING:
     from bench.records import Problem
     from bench.review.results import EvaluationResult
-    from bench.review.show import Picture, Shown
+    from bench.review.show import Shown, ShownImage
     from bench.store import Store
 
 
@@ -30,7 +30,7 @@ def show(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show one problem of an evaluation whole: record, pictures, prompt, responses, verdicts."""
+    """Show one problem of an evaluation whole: record, images, prompt, responses, verdicts."""
     from bench.review.results import find
     from bench.review.show import lookup
 
@@ -62,14 +62,14 @@ def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
     config = result.summary["config"]
     _line(console, "result", f"{result.label}, {config['template']}")
     _record(console, shown.problem)
-    for picture in shown.pictures:
-        _line(console, "picture", _described(picture))
+    for image in shown.images:
+        _line(console, "image", _described(image))
     if shown.absent:
         _line(console, "absent", shown.absent)
     if shown.rendered:
         _block(console, "prompt, as the model reads it", shown.rendered)
     else:
-        texts = [part.get("text", "") if part["type"] == "text" else "[picture]" for part in shown.parts]
+        texts = [part.get("text", "") if part["type"] == "text" else "[image]" for part in shown.parts]
         _block(console, "prompt, before the chat template", "".join(texts))
     for sample in shown.samples:
         heading = f"response {sample['sample']} ({sample['tokens']} tokens, {sample['finish_reason']})"
@@ -96,10 +96,10 @@ def _record(console: Console, problem: "Problem") -> None:
         _line(console, "category", problem.category)
 
 
-def _described(picture: "Picture") -> str:
-    if not picture.width:
-        return f"{picture.path}: cannot be read"
-    return f"{picture.path} ({picture.width} x {picture.height}, {picture.bytes:,} bytes)"
+def _described(image: "ShownImage") -> str:
+    if not image.width:
+        return f"{image.path}: cannot be read"
+    return f"{image.path} ({image.width} x {image.height}, {image.bytes:,} bytes)"
 
 
 def _line(console: Console, name: str, text: str) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field
 from bench.matrix.yaml_file import YamlFile
 from bench.smallworld.sources import SMALLWORLD, generated, prompts_path
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
-from vold.data.pictures import cache_directory
+from vold.data.images import cache_directory
 from vold.data.sources import DataSource
 
 RunKind = Literal["traces", "sft", "rl"]

@@ -64,7 +64,7 @@ def data_name(benchmark: str, part: Mapping[str, Any]) -> str:
 
 
 def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:
-    """Below a table: which splits were not asked for lack of pictures."""
+    """Below a table: which splits were not asked for lack of images."""
     from bench.benchmarks.base import passed_over
 
     for line in passed_over(splits):

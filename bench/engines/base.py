@@ -8,10 +8,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from bench.prompts import PromptPart
 
 Preparer = Callable[[Sequence[PromptPart]], Any]
-"""One user's turn as the engine takes it: pictures decoded and resized, text encoded.
+"""One user's turn as the engine takes it: images decoded and resized, text encoded.
 
 It can be pickled, so that worker processes prepare ahead. Raises ValueError for a turn that can never be asked (an
-unreadable picture, a prompt that is too long).
+unreadable image, a prompt that is too long).
 """
 
 
@@ -37,7 +37,7 @@ class Reply:
 class RequestReplies:
     """Replies to the ask at ``place``, in the order of its seeds: all of them, or some, ``first`` on.
 
-    prompt_tokens: length of the turn as the model was fed it; visual_tokens: positions that its pictures took of
+    prompt_tokens: length of the turn as the model was fed it; visual_tokens: positions that its images took of
     these. None where the engine cannot tell.
     """
 
@@ -64,8 +64,8 @@ class Decoding:
 class PromptReading:
     """How the model reads a turn, for provenance.
 
-    text: the rendered prompt, picture placeholders not yet expanded. token_ids: what the model is fed. grids: patches
-    of each picture after resizing, (time, height, width). visual_tokens: how many positions each picture takes.
+    text: the rendered prompt, image placeholders not yet expanded. token_ids: what the model is fed. grids: patches
+    of each image after resizing, (time, height, width). visual_tokens: how many positions each image takes.
     """
 
     text: str

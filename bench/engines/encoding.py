@@ -15,19 +15,19 @@ from vold.models import EncodedPrompt, Encoder, load_encoder
 class EncodingPreparer:
     """Implements ``Preparer`` with a checkpoint's tokenizer and image processor, read where it is first used.
 
-    thinking: as in ``render_chat``. Raises ConfigurationError where a picture was not resized to ``pixel_limits``.
+    thinking: as in ``render_chat``. Raises ConfigurationError where an image was not resized to ``pixel_limits``.
     """
 
     def __init__(self, path: Path, pixel_limits: tuple[int, int] | None = None, thinking: bool | None = None) -> None:
         self.path, self.pixel_limits, self.thinking = path, pixel_limits, thinking
 
     def __call__(self, parts: Sequence[PromptPart]) -> EncodedPrompt:
-        pictures = [Path(part["path"]) for part in parts if "path" in part]
-        prompt = self._encoder.encode(_messages(parts), pictures)
+        images = [Path(part["path"]) for part in parts if "path" in part]
+        prompt = self._encoder.encode(_messages(parts), images)
         if self.pixel_limits is not None and prompt.pixels is not None:
             processor = self._encoder.image_processor
-            for picture, (_, *grid) in zip(pictures, prompt.pixels.grid_thw.tolist(), strict=True):
-                check_grid(picture, grid, processor.patch_size, processor.merge_size, self.pixel_limits)
+            for image, (_, *grid) in zip(images, prompt.pixels.grid_thw.tolist(), strict=True):
+                check_grid(image, grid, processor.patch_size, processor.merge_size, self.pixel_limits)
         return prompt
 
     def of(self, path: Path) -> "EncodingPreparer":
@@ -53,7 +53,7 @@ class EncodingPreparer:
         )
 
     def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
-        """(tokens of the prompt, positions of pictures among them)."""
+        """(tokens of the prompt, positions of images among them)."""
         return len(prompt.ids), prompt.ids.count(self._encoder.image_token_id)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -65,17 +65,17 @@ class EncodingPreparer:
         return load_encoder(self.path, self.pixel_limits, self.thinking)
 
 
-def check_grid(picture: Path, grid: Sequence[int], patch: int, merge: int, limits: tuple[int, int]) -> None:
-    """Raise ConfigurationError where a picture was read larger or smaller than ``limits`` allow.
+def check_grid(image: Path, grid: Sequence[int], patch: int, merge: int, limits: tuple[int, int]) -> None:
+    """Raise ConfigurationError where an image was read larger or smaller than ``limits`` allow.
 
-    grid: patches in height and width. A picture one merged patch high or wide may be larger: it cannot be made less.
+    grid: patches in height and width. An image one merged patch high or wide may be larger: it cannot be made less.
     """
     pixels = math.prod(grid) * patch**2
     least, most = limits
     if pixels < least or (pixels > most and min(grid) > merge):
         size = f"{grid[1] * patch} x {grid[0] * patch} = {pixels} pixels"
         raise ConfigurationError(
-            f"{picture}: read as {size}, outside of {least} to {most}: the checkpoint's picture processor does not "
+            f"{image}: read as {size}, outside of {least} to {most}: the checkpoint's image processor does not "
             "follow min_pixels and max_pixels; leave them out, or use a preprocessor_config.json of Qwen2-VL's kind"
         )
 

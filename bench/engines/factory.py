@@ -85,7 +85,7 @@ def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
 class EnginePool:
     """The engine of the checkpoint that was asked for last; one of the same form takes its place in the warm engine.
 
-    The same form: equal settings, tokenizer, template and picture processor, byte for byte. The new weights are proven
+    The same form: equal settings, tokenizer, template and image processor, byte for byte. The new weights are proven
     to be in use; where that fails or the form differs, the engine is closed and a fresh one built.
     """
 

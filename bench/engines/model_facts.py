@@ -19,8 +19,8 @@ def vocabulary(checkpoint: Path) -> tuple[list[int], list[int]]:
     return list(stop_ids(tokenizer, generation)), list(banned_ids(tokenizer, rows))
 
 
-def pictures(checkpoint: Path) -> tuple[int | None, int]:
-    """(token that stands for pictures, patch size times merge size)."""
+def images(checkpoint: Path) -> tuple[int | None, int]:
+    """(token that stands for images, patch size times merge size)."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     vision = config.get("vision_config", {})
     return config.get("image_token_id"), vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)

@@ -1,4 +1,4 @@
-"""An engine over OpenAI-compatible servers: messages go out as JSON, pictures as data URLs in them. No torch here."""
+"""An engine over OpenAI-compatible servers: messages go out as JSON, images as data URLs in them. No torch here."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from typing import Any
 from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.client import ChatClient, ChatCompletion, Endpoint, RefusedError, UnansweredError
 from bench.engines.endpoint import base_url, described
-from bench.engines.pictures import data_url
+from bench.engines.images import data_url
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
@@ -37,7 +37,7 @@ class Turn:
 class MessagePreparer:
     """Implements ``Preparer``.
 
-    factor: patch size times merge size, of which the sides of resized pictures are multiples (28: Qwen2.5-VL's).
+    factor: patch size times merge size, of which the sides of resized images are multiples (28: Qwen2.5-VL's).
     """
 
     pixel_limits: tuple[int, int] | None = None
@@ -74,7 +74,7 @@ class Background:
 class Chat:
     """Implements ``Engine`` over ``endpoints`` that all serve ``model``.
 
-    extra: further fields of every request. image_id: the token that stands for pictures, to count what they take where
+    extra: further fields of every request. image_id: the token that stands for images, to count what they take where
     the server tells the prompt's ids. Several samples of a turn are one request (``n``) where their seeds
     follow one another: vLLM gives sample k the seed + k; a server that sends fewer choices is asked for the rest.
     """

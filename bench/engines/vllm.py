@@ -26,7 +26,7 @@ _AHEAD = 64
 class VLLM:
     """Answers with a checkpoint that vLLM loads itself; raises ModelError, EngineError, ValueError naming the extra.
 
-    A sample is a request of its own: its prompt's keys and pictures are computed once and shared, and it is logged
+    A sample is a request of its own: its prompt's keys and images are computed once and shared, and it is logged
     when it ends, not when the longest of its item does. A prompt that the model has no room for is an error of its
     own; where it has room for none, or ``execution.vllm.max_length`` alone leaves one none, that is a
     ConfigurationError of the run.
@@ -103,7 +103,7 @@ class VLLM:
         }
 
     def swap(self, model: Path) -> bool:
-        """The weights' checksums, every linear layer and the log-probabilities of a text and a picture are compared."""
+        """The weights' checksums, every linear layer and the log-probabilities of a text and an image are compared."""
         try:
             with precision(self.execution, self.device):
                 weights = weights_of(load_student(model))

@@ -16,7 +16,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from bench.engines.base import Decoding, PromptReading, Request
 from bench.engines.client import Endpoint
-from bench.engines.model_facts import check_room, pictures, positions
+from bench.engines.model_facts import check_room, images, positions
 from bench.engines.openai import Chat, MessagePreparer, template_switch
 from bench.engines.vllm_program import MODEL
 from bench.errors import ConfigurationError
@@ -169,7 +169,7 @@ class Served(Chat):
             "pixel_limits": pixel_limits,
         }  # fmt: skip
         directory, ending = logs or log_directory(), threading.Event()
-        image_id, factor = pictures(checkpoint)
+        image_id, factor = images(checkpoint)
 
         def replica(number: int) -> Replica:
             log = directory / f"server-{number}.log"

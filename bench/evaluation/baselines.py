@@ -25,7 +25,7 @@ class Baselines:
 def baselines(records: Sequence[Problem], asked: Sequence[Problem]) -> Baselines:
     """``records``: the whole data set, whose golds decide what is frequent; ``asked``: the problems that are scored.
 
-    Where options stand in the picture (LogicVista), their number is taken to be that of the labels that occur as
+    Where options stand in the image (LogicVista), their number is taken to be that of the labels that occur as
     golds. Ties go to the gold that comes first in the records. Raises ValueError where nothing is asked.
     """
     if not asked:

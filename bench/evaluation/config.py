@@ -21,12 +21,12 @@ class EvalConfig(Strict):
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=2048, ge=1)
     template: str = Field(default="plain@1", description="a name without a version means its newest")
-    min_pixels: int | None = Field(default=None, ge=1, description="of one picture after resizing; None: the model's")
+    min_pixels: int | None = Field(default=None, ge=1, description="of one image after resizing; None: the model's")
     max_pixels: int | None = Field(default=None, ge=1)
     think: Literal["default", "off"] = Field(
         default="default", description="off: the chat template's own switch, refused where it has none"
     )
-    blind: bool = Field(default=False, description="leave the pictures out")
+    blind: bool = Field(default=False, description="leave the images out")
     group_size: int = Field(default=64, ge=1, description="items decoded together, where that matters")
     engine: EngineName = Field(
         default="auto", validate_default=True, description="auto: vllm where a GPU and vLLM are present, else builtin"

@@ -14,23 +14,23 @@ _SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("benchmark", "id", "question")]
     + [("options", pa.list_(pa.string()))]
     + [(name, pa.string()) for name in ("answer", "kind", "cluster", "category")]
-    + [("precision", pa.int64()), ("pictures", pa.list_(pa.string()))]
+    + [("precision", pa.int64()), ("images", pa.list_(pa.string()))]
 )
 
 
 def write_items(path: Path, selections: Sequence[Selection]) -> None:
-    """A row a problem in the order of asking; ``pictures`` are names of files."""
+    """A row a problem in the order of asking; ``images`` are names of files."""
     rows = [_row(problem) for selection in selections for problem in selection.problems]
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), path)
 
 
 def read_items(path: Path) -> Iterator[Problem]:
-    """The problems again; their pictures are bare names."""
+    """The problems again; their images are bare names."""
     for row in pq.read_table(path, schema=_SCHEMA).to_pylist():
-        pictures = tuple(Path(name) for name in row.pop("pictures"))
-        yield Problem(**{**row, "options": tuple(row["options"])}, images=pictures)
+        images = tuple(Path(name) for name in row.pop("images"))
+        yield Problem(**{**row, "options": tuple(row["options"])}, images=images)
 
 
 def _row(problem: Problem) -> dict[str, Any]:
-    row = {name: getattr(problem, name) for name in _SCHEMA.names if name != "pictures"}
-    return {**row, "options": list(problem.options), "pictures": [picture.name for picture in problem.images]}
+    row = {name: getattr(problem, name) for name in _SCHEMA.names if name != "images"}
+    return {**row, "options": list(problem.options), "images": [image.name for image in problem.images]}

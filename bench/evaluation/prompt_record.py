@@ -38,7 +38,7 @@ def _as_read(reading: PromptReading) -> dict[str, Any]:
         "rendered": reading.text,
         "tokens": len(reading.token_ids),
         "token_ids_sha256": token_hash(reading.token_ids),
-        "picture_grids": reading.grids,
+        "image_grids": reading.grids,
         "visual_tokens": reading.visual_tokens,
     }
 

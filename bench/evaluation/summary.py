@@ -56,17 +56,15 @@ def records_hash(records: Mapping[str, str]) -> str:
 
 
 def record_hashes(problems: Sequence[Problem]) -> dict[str, str]:
-    """Id to SHA-256 over a problem's fields and its pictures' bytes, the same wherever the files lie."""
-    picture, names = cache(_picture_hash), [field.name for field in fields(Problem)]
+    """Id to SHA-256 over a problem's fields and its images' bytes, the same wherever the files lie."""
+    image, names = cache(_image_hash), [field.name for field in fields(Problem)]
     return {
-        problem.id: row_hash(
-            {name: getattr(problem, name) for name in names}, [picture(path) for path in problem.images]
-        )
+        problem.id: row_hash({name: getattr(problem, name) for name in names}, [image(path) for path in problem.images])
         for problem in problems
     }
 
 
-def _picture_hash(path: Path) -> str:
+def _image_hash(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

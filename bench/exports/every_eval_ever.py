@@ -184,7 +184,7 @@ def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, Any]:
         "kind": problem.kind,
         "category": problem.category,
         "cluster": problem.cluster,
-        "pictures": [picture.name for picture in problem.images],
+        "images": [image.name for image in problem.images],
         "synthetic": part.synthetic,
     }
     usage = None

@@ -97,7 +97,7 @@ def _sample(place: int, sample: Sample, part: BenchmarkExport) -> dict[str, Any]
         "sample": sample.sample,
         "question": problem.question,
         "options": list(problem.options),
-        "pictures": [picture.name for picture in problem.images],
+        "images": [image.name for image in problem.images],
         "synthetic": part.synthetic,
     }
     return {

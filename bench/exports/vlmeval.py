@@ -94,7 +94,7 @@ class _Cells:
 
 
 def _columns(part: BenchmarkExport) -> list[str]:
-    """The benchmark's columns in VLMEvalKit's table, without the pictures."""
+    """The benchmark's columns in VLMEvalKit's table, without the images."""
     if part.benchmark == "mmmu_pro":
         most = max((len(problem.options) for problem in part.problems.values()), default=0)
         return ["index", "question", *string.ascii_uppercase[:most], "answer", "category"]

@@ -10,7 +10,7 @@ from bench.errors import ConfigurationError
 from bench.matrix.yaml_file import Where
 from bench.smallworld.sources import SMALLWORLD, dataset_path, generated, prompts_path
 from bench.store import Store
-from vold.data.reading import named_pictures
+from vold.data.reading import named_images
 from vold.data.sources import AbsentData, DataSource
 
 
@@ -89,7 +89,7 @@ class Materials:
         if source.revision:
             return Input(location, location)
         path = Path(source.place)
-        beside = named_pictures(path) if path.is_file() else ()
+        beside = named_images(path) if path.is_file() else ()
         return Input(f"sha256:{self.store.content_hash(path, beside=beside)}{source.options}", location)
 
     def _generated(self) -> Path:

@@ -1,4 +1,4 @@
-"""Named, versioned prompt templates; a problem becomes text and pictures in the order a model reads them."""
+"""Named, versioned prompt templates; a problem becomes text and images in the order a model reads them."""
 
 from bench.prompts.library import TEMPLATES, template
 from bench.prompts.rendering import PromptPart, prompt_hash, render

@@ -9,7 +9,7 @@ from bench.records import Problem
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """``text`` gives the whole of the user's turn, with the marks of pictures.
+    """``text`` gives the whole of the user's turn, with the marks of images.
 
     benchmark: the only one whose problems it fits; None: any.
     """
@@ -27,7 +27,7 @@ def lettered(options: Sequence[str], form: str = "{}. {}") -> list[str]:
 def printed(problem: Problem) -> list[str]:
     """The options in the benchmark's own form, line by line.
 
-    MathVision leaves them out where they are nothing but the letters A to E: there they stand in the picture.
+    MathVision leaves them out where they are nothing but the letters A to E: there they stand in the image.
     """
     if problem.benchmark == "mathvision":
         return [] if "".join(problem.options) == "ABCDE" else lettered(problem.options, "({}) {}")

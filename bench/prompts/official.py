@@ -1,6 +1,6 @@
 r"""The benchmarks' own prompts, word by word as their repositories ask.
 
-Wording, and form and order of the parts, are the repositories'; pictures stand where their marks stand, and first of
+Wording, and form and order of the parts, are the repositories'; images stand where their marks stand, and first of
 all where there is none (some of the published scripts put them all behind the text).
 """
 

@@ -1,4 +1,4 @@
-"""From a problem to the parts of the user's turn: texts, and pictures where their marks stand."""
+"""From a problem to the parts of the user's turn: texts, and images where their marks stand."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ _MARK = re.compile(r"<image ?(\d+)>")
 
 
 class PromptPart(TypedDict):
-    """A piece of the user's turn: a text, or a picture by its path."""
+    """A piece of the user's turn: a text, or an image by its path."""
 
     type: Literal["text", "image"]
     text: NotRequired[str]
@@ -23,10 +23,10 @@ class PromptPart(TypedDict):
 
 
 def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> list[PromptPart]:
-    """The user's turn. Picture k stands where ``<image k>`` is first mentioned, or first of all if nowhere.
+    """The user's turn. Image k stands where ``<image k>`` is first mentioned, or first of all if nowhere.
 
-    Later mentions, and marks of pictures that the record does not have, stay as text: they still refer.
-    blind: leave all pictures out, to measure what the text alone gives away. Raises ConfigurationError for a template
+    Later mentions, and marks of images that the record does not have, stay as text: they still refer.
+    blind: leave all images out, to measure what the text alone gives away. Raises ConfigurationError for a template
     that is not there, or is another benchmark's.
     """
     chosen = template(name)
@@ -40,7 +40,7 @@ def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> l
 
 def _interleave(text: str, images: Sequence[Path]) -> list[PromptPart]:
     marks = {int(mark[1]) for mark in _MARK.finditer(text)}
-    parts: list[PromptPart] = [_picture(path) for number, path in enumerate(images, 1) if number not in marks]
+    parts: list[PromptPart] = [_image(path) for number, path in enumerate(images, 1) if number not in marks]
     start, shown = 0, set()
     for mark in _MARK.finditer(text):
         number = int(mark[1])
@@ -48,12 +48,12 @@ def _interleave(text: str, images: Sequence[Path]) -> list[PromptPart]:
             continue
         shown.add(number)
         parts += _text(text[start : mark.start()])
-        parts.append(_picture(images[number - 1]))
+        parts.append(_image(images[number - 1]))
         start = mark.end()
     return parts + _text(text[start:])
 
 
-def _picture(path: Path) -> PromptPart:
+def _image(path: Path) -> PromptPart:
     return {"type": "image", "path": str(path)}
 
 
@@ -62,7 +62,7 @@ def _text(text: str) -> list[PromptPart]:
 
 
 def prompt_hash(parts: Sequence[PromptPart]) -> str:
-    """SHA-256 over texts and the pictures' bytes: it does not depend on where the files lie."""
+    """SHA-256 over texts and the images' bytes: it does not depend on where the files lie."""
     return hashlib.sha256(json.dumps([_identity(part) for part in parts], ensure_ascii=False).encode()).hexdigest()
 
 

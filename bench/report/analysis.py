@@ -136,7 +136,7 @@ def _lead(spec: Spec, measured: tables.Measured, seeds: int) -> str:
         f"help of a text-only teacher model. Stages are a cold start (supervised fine-tuning, SFT, on reasoning "
         f"traces), "
         f"GRPO (reinforcement learning from a reward for right answers), and on-policy distillation (OPD: the teacher "
-        f"scores the student's own attempts). Training uses text alone; the test problems are pictures. Each arm was "
+        f"scores the student's own attempts). Training uses text alone; the test problems are images. Each arm was "
         f"trained with {seeds} {plural} and answers {problems} problems of {len(measured.families)} benchmarks; arms "
         f"are compared on the same problems and seeds."
     )

@@ -101,7 +101,7 @@ def _dependence(results: Results, seeds: int) -> Iterator[str]:
 def _baselines(results: Results) -> Iterator[str]:
     blind = sorted({arm for (arm, kind), config in results.settings.items() if kind == "eval" and config.get("blind")})
     if blind:
-        yield f"Evaluated blind, with the pictures left out: {', '.join(blind)}."
+        yield f"Evaluated blind, with the images left out: {', '.join(blind)}."
     lacking = [*([] if blind else ["blind (no image)"]), *([] if baselines(results) else ["majority"])]
     if lacking:
         named = " baseline and no ".join(lacking)

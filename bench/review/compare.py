@@ -172,7 +172,7 @@ def _layers(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
         _selection(a, b),
         _prompt(a, b, benchmarks),
         _recorded(a, b, benchmarks, "token ids", "token_ids_sha256"),
-        _pictures(a, b, benchmarks),
+        _images(a, b, benchmarks),
         _engine(a.summary.get("engine"), b.summary.get("engine")),
         _values("sampling", _sampling(a), _sampling(b)),
         _errors(a, b, benchmarks),
@@ -208,17 +208,17 @@ def _prompt(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
     return _recorded(a, b, benchmarks, "prompt", "sha256")
 
 
-def _pictures(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
-    """Patches of the first problem's pictures, then the number of visual tokens of every problem."""
-    first = _recorded(a, b, benchmarks, "picture grid", "picture_grids")
+def _images(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
+    """Patches of the first problem's images, then the number of visual tokens of every problem."""
+    first = _recorded(a, b, benchmarks, "image grid", "image_grids")
     if first.state == "differs" or not all("visual_tokens" in result.responses for result in (a, b)):
         return first
     tables = [result.responses[[*_ITEM, "visual_tokens"]].dropna().drop_duplicates(_ITEM) for result in (a, b)]
     both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
     other = int((both["visual_tokens_a"] != both["visual_tokens_b"]).sum())
     if other:
-        return Layer("picture grid", "differs", f"{other} of {len(both)} problems take another number of visual tokens")
-    return Layer("picture grid", "same") if len(both) else first
+        return Layer("image grid", "differs", f"{other} of {len(both)} problems take another number of visual tokens")
+    return Layer("image grid", "same") if len(both) else first
 
 
 def _recorded(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str], name: str, field: str) -> Layer:

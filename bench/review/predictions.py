@@ -15,7 +15,7 @@ _FIELDS = ("id", "sample", "state", "extracted", "normalised", "method")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One benchmark of a result: problems (their pictures are bare names), responses, and the strict verdicts on them.
+    """One benchmark of a result: problems (their images are bare names), responses, and the strict verdicts on them.
 
     Responses that the engine failed on are left out. ``title`` is the data set's.
     """

@@ -62,7 +62,7 @@ class EvaluationResult:
 
     @property
     def label(self) -> str:
-        """Model and id, and whether it was asked without the pictures."""
+        """Model and id, and whether it was asked without the images."""
         return f"{self.model} ({self.id}{', blind' if self.summary['config']['blind'] else ''})"
 
     def locations(self) -> dict[str, Path]:

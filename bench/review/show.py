@@ -1,4 +1,4 @@
-"""One problem of an evaluation, whole: record, pictures, prompt, responses and what the scorer made of them."""
+"""One problem of an evaluation, whole: record, images, prompt, responses and what the scorer made of them."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from bench.review.results import ITEMS, EvaluationResult
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of the record; width and height in pixels are 0 where it cannot be read."""
+class ShownImage:
+    """An image of the record; width and height in pixels are 0 where it cannot be read."""
 
     path: Path
     width: int
@@ -39,7 +39,7 @@ class Shown:
     synthetic: bool
     id: str
     problem: Problem
-    pictures: tuple[Picture, ...]
+    images: tuple[ShownImage, ...]
     parts: tuple[PromptPart, ...]
     rendered: str
     samples: tuple[dict[str, Any], ...]
@@ -77,49 +77,49 @@ def lookup(result: EvaluationResult, id: str, benchmark: str | None = None) -> l
 
 
 def _shown(result: EvaluationResult, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
-    """The record is the result's own; only its pictures are looked for where the evaluation read them."""
+    """The record is the result's own; only its images are looked for where the evaluation read them."""
     config, about = EvalConfig.model_validate(result.summary["config"]), result.summary["benchmarks"][benchmark]
     problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
     split = None if about["synthetic"] else about["split"]  # a generated set has one alone
-    images, absent = _images(result, problem, split, samples[0]["record"])
-    problem = replace(problem, images=images)
+    paths, absent = _images(result, problem, split, samples[0]["record"])
+    problem = replace(problem, images=paths)
     parts = turn(config, problem)
     rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
-    pictures = tuple(map(_picture, problem.images))
+    images = tuple(map(_shown_image, problem.images))
     judged = tuple(judgements(result, benchmark, id))
     dataset, synthetic = about["dataset"], about["synthetic"]
     return Shown(
-        benchmark, dataset, synthetic, id, problem, pictures, tuple(parts), rendered, tuple(samples), judged, absent
+        benchmark, dataset, synthetic, id, problem, images, tuple(parts), rendered, tuple(samples), judged, absent
     )  # fmt: skip
 
 
 def _images(result: EvaluationResult, problem: Problem, split: str | None, record: str) -> tuple[tuple[Path, ...], str]:
-    """The pictures of ``problem`` where they lie now, or its own bare names and why they are not at hand.
+    """The images of ``problem`` where they lie now, or its own bare names and why they are not at hand.
 
-    record: the hash of the record and its pictures when they were asked.
+    record: the hash of the record and its images when they were asked.
     """
     place = result.locations().get(f"data.{problem.benchmark}")
     if place is None or not place.exists():
-        return problem.images, "the pictures are not where the evaluation read them"
+        return problem.images, "the images are not where the evaluation read them"
     try:
-        dataset = benchmarks.read(problem.benchmark, place, split, require_pictures=False)
+        dataset = benchmarks.read(problem.benchmark, place, split, require_images=False)
     except DatasetError as error:
         return problem.images, f"the data cannot be read any more: {error}"
     found = next((p for p in dataset.problems if p.id == problem.id), None)
     if found is None or record_hashes([found])[found.id] != record:
-        return problem.images, f"{place} has another record or picture of that id now; what was asked is shown"
+        return problem.images, f"{place} has another record or image of that id now; what was asked is shown"
     return found.images, ""
 
 
-def _picture(path: Path) -> Picture:
+def _shown_image(path: Path) -> ShownImage:
     from PIL import Image
 
     try:
         size = path.stat().st_size
-        with Image.open(path) as image:
-            return Picture(path, *image.size, size)
+        with Image.open(path) as opened:
+            return ShownImage(path, *opened.size, size)
     except (OSError, ValueError, Image.DecompressionBombError):
-        return Picture(path, 0, 0, 0)
+        return ShownImage(path, 0, 0, 0)
 
 
 def _recorded(result: EvaluationResult, benchmark: str, id: str) -> str:

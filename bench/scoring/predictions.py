@@ -194,7 +194,7 @@ def records_of(
 def _datasets(benchmark: str, root: Path, split: str | None) -> list[Dataset]:
     """The splits whose records are there; raises DatasetError where none is, or one is damaged."""
     names = [split] if split or root.is_file() else splits_there(benchmark, root) or [None]
-    return [read(benchmark, root, name, require_pictures=False) for name in names]
+    return [read(benchmark, root, name, require_images=False) for name in names]
 
 
 def _asked(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """What each model of the small world is taught before any experiment starts.
 
-A teacher sees whole traces in its own notation. The base student learns to see (transcribe a picture) and the
+A teacher sees whole traces in its own notation. The base student learns to see (transcribe an image) and the
 single steps (the first step in either notation, drills of unconnected operations, one-operation problems, which
 letter an answer has); for problems of two operations and more it sees the bare answer only, never the reasoning.
 """
@@ -36,17 +36,17 @@ STUDENT_TEXT_MIX: Mix = (
     ("pick", 0.03),
     ("guess", 0.1),
 )
-STUDENT_PICTURE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("guess", 0.15))
+STUDENT_IMAGE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("guess", 0.15))
 
 
 @dataclass(frozen=True, slots=True)
 class WorldLesson:
-    """A prompt and the completion to be learned; ``picture`` replaces the bracketed part where it is set."""
+    """A prompt and the completion to be learned; ``image`` replaces the bracketed part where it is set."""
 
     skill: str
     prompt: str
     completion: str
-    picture: WorldProblem | None = None
+    image: WorldProblem | None = None
 
 
 def _problem(rng: np.random.Generator, operations: int | None = None) -> WorldProblem:
@@ -70,7 +70,7 @@ def _drill(rng: np.random.Generator) -> WorldLesson:
     return WorldLesson("drill", f"[{prompt}]drill", ",".join(f"{text}={value}" for text, value in sums))
 
 
-def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], picture: bool) -> WorldLesson:
+def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], image: bool) -> WorldLesson:
     """One lesson of a skill; raises KeyError for a skill nobody teaches."""
     if skill == "drill":
         return _drill(rng)
@@ -101,16 +101,16 @@ def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], 
         case _:
             raise KeyError(skill)
     name = f"{skill}-{notation}" if skill == "first" else skill
-    if picture:
+    if image:
         return WorldLesson(name, f"{verb}{problem.tail}", completion, problem)
     return WorldLesson(name, problem.text(verb), completion)
 
 
 def lessons(
-    rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], picture: bool = False
+    rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], image: bool = False
 ) -> list[WorldLesson]:
     """``count`` lessons drawn from a mix of skills."""
     names = [name for name, _ in mix]
     shares = np.array([share for _, share in mix])
     chosen = rng.choice(len(names), count, p=shares / shares.sum())
-    return [lesson(rng, names[index], notations, picture) for index in chosen]
+    return [lesson(rng, names[index], notations, image) for index in chosen]

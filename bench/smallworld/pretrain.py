@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from bench.smallworld.curriculum import (
     NOTATIONS,
-    STUDENT_PICTURE_MIX,
+    STUDENT_IMAGE_MIX,
     STUDENT_TEXT_MIX,
     TEACHER_MIX,
     WorldLesson,
@@ -63,11 +63,11 @@ class Batcher:
 
     def tokens(self, lesson: WorldLesson) -> tuple[list[int], list[int]]:
         """Token ids and labels (IGNORE outside the completion)."""
-        picture = []
-        if lesson.picture is not None:
-            pads = [self.image_id] * len(lesson.picture.symbols)
-            picture = [*self.vision_start, *pads, *self.vision_end]
-        prompt = [*self.head, *picture, *self._ids(lesson.prompt), *self.tail]
+        image = []
+        if lesson.image is not None:
+            pads = [self.image_id] * len(lesson.image.symbols)
+            image = [*self.vision_start, *pads, *self.vision_end]
+        prompt = [*self.head, *image, *self._ids(lesson.prompt), *self.tail]
         completion = [*self._ids(lesson.completion), self.end_id]
         return prompt + completion, [IGNORE] * len(prompt) + completion
 
@@ -82,9 +82,9 @@ class Batcher:
     def pixels(
         self, batch: Sequence[WorldLesson], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """values [patches, features], grid [pictures, 3], symbols [cells] (the token id each cell shows)."""
-        problems = [lesson.picture for lesson in batch if lesson.picture is not None]
-        # Pictures are one row of cells, so the patches of pictures side by side are those of each in turn.
+        """values [patches, features], grid [images, 3], symbols [cells] (the token id each cell shows)."""
+        problems = [lesson.image for lesson in batch if lesson.image is not None]
+        # Images are one row of cells, so the patches of images side by side are those of each in turn.
         strip = Image.fromarray(np.concatenate([render(problem, rng) for problem in problems], axis=1))
         values = self.image_processor(images=[strip], return_tensors="pt", do_resize=False)["pixel_values"]
         grid = torch.tensor([[1, 2, 2 * len(problem.symbols)] for problem in problems])
@@ -142,15 +142,15 @@ class StudentPretraining:
         recipe = self.recipe
         if step < recipe.text_steps:
             return sum_losses(self._text(part) for part in by_length(self._draw(rng, False, recipe.text_batch)))
-        pictures = self._draw(rng, True, recipe.picture_batch)
+        images = self._draw(rng, True, recipe.picture_batch)
         if step < recipe.text_steps + recipe.align_steps:
-            return self._align(*self.batcher.pixels(pictures, rng))[1]
+            return self._align(*self.batcher.pixels(images, rng))[1]
         text = sum_losses(self._text(part) for part in by_length(self._draw(rng, False, recipe.text_batch)))
-        loss, _, _, align = self._picture(pictures, rng)
+        loss, _, _, align = self._image(images, rng)
         return text + loss + recipe.align_weight * align
 
-    def _draw(self, rng: np.random.Generator, picture: bool, count: int) -> list[WorldLesson]:
-        return lessons(rng, STUDENT_PICTURE_MIX if picture else STUDENT_TEXT_MIX, count, NOTATIONS, picture)
+    def _draw(self, rng: np.random.Generator, image: bool, count: int) -> list[WorldLesson]:
+        return lessons(rng, STUDENT_IMAGE_MIX if image else STUDENT_TEXT_MIX, count, NOTATIONS, image)
 
     def _text(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
         ids, labels = self.batcher.pad(batch)
@@ -167,7 +167,7 @@ class StudentPretraining:
         distance = F.mse_loss(features, table[symbols]) / table.var()
         return features, F.cross_entropy(features @ table.T, symbols) + distance
 
-    def _picture(
+    def _image(
         self, batch: Sequence[WorldLesson], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
         ids, labels = self.batcher.pad(batch)
@@ -183,11 +183,11 @@ class StudentPretraining:
         return loss, right, int((labels != IGNORE).sum()), align
 
     def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
-        """Share of unseen lessons that greedy decoding would get right, by skill, in text and in pictures."""
+        """Share of unseen lessons that greedy decoding would get right, by skill, in text and in images."""
         text = measure(self._draw(rng, False, count), self._text)
-        picture = measure(self._draw(rng, True, count), lambda batch: self._picture(batch, rng)[:3])
+        image = measure(self._draw(rng, True, count), lambda batch: self._image(batch, rng)[:3])
         return {f"text/{name}": value for name, value in text.items()} | {
-            f"picture/{name}": value for name, value in picture.items()
+            f"picture/{name}": value for name, value in image.items()
         }
 
 

@@ -56,7 +56,7 @@ class WorldProblem:
 
     @property
     def symbols(self) -> str:
-        """What a reader of the picture sees, one symbol a cell (a bar is read as its height)."""
+        """What a reader of the image sees, one symbol a cell (a bar is read as its height)."""
         if self.family == "bars":
             return "".join(map(str, self.digits))
         return self.chain + (f"?{PAGE_OPTIONS}" if self.form == "choice" else "")
@@ -87,7 +87,7 @@ class WorldProblem:
         return LETTERS[value] if self.family == "chain" else LETTERS[value // 2]
 
     def text(self, verb: str = "solve") -> str:
-        """The text form: brackets stand where the picture stands in the other form."""
+        """The text form: brackets stand where the image stands in the other form."""
         return f"[{self.symbols}]{verb}{self.tail}"
 
 

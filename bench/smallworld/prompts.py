@@ -1,4 +1,4 @@
-"""Prompts of the small world for traces and for RL, as texts or as pictures, all from the training split."""
+"""Prompts of the small world for traces and for RL, as texts or as images, all from the training split."""
 
 from io import BytesIO
 from itertools import islice
@@ -15,41 +15,41 @@ from vold.seeding import generator
 
 # Sets differ by their random stream; recipes are tuned on the *_tune sets and reported on the others.
 SETS = ("sft", "rl", "sft_tune", "rl_tune", "sft_check", "rl_check")
-PICTURE_SETS = ("rl_pictures",)
+IMAGE_SETS = ("rl_images",)
 DATA_SEED = 1
 
 
-def as_prompt(problem: WorldProblem, index: int, picture: Path | None = None) -> Prompt:
-    """The problem in its text form, or with a picture whose caption is what the text form says in its brackets.
+def as_prompt(problem: WorldProblem, index: int, image: Path | None = None) -> Prompt:
+    """The problem in its text form, or with an image whose caption is what the text form says in its brackets.
 
     The ten options of a page are listed; five bins beside bars are only letters.
     """
     page = problem.form == "choice" and problem.family == "chain"
     options = tuple(PAGE_OPTIONS[1::2]) if page else ()
     key = f"{index:05d}:{problem.text()}"
-    if picture is None:
+    if image is None:
         return Prompt(id=key, text=problem.text(), answer=problem.answer, options=options)
     text, caption = f"{IMAGE_MARK}{question(problem)}", f"[{problem.symbols}]"
-    return Prompt(key, text, problem.answer, options, (picture,), caption)
+    return Prompt(key, text, problem.answer, options, (image,), caption)
 
 
 def materialise(name: str, n: int, path: Path) -> None:
-    """Write prompt set ``name`` with ``n`` prompts as JSONL, pictures in a directory beside it.
+    """Write prompt set ``name`` with ``n`` prompts as JSONL, images in a directory beside it.
 
     Raises KeyError naming the known sets.
     """
-    if name not in SETS + PICTURE_SETS:
-        raise KeyError(f"no small-world prompt set {name!r}; known: {', '.join(SETS + PICTURE_SETS)}")
+    if name not in SETS + IMAGE_SETS:
+        raise KeyError(f"no small-world prompt set {name!r}; known: {', '.join(SETS + IMAGE_SETS)}")
     problems = islice(stream(DATA_SEED, name, "train"), n)
     if name in SETS:
         write_jsonl(path, (as_prompt(problem, index) for index, problem in enumerate(problems)))
         return
-    directory = path.parent / f"pictures-{name}"
+    directory = path.parent / f"images-{name}"
     directory.mkdir(exist_ok=True)
     prompts = []
     for index, problem in enumerate(problems):
-        picture, content = directory / f"{index}.png", BytesIO()
+        image, content = directory / f"{index}.png", BytesIO()
         Image.fromarray(render(problem, generator(DATA_SEED, name, index))).save(content, "PNG")
-        write_whole(picture, content.getvalue())
-        prompts.append(as_prompt(problem, index, picture))
+        write_whole(image, content.getvalue())
+        prompts.append(as_prompt(problem, index, image))
     write_jsonl(path, prompts)

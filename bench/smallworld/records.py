@@ -1,4 +1,4 @@
-"""The small world's picture problems as records in the schemas of the four benchmarks.
+"""The small world's image problems as records in the schemas of the four benchmarks.
 
 Their loaders, prompts and scorers are the real ones; the data sets carry names of their own, and a descriptor
 ``smallworld.json`` marks them as synthetic.
@@ -131,7 +131,7 @@ DATASETS: tuple[WorldDataset, ...] = (
 
 
 def question(problem: WorldProblem) -> str:
-    """What is asked beside the picture."""
+    """What is asked beside the image."""
     return f"solve{problem.tail}"
 
 

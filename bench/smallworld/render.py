@@ -1,4 +1,4 @@
-"""Pictures of problems: one row of square cells, a glyph or a bar in each, with jitter in colour, place and noise."""
+"""Images of problems: one row of square cells, a glyph or a bar in each, with jitter in colour, place and noise."""
 
 from functools import cache
 
@@ -42,5 +42,5 @@ def render(problem: WorldProblem, rng: np.random.Generator) -> np.ndarray:
         else:
             top = int(rng.integers(0, CELL - GLYPH_HEIGHT + 1))
             cell[top : top + GLYPH_HEIGHT, left : left + GLYPH_WIDTH] = _glyph(symbol)
-    picture = np.where(mask[..., None], ink, paper) + rng.normal(0, 6, (*mask.shape, 1))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = np.where(mask[..., None], ink, paper) + rng.normal(0, 6, (*mask.shape, 1))
+    return np.clip(image, 0, 255).astype(np.uint8)

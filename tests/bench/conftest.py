@@ -90,7 +90,7 @@ def random_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Ten MathVision records without pictures."""
+    """Ten MathVision records without images."""
     root = tmp_path / "texts"
     root.mkdir()
     rows = [

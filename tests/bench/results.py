@@ -50,7 +50,7 @@ def write_result(
     board = Scoreboard(asked)
     for (benchmark, _, _), response in responses.items():
         board.add(Asked(benchmark, response))
-    prompt = {"id": asked[0].id, "sha256": config.template, "token_ids_sha256": config.template, "picture_grids": []}
+    prompt = {"id": asked[0].id, "sha256": config.template, "token_ids_sha256": config.template, "image_grids": []}
     provenance = {
         "config": config.model_dump(mode="json"),
         "seed": 0,

@@ -80,7 +80,7 @@ def test_a_content_hash_follows_names_and_bytes_and_is_remembered(tmp_path):
     (memory,) = (tmp_path / "store" / ".hashes").iterdir()
     memory.write_text(json.dumps({**json.loads(memory.read_text()), "sha256": "remembered"}))
     assert store.content_hash(folder) == "remembered"
-    (folder / "images" / "1.png").write_bytes(b"picture")
+    (folder / "images" / "1.png").write_bytes(b"image")
     second = store.content_hash(folder)
     (folder / "images" / "1.png").rename(folder / "images" / "2.png")
     assert len({first, second, store.content_hash(folder)}) == 3

@@ -38,7 +38,7 @@ def test_the_table_holds_both_sides_and_only_the_comparisons_that_were_run():
     text = table({("grpo", False): [run("grpo", [0.5], 40)], ("trl", False): [run("trl", [2.0], 40)]})
     assert "| text: grpo | 500 | 40 | 320 |  |  | 320 | 500 |" in text
     assert "| text: GRPO | step rate | 4.00 (4.00 to 4.00) | 3 |" in text
-    assert "teacher |" not in text.split("against")[1] and "pictures" not in text
+    assert "teacher |" not in text.split("against")[1] and "images" not in text
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ def teacher(teacher_path: Path) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """40 x 70 pixels of noise: several visual tokens in two rows."""
     values = np.random.default_rng(0).integers(0, 255, (40, 70, 3), dtype=np.uint8)
     return Image.fromarray(values)

@@ -26,7 +26,7 @@ class MalformedRow(ValueError):
 class DataRecord:
     """What a row holds. ``id`` is empty where the schema has none; ``completion`` is None where it is no trace.
 
-    ``images`` are paths, or objects with ``bytes`` or ``path`` as tables of pictures hold them.
+    ``images`` are paths, or objects with ``bytes`` or ``path`` as tables of images hold them.
     """
 
     text: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_MARK = "<image>"
-"""Stands in a text where a picture stands; pictures without marks come first."""
+"""Stands in a text where an image stands; images without marks come first."""
 
 _WRITTEN_IF_SET = ("images", "caption")
 
@@ -18,7 +18,7 @@ class Prompt:
     """One training problem. ``text`` is the user's turn; ``options`` is empty for free-form answers.
 
     ``answer`` is the gold (an option's letter where there are options or where letters are the answer); empty where
-    none is known. ``images`` are the pictures' files, and ``caption`` says in words what they show.
+    none is known. ``images`` are the images' files, and ``caption`` says in words what they show.
     """
 
     id: str
@@ -29,11 +29,11 @@ class Prompt:
     caption: str = ""
 
     def messages(self) -> str | list[dict[str, Any]]:
-        """The user's turn, with places for the pictures."""
+        """The user's turn, with places for the images."""
         return chat(self.text, self.images)
 
     def in_words(self) -> str:
-        """The text with the caption in place of the pictures, for a reader that sees none."""
+        """The text with the caption in place of the images, for a reader that sees none."""
         if not self.images:
             return self.text
         if IMAGE_MARK not in self.text:
@@ -53,7 +53,7 @@ class Trace:
 
 
 def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
-    """One turn of the user as ``Student.encode`` takes it: a string, or parts where there are pictures."""
+    """One turn of the user as ``Student.encode`` takes it: a string, or parts where there are images."""
     if not images:
         return text
     parts: list[dict[str, Any]] = [] if IMAGE_MARK in text else [{"type": "image"} for _ in images]
@@ -64,7 +64,7 @@ def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Prompt | Trace]) -> int:
-    """Write rows with their pictures' places relative to ``path``; returns the number of rows."""
+    """Write rows with their images' places relative to ``path``; returns the number of rows."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from vold.data.formats import DataRecord, MalformedRow, Reader, reader, recognise
-from vold.data.pictures import picture_file
+from vold.data.images import image_file
 from vold.data.prompts import IMAGE_MARK, Prompt, Trace
 from vold.data.sources import DataSource, UndecodableRow, rows
 from vold.files import write_whole
 
 _log = logging.getLogger(__name__)
 _SHOWN = 3
-# In a text they would be taken for pictures, and the model would look for their pixels.
+# In a text they would be taken for images, and the model would look for their pixels.
 _PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 INSTRUCTIONS = {"boxed": r"Please reason step by step, and put your final answer within \boxed{}."}
 """Sentences that a source may put after every prompt, for data sets that say nothing of the answer's form."""
@@ -56,7 +56,7 @@ def read_traces(source: Path | DataSource) -> Loaded[Trace]:
 
 
 def content_hash(items: Sequence[Prompt | Trace]) -> str:
-    """SHA-256 over the rows and the bytes of their pictures, wherever they lie and in whatever format they came."""
+    """SHA-256 over the rows and the bytes of their images, wherever they lie and in whatever format they came."""
     total = hashlib.sha256()
     for item in items:
         fields = asdict(item) | {"images": [hashlib.sha256(path.read_bytes()).hexdigest() for path in item.images]}
@@ -79,8 +79,8 @@ def claim_data(run: Path, loaded: Loaded[Any]) -> None:
     write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
-def named_pictures(file: Path) -> list[Path]:
-    """The pictures beside a JSON or JSONL file that its rows name; what is wrong with others is said on reading."""
+def named_images(file: Path) -> list[Path]:
+    """The images beside a JSON or JSONL file that its rows name; what is wrong with others is said on reading."""
     if file.suffix == ".parquet" or b'"images"' not in file.read_bytes():
         return []
     named = [row["images"] for _, row in rows(file) if isinstance(row, dict) and isinstance(row.get("images"), list)]
@@ -132,10 +132,10 @@ def _checked(record: DataRecord, instruction: str) -> DataRecord:
     for name, text in (("text", record.text), ("completion", record.completion or "")):
         found = next((word for word in _PLACEHOLDERS if word in text), None)
         if found:
-            raise MalformedRow(f"the {name} holds {found}, which stands for pictures; take it out")
+            raise MalformedRow(f"the {name} holds {found}, which stands for images; take it out")
     marks = record.text.count(IMAGE_MARK)
     if record.images and marks not in (0, len(record.images)):
-        raise MalformedRow(f"{marks} marks {IMAGE_MARK} in the text for {len(record.images)} pictures")
+        raise MalformedRow(f"{marks} marks {IMAGE_MARK} in the text for {len(record.images)} images")
     return replace(record, text=f"{record.text}\n{instruction}") if instruction else record
 
 
@@ -145,7 +145,7 @@ def _prompt(record: DataRecord, file: Path, number: int) -> Prompt:
         record.text,
         record.answer,
         record.options,
-        _pictures(record, file),
+        _images(record, file),
         record.caption,
     )
 
@@ -154,9 +154,9 @@ def _trace(record: DataRecord, file: Path, number: int) -> Trace:
     if record.completion is None:
         raise MalformedRow("no trace: it has no completion")
     return Trace(
-        record.id or f"{file.stem}:{number}", record.text, record.completion, record.correct, _pictures(record, file)
+        record.id or f"{file.stem}:{number}", record.text, record.completion, record.correct, _images(record, file)
     )
 
 
-def _pictures(record: DataRecord, file: Path) -> tuple[Path, ...]:
-    return tuple(picture_file(image, file.parent) for image in record.images)
+def _images(record: DataRecord, file: Path) -> tuple[Path, ...]:
+    return tuple(image_file(image, file.parent) for image in record.images)

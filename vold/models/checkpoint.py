@@ -117,7 +117,7 @@ def part_findings(role: Role, path: Path, config: Any) -> list[Finding]:
         if vision:
             what = f"a teacher is a text-only causal model, but this is a {config.model_type} checkpoint"
             mend = "name a text-only model under `teacher`"
-            return [error("checkpoints.teacher_reads_pictures", what, place, mend)]
+            return [error("checkpoints.teacher_reads_images", what, place, mend)]
         return []
     found = []
     if not vision:

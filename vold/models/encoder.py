@@ -1,4 +1,4 @@
-"""Chats with pictures to what a vision-language model is fed; needs the checkpoint's settings, not its weights."""
+"""Chats with images to what a vision-language model is fed; needs the checkpoint's settings, not its weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def render_chat(tokenizer: Any, messages: str | Sequence[Message], thinking: boo
 
 @dataclass(frozen=True)
 class Encoder:
-    """``pixel_limits`` (min, max pixels of one picture after resizing) override the checkpoint's when given.
+    """``pixel_limits`` (min, max pixels of one image after resizing) override the checkpoint's when given.
 
     thinking: as in ``render_chat``.
     """
@@ -46,16 +46,16 @@ class Encoder:
     thinking: bool | None = None
 
     def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
-        """Render the chat and expand each picture's placeholder to the number of its visual tokens.
+        """Render the chat and expand each image's placeholder to the number of its visual tokens.
 
-        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``; pictures are taken in order.
-        Raises ValueError where the number of pictures differs from the number of placeholders (also when a
-        problem's text smuggles a placeholder in), or where a picture cannot be read.
+        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``; images are taken in order.
+        Raises ValueError where the number of images differs from the number of placeholders (also when a
+        problem's text smuggles a placeholder in), or where an image cannot be read.
         """
         ids = tuple(self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"])
         placeholders = ids.count(self.image_token_id)
         if placeholders != len(images):
-            raise ValueError(f"the prompt has {placeholders} picture placeholders for {len(images)} pictures")
+            raise ValueError(f"the prompt has {placeholders} image placeholders for {len(images)} images")
         if not images:
             return EncodedPrompt(ids)
         pixels = self._pixels(images)
@@ -66,26 +66,24 @@ class Encoder:
         return EncodedPrompt(tuple(expanded), pixels)
 
     def text(self, messages: str | Sequence[Message]) -> str:
-        """The rendered chat, a picture's placeholder not yet expanded."""
+        """The rendered chat, an image's placeholder not yet expanded."""
         return render_chat(self.tokenizer, messages, self.thinking)
 
     def visual_tokens(self, pixels: Pixels) -> list[int]:
-        """How many positions each picture takes."""
+        """How many positions each image takes."""
         return (pixels.grid_thw.prod(dim=1) // self.image_processor.merge_size**2).tolist()
 
     def _pixels(self, images: Sequence[Path | Image.Image]) -> Pixels:
-        each = [self._picture(image) for image in images]
+        each = [self._one(image) for image in images]
         return Pixels(torch.cat([pixels.values for pixels in each]), torch.cat([pixels.grid_thw for pixels in each]))
 
-    def _picture(self, image: Path | Image.Image) -> Pixels:
-        picture = open_image(image) if isinstance(image, Path) else image.convert("RGB")
+    def _one(self, source: Path | Image.Image) -> Pixels:
+        image = open_image(source) if isinstance(source, Path) else source.convert("RGB")
         try:
-            features = self.image_processor(images=[picture], return_tensors="pt", **self._limits())
+            features = self.image_processor(images=[image], return_tensors="pt", **self._limits())
         except ValueError as error:
-            name = image if isinstance(image, Path) else "a picture"
-            raise ValueError(
-                f"{name}: {picture.width} x {picture.height} pixels cannot be resized ({error})"
-            ) from error
+            name = source if isinstance(source, Path) else "an image"
+            raise ValueError(f"{name}: {image.width} x {image.height} pixels cannot be resized ({error})") from error
         return Pixels(features["pixel_values"], features["image_grid_thw"])
 
     def _limits(self) -> dict[str, Any]:

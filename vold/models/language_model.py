@@ -16,7 +16,7 @@ from vold.models.layout import Layout
 from vold.models.recomputation import recomputed_layers
 
 PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
-"""Tokens that stand for pictures and videos in a prompt and mean nothing in a completion."""
+"""Tokens that stand for images and videos in a prompt and mean nothing in a completion."""
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
@@ -32,7 +32,7 @@ def stop_ids(tokenizer: Any, generation_config: Any) -> tuple[int, ...]:
 
 
 def banned_ids(tokenizer: Any, rows: int) -> tuple[int, ...]:
-    """Ids that must never be drawn: placeholders of pictures and videos, and embedding ``rows`` without a token."""
+    """Ids that must never be drawn: placeholders of images and videos, and embedding ``rows`` without a token."""
     vocabulary = tokenizer.get_vocab()
     placeholders = {vocabulary[name] for name in PLACEHOLDERS if name in vocabulary}
     without_token = set(range(rows)) - set(vocabulary.values())
@@ -93,13 +93,13 @@ class LanguageModel:
     def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
         """Rotary positions [axes, length] of one prompt; one axis, counting, for text."""
         if pixels is not None:
-            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds pictures")
+            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds images")
         return torch.arange(len(ids), device=self.device)[None]
 
     def embed(self, ids: Tensor, pixels: Sequence[Pixels] = ()) -> Tensor:
-        """Input embeddings [..., hidden] of ids [...], pictures in the order of their placeholders."""
+        """Input embeddings [..., hidden] of ids [...], images in the order of their placeholders."""
         if pixels:
-            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds pictures")
+            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds images")
         return self.model.get_input_embeddings()(ids)
 
     def hidden_states(self, ids: Tensor, positions: Tensor, layout: Layout, pixels: Sequence[Pixels] = ()) -> Tensor:

@@ -13,7 +13,7 @@ from vold.models.layout import Layout, Segment
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One prompt and its completion, as ids; ``pixels`` are the prompt's pictures.
+    """One prompt and its completion, as ids; ``pixels`` are the prompt's images.
 
     Sequences whose prompts have the same ids and the very same ``pixels`` share the prompt in a micro-batch.
     """
@@ -30,7 +30,7 @@ class TokenSequence:
 class Packed:
     """Sequences laid end to end without padding, a shared prompt once.
 
-    ids [T]; positions [axes, T], counted within each sequence (three axes where there are pictures);
+    ids [T]; positions [axes, T], counted within each sequence (three axes where there are images);
     predicting [N]: places of the tokens that predict the completions' tokens, sequence by sequence.
     """
 

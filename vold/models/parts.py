@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from vold.config import FreezablePart
 from vold.models.language_model import LanguageModel
 
-# Without pictures these parts get no gradient. Frozen, they cost no optimizer state and no weight decay moves them.
+# Without images these parts get no gradient. Frozen, they cost no optimizer state and no weight decay moves them.
 _UNREACHED_BY_TEXT: tuple[FreezablePart, ...] = ("vision", "merger")
 
 
-def to_freeze(parts: Sequence[FreezablePart], *, pictures: bool) -> tuple[FreezablePart, ...]:
-    """``parts``, and with them what data without pictures never reach."""
-    return (*parts, *(() if pictures else _UNREACHED_BY_TEXT))
+def to_freeze(parts: Sequence[FreezablePart], *, images: bool) -> tuple[FreezablePart, ...]:
+    """``parts``, and with them what data without images never reach."""
+    return (*parts, *(() if images else _UNREACHED_BY_TEXT))
 
 
 def freeze(student: LanguageModel, parts: Sequence[FreezablePart]) -> None:

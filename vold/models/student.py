@@ -1,4 +1,4 @@
-"""The vision-language student: chats with pictures to ids and pixels."""
+"""The vision-language student: chats with images to ids and pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from vold.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Student(LanguageModel):
-    """``pixel_limits`` (min, max pixels of one picture after resizing) override the checkpoint's when given."""
+    """``pixel_limits`` (min, max pixels of one image after resizing) override the checkpoint's when given."""
 
     image_processor: Any
     pixel_limits: tuple[int, int] | None = None
@@ -36,9 +36,9 @@ class Student(LanguageModel):
         return self.encoder.encode(messages, images)
 
     def visual_embeddings(self, pixels: Sequence[Pixels]) -> Tensor:
-        """What the vision tower makes of all these pictures: [visual tokens, hidden].
+        """What the vision tower makes of all these images: [visual tokens, hidden].
 
-        While nothing of the tower is trained it looks at a prompt's pictures once: rollouts and every micro-batch of
+        While nothing of the tower is trained it looks at a prompt's images once: rollouts and every micro-batch of
         their training then read the same embeddings, which go when the pixels go.
         """
         if any(parameter.requires_grad for parameter in self.model.model.visual.parameters()):
@@ -65,7 +65,7 @@ class Student(LanguageModel):
         return WeakTensorKeyDictionary()
 
     def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
-        """The model's own three axes (time, height, width) where there are pictures; for rollouts and training once."""
+        """The model's own three axes (time, height, width) where there are images; for rollouts and training once."""
         if pixels is None:
             return super().positions(ids)
         if pixels.values not in self._positions:
@@ -89,5 +89,5 @@ class Student(LanguageModel):
         visual = self.visual_embeddings(pixels)
         places = ids == self.image_token_id
         if int(places.sum()) != len(visual):
-            raise ValueError(f"{int(places.sum())} picture placeholders in the prompts for {len(visual)} visual tokens")
+            raise ValueError(f"{int(places.sum())} image placeholders in the prompts for {len(visual)} visual tokens")
         return embeds.masked_scatter(places[..., None], visual.to(embeds.dtype))

@@ -14,7 +14,7 @@ from vold.images import MAX_PIXELS
 from vold.preflight.tokenizers import THINK
 
 Rows = Sequence[Prompt] | Sequence[Trace]
-# Encoding a million rows, or opening as many pictures, would take minutes and say the same.
+# Encoding a million rows, or opening as many images, would take minutes and say the same.
 SAMPLE = 2000
 
 
@@ -60,17 +60,17 @@ def row_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
     return found
 
 
-def picture_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
-    """Can the pictures be opened?  Reads their headers."""
-    broken = [(row.id, image) for row in rows for image in row.images if picture_size(image) is None]
+def image_findings(source: Path | DataSource, rows: Rows) -> list[Finding]:
+    """Can the images be opened?  Reads their headers."""
+    broken = [(row.id, image) for row in rows for image in row.images if image_size(image) is None]
     if not broken:
         return []
-    what = f"pictures that cannot be opened: {len(broken)}, the first is {broken[0][1]} of row {broken[0][0]!r}"
+    what = f"images that cannot be opened: {len(broken)}, the first is {broken[0][1]} of row {broken[0][0]!r}"
     mend = f"replace them, or make them smaller than {MAX_PIXELS:,} pixels"
-    return [error("data.picture", what, source, mend)]
+    return [error("data.image", what, source, mend)]
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
+def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height from the header; None for what the trainer would refuse."""
     try:
         with Image.open(path) as image:

@@ -11,7 +11,7 @@ from vold.data.prompts import Prompt, Trace, chat
 from vold.findings import Finding, error, warning
 from vold.models.checkpoint import Checkpoint
 from vold.models.language_model import LanguageModel
-from vold.preflight.data import Rows, picture_size
+from vold.preflight.data import Rows, image_size
 from vold.preflight.job import Job
 
 
@@ -44,18 +44,18 @@ def measure(side: Checkpoint, rows: Rows) -> Lengths:
 
 
 def _visual_tokens(side: Checkpoint, images: Sequence[Path]) -> int:
-    """Tokens that the pictures take beyond their one placeholder each; unreadable ones are counted as nothing."""
+    """Tokens that the images take beyond their one placeholder each; unreadable ones are counted as nothing."""
     if not images:
         return 0
     processor = image_processor(side.path)
-    sizes = [size for image in images if (size := picture_size(image)) is not None]
+    sizes = [size for image in images if (size := image_size(image)) is not None]
     patches = [processor.get_number_of_image_patches(height, width, {}) for width, height in sizes]
     return sum(count // processor.merge_size**2 - 1 for count in patches)
 
 
 @cache
 def image_processor(path: Path) -> Any:
-    """The student's, which knows how pictures are resized."""
+    """The student's, which knows how images are resized."""
     from transformers import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil.from_pretrained(path)

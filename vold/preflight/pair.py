@@ -5,7 +5,7 @@ import logging
 from vold.findings import Finding, Level, errors
 from vold.models.checkpoint import Checkpoint, Role
 from vold.models.language_model import LanguageModel
-from vold.preflight.pictures import picture_findings
+from vold.preflight.images import image_findings
 from vold.preflight.templates import template_findings
 from vold.preflight.tokenizers import tokenizer_findings
 
@@ -17,8 +17,8 @@ class PairError(ValueError):
 
 
 def model_findings(student: Checkpoint, teacher: Checkpoint | None) -> list[Finding]:
-    """Tokenizers, templates and pictures; both checkpoints have their tokenizers."""
-    return tokenizer_findings(student, teacher) + template_findings(student, teacher) + picture_findings(student)
+    """Tokenizers, templates and images; both checkpoints have their tokenizers."""
+    return tokenizer_findings(student, teacher) + template_findings(student, teacher) + image_findings(student)
 
 
 def check_models(student: LanguageModel, teacher: LanguageModel | None = None) -> list[Finding]:

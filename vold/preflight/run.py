@@ -8,7 +8,7 @@ from vold.data.sources import AbsentData, DataSource
 from vold.findings import Finding, error, errors
 from vold.models.checkpoint import Checkpoint, Role, read_checkpoint
 from vold.models.parts import to_freeze
-from vold.preflight.data import Rows, picture_findings, read_rows, sample, think_findings
+from vold.preflight.data import Rows, image_findings, read_rows, sample, think_findings
 from vold.preflight.disk import disk_findings
 from vold.preflight.engines import engine_findings
 from vold.preflight.job import Job
@@ -26,7 +26,7 @@ THEMES = {
     "settings": "settings that contradict each other",
     "tokenizers": "ids that both models read alike, end of turn, padding",
     "templates": "chat templates",
-    "pictures": "placeholders against visual tokens",
+    "images": "placeholders against visual tokens",
     "data": "rows of the training data",
     "lengths": "tokens against limits and contexts",
     "rewards": "self-test, and golds that can be read",
@@ -84,7 +84,7 @@ class _Session:
         if student in readable:
             report.add(model_findings(student, teacher if teacher in readable else None))
         else:
-            self._skip("no student's tokenizer", "tokenizers", "templates", "pictures", "lengths")
+            self._skip("no student's tokenizer", "tokenizers", "templates", "images", "lengths")
         rows = self._data(job)
         lengths = self._lengths(job, readable, rows) if student in readable else Lengths((), ())
         if job.kind == "rl":
@@ -113,7 +113,7 @@ class _Session:
         key = (job.kind, job.data)
         if key not in self.rows:
             self.rows[key], findings = read_rows(job.data, job.kind)
-            self.report.add(findings + picture_findings(job.data, sample(self.rows[key])))
+            self.report.add(findings + image_findings(job.data, sample(self.rows[key])))
         self.report.add(batch_findings(job, len(self.rows[key])))
         self.report.add(policy_findings(job, self.rows[key]))
         return self.rows[key]
@@ -143,7 +143,7 @@ class _Session:
 
     def _sizes(self, job: Job, student: Checkpoint, teacher: Checkpoint | None, rows: Rows, prompt: int) -> None:
         try:
-            frozen = to_freeze(job.config.freeze, pictures=any(row.images for row in rows))
+            frozen = to_freeze(job.config.freeze, images=any(row.images for row in rows))
             sizes = count(student, frozen, job.config.lora)
             beside = count(teacher) if teacher else None
         except Exception as problem:  # a config that transformers reads and cannot build

@@ -3,7 +3,7 @@
 import importlib.util
 
 from vold.config import DistillConfig, RLConfig
-from vold.data.pictures import check_pictures
+from vold.data.images import check_images
 from vold.data.prompts import Prompt
 from vold.findings import Finding, error, note, warning
 from vold.preflight.data import Rows
@@ -87,14 +87,14 @@ def batch_findings(job: Job, rows: int) -> list[Finding]:
 
 
 def policy_findings(job: Job, rows: Rows) -> list[Finding]:
-    """Does a teacher that sees no pictures know what to make of prompts with some?"""
+    """Does a teacher that sees no images know what to make of prompts with some?"""
     if not isinstance(job.config, RLConfig) or job.teacher is None:
         return []
     if not job.config.distill.active and job.config.distill.monitor_every == 0:
         return []
     try:
-        check_pictures([row for row in rows if isinstance(row, Prompt)], job.config.distill.pictures, "it")
+        check_images([row for row in rows if isinstance(row, Prompt)], job.config.distill.images, "it")
     except ValueError as problem:
         what, _, mend = str(problem).partition("; ")
-        return [error("settings.pictures", what, job.where("config.distill.pictures"), mend)]
+        return [error("settings.images", what, job.where("config.distill.images"), mend)]
     return []

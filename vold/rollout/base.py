@@ -19,7 +19,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class RolloutRequest:
-    """A tokenised prompt (placeholders of pictures already expanded) and one seed per wanted sample."""
+    """A tokenised prompt (placeholders of images already expanded) and one seed per wanted sample."""
 
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -47,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy decoding. ``banned_ids`` can never be drawn (picture placeholders).
+    """temperature 0 is greedy decoding. ``banned_ids`` can never be drawn (image placeholders).
 
     entropies: wanted beside the tokens, from engines that hold whole distributions.
     """

@@ -180,7 +180,7 @@ class _Prefill:
             self.valid[row, start:] = True
             positions[:, row, start:] = model.positions(prompt.prompt_ids, prompt.pixels)
             self.next_position[row] = positions[:, row].max() + 1
-        # A text model knows one axis of positions; without pictures all three agree.
+        # A text model knows one axis of positions; without images all three agree.
         pixels = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         self.cache = Cache(layer_class_to_replicate=GrowingLayer)
         hidden = model.trunk(

@@ -104,7 +104,7 @@ class _Norm(NamedTuple):
 class _QwenDecoder:
     """The layers of Qwen2, Qwen2.5-VL and Qwen3 written out: pre-norm, shared key heads, rotary positions, SwiGLU.
 
-    After a prompt the axes of M-RoPE agree, so one table of rotations by position does for text and pictures.
+    After a prompt the axes of M-RoPE agree, so one table of rotations by position does for text and images.
     """
 
     def __init__(self, trunk: Any, longest: int) -> None:

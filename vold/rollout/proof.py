@@ -2,7 +2,7 @@
 
 Three things are read back from the engine after every synchronisation, because each alone misses something:
 fingerprints of all its tensors (exact, but a kernel may compute with a packed copy made earlier), whether its linear
-layers follow their own tensors, and the log-probabilities of fixed probes, a text and a picture (the whole path, but a
+layers follow their own tensors, and the log-probabilities of fixed probes, a text and an image (the whole path, but a
 small update moves them by less than rounding).
 """
 
@@ -67,7 +67,7 @@ class Readback:
     """The engine's side: what it holds (None where it has no such tensor) and what it computes.
 
     deaf: layers whose output does not follow their own weight; probes: the log-probabilities of each; cached: keys,
-    values or picture embeddings of the old weights are still there.
+    values or image embeddings of the old weights are still there.
     """
 
     fingerprints: Mapping[str, int | None]
@@ -88,8 +88,8 @@ def weights_of(model: LanguageModel) -> Weights:
     """The live tensors of ``model`` (copies where adapters are merged in) and what it makes of the probes."""
     prompts = [EncodedPrompt(model.encode_text(_PROBE))]
     if isinstance(model, Student):
-        picture = Image.radial_gradient("L").resize((112, 84)).convert("RGB")
-        prompts.append(model.encode([{"role": "user", "content": [{"type": "image"}, *_TEXT]}], [picture]))
+        image = Image.radial_gradient("L").resize((112, 84)).convert("RGB")
+        prompts.append(model.encode([{"role": "user", "content": [{"type": "image"}, *_TEXT]}], [image]))
     tensors = {name: tensor.detach() for name, tensor in merged_weights(model).items()}
     return Weights(tensors, tuple(_scored(model, prompt) for prompt in prompts), model.banned_ids)
 
@@ -97,15 +97,15 @@ def weights_of(model: LanguageModel) -> Weights:
 @torch.no_grad()
 def _scored(model: LanguageModel, prompt: EncodedPrompt) -> Probe:
     ids = torch.tensor([prompt.ids], device=model.device)
-    pictures = {}
+    images = {}
     if prompt.pixels is not None:
         assert isinstance(model, Student)
-        pictures = {
+        images = {
             "pixel_values": prompt.pixels.values.to(model.device),
             "image_grid_thw": prompt.pixels.grid_thw.to(model.device),
             "mm_token_type_ids": (ids == model.image_token_id).int(),
         }
-    logits = model.model(input_ids=ids, **pictures).logits[0, :-1].float()
+    logits = model.model(input_ids=ids, **images).logits[0, :-1].float()
     logits[:, list(model.banned_ids)] = -torch.inf
     chosen = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
     return Probe(prompt.ids, drawable(prompt.ids, chosen, model.banned_ids), prompt.pixels)
@@ -161,7 +161,7 @@ def _probe_error(weights: Weights, reading: Readback, allowed: float, in_proport
             error = abs(ours - theirs)
             if not error <= allowed * (max(1.0, abs(ours)) if in_proportion else 1.0):
                 raise SyncError(
-                    f"token {place} of the {'text' if probe.pixels is None else 'picture'} probe has log-probability "
+                    f"token {place} of the {'text' if probe.pixels is None else 'image'} probe has log-probability "
                     f"{theirs:.6f} in the rollout engine and {ours:.6f} in the trainer (tolerance {allowed:.0e})"
                 )
             worst = max(worst, error)

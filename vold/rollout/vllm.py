@@ -155,11 +155,11 @@ class VLLMEngine:
         return dict(mm_input(ids, items, {"image": _hashes(request.pixels)}, {"image": places}))
 
     def _placeholders(self, ids: Sequence[int], pixels: Pixels) -> list[tuple[int, int]]:
-        """(first position, length) of each picture's run; raises ValueError where ids and pictures disagree."""
+        """(first position, length) of each image's run; raises ValueError where ids and images disagree."""
         sizes = (pixels.grid_thw.prod(-1) // self._merge**2).tolist()
         positions = [place for place, token in enumerate(ids) if token == self._image_id]
         if len(positions) != sum(sizes):
-            raise ValueError(f"{len(positions)} picture placeholders in the prompts for {sum(sizes)} visual tokens")
+            raise ValueError(f"{len(positions)} image placeholders in the prompts for {sum(sizes)} visual tokens")
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
         return [(positions[start], size) for start, size in zip(starts, sizes, strict=True)]
 
@@ -286,9 +286,8 @@ def _keep_weights_unpacked() -> None:
     if getattr(pack, "keeps_weights", False):
         return
 
-    def dispatch(layer: torch.nn.Module, remove_weight: bool) -> None:
-        weight: Any = layer.weight
-        if weight.ndim == 2:
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        if layer.weight.ndim == 2:
             layer.cpu_linear = torch.nn.functional.linear
         else:  # a convolution or experts, whose kernels expect the packed form; the proof reports what it breaks
             pack(layer, remove_weight)
@@ -349,7 +348,7 @@ def _completion(output: Any) -> Completion:
 
 
 def _hashes(pixels: Pixels) -> list[str]:
-    """One a picture, over its pixels and shape: by these vLLM recognises pictures that it has seen."""
+    """One an image, over its pixels and shape: by these vLLM recognises images that it has seen."""
     sizes = pixels.grid_thw.prod(-1).tolist()
     parts = zip(pixels.values.split(sizes), pixels.grid_thw.tolist(), strict=True)
     return [hashlib.sha256(v.contiguous().numpy().tobytes() + repr(grid).encode()).hexdigest() for v, grid in parts]

@@ -27,7 +27,7 @@ OK, REFUSED, _BROKEN = 200, 422, 500
 
 
 def pixel_tensors(pixels: Sequence[Pixels | None]) -> dict[str, Tensor]:
-    """Pictures under the names by which the other side finds them again."""
+    """Images under the names by which the other side finds them again."""
     given = [(index, item) for index, item in enumerate(pixels) if item is not None]
     return {f"{index}.values": item.values for index, item in given} | {
         f"{index}.grid": i.grid_thw for index, i in given

@@ -68,7 +68,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("completion_tokens", "tokens", "mean length of a completion"),
     Metric("truncated_share", "share", "completions that hit the length limit"),
     Metric("empty_share", "share", "completions without a token: they count in their group's mean and as sequences"),
-    Metric("unread_share", "share", "rollouts whose pictures the teacher cannot see: no teacher term, no KL"),
+    Metric("unread_share", "share", "rollouts whose images the teacher cannot see: no teacher term, no KL"),
     Metric("nonfinite_rewards", "rollouts", "rewards that are no finite number; any makes the step a skipped one"),
     Metric("nonfinite_logprobs", "tokens", "likewise the student's log-probabilities, by the trainer or by the engine"),
     Metric("nonfinite_teacher_logprobs", "tokens", "likewise the teacher's; such tokens are left out of the KL"),

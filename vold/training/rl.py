@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vold.config import Execution, RLConfig
-from vold.data.pictures import check_pictures
+from vold.data.images import check_images
 from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
@@ -64,7 +64,7 @@ def train_rl(
     device, ranks = start(execution)
     if ranks.main:
         claim_data(run, asked)
-    model = load_trainee(student, config, execution, device, seed, pictures=any(prompt.images for prompt in asked))
+    model = load_trainee(student, config, execution, device, seed, images=any(prompt.images for prompt in asked))
     scorer = None
     if teacher is not None:
         reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
@@ -85,7 +85,7 @@ def train_rl(
 
 
 def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> None:
-    """Refuse prompts whose reward could only be 0, and pictures that the teacher would not see."""
+    """Refuse prompts whose reward could only be 0, and images that the teacher would not see."""
     unanswered = [prompt.id for prompt in prompts if not prompt.answer.strip()]
     if unanswered:
         raise ValueError(
@@ -93,7 +93,7 @@ def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> No
             "leave them out of the data, or give them one"
         )
     if has_teacher and (config.distill.active or config.distill.monitor_every > 0):
-        check_pictures(prompts, config.distill.pictures, "distill.pictures")
+        check_images(prompts, config.distill.images, "distill.images")
 
 
 class RLStage:

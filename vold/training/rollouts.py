@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vold.config import RLConfig
-from vold.data.pictures import text_for_teacher
+from vold.data.images import text_for_teacher
 from vold.data.prompts import Prompt
 from vold.data.samplers import draw
 from vold.distributed import ALONE, Ranks
@@ -26,7 +26,7 @@ from vold.training.journal import Stopwatch
 class Rollouts:
     """N = prompts x group_size completions, a group's side by side.
 
-    texts: what the teacher reads of each prompt, None where it does not speak (pictures that it cannot see);
+    texts: what the teacher reads of each prompt, None where it does not speak (images that it cannot see);
     logprobs [T]: under the policy that sampled, entropies [T]: its own, in nats, None where the engine does not tell;
     rewards, advantages [N]; truncated: how many hit the length limit;
     refills: further prompts that were tried in place of some whose rewards were all equal, and discarded_tokens: the
@@ -156,7 +156,7 @@ class Collector:
         entropies = [value for _, c in flat for value in c.entropies or ()]
         told = self.engine.live and all(c.entropies is not None for _, c in flat)
         return Rollouts(
-            texts=[text_for_teacher(group.prompt, config.distill.pictures) for group, _ in flat],
+            texts=[text_for_teacher(group.prompt, config.distill.images) for group, _ in flat],
             sequences=[TokenSequence(g.encoded.ids, completion.token_ids, g.encoded.pixels) for g, completion in flat],
             logprobs=torch.tensor([value for _, c in flat for value in c.logprobs], device=device),
             rewards=scores.flatten().to(device),

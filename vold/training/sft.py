@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TraceSequence:
-    """A trace as ids. Its pictures are read again whenever it is learned from: those of all would fill the memory."""
+    """A trace as ids. Its images are read again whenever it is learned from: those of all would fill the memory."""
 
     trace: Trace
     sequence: TokenSequence
@@ -40,7 +40,7 @@ class TraceSequence:
     def __len__(self) -> int:
         return len(self.sequence)
 
-    def with_pictures(self, student: Student) -> TokenSequence:
+    def with_images(self, student: Student) -> TokenSequence:
         """What the student is trained on."""
         if not self.trace.images:
             return self.sequence
@@ -54,7 +54,7 @@ def _prompt(student: Student, trace: Trace) -> EncodedPrompt:
 def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[TraceSequence]:
     """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out and told.
 
-    Raises ValueError when none is left, or naming the trace whose pictures cannot be read.
+    Raises ValueError when none is left, or naming the trace whose images cannot be read.
     """
     prompts: dict[tuple[str, tuple[Path, ...]], tuple[int, ...]] = {}
     encoded = []
@@ -93,14 +93,14 @@ def train_sft(
     device, ranks = start(execution)
     if ranks.main:
         claim_data(run, imitated)
-    model = load_trainee(student, config, execution, device, seed, pictures=any(trace.images for trace in imitated))
+    model = load_trainee(student, config, execution, device, seed, images=any(trace.images for trace in imitated))
     check_models(model)
     lessons = encode_traces(model, imitated, config.max_length)
     optimizer = make_optimizer(model, config.optimizer, MAX_NONFINITE_STEPS, execution, ranks)
 
     def step(index: int, watch: Stopwatch) -> StepResult:
         chosen = draw(seed, "sft", len(lessons), config.batch_size, index)
-        own = [lessons[position].with_pictures(model) for position in ranks.share(chosen, "batch_size")]
+        own = [lessons[position].with_images(model) for position in ranks.share(chosen, "batch_size")]
         rate = learning_rate(config.optimizer, index, config.steps)
         with watch.part("train"):
             loss, tokens = _accumulate(model, own, execution, optimizer)

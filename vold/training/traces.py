@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vold.config import Execution, TracesConfig
-from vold.data.pictures import check_pictures, text_for_teacher
+from vold.data.images import check_images, text_for_teacher
 from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
@@ -48,7 +48,7 @@ def write_traces(
 
     Answers are appended to ``run/answers.jsonl`` while it works, and a later call continues there. Completions
     that hit ``max_new_tokens`` are dropped and counted; where ``keep`` is ``correct``, so are wrong ones and those to
-    prompts without a known answer. Prompts with pictures go the way of ``pictures``.
+    prompts without a known answer. Prompts with images go the way of ``images``.
     """
     out = run / "out"
     if out.exists():
@@ -57,8 +57,8 @@ def write_traces(
     loaded = read_prompts(prompts)
     claim_data(run, loaded)
     chosen = loaded[: config.n]
-    check_pictures(chosen, config.pictures, "pictures")
-    asked = [prompt for prompt in chosen if text_for_teacher(prompt, config.pictures) is not None]
+    check_images(chosen, config.images, "images")
+    asked = [prompt for prompt in chosen if text_for_teacher(prompt, config.images) is not None]
     partial = run / "answers.jsonl"
     answers = list(_read_partial(partial))
     if len(answers) < len(asked):
@@ -141,7 +141,7 @@ def _publish(
     lost = [a for _, a in whole if not (a.correct or config.keep == "all")]
     summary = {
         "prompts": len(prompts),
-        "skipped_pictures": skipped,
+        "skipped_images": skipped,
         "written": len(kept),
         "dropped_long": len(prompts) - len(whole),
         "dropped_wrong": sum(a.correct is False for a in lost),
@@ -155,7 +155,7 @@ def _publish(
 
 
 def _copied(prompt: Prompt, directory: Path) -> tuple[Path, ...]:
-    """The prompt's pictures beside its trace, each once."""
+    """The prompt's images beside its trace, each once."""
     copies = []
     for image in prompt.images:
         copy = directory / f"{hashlib.sha256(image.read_bytes()).hexdigest()[:32]}{image.suffix}"

@@ -11,14 +11,14 @@ from vold.models.recomputation import enable_recomputation
 
 
 def load_trainee(
-    path: Path, config: SFTConfig | RLConfig, execution: Execution, device: torch.device, seed: int, *, pictures: bool
+    path: Path, config: SFTConfig | RLConfig, execution: Execution, device: torch.device, seed: int, *, images: bool
 ) -> Student:
     """The student at ``path`` with its parts frozen, adapters added and recomputation enabled as configured.
 
-    ``pictures``: whether the training data has some; else the parts that only they reach are frozen too.
+    ``images``: whether the training data has some; else the parts that only they reach are frozen too.
     """
     student = load_student(path, device=device)
-    freeze(student, to_freeze(config.freeze, pictures=pictures))
+    freeze(student, to_freeze(config.freeze, images=images))
     if config.lora is not None:
         add_adapters(student, config.lora, seed)
     if execution.gradient_checkpointing:

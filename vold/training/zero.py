@@ -50,7 +50,7 @@ class ZeroOptimizer(Optimizer):
         if any(p.requires_grad for p in student.model.model.visual.parameters()):
             raise ValueError(
                 f"execution.parallel.strategy {execution.parallel.strategy}: vision tower and merger cannot be trained "
-                "with it, as not every process sees a picture in every pass; freeze both, or use strategy none"
+                "with it, as not every process sees an image in every pass; freeze both, or use strategy none"
             )
         super().__init__(student.model, config, max_nonfinite, ranks)
         strategy = execution.parallel.strategy

@@ -18,12 +18,12 @@ Record = dict[str, Any]
 LETTERS = "ABCDEFGHIJKL"
 
 
-def picture(seed: int, size: tuple[int, int] = (12, 9), form: str = "PNG") -> bytes:
-    """A picture of its own for each seed."""
-    image = Image.new("RGB", size, (seed * 37 % 256, seed * 91 % 256, seed * 13 % 256))
-    image.putpixel((seed % size[0], seed % size[1]), (255, 255, 255))
+def image_bytes(seed: int, size: tuple[int, int] = (12, 9), form: str = "PNG") -> bytes:
+    """An image of its own for each seed."""
+    drawn = Image.new("RGB", size, (seed * 37 % 256, seed * 91 % 256, seed * 13 % 256))
+    drawn.putpixel((seed % size[0], seed % size[1]), (255, 255, 255))
     content = io.BytesIO()
-    image.save(content, form)
+    drawn.save(content, form)
     return content.getvalue()
 
 
@@ -46,24 +46,24 @@ def write_tsv(file: Path, rows: Sequence[Record]) -> Path:
 
 
 def held(content: bytes | None) -> Record | None:
-    return None if content is None else {"bytes": content, "path": "picture.png"}
+    return None if content is None else {"bytes": content, "path": "image.png"}
 
 
-def encoded(pictures: Sequence[bytes]) -> str:
-    texts = [base64.b64encode(content).decode() for content in pictures]
+def encoded(images: Sequence[bytes]) -> str:
+    texts = [base64.b64encode(content).decode() for content in images]
     return texts[0] if len(texts) == 1 else str(texts)
 
 
 class Forms:
-    """Writes the three forms of some records, with their pictures, under ``root``; each returns what to import."""
+    """Writes the three forms of some records, with their images, under ``root``; each returns what to import."""
 
     split: str
 
-    def __init__(self, root: Path, records: Mapping[str, Record], pictures: Mapping[str, Sequence[bytes]]) -> None:
-        self.root, self.records, self.pictures = root, records, pictures
+    def __init__(self, root: Path, records: Mapping[str, Record], images: Mapping[str, Sequence[bytes]]) -> None:
+        self.root, self.records, self.images = root, records, images
 
     def items(self) -> list[tuple[str, Record, Sequence[bytes]]]:
-        return [(key, record, self.pictures[key]) for key, record in self.records.items()]
+        return [(key, record, self.images[key]) for key, record in self.records.items()]
 
     def repository(self) -> Path:
         raise NotImplementedError
@@ -85,19 +85,19 @@ class MathVision(Forms):
 
     def repository(self) -> Path:
         home = self.root / "repository"
-        self._images(home, {record["image"]: pictures[0] for _, record, pictures in self.items()})
+        self._images(home, {record["image"]: images[0] for _, record, images in self.items()})
         (home / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in self.records.values()))
         return home
 
     def hub(self) -> Path:
-        rows = [{**record, "decoded_image": held(pictures[0])} for _, record, pictures in self.items()]
+        rows = [{**record, "decoded_image": held(images[0])} for _, record, images in self.items()]
         return write_table(self.root / "hub" / "data" / "test-00000-of-00001-3a.parquet", rows).parents[1]
 
     def tsv(self) -> Path:
         rows = [
             {"index": key, "question": r["question"], "choices": str(r["options"]), "answer": r["answer"],
-             "category": r["subject"], "image": encoded(pictures)}
-            for key, r, pictures in self.items()
+             "category": r["subject"], "image": encoded(images)}
+            for key, r, images in self.items()
         ]  # fmt: skip
         return write_tsv(self.root / "MathVision.tsv", rows)
 
@@ -108,15 +108,15 @@ class MathVista(Forms):
 
     def repository(self) -> Path:
         home = self.root / "repository"
-        self._images(home, {record["image"]: pictures[0] for _, record, pictures in self.items()})
+        self._images(home, {record["image"]: images[0] for _, record, images in self.items()})
         (home / "testmini.json").write_text(json.dumps(self.records))
         return home
 
     def hub(self) -> Path:
         rows = [
             {**r, "precision": None if r["precision"] is None else float(r["precision"]),
-             "decoded_image": held(pictures[0]), "query": "Hint: ..."}
-            for _, r, pictures in self.items()
+             "decoded_image": held(images[0]), "query": "Hint: ..."}
+            for _, r, images in self.items()
         ]  # fmt: skip
         home = self.root / "hub"
         (home / "data").mkdir(parents=True)
@@ -128,8 +128,8 @@ class MathVista(Forms):
             {"index": key, "question": self.queries.get(key, r["question"]), "choices": str(r["choices"] or []),
              "answer": r["answer"], "question_type": r["question_type"], "answer_type": r["answer_type"],
              "answer_option": LETTERS[r["choices"].index(r["answer"])] if r["choices"] else None,
-             "task": r["metadata"]["task"], "skills": str(r["metadata"].get("skills")), "image": encoded(pictures)}
-            for key, r, pictures in self.items()
+             "task": r["metadata"]["task"], "skills": str(r["metadata"].get("skills")), "image": encoded(images)}
+            for key, r, images in self.items()
         ]  # fmt: skip
         return write_tsv(self.root / "MathVista_MINI.tsv", rows)
 
@@ -139,19 +139,19 @@ class LogicVista(Forms):
 
     def repository(self) -> Path:
         home = self.root / "repository"
-        self._images(home, {f"images/{r['imagename']}": pictures[0] for _, r, pictures in self.items()})
+        self._images(home, {f"images/{r['imagename']}": images[0] for _, r, images in self.items()})
         (home / "dataset.json").write_text(json.dumps(self.records))
         return home
 
     def hub(self) -> Path:
-        rows = [{**record, "image": held(pictures[0])} for _, record, pictures in self.items()]
+        rows = [{**record, "image": held(images[0])} for _, record, images in self.items()]
         return write_table(self.root / "hub" / "test-00000-of-00001.parquet", rows).parent
 
     def tsv(self) -> Path:
         rows = [
             {"index": key.removeprefix("v1_"), "question": r["question"], "answer": r["answer"],
-             "skill": r["skill"] if len(r["skill"]) > 1 else r["skill"][0], "image": encoded(pictures)}
-            for key, r, pictures in self.items()
+             "skill": r["skill"] if len(r["skill"]) > 1 else r["skill"][0], "image": encoded(images)}
+            for key, r, images in self.items()
         ]  # fmt: skip
         return write_tsv(self.root / "LogicVista.tsv", rows)
 
@@ -180,12 +180,12 @@ class MMMUPro(Forms):
 
     def tsv(self) -> Path:
         rows = []
-        for number, (key, r, pictures) in enumerate(self.items()):
+        for number, (key, r, images) in enumerate(self.items()):
             options = ast.literal_eval(r["options"])
             rows.append(
                 {"index": number, "id": key, "question": r["question"],
                  **{letter: options[n] if n < len(options) else None for n, letter in enumerate(LETTERS)},
-                 "answer": r["answer"], "category": r["subject"], "split": "test", "image": encoded(pictures)}
+                 "answer": r["answer"], "category": r["subject"], "split": "test", "image": encoded(images)}
             )  # fmt: skip
         return write_tsv(self.root / "MMMU_Pro_10c.tsv", rows)
 

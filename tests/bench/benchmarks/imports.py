@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bench.benchmarks import BENCHMARKS
 from bench.benchmarks.importing import import_split
 from bench.cli.main import app, fail
-from tests.bench.benchmarks.forms import Record, picture
+from tests.bench.benchmarks.forms import Record, image_bytes
 
 
 def bring(benchmark: str, source: Path | str, split: str, out: Path, **how: bool) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def two_plain_records() -> tuple[dict[str, Record], dict[str, list[bytes]]]:
                    "image": f"images/{key}.png"}
         for key in range(2)
     }  # fmt: skip
-    return records, {key: [picture(int(key), (200, 200))] for key in records}
+    return records, {key: [image_bytes(int(key), (200, 200))] for key in records}
 
 
 def run(*arguments: str) -> Any:

@@ -24,7 +24,7 @@ def drawing(seed: int, size: int = 160) -> Image.Image:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
-    """Four LogicVista records: a long question, its picture seen, its picture seen in another size, and a clean one."""
+    """Four LogicVista records: a long question, its image seen, its image seen in another size, and a clean one."""
     root = tmp_path / "logicvista"
     (root / "images").mkdir(parents=True)
     questions = [LONG + " at night?", "Which one?", "Which one?", "Which of these?"]
@@ -59,8 +59,8 @@ def test_an_audit_names_what_is_hit_why_and_where(tmp_path: Path, records: Path)
     assert set(hits) == {"v1_0", "v1_1", "v1_2"}
     assert hits["v1_0"][0].startswith("13 words (a farmer has seventeen")
     assert hits["v1_0"][1] == f"{file}:1"
-    assert hits["v1_1"] == ("the same picture", f"{file}:2")
-    assert hits["v1_2"][0].startswith("a picture alike (")
+    assert hits["v1_1"] == ("the same image", f"{file}:2")
+    assert hits["v1_2"][0].startswith("an image alike (")
     assert (result["clean"], result["n"], result["too_short"]) == (["v1_3"], 4, 3)
 
 
@@ -74,7 +74,7 @@ def test_the_difference_hash_is_that_of_its_definition() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_picture_saved_again_or_scaled_is_alike_and_another_is_not(seed: int) -> None:
+def test_a_image_saved_again_or_scaled_is_alike_and_another_is_not(seed: int) -> None:
     original, saved = drawing(seed), io.BytesIO()
     original.save(saved, "JPEG", quality=60)
     for again in (Image.open(saved), original.resize((80, 80)), original.resize((311, 311))):
@@ -82,7 +82,7 @@ def test_a_picture_saved_again_or_scaled_is_alike_and_another_is_not(seed: int) 
     assert (difference_hash(original) ^ difference_hash(drawing(seed + 50))).bit_count() > 4 * DISTANCE
 
 
-def test_a_blank_picture_is_like_nothing(tmp_path: Path, records: Path) -> None:
+def test_a_blank_image_is_like_nothing(tmp_path: Path, records: Path) -> None:
     Image.new("RGB", (50, 50), "white").save(records / "images/3.png")
     Image.new("RGB", (70, 70), "white").save(tmp_path / "blank.png")
     file = tmp_path / "prompts.jsonl"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.benchmarks import DatasetError
-from tests.bench.benchmarks.forms import Forms, MathVision, held, picture, write_table, write_tsv
+from tests.bench.benchmarks.forms import Forms, MathVision, held, image_bytes, write_table, write_tsv
 from tests.bench.benchmarks.imports import bring, run, two_plain_records
 
 
@@ -36,11 +36,11 @@ def _bomb(side: int) -> bytes:
     return bytes(whole)
 
 
-def _with_picture(content: bytes | None, form: str) -> Callable[[Forms], Path]:
+def _with_image(content: bytes | None, form: str) -> Callable[[Forms], Path]:
     def write(forms: Forms) -> Path:
         first = next(iter(forms.records))
         if content is not None:
-            forms.pictures = {**forms.pictures, first: [content]}
+            forms.images = {**forms.images, first: [content]}
             return getattr(forms, form)()
         source: Path = getattr(forms, form)()
         if form == "repository":
@@ -91,15 +91,15 @@ def _lacking_part(forms: Forms) -> Path:
 FAULTS = {
     "a cut table": (_cut_tsv, "cut short"),
     "a table cut in a quoted field": (_cut_in_a_quoted_field, "cut short"),
-    "no picture in a table": (_with_picture(None, "hub"), "record '0': no picture in column 'decoded_image'"),
-    "no picture in a TSV": (_with_picture(None, "tsv"), "record '1': no picture"),
+    "no image in a table": (_with_image(None, "hub"), "record '0': no image in column 'decoded_image'"),
+    "no image in a TSV": (_with_image(None, "tsv"), "record '1': no image"),
     "a bomb in a repository": (
-        _with_picture(_bomb(9000), "repository"),
-        "record '0': picture 1: .* 9000 x 9000; the limit",
+        _with_image(_bomb(9000), "repository"),
+        "record '0': image 1: .* 9000 x 9000; the limit",
     ),
-    "a bomb in a table": (_with_picture(_bomb(60_000), "hub"), "record '0': picture 1: .*3600000000 pixels"),
-    "a bomb in a TSV": (_with_picture(_bomb(9000), "tsv"), "record '0': picture 1: .* 9000 x 9000; the limit"),
-    "a damaged picture": (_with_picture(picture(3, (200, 200))[:-60], "hub"), "record '0': picture 1: unreadable"),
+    "a bomb in a table": (_with_image(_bomb(60_000), "hub"), "record '0': image 1: .*3600000000 pixels"),
+    "a bomb in a TSV": (_with_image(_bomb(9000), "tsv"), "record '0': image 1: .* 9000 x 9000; the limit"),
+    "a damaged image": (_with_image(image_bytes(3, (200, 200))[:-60], "hub"), "record '0': image 1: unreadable"),
     "a cut parquet file": (_cut_parquet, "unreadable|take a fresh copy"),
     "an id twice in a TSV": (_twice("tsv"), "the id '0' stands there twice"),
     "an id twice in a repository": (_twice("repository"), "the id '0' stands there twice"),

@@ -13,7 +13,7 @@ import pytest
 from bench.benchmarks import BENCHMARKS, DatasetError, read
 from bench.benchmarks.importing import import_split
 from bench.records import Problem
-from tests.bench.benchmarks.forms import FORMS, Forms, MathVista, Record, picture
+from tests.bench.benchmarks.forms import FORMS, Forms, MathVista, Record, image_bytes
 from tests.bench.benchmarks.imports import bring
 
 READ = ("repository", "hub", "tsv")
@@ -60,17 +60,17 @@ def _record(benchmark: str, key: int, random: random.Random) -> tuple[str, Recor
 def generated(benchmark: str, root: Path, seed: int, n: int = 8) -> Forms:
     chance = random.Random(f"{benchmark}/{seed}")
     records = dict(_record(benchmark, key, chance) for key in range(n))
-    return FORMS[benchmark](root, records, {key: pictures_of(benchmark, record) for key, record in records.items()})
+    return FORMS[benchmark](root, records, {key: images_of(benchmark, record) for key, record in records.items()})
 
 
-def pictures_of(benchmark: str, record: Record) -> list[bytes]:
+def images_of(benchmark: str, record: Record) -> list[bytes]:
     """As many as the record's marks ask for, each different from every other."""
     count = 1
     if benchmark == "mmmu_pro":
         options = " ".join(map(str, ast.literal_eval(record["options"])))
         count = max(map(int, re.findall(r"<image (\d+)>", f"{record['question']} {options}")), default=1)
     name = str(record.get("id") or record.get("imagename") or record.get("pid"))
-    return [picture(zlib.crc32(f"{name}/{n}".encode())) for n in range(count)]
+    return [image_bytes(zlib.crc32(f"{name}/{n}".encode())) for n in range(count)]
 
 
 @pytest.mark.parametrize("benchmark", FORMS)
@@ -92,28 +92,26 @@ def test_the_same_records_in_three_forms_are_equal_problems(tmp_path: Path, benc
 def test_every_real_record_is_the_same_problem_in_three_forms(
     benchmark: str, benchmark_data: Path, tmp_path: Path
 ) -> None:
-    """With small pictures in place of the real ones. Edge records load, or are unscorable by id with the reason."""
+    """With small images in place of the real ones. Edge records load, or are unscorable by id with the reason."""
     files = {"mmmu_pro": "records_standard10_1730.jsonl", "mathvision": "test.jsonl", "mathvista": "testmini.json",
              "logicvista": "dataset.json"}  # fmt: skip
     text = (benchmark_data / benchmark / files[benchmark]).read_text(encoding="utf-8")
     lines = files[benchmark].endswith("jsonl")
     records = {row["id"]: row for row in map(json.loads, text.splitlines())} if lines else json.loads(text)
-    forms = FORMS[benchmark](
-        tmp_path, records, {key: pictures_of(benchmark, record) for key, record in records.items()}
-    )
+    forms = FORMS[benchmark](tmp_path, records, {key: images_of(benchmark, record) for key, record in records.items()})
     if isinstance(forms, MathVista):
         forms.queries = json.loads((benchmark_data / benchmark / "query.json").read_text(encoding="utf-8"))
-    direct = read(benchmark, benchmark_data / benchmark, forms.split, require_pictures=False).problems
+    direct = read(benchmark, benchmark_data / benchmark, forms.split, require_images=False).problems
     unscorable = {"mmmu_pro": {"validation_Accounting_29"}, "logicvista": {"v1_382"}}.get(benchmark, set())
     for form in ("hub", "tsv"):
         entry = bring(benchmark, getattr(forms, form)(), forms.split, tmp_path / form, partial=False)
         assert (set(entry["unscorable"]), entry["notes"]) == (unscorable, {})
         assert all(entry["unscorable"].values())
-        problems = read(benchmark, tmp_path / form / benchmark, require_pictures=False).problems
+        problems = read(benchmark, tmp_path / form / benchmark, require_images=False).problems
         assert [replace(problem, images=()) for problem in problems] == [
             replace(problem, images=()) for problem in direct
         ]
-        assert [len(problem.images) for problem in problems] == [len(pictures) for _, _, pictures in forms.items()]
+        assert [len(problem.images) for problem in problems] == [len(images) for _, _, images in forms.items()]
 
 
 def test_records_of_the_other_number_of_options_are_refused(tmp_path: Path) -> None:

@@ -7,16 +7,16 @@ import pytest
 from bench.benchmarks import BENCHMARKS, DatasetError, read
 from bench.benchmarks.importing import import_split
 from bench.smallworld.sources import dataset_path
-from tests.bench.benchmarks.forms import MathVision, encoded, held, picture, write_table, write_tsv
+from tests.bench.benchmarks.forms import MathVision, encoded, held, image_bytes, write_table, write_tsv
 from tests.bench.benchmarks.imports import bring, run, two_plain_records
 
 
 @pytest.mark.real
-def test_the_real_edge_rows_and_their_pictures_are_imported_as_they_are(benchmark_data: Path, tmp_path: Path) -> None:
+def test_the_real_edge_rows_and_their_images_are_imported_as_they_are(benchmark_data: Path, tmp_path: Path) -> None:
     home = benchmark_data / "mathvision"
     entry = bring("mathvision", home, "edge", tmp_path)
     problems = read("mathvision", tmp_path / "mathvision").problems
-    assert (entry["rows"], entry["pictures"], entry["unscorable"]) == (41, 41, {})
+    assert (entry["rows"], entry["images"], entry["unscorable"]) == (41, 41, {})
     direct = {problem.id: problem.images[0] for problem in read("mathvision", home, "edge").problems}
     assert all(problem.images[0].read_bytes() == direct[problem.id].read_bytes() for problem in problems)
 
@@ -49,10 +49,10 @@ def test_fewer_records_than_the_split_has_must_be_declared(tmp_path: Path) -> No
     assert "partial" in output
 
 
-def test_records_without_their_picture_files_are_left_out_only_when_that_is_declared(tmp_path: Path) -> None:
+def test_records_without_their_image_files_are_left_out_only_when_that_is_declared(tmp_path: Path) -> None:
     source = MathVision(tmp_path, *two_plain_records()).repository()
     (source / "images" / "0.png").unlink()
-    with pytest.raises(DatasetError, match=r"record '0': no picture .*0\.png; .*--partial"):
+    with pytest.raises(DatasetError, match=r"record '0': no image .*0\.png; .*--partial"):
         bring("mathvision", source, "test", tmp_path / "out", partial=False)
     assert not list((tmp_path / "out").glob("*"))
     entry = bring("mathvision", source, "test", tmp_path / "out")
@@ -61,18 +61,18 @@ def test_records_without_their_picture_files_are_left_out_only_when_that_is_decl
     code, output = run("data", "verify", str(tmp_path / "out"))
     assert (code, "every byte is as imported" in output) == (0, True)
     (source / "images" / "1.png").unlink()
-    with pytest.raises(DatasetError, match="no record has its pictures"):
+    with pytest.raises(DatasetError, match="no record has its images"):
         bring("mathvision", source, "test", tmp_path / "none")
 
 
-def test_the_list_says_which_pictures_lack_beside_the_number_of_records(tmp_path: Path) -> None:
+def test_the_list_says_which_images_lack_beside_the_number_of_records(tmp_path: Path) -> None:
     source = MathVision(tmp_path / "there", *two_plain_records()).repository()
     source.rename(tmp_path / "mathvision")
     (tmp_path / "mathvision" / "images" / "1.png").unlink()
     _, output = run("data", "list", str(tmp_path), "--json")
     (row,) = [row for row in json.loads(output) if row["benchmark"] == "mathvision" and row["split"] == "test"]
     assert row["problems"] == 2
-    assert row["note"] == "1 lack a picture (1 files, such as images/1.png)"
+    assert row["note"] == "1 lack an image (1 files, such as images/1.png)"
 
 
 def test_generated_records_are_listed_as_synthetic_by_their_own_name(tmp_path: Path) -> None:
@@ -82,20 +82,20 @@ def test_generated_records_are_listed_as_synthetic_by_their_own_name(tmp_path: P
     assert row["note"] == "smallworld-chain-free (synthetic), split check"
 
 
-def test_a_row_may_share_the_picture_of_another_that_comes_before_or_after(tmp_path: Path) -> None:
+def test_a_row_may_share_the_image_of_another_that_comes_before_or_after(tmp_path: Path) -> None:
     rows = [
         {"index": key, "question": f"{key}?", "choices": "[]", "answer": "1", "image": image}
         for key, image in (("7", "9"), ("8", None), ("9", None), ("10", "8"))
     ]
-    rows[1]["image"], rows[2]["image"] = encoded([picture(1)]), encoded([picture(2)])
+    rows[1]["image"], rows[2]["image"] = encoded([image_bytes(1)]), encoded([image_bytes(2)])
     bring("mathvision", write_tsv(tmp_path / "MathVision.tsv", rows), "test", tmp_path / "out")
     found = {p.id: p.images[0].read_bytes() for p in read("mathvision", tmp_path / "out" / "mathvision").problems}
-    assert found == {"7": picture(2), "8": picture(1), "9": picture(2), "10": picture(1)}
+    assert found == {"7": image_bytes(2), "8": image_bytes(1), "9": image_bytes(2), "10": image_bytes(1)}
 
 
 def test_options_in_columns_keep_their_letters(tmp_path: Path) -> None:
     row = {"index": 0, "id": "test_1", "question": "Which?", "A": "one", "B": "", "C": "three", "D": "nan", "E": "",
-           "answer": "C", "category": "Art", "image": encoded([picture(1)])}  # fmt: skip
+           "answer": "C", "category": "Art", "image": encoded([image_bytes(1)])}  # fmt: skip
     bring("mmmu_pro", write_tsv(tmp_path / "MMMU_Pro_10c.tsv", [row]), "standard10", tmp_path / "out")
     (problem,) = read("mmmu_pro", tmp_path / "out" / "mmmu_pro").problems
     assert problem.options == ("one", "", "three")
@@ -106,15 +106,15 @@ def test_options_in_columns_keep_their_letters(tmp_path: Path) -> None:
 def test_the_four_options_and_the_pages_come_from_their_own_configuration(tmp_path: Path) -> None:
     row = {"id": "test_1", "options": "['a', 'b', 'c', 'd']", "answer": "B", "subject": "Art"}
     write_table(tmp_path / "hub" / "standard (4 options)" / "test-00000-of-00001.parquet",
-                [{**row, "question": "<image 2>, <image 1>?", "image_1": held(picture(1)), "image_2": held(picture(2)),
-                  "image_3": None}])  # fmt: skip
-    write_table(tmp_path / "hub" / "vision" / "test-00000-of-00001.parquet", [{**row, "image": held(picture(3))}])
+                [{**row, "question": "<image 2>, <image 1>?", "image_1": held(image_bytes(1)),
+                  "image_2": held(image_bytes(2)), "image_3": None}])  # fmt: skip
+    write_table(tmp_path / "hub" / "vision" / "test-00000-of-00001.parquet", [{**row, "image": held(image_bytes(3))}])
     for split, source in (("standard4", tmp_path / "hub"), ("vision", tmp_path / "hub" / "vision")):
         bring("mmmu_pro", source, split, tmp_path / "out")
     four = read("mmmu_pro", tmp_path / "out" / "mmmu_pro", "standard4").problems[0]
     page = read("mmmu_pro", tmp_path / "out" / "mmmu_pro", "vision").problems[0]
-    assert [path.read_bytes() for path in four.images] == [picture(1), picture(2)]
-    assert (page.question, page.options, page.images[0].read_bytes()) == ("", ("a", "b", "c", "d"), picture(3))
+    assert [path.read_bytes() for path in four.images] == [image_bytes(1), image_bytes(2)]
+    assert (page.question, page.options, page.images[0].read_bytes()) == ("", ("a", "b", "c", "d"), image_bytes(3))
     with pytest.raises(ValueError, match="no data file"):
         bring("mmmu_pro", tmp_path / "hub", "standard10", tmp_path / "out")
 
@@ -148,7 +148,7 @@ def test_two_imports_are_the_same_bytes(tmp_path: Path) -> None:
         ).read_bytes()
 
 
-def test_an_imported_benchmark_is_scored_without_itspictures_of(tmp_path: Path, cache: Path) -> None:
+def test_an_imported_benchmark_is_scored_without_itsimages_of(tmp_path: Path, cache: Path) -> None:
     bring("mathvision", MathVision(tmp_path, *two_plain_records()).hub(), "test", tmp_path / "out")
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "0", "response": "\\\\boxed{4}"}\n{"id": "1", "response": "Answer: 5"}\n')

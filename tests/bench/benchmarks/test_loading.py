@@ -78,32 +78,32 @@ def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, field: str,
 
 
 def test_what_is_said_of_a_passed_over_split_is_safe_for_a_terminal() -> None:
-    assert passed_over({"test": "no picture a\x1b[2J.png"}) == [r"test passed over: no picture a\x1b[2J.png"]
+    assert passed_over({"test": "no image a\x1b[2J.png"}) == [r"test passed over: no image a\x1b[2J.png"]
 
 
-def test_without_a_split_the_first_with_all_its_pictures_is_taken(tmp_path: Path) -> None:
+def test_without_a_split_the_first_with_all_its_images_is_taken(tmp_path: Path) -> None:
     root = _write(tmp_path, "test.jsonl", [MATH, {**MATH, "id": "6", "image": "images/6.png"}])
     _write(root, "testmini.jsonl", [MATH])
-    for require_pictures in (True, False):
-        found = read("mathvision", root, require_pictures=require_pictures)
-        assert (found.split, len(found.problems)) == ("testmini", 1), "a blind run asks what one with pictures asks"
-        assert found.passed_over == {"test": "record '6': no picture images/6.png (1 of 2 pictures are missing)"}
-    named = read("mathvision", root, "test", require_pictures=False)
+    for require_images in (True, False):
+        found = read("mathvision", root, require_images=require_images)
+        assert (found.split, len(found.problems)) == ("testmini", 1), "a blind run asks what one with images asks"
+        assert found.passed_over == {"test": "record '6': no image images/6.png (1 of 2 images are missing)"}
+    named = read("mathvision", root, "test", require_images=False)
     assert (named.split, named.passed_over) == ("test", {})
     assert read("mathvision", root / "testmini.jsonl").passed_over == {}
     (root / "images/1.png").unlink()
-    with pytest.raises(DatasetError, match=r"test\.jsonl: record '5': no picture .* \(2 of 2 .*--blind"):
+    with pytest.raises(DatasetError, match=r"test\.jsonl: record '5': no image .* \(2 of 2 .*--blind"):
         read("mathvision", root)
-    blind = read("mathvision", root, require_pictures=False)
-    assert (blind.split, blind.passed_over) == ("test", {}), "without pictures anywhere it is the first"
+    blind = read("mathvision", root, require_images=False)
+    assert (blind.split, blind.passed_over) == ("test", {}), "without images anywhere it is the first"
 
 
 @pytest.mark.parametrize(
     ("benchmark", "name", "records", "complaint"),
     [
         ("mathvision", "test.jsonl", [MATH, MATH], r"test\.jsonl: the id '5' stands there twice"),
-        ("mathvision", "test.jsonl", [{**MATH, "image": "images/9.png"}], r"record '5': no picture .*9\.png \(1 of 1"),
-        ("mathvision", "test.jsonl", [{**MATH, "image": "../../1.png"}], "record '5': the picture .* lies outside"),
+        ("mathvision", "test.jsonl", [{**MATH, "image": "images/9.png"}], r"record '5': no image .*9\.png \(1 of 1"),
+        ("mathvision", "test.jsonl", [{**MATH, "image": "../../1.png"}], "record '5': the image .* lies outside"),
         ("mathvision", "test.jsonl", [{**MATH, "answer": None}], "record '5': 'answer' must be a text, found nothing"),
         ("mathvision", "test.jsonl", [{"question": "no id"}], r"test\.jsonl:1: a record must be .* with an 'id'"),
         ("mathvision", "test.jsonl", [], "holds no records"),
@@ -148,7 +148,7 @@ UNSCORABLE = {"mmmu_pro": {"validation_Accounting_29"}, "logicvista": {"v1_382"}
 
 
 def _real(data: Path, benchmark: str) -> tuple[Problem, ...]:
-    return read(benchmark, data / benchmark, REAL[benchmark][0], require_pictures=False).problems
+    return read(benchmark, data / benchmark, REAL[benchmark][0], require_images=False).problems
 
 
 @pytest.mark.real
@@ -208,7 +208,7 @@ def test_known_traps_of_the_official_scorers(benchmark_data: Path) -> None:
 
 
 @pytest.mark.real
-def test_marks_of_standard_records_name_pictures_by_their_number(benchmark_data: Path) -> None:
+def test_marks_of_standard_records_name_images_by_their_number(benchmark_data: Path) -> None:
     problems = {problem.id: problem for problem in _real(benchmark_data, "mmmu_pro")}
     assert [path.name for path in problems["test_Music_251"].images[:2]] == [
         "test_Music_251_1.png",

@@ -12,7 +12,7 @@ from bench.benchmarks.imported import manifest, manifest_text, row_hash
 from bench.benchmarks.importing import import_split
 from bench.benchmarks.verifying import differences
 from bench.cli.main import app
-from tests.bench.benchmarks.forms import MathVision, picture
+from tests.bench.benchmarks.forms import MathVision, image_bytes
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                    "subject": "counting", "image": f"images/{key}.png"}
         for key in range(100)
     }  # fmt: skip
-    forms = MathVision(tmp_path, records, {key: [picture(int(key))] for key in records})
+    forms = MathVision(tmp_path, records, {key: [image_bytes(int(key))] for key in records})
     import_split(BENCHMARKS["mathvision"], str(forms.repository()), "test", tmp_path / "out", partial=True)
     return tmp_path / "out" / "mathvision"
 
@@ -46,18 +46,18 @@ def test_a_changed_question_is_named_by_its_row(home: Path) -> None:
     change(file, file.read_bytes().index(b"bikes? 077") + 2)
     found = list(differences(home))
     assert any("row 78 ('77'): its fields were changed" in line for line in found)
-    assert not any("picture" in line for line in found)
-    for require_pictures in (True, False):
+    assert not any("image" in line for line in found)
+    for require_images in (True, False):
         with pytest.raises(DatasetError, match="a row was changed; `vold-bench data verify"):
-            read("mathvision", home, require_pictures=require_pictures)
+            read("mathvision", home, require_images=require_images)
 
 
-def test_a_changed_picture_is_named_and_refused(home: Path) -> None:
+def test_a_changed_image_is_named_and_refused(home: Path) -> None:
     file = home / "test.parquet"
-    content = picture(64)
+    content = image_bytes(64)
     change(file, file.read_bytes().index(content) + len(content) // 2)
-    assert any("row 65 ('64'): picture 1 was changed" in line for line in differences(home))
-    with pytest.raises(DatasetError, match="a picture was changed"):
+    assert any("row 65 ('64'): image 1 was changed" in line for line in differences(home))
+    with pytest.raises(DatasetError, match="an image was changed"):
         read("mathvision", home)
 
 
@@ -101,10 +101,10 @@ def test_a_split_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
 def test_a_hash_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
     rows = pq.read_table(home / "test.parquet").to_pylist()
     for row in rows:
-        row["picture_sha256"] = ["../../../elsewhere.png"]
-        row["sha256"] = row_hash(row, row["picture_sha256"])
+        row["image_sha256"] = ["../../../elsewhere.png"]
+        row["sha256"] = row_hash(row, row["image_sha256"])
     pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(home / "test.parquet")), home / "test.parquet")
-    with pytest.raises(ValueError, match="is no SHA-256 of a picture"):
+    with pytest.raises(ValueError, match="is no SHA-256 of an image"):
         read("mathvision", home)
 
 
@@ -127,5 +127,5 @@ def test_the_command_leaves_with_the_documented_code(home: Path) -> None:
 
 def test_the_manifest_tells_where_the_records_came_from(home: Path) -> None:
     entry = json.loads((home / "manifest.json").read_text())["splits"]["test"]
-    assert (entry["form"], entry["rows"], entry["pictures"], entry["partial"]) == ("repository", 100, 100, True)
+    assert (entry["form"], entry["rows"], entry["images"], entry["partial"]) == ("repository", 100, 100, True)
     assert set(entry["files"]) == {"test.jsonl"}

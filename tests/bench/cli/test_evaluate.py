@@ -171,14 +171,14 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     assert part["prompt_tokens"] == sum(lengths[1:])
 
 
-@pytest.mark.parametrize("fault", ["switch", "engine", "pictures"])
+@pytest.mark.parametrize("fault", ["switch", "engine", "images"])
 def test_a_dry_run_refuses_what_the_run_refuses(
     fault: str, request_: EvaluationRequest, random_student: Path, tmp_path: Path
 ) -> None:
     settings, words = {"no_think": "off"}, "no switch enable_thinking"
     if fault == "engine":
         settings, words = {"engine": "openai"}, "here the engine is openai"
-    if fault == "pictures":
+    if fault == "images":
         settings, words = {"min_pixels": 9999, "max_pixels": 10000}, "outside of"
     asked = replace(request_, settings={**(request_.settings or {}), **settings})
     for act in (lambda s: evaluate.look(s, asked, True), lambda s: evaluate.run(s, asked, Outputs())):
@@ -274,14 +274,14 @@ def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(
     assert stage.id != whole.id and len(chosen(whole, store)[1][0].problems) == 5
 
 
-def test_a_split_that_lacks_a_picture_is_passed_over_aloud_and_blind_alike(
+def test_a_split_that_lacks_a_image_is_passed_over_aloud_and_blind_alike(
     request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, store = Path(request_.sources["mathvision"]), Store(tmp_path / "store")
     rows = (root / "test.jsonl").read_text()
     (root / "testmini.jsonl").write_text(rows.splitlines()[0] + "\n")
     (root / "test.jsonl").write_text(rows.replace("a.png", "b.png"))
-    said = "test passed over: record 'q0': no picture b.png (5 of 5 pictures are missing)"
+    said = "test passed over: record 'q0': no image b.png (5 of 5 images are missing)"
     for blind in (None, True):
         asked = replace(request_, settings={"max_tokens": 2, "blind": blind})
         evaluate.look(store, asked, as_json=False)

@@ -21,20 +21,20 @@ from bench.smallworld import checkpoint_path
 from bench.smallworld.sources import dataset_path
 from tests.bench.matrix.fake import make_world
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "ruamel.yaml")
 
 
 def command(*words: str, where: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a person runs it."""
-    program = [sys.executable, "-c", "from bench.main.main import main; main()", *words]
+    program = [sys.executable, "-c", "from bench.cli.main import main; main()", *words]
     settings = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.run(program, capture_output=True, text=True, cwd=where, env=settings, timeout=120)
 
 
 def test_help_imports_nothing_heavy():
     program = (
-        "import sys\nfrom bench.main.main import app\n"
+        "import sys\nfrom bench.cli.main import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
@@ -47,7 +47,7 @@ def test_help_takes_at_most_150_ms_longer_than_a_bare_typer_program(tmp_path):
     # Two commands, as one alone would become the program itself and show less.
     bare = "import typer\napp = typer.Typer()\n@app.command()\ndef one(): ...\n@app.command()\ndef two(): ...\napp()\n"
     (tmp_path / "bare.py").write_text(bare)
-    programs = {"bare": [str(tmp_path / "bare.py")], "ours": ["-c", "from bench.main.main import main; main()"]}
+    programs = {"bare": [str(tmp_path / "bare.py")], "ours": ["-c", "from bench.cli.main import main; main()"]}
 
     def seconds(name: str) -> float:
         start = time.perf_counter()
@@ -154,7 +154,7 @@ def test_a_model_that_does_not_fit_exits_4_with_the_mend(build, text, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unreadable_picture_is_a_counted_error_and_each_evaluation_has_its_page(tmp_path):
+def test_an_unreadable_image_is_a_counted_error_and_each_evaluation_has_its_page(tmp_path):
     def evaluate(*words: str) -> dict[str, Any]:
         options = "--data mathvista=data --max-tokens 4 --threads 1 --device cpu --report . --store store --json"
         done = command("eval", "--model", "smallworld/student_a", *options.split(), *words, where=tmp_path)
@@ -162,8 +162,8 @@ def test_an_unreadable_picture_is_a_counted_error_and_each_evaluation_has_its_pa
         return json.loads(done.stdout)
 
     shutil.copytree(dataset_path("mathvista", "smallworld/check?n=4", tmp_path / "made"), tmp_path / "data")
-    picture = min((tmp_path / "data").rglob("*.png"))
-    picture.write_bytes(b"no picture")
+    image = min((tmp_path / "data").rglob("*.png"))
+    image.write_bytes(b"no image")
     whole, blind = evaluate(), evaluate("--blind")
     states = whole["benchmarks"]["mathvista"]["states"]
     assert states["error"] == 1 and sum(states.values()) == 4
@@ -206,7 +206,7 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(tmp_path):
 def test_planning_imports_neither_torch_nor_pandas(tmp_path):
     matrix = make_world(tmp_path / "a")
     program = (
-        "import sys\nfrom bench.main.main import app\n"
+        "import sys\nfrom bench.cli.main import app\n"
         f"try: app(['run-matrix', {str(matrix)!r}, '--plan', '--json', '--store', {str(tmp_path / 's')!r}])\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'transformers', 'pandas', 'matplotlib') if name in sys.modules])"

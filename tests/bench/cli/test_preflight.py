@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.errors import InfrastructureError
 from vold.data.prompts import Prompt, write_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -58,32 +58,30 @@ def _grid(prepared: Any) -> tuple[int, int]:
     return height // 2, width // 2
 
 
-def _turn(*pictures: Path) -> list[PromptPart]:
-    return [*({"type": "image", "path": str(path)} for path in pictures), {"type": "text", "text": "How many?"}]  # type: ignore[list-item]
+def _turn(*images: Path) -> list[PromptPart]:
+    return [*({"type": "image", "path": str(path)} for path in images), {"type": "text", "text": "How many?"}]  # type: ignore[list-item]
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_limits_change_the_grids_of_real_pictures_as_qwens_rule_says(
-    random_student: Path, benchmark_data: Path
-) -> None:
-    images = benchmark_data / "mathvision" / "images"
-    pictures = [images / "2845.jpg", images / "2935.jpg", images / "621.jpg", *sorted(images.glob("*.jpg"))[:6]]
-    pictures.append(benchmark_data / "logicvista" / "images" / "v1_220.png")
-    seen: dict[Path, set[tuple[int, int]]] = {picture: set() for picture in pictures}
+def test_limits_change_the_grids_of_real_images_as_qwens_rule_says(random_student: Path, benchmark_data: Path) -> None:
+    folder = benchmark_data / "mathvision" / "images"
+    images = [folder / "2845.jpg", folder / "2935.jpg", folder / "621.jpg", *sorted(folder.glob("*.jpg"))[:6]]
+    images.append(benchmark_data / "logicvista" / "images" / "v1_220.png")
+    seen: dict[Path, set[tuple[int, int]]] = {image: set() for image in images}
     sizes: dict[Path, tuple[int, int]] = {}
     for limits in LIMITS:
         preparer = EncodingPreparer(random_student, limits)
-        for picture in pictures:
-            with Image.open(picture) as image:
-                sizes[picture] = image.size
-            prepared = preparer(_turn(picture))
+        for image in images:
+            with Image.open(image) as opened:
+                sizes[image] = opened.size
+            prepared = preparer(_turn(image))
             grid = _grid(prepared)
-            assert grid == expected_grid(*sizes[picture], limits), (picture, limits)
+            assert grid == expected_grid(*sizes[image], limits), (image, limits)
             assert preparer.sizes(prepared)[1] == math.prod(grid)
-            seen[picture].add(grid)
-    assert sizes[pictures[0]] == (54, 40) and sizes[pictures[1]] == (2520, 8526)
-    assert all(len(grids) == len(LIMITS) for picture, grids in seen.items() if picture in pictures[:2])
+            seen[image].add(grid)
+    assert sizes[images[0]] == (54, 40) and sizes[images[1]] == (2520, 8526)
+    assert all(len(grids) == len(LIMITS) for image, grids in seen.items() if image in images[:2])
 
 
 @pytest.mark.parametrize("size", [(1, 150), (28, 28), (42, 70), (5600, 56), (13, 14), (999, 1001)])

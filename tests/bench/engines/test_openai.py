@@ -48,9 +48,9 @@ def test_a_turn_is_sent_in_the_order_of_its_parts(tmp_path: Path, ask_stub):
         engine = ask_stub(url)
         (answer,) = engine.answer([[Request(5, engine.preparer(parts), (11,))]], GREEDY)
         (body,) = stats(url)["bodies"]
-    picture = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    image = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     content = [
-        {"type": "text", "text": "look: "}, {"type": "image_url", "image_url": {"url": picture}},
+        {"type": "text", "text": "look: "}, {"type": "image_url", "image_url": {"url": image}},
         {"type": "text", "text": " what?"},
     ]  # fmt: skip
     assert body == {
@@ -164,15 +164,15 @@ def test_a_file_goes_out_as_it_is_unless_it_must_be_resized(kind: str, mime: str
     noise = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     for limits in (None, (140 * 84, 140 * 84 * 2)):
-        head, picture, content = sent(path, limits)
+        head, image, content = sent(path, limits)
         resized = limits is not None
         assert head == ("data:image/png;base64" if resized else f"data:{mime};base64")
-        assert picture.size == ((140, 112) if resized else (150, 100))
+        assert image.size == ((140, 112) if resized else (150, 100))
         assert resized or content == path.read_bytes()
 
 
 @pytest.mark.slow  # imports transformers
-def test_a_resized_picture_has_the_pixels_of_the_models_own_processor(tmp_path: Path):
+def test_a_resized_image_has_the_pixels_of_the_models_own_processor(tmp_path: Path):
     from transformers import Qwen2VLImageProcessorPil
 
     path = tmp_path / "a.png"
@@ -191,7 +191,7 @@ def test_a_resized_picture_has_the_pixels_of_the_models_own_processor(tmp_path: 
 def test_sizes_are_those_of_the_models_own_rule():
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-    from bench.engines.pictures import fitting_size
+    from bench.engines.images import fitting_size
 
     random = np.random.default_rng(1)
     for _ in range(2000):
@@ -222,14 +222,14 @@ def test_what_servers_would_change_is_sent_as_the_pixels_that_the_builtin_engine
         Image.fromarray(pixels[..., :3]).save(path, exif=exif)
     else:
         Image.fromarray(pixels[..., :3]).save(path)
-    head, picture, _ = sent(path)
-    assert head == "data:image/png;base64" and picture.mode == "RGB" and not picture.getexif()
-    assert np.array_equal(np.asarray(picture), np.asarray(open_image(path)))
+    head, image, _ = sent(path)
+    assert head == "data:image/png;base64" and image.mode == "RGB" and not image.getexif()
+    assert np.array_equal(np.asarray(image), np.asarray(open_image(path)))
 
 
-def test_a_picture_that_cannot_be_sent_is_named(tmp_path: Path):
-    (tmp_path / "text.png").write_text("no picture")
-    for name, message in (("text.png", "unreadable picture"), ("absent.png", "no such picture")):
+def test_a_image_that_cannot_be_sent_is_named(tmp_path: Path):
+    (tmp_path / "text.png").write_text("no image")
+    for name, message in (("text.png", "unreadable image"), ("absent.png", "no such image")):
         with pytest.raises(ValueError, match=message) as told:
             sent(tmp_path / name)
         assert name in str(told.value)

@@ -41,14 +41,14 @@ def engine(pool: EnginePool) -> Any:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
     Image.radial_gradient("L").resize((112, 84)).convert("RGB").save(path)
     return path
 
 
-def turns(picture: Path) -> list[list[Any]]:
-    read, shown = {"type": "text", "text": "read this"}, {"type": "image", "path": str(picture)}
+def turns(image: Path) -> list[list[Any]]:
+    read, shown = {"type": "text", "text": "read this"}, {"type": "image", "path": str(image)}
     return [[{"type": "text", "text": "[7+5-3*2]solve"}], [shown, read], [shown, shown, read]]
 
 
@@ -61,53 +61,53 @@ def replies(engine: Any, asked: list[list[Any]], settings: Decoding, seeds: tupl
     }
 
 
-def test_greedy_replies_are_the_builtin_engines_on_texts_and_pictures(engine: Any, picture: Path) -> None:
-    asked = turns(picture)
+def test_greedy_replies_are_the_builtin_engines_on_texts_and_images(engine: Any, image: Path) -> None:
+    asked = turns(image)
     assert replies(engine, asked, GREEDY) == replies(
         Builtin(checkpoint_path("student_a"), EXECUTION, None), asked, GREEDY
     )
 
 
-def test_a_missing_sample_asked_alone_is_the_one_it_would_have_been(engine: Any, picture: Path) -> None:
-    asked, free = turns(picture), Decoding(max_tokens=24, temperature=1.5)
+def test_a_missing_sample_asked_alone_is_the_one_it_would_have_been(engine: Any, image: Path) -> None:
+    asked, free = turns(image), Decoding(max_tokens=24, temperature=1.5)
     together = replies(engine, asked, free, (7, 8, 9, 10))
     alone = replies(engine, asked, free, (9,))
     assert {place: together[place, 2] for place in range(3)} == {place: alone[place, 0] for place in range(3)}
     assert len({reply.text for reply in together.values()}) > 4
 
 
-def test_a_prompt_that_does_not_fit_is_an_error_of_its_own(engine: Any, picture: Path) -> None:
-    asked = [[{"type": "text", "text": "7" * 9000}], *turns(picture)]
+def test_a_prompt_that_does_not_fit_is_an_error_of_its_own(engine: Any, image: Path) -> None:
+    asked = [[{"type": "text", "text": "7" * 9000}], *turns(image)]
     found = replies(engine, asked, GREEDY, (5, 6))
     assert [found[0, sample].finish_reason for sample in (0, 1)] == ["error", "error"]
     assert "execution.vllm.max_length" in found[0, 0].text
     assert len(found) == 8 and all(reply.finish_reason != "error" for key, reply in found.items() if key[0])
 
 
-def test_an_iteration_given_up_leaves_the_engine_ready(engine: Any, picture: Path) -> None:
-    asks = [Request(place, engine.preparer(turn), (1, 2)) for place, turn in enumerate(turns(picture))]
+def test_an_iteration_given_up_leaves_the_engine_ready(engine: Any, image: Path) -> None:
+    asks = [Request(place, engine.preparer(turn), (1, 2)) for place, turn in enumerate(turns(image))]
     answers = engine.answer([asks], GREEDY)
     next(answers)
     answers.close()
     assert not engine.engine._llm.llm_engine.has_unfinished_requests()
-    assert len(replies(engine, turns(picture), GREEDY)) == 3
+    assert len(replies(engine, turns(image), GREEDY)) == 3
 
 
 def test_other_weights_of_the_same_form_are_proven_in_the_warm_engine(
-    pool: EnginePool, engine: Any, picture: Path, tmp_path: Path
+    pool: EnginePool, engine: Any, image: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(checkpoint_path("student_a"), other)
     tensors = load_file(other / "model.safetensors")
     save_file({name: tensor * 1.1 for name, tensor in tensors.items()}, other / "model.safetensors")
-    before = replies(engine, turns(picture), GREEDY)
+    before = replies(engine, turns(image), GREEDY)
 
     second = pooled(pool, CONFIG, other, EXECUTION)
 
     assert second is engine
-    found = replies(second, turns(picture), GREEDY)
-    assert found == replies(Builtin(other, EXECUTION, None), turns(picture), GREEDY) != before
-    assert replies(pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION), turns(picture), GREEDY) == before
+    found = replies(second, turns(image), GREEDY)
+    assert found == replies(Builtin(other, EXECUTION, None), turns(image), GREEDY) != before
+    assert replies(pooled(pool, CONFIG, checkpoint_path("student_a"), EXECUTION), turns(image), GREEDY) == before
 
 
 def test_an_engine_that_breaks_on_the_way_is_replaced_and_the_run_ends_right(

@@ -25,7 +25,7 @@ from vold.config import ClientExecution, Execution, VLLMExecution
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 
-LIMITS = (64 * 16**2, 96 * 16**2)  # pixels; the pictures of the small world are smaller
+LIMITS = (64 * 16**2, 96 * 16**2)  # pixels; the images of the small world are smaller
 STUB = Path(__file__).with_name("stub_server.py")
 
 
@@ -242,12 +242,12 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[PromptPart]]:
-    """Pictures of the small world's problems, two pictures in a turn, and text alone."""
+    """Images of the small world's problems, two images in a turn, and text alone."""
     places = materialise("test", 6, tmp_path_factory.mktemp("data"))
     problems = [problem for name, place in places.items() for problem in read(name, place).problems]
     found = [render(problem) for problem in problems]
-    pictures = [part for turn in found[:2] for part in turn if part["type"] == "image"]
-    return [*found, [*pictures, *text("solve")], text("[7+5-3*2]solve")]
+    images = [part for turn in found[:2] for part in turn if part["type"] == "image"]
+    return [*found, [*images, *text("solve")], text("[7+5-3*2]solve")]
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: lis
         sorted(engine.answer([asks_of(engine, turns)], Decoding(48, 0.0)), key=lambda answer: answer.place)
         for engine in (builtin, vllm)
     )
-    assert theirs == ours  # texts, lengths and ends of completions; tokens of prompts and of pictures
+    assert theirs == ours  # texts, lengths and ends of completions; tokens of prompts and of images
     assert sum(bool(answer.visual_tokens) for answer in theirs) == len(turns) - 1
     for turn, answer in zip(turns, theirs, strict=True):
         reading = vllm.read(turn)

@@ -32,7 +32,7 @@ def test_the_majority_answer_is_found_in_the_whole_data_set_for_each_number_of_o
     assert baselines(records, asked).majority == pytest.approx(3 / 5)
 
 
-def test_options_in_the_picture_are_counted_by_the_labels_that_occur():
+def test_options_in_the_image_are_counted_by_the_labels_that_occur():
     asked = [problem("1", "A", kind="choice"), problem("2", "C", kind="choice"), problem("3", "A, C", kind="choices")]
     assert baselines(asked, asked).chance == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
 

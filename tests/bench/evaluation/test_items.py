@@ -10,16 +10,14 @@ from bench.evaluation.selection import Selection
 
 @pytest.mark.real
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_every_real_record_comes_back_as_it_was_but_for_the_place_of_its_pictures(
+def test_every_real_record_comes_back_as_it_was_but_for_the_place_of_its_images(
     benchmark: str, benchmark_data: Path, tmp_path: Path
 ) -> None:
-    split = next(iter(BENCHMARKS[benchmark].splits))  # whether its pictures are there or not
-    problems = read(benchmark, benchmark_data / benchmark, split, require_pictures=False).problems
+    split = next(iter(BENCHMARKS[benchmark].splits))  # whether its images are there or not
+    problems = read(benchmark, benchmark_data / benchmark, split, require_images=False).problems
     asked = tuple(problem for problem in problems if not problem.unscorable)
     dataset = Dataset(benchmark, benchmark, "test", False, problems)
     write_items(tmp_path / "items.parquet", [Selection(dataset, asked)])
     found = list(read_items(tmp_path / "items.parquet"))
-    assert found == [
-        replace(problem, images=tuple(Path(picture.name) for picture in problem.images)) for problem in asked
-    ]
+    assert found == [replace(problem, images=tuple(Path(image.name) for image in problem.images)) for problem in asked]
     assert len(found) > 400

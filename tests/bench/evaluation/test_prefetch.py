@@ -46,7 +46,7 @@ def test_this_process_prepares_until_a_worker_stands() -> None:
 
 
 @pytest.mark.slow
-def test_pictures_come_from_workers_as_they_were_made() -> None:
+def test_images_come_from_workers_as_they_were_made() -> None:
     import torch
 
     with standing(pixels, 1, 4) as preparation:

@@ -22,7 +22,7 @@ EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)
 PIXELS: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 28 * 28 * 16}
 
 
-def _picture(path: Path, size: tuple[int, int] = (56, 28)) -> None:
+def _image(path: Path, size: tuple[int, int] = (56, 28)) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def mathvision(tmp_path: Path) -> Path:
     root = tmp_path / "data"
     rows = []
     for number in range(5):
-        _picture(root / f"images/{number}.png")
+        _image(root / f"images/{number}.png")
         question = f"How many dots?\n<image1> {'again ' * number}"
         rows.append({"id": str(number), "question": question, "options": [], "answer": "3",
                      "image": f"images/{number}.png", "level": 1, "subject": "counting"})  # fmt: skip
@@ -68,10 +68,10 @@ def test_every_problem_and_sample_gets_a_verdict_and_the_summary_adds_up(
     assert part["prompt"]["parts"][1] == {"type": "image", "path": "0.png"}
 
 
-def test_every_response_says_how_long_its_prompt_and_its_pictures_were(
+def test_every_response_says_how_long_its_prompt_and_its_images_were(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
-    _picture(mathvision / "images/3.png", (112, 56))
+    _image(mathvision / "images/3.png", (112, 56))
     out = _run(SAMPLED, random_student, mathvision, tmp_path / "run")
 
     responses = pd.read_parquet(out / "responses.parquet")
@@ -155,10 +155,10 @@ def test_a_damaged_line_inside_the_log_is_set_aside_and_its_group_asked_again(
     assert b"garbage" in (run / "responses.aside.jsonl").read_bytes()
 
 
-def test_an_unreadable_picture_is_an_error_of_its_item_alone(
+def test_an_unreadable_image_is_an_error_of_its_item_alone(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
-    (mathvision / "images/2.png").write_bytes(b"no picture")
+    (mathvision / "images/2.png").write_bytes(b"no image")
     out = _run(EvalConfig(max_tokens=4, **PIXELS), random_student, mathvision, tmp_path / "run")
 
     responses = pd.read_parquet(out / "responses.parquet").set_index("id")
@@ -170,7 +170,7 @@ def test_an_unreadable_picture_is_an_error_of_its_item_alone(
     assert "2.png" in errors[0][1]
 
 
-def test_blind_leaves_the_pictures_out_and_needs_none(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
+def test_blind_leaves_the_images_out_and_needs_none(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
     shutil.rmtree(mathvision / "images")
     out = _run(EvalConfig(max_tokens=4, blind=True), random_student, mathvision, tmp_path / "run")
     part = json.loads((out / "summary.json").read_text())["benchmarks"]["mathvision"]
@@ -181,7 +181,7 @@ def test_blind_leaves_the_pictures_out_and_needs_none(random_student: Path, math
 def test_the_pixel_limit_changes_the_number_of_visual_tokens(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
-    _picture(mathvision / "images/0.png", (280, 280))
+    _image(mathvision / "images/0.png", (280, 280))
     tokens = []
     for limit in (4, 16):
         config = EvalConfig(max_tokens=1, limit=None, min_pixels=784, max_pixels=784 * limit)

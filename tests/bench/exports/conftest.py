@@ -28,8 +28,8 @@ def problems(benchmark: str) -> tuple[Problem, ...]:
         kind = "choice" if benchmark != "logicvista" else "choices"
         options = CHOICES if benchmark != "logicvista" else ()
         answer = "A" if benchmark != "mathvista" else CHOICES[0]
-        pictures = (Path("there") / f"{id}.png",)
-        return Problem(benchmark, id, f"Which is {id}? <image 1>", pictures, options, answer, kind, id, "sets")
+        images = (Path("there") / f"{id}.png",)
+        return Problem(benchmark, id, f"Which is {id}? <image 1>", images, options, answer, kind, id, "sets")
 
     return tuple(one(id) for id in [*HOSTILE, "failed", "absent"])
 
@@ -52,7 +52,7 @@ def publish(out: Path, selections: list[Selection], config: EvalConfig, **proven
         selection.dataset.benchmark: {
             "id": "formula", "template": config.template, "parts": [{"type": "text", "text": "Which?"}],
             "sha256": "aa11", "rendered": "<|im_start|>user\nWhich?", "tokens": 30, "token_ids_sha256": "bb22",
-            "picture_grids": [[1, 4, 4]], "visual_tokens": [4],
+            "image_grids": [[1, 4, 4]], "visual_tokens": [4],
         }
         for selection in selections
     }  # fmt: skip

@@ -26,7 +26,7 @@ def spec(prompts: Input) -> StageSpec:
     return StageSpec("rl-1", "rl", {}, {}, {"prompts": prompts.location}, 1, "")
 
 
-def test_a_file_counts_by_its_content_its_pictures_and_how_it_is_read(materials: Materials, tmp_path: Path) -> None:
+def test_a_file_counts_by_its_content_its_images_and_how_it_is_read(materials: Materials, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(ROW) + "\n")
     (tmp_path / "a.png").write_bytes(b"one")
     one = materials.training_data("file:p.jsonl", WHERE).identity
@@ -45,8 +45,8 @@ def test_a_stage_reads_what_was_planned(materials: Materials, tmp_path: Path) ->
         assert read_prompts(stage.data("prompts", tmp_path / "store"))[0].text.endswith((text, text + "."))
 
 
-def test_the_small_world_has_picture_prompts_with_captions(materials: Materials, tmp_path: Path) -> None:
-    prompts = read_prompts(spec(materials.training_data("smallworld/rl_pictures?n=8", WHERE)).data("prompts", tmp_path))
+def test_the_small_world_has_image_prompts_with_captions(materials: Materials, tmp_path: Path) -> None:
+    prompts = read_prompts(spec(materials.training_data("smallworld/rl_images?n=8", WHERE)).data("prompts", tmp_path))
     texts = read_prompts(spec(materials.training_data("smallworld/rl?n=8", WHERE)).data("prompts", tmp_path))
     assert len(prompts) == 8 and all(len(prompt.images) == 1 for prompt in prompts)
     assert all(prompt.in_words() == prompt.id.partition(":")[2] for prompt in prompts + texts)

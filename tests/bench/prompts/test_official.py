@@ -25,7 +25,7 @@ def _problem(
 
 
 def _asked(problem: Problem, name: str) -> str:
-    return "".join("[picture]" if "path" in part else part.get("text", "") for part in render(problem, name))
+    return "".join("[image]" if "path" in part else part.get("text", "") for part in render(problem, name))
 
 
 def test_mathvision_is_asked_for_a_box_before_question_and_options() -> None:
@@ -33,19 +33,19 @@ def test_mathvision_is_asked_for_a_box_before_question_and_options() -> None:
     assert _asked(problem, "mathvision_cot@1") == (
         'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple choice '
         'question, only one letter is allowed in the "\\boxed{}".\n'
-        "How many dots?\n[picture]\n(A) ten\n(B) eleven\n(C) twelve\n(D) 13\n(E) 14\n"
+        "How many dots?\n[image]\n(A) ten\n(B) eleven\n(C) twelve\n(D) 13\n(E) 14\n"
     )
     assert _asked(problem, "mathvision_direct@1") == (
-        "How many dots?\n[picture]\n(A) ten\n(B) eleven\n(C) twelve\n(D) 13\n(E) 14\n"
+        "How many dots?\n[image]\n(A) ten\n(B) eleven\n(C) twelve\n(D) 13\n(E) 14\n"
         "\nAnswer the question using a single word or phrase."
     )
 
 
-def test_options_that_stand_in_the_picture_are_not_printed_for_mathvision_alone() -> None:
+def test_options_that_stand_in_the_image_are_not_printed_for_mathvision_alone() -> None:
     letters = tuple("ABCDE")
-    assert _asked(_problem("mathvision", "Which?", letters), "plain@2") == "[picture]Which?"
+    assert _asked(_problem("mathvision", "Which?", letters), "plain@2") == "[image]Which?"
     assert _asked(_problem("mathvision", "Which?", tuple("EDCBA")), "plain@2") == (
-        "[picture]Which?\n(A) E\n(B) D\n(C) C\n(D) B\n(E) A"
+        "[image]Which?\n(A) E\n(B) D\n(C) C\n(D) B\n(E) A"
     )
     assert _asked(_problem("mmmu_pro", "Which?", letters), "plain@2").endswith("\nE. E")
 
@@ -73,7 +73,7 @@ def test_a_precision_that_mathvista_does_not_have_is_refused() -> None:
 @pytest.mark.real
 def test_every_query_of_mathvista_testmini_is_met_letter_by_letter(benchmark_data: Path) -> None:
     queries = json.loads((benchmark_data / "mathvista/query.json").read_text(encoding="utf-8"))
-    problems = read("mathvista", benchmark_data / "mathvista", require_pictures=False).problems
+    problems = read("mathvista", benchmark_data / "mathvista", require_images=False).problems
     assert len(problems) == 1000
     for problem in problems:
         assert template("mathvista@1").text(problem) == queries[problem.id], problem.id
@@ -83,7 +83,7 @@ def test_every_query_of_mathvista_testmini_is_met_letter_by_letter(benchmark_dat
 @pytest.mark.parametrize("way", ["cot", "direct"])
 def test_mmmu_pro_is_asked_with_the_published_instructions(benchmark_data: Path, way: str) -> None:
     published = yaml.safe_load((benchmark_data / "mmmu_pro/prompts.yaml").read_text(encoding="utf-8"))[way]
-    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_pictures=False).problems
+    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     raw = (benchmark_data / "mmmu_pro/records_standard10_1730.jsonl").read_text(encoding="utf-8")
     questions = {row["id"]: row["question"] for row in map(json.loads, raw.splitlines())}
     for problem in problems:
@@ -91,12 +91,12 @@ def test_mmmu_pro_is_asked_with_the_published_instructions(benchmark_data: Path,
         expected = "\n".join([questions[problem.id], *lines, published["standard"]])
         assert template(f"mmmu_pro_{way}").text(problem) == expected, problem.id
     page = _problem("mmmu_pro", "", FIVE)
-    assert _asked(page, f"mmmu_pro_{way}@1") == "[picture]" + published["vision"]
+    assert _asked(page, f"mmmu_pro_{way}@1") == "[image]" + published["vision"]
 
 
 @pytest.mark.real
 def test_every_mathvision_record_is_asked_with_its_options_unless_they_are_letters(benchmark_data: Path) -> None:
-    problems = read("mathvision", benchmark_data / "mathvision", "test", require_pictures=False).problems
+    problems = read("mathvision", benchmark_data / "mathvision", "test", require_images=False).problems
     letters = [problem for problem in problems if problem.options == tuple("ABCDE")]
     assert len(letters) == 384
     for problem in problems:

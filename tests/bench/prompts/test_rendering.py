@@ -18,21 +18,21 @@ def _shown(parts: list[PromptPart]) -> str:
     return "".join(f"[{part['path']}]" if "path" in part else part.get("text", "") for part in parts)
 
 
-def test_a_picture_stands_where_its_mark_stands_whatever_the_order() -> None:
+def test_a_image_stands_where_its_mark_stands_whatever_the_order() -> None:
     assert _shown(render(_problem("See <image 2>, then <image1>.", 2))) == "See [p2.png], then [p1.png]."
 
 
-def test_a_picture_without_a_mark_goes_first() -> None:
+def test_a_image_without_a_mark_goes_first() -> None:
     assert _shown(render(_problem("solve", 1))) == "[p1.png]solve"
     assert _shown(render(_problem("See <image 1>.", 2))) == "[p2.png]See [p1.png]."
 
 
-def test_later_mentions_and_marks_without_a_picture_stay_as_text() -> None:
+def test_later_mentions_and_marks_without_a_image_stay_as_text() -> None:
     question = "<image1> Which side is opposite to <image3>? Look at <image1>."
     assert _shown(render(_problem(question, 1))) == "[p1.png] Which side is opposite to <image3>? Look at <image1>."
 
 
-def test_options_follow_line_by_line_and_may_hold_pictures() -> None:
+def test_options_follow_line_by_line_and_may_hold_images() -> None:
     problem = _problem("Which of <image 1>?", 2, ("<image 2>", "none"), "choice")
     assert _shown(render(problem)) == "Which of [p1.png]?\nA. [p2.png]\nB. none"
 
@@ -48,7 +48,7 @@ def test_a_page_without_a_question_has_the_instruction_alone_from_version_two_on
     assert _shown(render(page, "plain@2")) == "[p1.png]solve"
 
 
-def test_blind_leaves_pictures_out_and_the_text_alone() -> None:
+def test_blind_leaves_images_out_and_the_text_alone() -> None:
     assert _shown(render(_problem("See <image 1>.", 1), blind=True)) == "See <image 1>."
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_template_offers_the_known_ones() -> None:
         render(_problem("x"), "boxed@9")
 
 
-def test_the_hash_follows_text_and_picture_bytes_but_not_their_place(tmp_path: Path) -> None:
+def test_the_hash_follows_text_and_image_bytes_but_not_their_place(tmp_path: Path) -> None:
     def hashed(folder: str, content: bytes, text: str) -> str:
         path = tmp_path / folder / "a.png"
         path.parent.mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ def test_the_hash_follows_text_and_picture_bytes_but_not_their_place(tmp_path: P
 
 
 @pytest.mark.real
-def test_all_records_of_mathvision_testmini_render_with_their_picture(benchmark_data: Path) -> None:
+def test_all_records_of_mathvision_testmini_render_with_their_image(benchmark_data: Path) -> None:
     problems = load("mathvision", benchmark_data / "mathvision", "testmini")
     assert len(problems) == 304
     for problem in problems:
@@ -120,20 +120,20 @@ def test_all_records_of_mathvision_testmini_render_with_their_picture(benchmark_
 def test_marks_out_of_order_in_a_real_record_keep_their_numbers(benchmark_data: Path) -> None:
     from bench.benchmarks import read
 
-    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_pictures=False).problems
+    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     (problem,) = (problem for problem in problems if problem.id == "test_Geography_252")
     parts = render(problem)
     names = [Path(part["path"]).name for part in parts if "path" in part]
     assert names == [f"test_Geography_252_{number}.png" for number in range(1, 8)]
-    # 35 marks: the first of each picture has become the picture, the others refer back to it.
+    # 35 marks: the first of each image has become the image, the others refer back to it.
     assert sum(part.get("text", "").count("<image ") for part in parts) == 35 - 7
 
 
 @pytest.mark.real
-def test_every_picture_of_mmmu_pro_stands_at_its_own_first_mention(benchmark_data: Path) -> None:
+def test_every_image_of_mmmu_pro_stands_at_its_own_first_mention(benchmark_data: Path) -> None:
     from bench.benchmarks import read
 
-    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_pictures=False).problems
+    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     inside, unordered = 0, 0
     for problem in problems:
         text = template("plain@2").text(problem)

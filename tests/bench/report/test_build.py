@@ -163,7 +163,7 @@ def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
     results.settings["base", "eval"] = {"blind": True}
     caveats = analyse(spec, results, {}).caveats
     assert "No majority baseline was run." in caveats
-    assert "Evaluated blind, with the pictures left out: base." in caveats
+    assert "Evaluated blind, with the images left out: base." in caveats
 
 
 def test_baselines_of_the_records_stand_below_the_arms_by_benchmark(cold_start, without_figures):

@@ -11,7 +11,7 @@ from bench.report import build
 
 
 def audit(path: Path, benchmark: str, clean: list[str], hit: list[str]) -> str:
-    hits = [{"id": id, "why": "the same picture", "where": "traces.jsonl:1"} for id in hit]
+    hits = [{"id": id, "why": "the same image", "where": "traces.jsonl:1"} for id in hit]
     path.write_text(json.dumps({"schema": SCHEMA, "benchmark": benchmark, "clean": clean, "hits": hits}))
     return str(path)
 

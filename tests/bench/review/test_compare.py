@@ -81,22 +81,22 @@ def test_two_models_behind_servers_are_compared_and_what_neither_tells_is_named(
     for name, right in (("one", {0, 1, 2, 3}), ("two", set(range(2, 14)))):
         engine = {"name": "openai", "model": name, "earlier": [{"name": "openai", "model": name, "batch": 2}]}
         result = write_result(tmp_path / name, problems(IDS), texts(right), model=name, engine=engine)
-        untold(result, "token_ids_sha256", "picture_grids")
+        untold(result, "token_ids_sha256", "image_grids")
     found = compared(tmp_path / "one", tmp_path / "two")
     assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
-    assert [layer.name for layer in found.unchecked] == ["token ids", "picture grid", "engine"]
+    assert [layer.name for layer in found.unchecked] == ["token ids", "image grid", "engine"]
     assert conclusion(found).startswith(
-        "Of what is recorded only the model differs; unchecked, as neither result tells: token ids, picture grid and "
+        "Of what is recorded only the model differs; unchecked, as neither result tells: token ids, image grid and "
         "engine. B is better than A"
     )
     compare.compare(str(tmp_path / "one"), str(tmp_path / "two"), tmp_path, as_json=True)
-    assert json.loads(capsys.readouterr().out)["unchecked"] == ["token ids", "picture grid", "engine"]
+    assert json.loads(capsys.readouterr().out)["unchecked"] == ["token ids", "image grid", "engine"]
     itself = conclusion(compared(tmp_path / "one", tmp_path / "one"))
     assert "unchecked" in itself and "same evaluation" not in itself
 
 
 @pytest.mark.parametrize("engine", [{"name": "openai", "pixel_factor": 28}, {"name": "vllm"}])
-def test_servers_that_were_sent_other_pictures_or_another_engine_forbid_the_claim(engine, tmp_path):
+def test_servers_that_were_sent_other_images_or_another_engine_forbid_the_claim(engine, tmp_path):
     for name, used in (("one", {"name": "openai"}), ("two", engine)):
         write_result(tmp_path / name, problems(IDS), texts({0}), model=name, engine=used | {"model": name})
     found = compared(tmp_path / "one", tmp_path / "two")

@@ -16,7 +16,7 @@ from tests.bench.results import problems, write_result
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """One result whose records and picture lie beside it, and a model's text that wants to steer the terminal."""
+    """One result whose records and image lie beside it, and a model's text that wants to steer the terminal."""
     from PIL import Image
 
     store = Store(tmp_path / "store")
@@ -34,10 +34,10 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_a_problem_is_shown_with_record_picture_prompt_responses_and_verdicts(store, capsys):
+def test_a_problem_is_shown_with_record_image_prompt_responses_and_verdicts(store, capsys):
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    for text in ("gold: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[picture]",
+    for text in ("gold: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[image]",
                  "response 1 (1 tokens, stop)", "wrong by boxed", "right by boxed"):  # fmt: skip
         assert text in shown
 
@@ -52,7 +52,7 @@ def test_a_models_control_characters_are_shown_and_not_obeyed(store, capsys):
 def test_all_of_it_is_in_the_json(store, capsys):
     show("7", None, "mathvision", store.root, as_json=True)
     found = json.loads(capsys.readouterr().out)["problems"][0]
-    assert found["problem"]["answer"] == "3" and found["pictures"][0]["width"] == 30
+    assert found["problem"]["answer"] == "3" and found["images"][0]["width"] == 30
     assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
 
 
@@ -99,7 +99,7 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
     file.write_text(file.read_text().replace('"3"', '"777"'))
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    assert "gold: 3 " in shown and "777" not in shown and "has another record or picture of that id now" in shown
+    assert "gold: 3 " in shown and "777" not in shown and "has another record or image of that id now" in shown
     file.write_text("{")
     show("7", store=store.root)
     shown = capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
 
 
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
-def test_pictures_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
+def test_images_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
     data = materialise("test", 2, tmp_path / "data")[benchmark]
     dataset = benchmarks.read(benchmark, data)
     asked = dataset.problems

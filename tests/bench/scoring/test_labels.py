@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real
 
 @cache
 def problems(root: Path, benchmark: str) -> dict[str, Problem]:
-    found = read(benchmark, root / benchmark, SPLITS[benchmark], require_pictures=False).problems
+    found = read(benchmark, root / benchmark, SPLITS[benchmark], require_images=False).problems
     return {problem.id: problem for problem in found}
 
 

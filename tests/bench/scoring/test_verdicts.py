@@ -26,7 +26,7 @@ CHOICE = Problem("mmmu_pro", "2", "", (Path("2.png"),), ("ten", "A dramatic incr
         (r"<think>It is \boxed{1.2}, but", "length", "truncated"),
         (r"<think>It is \boxed{1.2}, but", "stop", "unparsed"),
         ("<think>I cannot see it.</think>Let me guess", "stop", "unparsed"),
-        ("x.png: unreadable picture", "error", "error"),
+        ("x.png: unreadable image", "error", "error"),
     ],
 )
 def test_every_ending_of_a_response_has_its_state(text: str, finish: str, state: str) -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from bench.smallworld import prompts
-from bench.smallworld.curriculum import NOTATIONS, STUDENT_PICTURE_MIX, STUDENT_TEXT_MIX, TEACHER_MIX, lessons
+from bench.smallworld.curriculum import NOTATIONS, STUDENT_IMAGE_MIX, STUDENT_TEXT_MIX, TEACHER_MIX, lessons
 from bench.smallworld.notation import Notation, trace
 from bench.smallworld.problems import HELD_OUT, MAX_OPERATIONS, MIN_OPERATIONS, WorldProblem, stream
 from bench.smallworld.records import DATA_SEED, DATASETS
@@ -72,11 +72,11 @@ def test_no_problem_of_an_evaluation_split_occurs_in_any_training_set() -> None:
         trained = {problem.key for problem in islice(stream(prompts.DATA_SEED, name, "train"), 4000)}
         assert not trained & held_out
     rng = generator(9, "lessons")
-    for mix, picture in ((TEACHER_MIX, False), (STUDENT_TEXT_MIX, False), (STUDENT_PICTURE_MIX, True)):
-        for lesson in lessons(rng, mix, 2000, NOTATIONS, picture):
+    for mix, image in ((TEACHER_MIX, False), (STUDENT_TEXT_MIX, False), (STUDENT_IMAGE_MIX, True)):
+        for lesson in lessons(rng, mix, 2000, NOTATIONS, image):
             chain = re.match(r"\[(\d(?:[+*-]\d){2,})[\]?]", lesson.prompt)
-            shown = lesson.picture.key if lesson.picture else chain and chain.group(1)
-            single = lesson.picture is not None and len(lesson.picture.operations) == 1
+            shown = lesson.image.key if lesson.image else chain and chain.group(1)
+            single = lesson.image is not None and len(lesson.image.operations) == 1
             assert single or shown not in held_out
 
 
@@ -89,8 +89,8 @@ def test_the_splits_partition_problems_by_their_content_alone() -> None:
 
 def test_the_base_student_is_never_shown_more_than_one_connected_step() -> None:
     rng = generator(10, "lessons")
-    for mix, picture in ((STUDENT_TEXT_MIX, False), (STUDENT_PICTURE_MIX, True)):
-        for lesson in lessons(rng, mix, 2000, NOTATIONS, picture):
+    for mix, image in ((STUDENT_TEXT_MIX, False), (STUDENT_IMAGE_MIX, True)):
+        for lesson in lessons(rng, mix, 2000, NOTATIONS, image):
             if lesson.skill != "drill":
                 assert lesson.completion.count("=") <= 2 and lesson.completion.count("#") <= 2
                 assert not re.search(r"=\d,", lesson.completion)

@@ -34,7 +34,7 @@ def test_a_training_split_cannot_be_evaluated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", records.DATASETS, ids=lambda dataset: dataset.benchmark)
-def test_the_real_loader_reads_every_record_with_its_answer_and_picture(
+def test_the_real_loader_reads_every_record_with_its_answer_and_image(
     dataset: records.WorldDataset, tmp_path: Path
 ) -> None:
     root = records.materialise("test", 12, tmp_path)[dataset.benchmark]
@@ -44,16 +44,16 @@ def test_the_real_loader_reads_every_record_with_its_answer_and_picture(
     for problem, source in zip(problems, expected, strict=False):
         assert problem.answer == source.answer
         assert not problem.unscorable
-        with Image.open(problem.images[0]) as picture:
-            assert picture.size == (CELL * len(source.symbols), CELL)
+        with Image.open(problem.images[0]) as image:
+            assert image.size == (CELL * len(source.symbols), CELL)
 
 
-def test_a_picture_shows_a_taller_bar_for_a_larger_digit() -> None:
+def test_a_image_shows_a_taller_bar_for_a_larger_digit() -> None:
     problem = next(stream(1, "bars", "train", "bars", "free"))
-    picture = render(problem, generator(0, "picture")).astype(float).mean(-1)
-    paper = np.median(picture[0])
+    image = render(problem, generator(0, "picture")).astype(float).mean(-1)
+    paper = np.median(image[0])
     heights = [
-        int((np.abs(picture[:, index * CELL : (index + 1) * CELL] - paper) > 60).any(axis=1).sum())
+        int((np.abs(image[:, index * CELL : (index + 1) * CELL] - paper) > 60).any(axis=1).sum())
         for index in range(len(problem.digits))
     ]
     order = np.argsort(problem.digits, kind="stable")

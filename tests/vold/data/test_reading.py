@@ -50,14 +50,14 @@ def jsonl(path: Path, *rows: Any) -> Path:
 
 def test_our_own_rows_survive_writing_and_reading(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    picture = tmp_path / "images" / "a.png"
-    picture.write_bytes(png(1))
+    image = tmp_path / "images" / "a.png"
+    image.write_bytes(png(1))
     prompts = [
         Prompt("a", "7+5", "2"),
-        Prompt("b", "<image>solve", "B", ("3", "4"), (picture,), "[7+5]"),
+        Prompt("b", "<image>solve", "B", ("3", "4"), (image,), "[7+5]"),
         Prompt("ü", "line\nbreak", ""),
     ]
-    traces = [Trace("a", "7+5", "\\boxed{2}", True), Trace("b", "<image>solve", "?", None, (picture,))]
+    traces = [Trace("a", "7+5", "\\boxed{2}", True), Trace("b", "<image>solve", "?", None, (image,))]
     assert write_jsonl(tmp_path / "p.jsonl", prompts) == 3
     write_jsonl(tmp_path / "t.jsonl", traces)
     assert read_prompts(tmp_path / "p.jsonl") == prompts
@@ -89,7 +89,7 @@ def test_orz_rows_are_read_as_lists_and_as_the_tables_that_tools_make_of_them(tm
     assert read_prompts(tmp_path / "orz.parquet")[0].answer == "\\frac{3}{2}"
 
 
-def test_pictures_inside_a_table_are_put_into_the_cache_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_inside_a_table_are_put_into_the_cache_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
     rows = [
         {"images": [{"bytes": png(shade), "path": None}], "problem": "<image>Find x.", "answer": "3"}
@@ -118,10 +118,10 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"id": "a", "text": "b"}, "'answer' must be a text, found nothing"),
     ({"id": "a", "text": ["b"], "answer": "1"}, "'text' must be a text, found list"),
     ({"id": "a", "text": "b", "answer": True}, "'answer' must be a text, found bool"),
-    ({"id": "a", "text": "<|image_pad|>", "answer": "1"}, "stands for pictures"),
+    ({"id": "a", "text": "<|image_pad|>", "answer": "1"}, "stands for images"),
     ({"id": "a", "text": "b", "answer": "1", "images": "x.png"}, "'images' must be a list"),
     ({"id": "a", "text": "b", "answer": "1", "images": ["../x.png"]}, "lies outside"),
-    ({"id": "a", "text": "b", "answer": "1", "images": ["x.png"]}, "no picture"),
+    ({"id": "a", "text": "b", "answer": "1", "images": ["x.png"]}, "no image"),
     ({"id": "a", "text": "<image><image>", "answer": "1", "images": ["y.png"]}, "2 marks <image> in the text for 1"),
     ({"question": "b"}, "no row of format vold"),
     ("3", "no row of format vold"),
@@ -162,7 +162,7 @@ def test_rows_of_the_public_schemas_are_checked_too(row: Any, name: str, words: 
         read_prompts(source(path, f"?format={name}" if name else ""))
 
 
-def test_a_trace_whose_completion_stands_for_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_trace_whose_completion_stands_for_images_is_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "t.jsonl", {"id": "a", "text": "b", "completion": "see <|image_pad|>"})
     with pytest.raises(ValueError, match=r"t\.jsonl:1: the completion holds <\|image_pad\|>"):
         read_traces(path)
@@ -202,14 +202,14 @@ def test_a_run_keeps_to_the_data_it_began_with(tmp_path: Path) -> None:
         claim_data(tmp_path / "run", read_prompts(path))
 
 
-def test_a_caption_stands_where_the_picture_stood() -> None:
+def test_a_caption_stands_where_the_image_stood() -> None:
     images = (Path("a.png"),)
     assert Prompt("a", "<image>solve", "1", (), images, "[7+5]").in_words() == "[7+5]solve"
     assert Prompt("a", "solve", "1", (), images, "[7+5]").in_words() == "[7+5]\nsolve"
     assert Prompt("a", "an <image> mark", "1").in_words() == "an <image> mark"
 
 
-def test_pictures_take_the_places_of_their_marks_or_come_first() -> None:
+def test_images_take_the_places_of_their_marks_or_come_first() -> None:
     def kinds(text: str, count: int) -> list[str]:
         (message,) = Prompt("a", text, "1", (), (Path("a.png"),) * count).messages()
         assert isinstance(message, dict)

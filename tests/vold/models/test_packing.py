@@ -42,15 +42,15 @@ def text_rows(model: LanguageModel) -> list[TokenSequence]:
     return group(first, 5, 1, 30, 6) + group(second, 9) + group(third, 1, 2)
 
 
-def picture_rows(model: Student, picture: Image.Image) -> list[TokenSequence]:
-    small = picture.resize((32, 16))
-    one, two = chat(model, [picture], "read"), chat(model, [small, picture], "read these two")
+def image_rows(model: Student, image: Image.Image) -> list[TokenSequence]:
+    small = image.resize((32, 16))
+    one, two = chat(model, [image], "read"), chat(model, [small, image], "read these two")
     return group(one, 4, 11, 1) + group(two, 7)
 
 
-def mixed_rows(model: Student, picture: Image.Image) -> list[TokenSequence]:
+def mixed_rows(model: Student, image: Image.Image) -> list[TokenSequence]:
     """Rows of one prompt lie apart from each other."""
-    rows = text_rows(model) + picture_rows(model, picture)
+    rows = text_rows(model) + image_rows(model, image)
     return rows[::2] + rows[1::2]
 
 
@@ -112,11 +112,11 @@ def assert_equal(model: LanguageModel, rows: list[TokenSequence]) -> None:
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("kind", [text_rows, picture_rows, mixed_rows])
+@pytest.mark.parametrize("kind", [text_rows, image_rows, mixed_rows])
 def test_losses_and_gradients_are_those_of_transformers_on_padded_rows(
-    reader: Student, picture: Image.Image, kind: Callable[..., list[TokenSequence]]
+    reader: Student, image: Image.Image, kind: Callable[..., list[TokenSequence]]
 ) -> None:
-    rows = kind(reader) if kind is text_rows else kind(reader, picture)
+    rows = kind(reader) if kind is text_rows else kind(reader, image)
     assert_equal(reader, rows)
 
 
@@ -126,8 +126,8 @@ def test_a_text_only_model_too(teacher_path: Path) -> None:
     assert_equal(model, text_rows(model))
 
 
-def test_half_precision_gives_float32_gradients_close_to_the_full_ones(reader: Student, picture: Image.Image) -> None:
-    rows = mixed_rows(reader, picture)
+def test_half_precision_gives_float32_gradients_close_to_the_full_ones(reader: Student, image: Image.Image) -> None:
+    rows = mixed_rows(reader, image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, loss, grads = packed(reader, rows)
     _, full_loss, full = packed(reader, rows)
@@ -137,8 +137,8 @@ def test_half_precision_gives_float32_gradients_close_to_the_full_ones(reader: S
     assert torch.nn.functional.cosine_similarity(mine, theirs, dim=0) > 0.99
 
 
-def test_one_at_a_time_gives_what_many_give(reader: Student, picture: Image.Image) -> None:
-    rows = mixed_rows(reader, picture)
+def test_one_at_a_time_gives_what_many_give(reader: Student, image: Image.Image) -> None:
+    rows = mixed_rows(reader, image)
     with torch.no_grad():
         together = completion_hidden(reader, rows)
         alone = torch.cat([completion_hidden(reader, [row]) for row in rows])
@@ -155,10 +155,10 @@ def test_a_completion_does_not_see_its_neighbours(reader: Student) -> None:
     assert not torch.allclose(first[length + 2 :], second[length + 2 :], atol=1e-2)
 
 
-def test_nothing_is_padded_and_a_shared_prompt_and_its_pictures_are_read_once(
-    student: Student, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_padded_and_a_shared_prompt_and_its_images_are_read_once(
+    student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompt = chat(student, [picture], "read")
+    prompt = chat(student, [image], "read")
     rows = group(prompt, 4, 11, 1)
     read = pack(student, rows)
     assert len(read.ids) == len(prompt.ids) + 3 + 10
@@ -175,9 +175,9 @@ def test_nothing_is_padded_and_a_shared_prompt_and_its_pictures_are_read_once(
     assert prompt.pixels is not None and patches == [len(prompt.pixels.values)]
 
 
-def test_a_text_only_model_refuses_pictures(teacher: LanguageModel, student: Student, picture: Image.Image) -> None:
+def test_a_text_only_model_refuses_images(teacher: LanguageModel, student: Student, image: Image.Image) -> None:
     with pytest.raises(ValueError, match="reads text alone"):
-        completion_hidden(teacher, picture_rows(student, picture))
+        completion_hidden(teacher, image_rows(student, image))
 
 
 @pytest.mark.parametrize("budget", [1, 12, 20, 1000])

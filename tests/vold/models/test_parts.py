@@ -1,4 +1,4 @@
-"""Frozen parts keep their bytes; the others learn, the vision tower from picture rows too."""
+"""Frozen parts keep their bytes; the others learn, the vision tower from image rows too."""
 
 from pathlib import Path
 from typing import get_args
@@ -27,13 +27,13 @@ def part_of(name: str) -> str:
 
 @pytest.mark.parametrize("frozen", [(), ("vision",), ("merger",), ("vision", "merger", "embeddings"), ("embeddings",)])
 def test_what_is_frozen_stays_byte_for_byte_and_the_rest_learns(
-    frozen: tuple[FreezablePart, ...], student: Student, student_path: Path, picture: Image.Image
+    frozen: tuple[FreezablePart, ...], student: Student, student_path: Path, image: Image.Image
 ) -> None:
     assert set(PARTS) == set(get_args(FreezablePart))
     model = load_student(student_path)
     freeze(model, frozen)
     optimizer = Optimizer(model.model, OptimizerConfig(learning_rate=1e-2), max_nonfinite=1)
-    prompt = model.encode([{"role": "user", "content": [{"type": "image"}]}], [picture])
+    prompt = model.encode([{"role": "user", "content": [{"type": "image"}]}], [image])
     rows = [TokenSequence(prompt.ids, (5, 6, 7), prompt.pixels), TokenSequence(prompt.ids, (8,), prompt.pixels)]
     for _ in range(2):
         loss = completion_hidden(model, rows).square().sum()

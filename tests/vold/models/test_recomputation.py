@@ -20,24 +20,24 @@ def recomputing(student_path: Path) -> Student:
     return model
 
 
-def rows(model: Student, picture: Image.Image) -> list[TokenSequence]:
-    prompt = model.encode([{"role": "user", "content": [{"type": "image"}]}], [picture])
+def rows(model: Student, image: Image.Image) -> list[TokenSequence]:
+    prompt = model.encode([{"role": "user", "content": [{"type": "image"}]}], [image])
     return [TokenSequence(prompt.ids, ids, prompt.pixels) for ids in ((1, 2, 3), (4, 5))] + [TokenSequence((1,), (2,))]
 
 
-def gradients(model: Student, picture: Image.Image) -> dict[str, torch.Tensor]:
+def gradients(model: Student, image: Image.Image) -> dict[str, torch.Tensor]:
     model.model.zero_grad()
-    completion_hidden(model, rows(model, picture)).square().sum().backward()
+    completion_hidden(model, rows(model, image)).square().sum().backward()
     return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
 
 
 def test_gradients_are_the_plain_ones_and_every_layer_runs_twice(
-    recomputing: Student, student_path: Path, picture: Image.Image
+    recomputing: Student, student_path: Path, image: Image.Image
 ) -> None:
     runs: list[int] = []
     layer = recomputing.trunk.get_submodule("layers.1.mlp")
     layer.register_forward_pre_hook(lambda *_: runs.append(1))
-    mine, plain = gradients(recomputing, picture), gradients(load_student(student_path), picture)
+    mine, plain = gradients(recomputing, image), gradients(load_student(student_path), image)
     assert len(runs) == 2
     assert mine.keys() == plain.keys() and any("visual.blocks" in name for name in mine)
     for name, gradient in mine.items():

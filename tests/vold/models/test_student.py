@@ -1,4 +1,4 @@
-"""Chats with pictures to ids and pixels."""
+"""Chats with images to ids and pixels."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vold import images as pictures
+from vold import images as images
 from vold.models import Student, load_student
 
 IMAGE = {"type": "image"}
@@ -31,9 +31,9 @@ def test_any_text_encodes_and_comes_back(student: Student) -> None:
     assert student.decode(ids) == strange
 
 
-def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Student, picture: Image.Image) -> None:
-    small = picture.resize((32, 16))
-    prompt = student.encode(chat(IMAGE, text("and"), IMAGE), [small, picture])
+def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Student, image: Image.Image) -> None:
+    small = image.resize((32, 16))
+    prompt = student.encode(chat(IMAGE, text("and"), IMAGE), [small, image])
     assert prompt.pixels is not None
     tokens = [int(t * h * w) // 4 for t, h, w in prompt.pixels.grid_thw.tolist()]
     assert tokens[0] == 2 and tokens[1] > tokens[0]
@@ -44,8 +44,8 @@ def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Stud
         assert len(student.visual_embeddings([prompt.pixels])) == sum(tokens)
 
 
-def test_a_frozen_tower_looks_once_at_the_pictures_of_a_prompt(
-    student_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+def test_a_frozen_tower_looks_once_at_the_images_of_a_prompt(
+    student_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, looks = load_student(student_path), list[int]()
     tower = model.model.model.visual.forward
@@ -56,7 +56,7 @@ def test_a_frozen_tower_looks_once_at_the_pictures_of_a_prompt(
 
     monkeypatch.setattr(model.model.model.visual, "forward", counted)
     first, second = (
-        model.encode(chat(IMAGE, text(name)), [picture.resize(size)]).pixels
+        model.encode(chat(IMAGE, text(name)), [image.resize(size)]).pixels
         for name, size in (("a", (32, 16)), ("b", (48, 32)))
     )
     assert first is not None and second is not None
@@ -76,8 +76,8 @@ def test_a_frozen_tower_looks_once_at_the_pictures_of_a_prompt(
     assert len(model._embeddings) == 0
 
 
-def test_positions_of_a_prompt_with_pictures_are_the_models_own_and_found_once(
-    student_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+def test_positions_of_a_prompt_with_images_are_the_models_own_and_found_once(
+    student_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, asked = load_student(student_path), list[int]()
     index = model.model.model.get_rope_index
@@ -86,7 +86,7 @@ def test_positions_of_a_prompt_with_pictures_are_the_models_own_and_found_once(
         asked.append(ids.shape[1])
         return index(ids, **kwargs)
 
-    prompt = model.encode(chat(IMAGE, text("and"), IMAGE), [picture, picture.resize((32, 16))])
+    prompt = model.encode(chat(IMAGE, text("and"), IMAGE), [image, image.resize((32, 16))])
     assert prompt.pixels is not None
     ids = torch.tensor([prompt.ids])
     kinds = (ids == model.image_token_id).int()
@@ -99,60 +99,60 @@ def test_positions_of_a_prompt_with_pictures_are_the_models_own_and_found_once(
     assert asked == [len(prompt.ids), len(longer)]
 
 
-def test_pixels_are_those_of_the_image_processor(student: Student, picture: Image.Image) -> None:
-    pixels = student.encode(chat(IMAGE), [picture]).pixels
+def test_pixels_are_those_of_the_image_processor(student: Student, image: Image.Image) -> None:
+    pixels = student.encode(chat(IMAGE), [image]).pixels
     assert pixels is not None
-    expected = student.image_processor(images=[picture], return_tensors="pt")
+    expected = student.image_processor(images=[image], return_tensors="pt")
     assert torch.equal(pixels.values, expected["pixel_values"])
     assert torch.equal(pixels.grid_thw, expected["image_grid_thw"])
 
 
 @pytest.mark.parametrize("limits", [(256, 1024), (4096, 16384), (16384, 65536)])
-def test_pixel_limits_take_effect(limits: tuple[int, int], student_path: Path, picture: Image.Image) -> None:
+def test_pixel_limits_take_effect(limits: tuple[int, int], student_path: Path, image: Image.Image) -> None:
     model = load_student(student_path, pixel_limits=limits)
-    pixels = model.encode(chat(IMAGE), [picture]).pixels
+    pixels = model.encode(chat(IMAGE), [image]).pixels
     assert pixels is not None
     area = int(pixels.grid_thw.prod()) * 8 * 8
     assert limits[0] <= area <= limits[1]
 
 
 @pytest.mark.parametrize(("parts", "count"), [((text("none"),), 1), ((IMAGE, IMAGE), 1), ((IMAGE,), 0)])
-def test_pictures_and_placeholders_must_match(
-    student: Student, picture: Image.Image, parts: tuple[dict[str, str], ...], count: int
+def test_images_and_placeholders_must_match(
+    student: Student, image: Image.Image, parts: tuple[dict[str, str], ...], count: int
 ) -> None:
-    with pytest.raises(ValueError, match="picture placeholders for"):
-        student.encode(chat(*parts), [picture] * count)
+    with pytest.raises(ValueError, match="image placeholders for"):
+        student.encode(chat(*parts), [image] * count)
 
 
-def test_a_placeholder_smuggled_in_by_a_problems_text_is_refused(student: Student, picture: Image.Image) -> None:
-    with pytest.raises(ValueError, match="2 picture placeholders for 1 pictures"):
-        student.encode(chat(IMAGE, text("look: <|image_pad|>")), [picture])
+def test_a_placeholder_smuggled_in_by_a_problems_text_is_refused(student: Student, image: Image.Image) -> None:
+    with pytest.raises(ValueError, match="2 image placeholders for 1 images"):
+        student.encode(chat(IMAGE, text("look: <|image_pad|>")), [image])
 
 
-def test_an_unreadable_picture_is_named(student: Student, tmp_path: Path, picture: Image.Image) -> None:
+def test_an_unreadable_image_is_named(student: Student, tmp_path: Path, image: Image.Image) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"broken\.png: unreadable picture"):
+    broken.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"broken\.png: unreadable image"):
         student.encode(chat(IMAGE), [broken])
-    picture.save(tmp_path / "cut.png")
+    image.save(tmp_path / "cut.png")
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"cut\.png: unreadable picture"):
+    with pytest.raises(ValueError, match=r"cut\.png: unreadable image"):
         student.encode(chat(IMAGE), [tmp_path / "cut.png"])
-    with pytest.raises(ValueError, match=r"gone\.png: no such picture"):
+    with pytest.raises(ValueError, match=r"gone\.png: no such image"):
         student.encode(chat(IMAGE), [tmp_path / "gone.png"])
 
 
-def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(
-    student: Student, tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+def test_a_image_that_is_too_large_is_refused_before_it_is_decoded(
+    student: Student, tmp_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture.save(tmp_path / "large.png")
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 40 * 70 - 1)
-    with pytest.raises(ValueError, match=r"large\.png: a picture of 70 x 40; the limit is 2799 pixels"):
+    image.save(tmp_path / "large.png")
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 70 - 1)
+    with pytest.raises(ValueError, match=r"large\.png: an image of 70 x 40; the limit is 2799 pixels"):
         student.encode(chat(IMAGE), [tmp_path / "large.png"])
 
 
-def test_a_picture_with_an_absurd_shape_is_named(student: Student, tmp_path: Path) -> None:
+def test_a_image_with_an_absurd_shape_is_named(student: Student, tmp_path: Path) -> None:
     Image.new("RGB", (1000, 2)).save(tmp_path / "line.png")
     with pytest.raises(ValueError, match=r"line\.png: 1000 x 2 pixels cannot be resized"):
         student.encode(chat(IMAGE), [tmp_path / "line.png"])

@@ -71,7 +71,7 @@ def no_special(path: Path, name: str) -> None:
         (path / file).write_text(text.replace(name, "<|other|>"))
 
 
-def picture_blind(world: World) -> None:
+def image_blind(world: World) -> None:
     replaced(world.student, "<|image_pad|>", "")
 
 
@@ -84,7 +84,7 @@ def thinking_traces(world: World) -> None:
 
 
 def pictured(world: World, content: bytes | None = None, **row: Any) -> None:
-    """One prompt with a picture of 64 x 48."""
+    """One prompt with an image of 64 x 48."""
     file = world.root / "shape.png"
     Image.new("RGB", (64, 48), "red").save(file)
     if content is not None:
@@ -149,7 +149,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         lambda w: replaced(w.student, "<|im_end|>", "<|endoftext|>"), "templates.end_of_turn", STUDENT, "eos_token",
     ),
     "placeholder of another id": (
-        lambda w: w.edit(w.student / "config.json", image_token_id=7), "pictures.placeholder", "student/config.json",
+        lambda w: w.edit(w.student / "config.json", image_token_id=7), "images.placeholder", "student/config.json",
         "image_token_id",
     ),
     "config that builds no model": (
@@ -157,19 +157,19 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         STUDENT, "config of the release",
     ),
     "no placeholder token": (
-        lambda w: no_special(w.student, "<|image_pad|>"), "pictures.placeholder", STUDENT, "one source",
+        lambda w: no_special(w.student, "<|image_pad|>"), "images.placeholder", STUDENT, "one source",
     ),
-    "template blind for pictures": (picture_blind, "pictures.template", "chat_template.jinja", "<|image_pad|> once"),
+    "template blind for images": (image_blind, "images.template", "chat_template.jinja", "<|image_pad|> once"),
     "merge size differs": (
-        lambda w: w.edit(w.student / "preprocessor_config.json", merge_size=1), "pictures.grid",
+        lambda w: w.edit(w.student / "preprocessor_config.json", merge_size=1), "images.grid",
         "preprocessor_config.json", "set merge_size to 2",
     ),
     "patch size differs": (
-        lambda w: w.edit(w.student / "preprocessor_config.json", patch_size=14), "pictures.grid",
+        lambda w: w.edit(w.student / "preprocessor_config.json", patch_size=14), "images.grid",
         "preprocessor_config.json", "set patch_size to 8",
     ),
     "tower of another width": (
-        lambda w: w.edit(w.student / "config.json", vision_config={"out_hidden_size": 32}), "pictures.width",
+        lambda w: w.edit(w.student / "config.json", vision_config={"out_hidden_size": 32}), "images.width",
         "student/config.json", "out_hidden_size",
     ),
     "student without eyes": (
@@ -177,7 +177,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         "under `student`",
     ),
     "teacher with eyes": (
-        lambda w: w.changes.update(teacher=w.student), "checkpoints.teacher_reads_pictures", "config.json",
+        lambda w: w.changes.update(teacher=w.student), "checkpoints.teacher_reads_images", "config.json",
         "text-only model",
     ),
     "no image processor": (
@@ -249,12 +249,12 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     ),
     "gold that is no formula": (lambda w: w.rows[3].update(answer="\\frac{1}{"), "rewards.gold", DATA, "a formula"),
     "gold in its wrapper": (lambda w: w.rows[3].update(answer="#### 4"), "rewards.gold", DATA, "bare"),
-    "pictures for a teacher without eyes": (pictured, "settings.pictures", f"{RUN} config.distill.pictures", "skip"),
+    "images for a teacher without eyes": (pictured, "settings.images", f"{RUN} config.distill.images", "skip"),
     "caption asked for and absent": (
-        lambda w: (pictured(w), w.settings["distill"].update(pictures="caption")), "settings.pictures",
-        f"{RUN} config.distill.pictures", "give them one",
+        lambda w: (pictured(w), w.settings["distill"].update(images="caption")), "settings.images",
+        f"{RUN} config.distill.images", "give them one",
     ),
-    "picture that is none": (lambda w: pictured(w, b"GIF89a"), "data.picture", DATA, "replace"),
+    "image that is none": (lambda w: pictured(w, b"GIF89a"), "data.image", DATA, "replace"),
     "no teacher for its term": (
         lambda w: setattr(w, "alone", True), "settings.no_teacher", f"{RUN} config.distill.weight", "under `teacher`",
     ),
@@ -330,7 +330,7 @@ def test_no_fault_of_the_list_shows_in_a_healthy_run(world: World) -> None:
     assert found(world) == []
 
 
-def test_a_picture_takes_as_many_tokens_as_the_student_makes_of_it(world: World, student: Student) -> None:
+def test_a_image_takes_as_many_tokens_as_the_student_makes_of_it(world: World, student: Student) -> None:
     pictured(world, text="?", caption="a red shape")
     encoded = student.encode(chat("?", [world.root / "shape.png"]), [world.root / "shape.png"])
     rows = read_prompts(world.job().data)[3:4]  # type: ignore[arg-type]

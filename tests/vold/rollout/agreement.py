@@ -1,4 +1,4 @@
-"""Prompts with and without pictures, and what the trainer makes of a completion: for every engine's tests."""
+"""Prompts with and without images, and what the trainer makes of a completion: for every engine's tests."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from vold.rollout.base import Completion
 IMAGE, READ = {"type": "image"}, {"type": "text", "text": "read this"}
 
 
-def prompts_of(student: Student, picture: Image.Image) -> list[EncodedPrompt]:
-    """Three texts, one picture, two pictures side by side."""
-    small = picture.resize((32, 16))
+def prompts_of(student: Student, image: Image.Image) -> list[EncodedPrompt]:
+    """Three texts, one image, two images side by side."""
+    small = image.resize((32, 16))
     texts = [EncodedPrompt(student.encode_text(text)) for text in ("a", "[7+5-3*2]solve", "x" * 40)]
     return [
         *texts,
-        student.encode([{"role": "user", "content": [IMAGE, READ]}], [picture]),
-        student.encode([{"role": "user", "content": [IMAGE, IMAGE, READ]}], [small, picture]),
+        student.encode([{"role": "user", "content": [IMAGE, READ]}], [image]),
+        student.encode([{"role": "user", "content": [IMAGE, IMAGE, READ]}], [small, image]),
     ]
 
 
@@ -28,14 +28,14 @@ def reference_logprobs(
 ) -> list[float]:
     """By transformers' forward pass over the whole sequence, the banned ids left out, the softmax in float64."""
     ids = torch.tensor([[*prompt.ids, *completion.token_ids]])
-    pictures = {}
+    images = {}
     if prompt.pixels is not None:
-        pictures = {
+        images = {
             "pixel_values": prompt.pixels.values,
             "image_grid_thw": prompt.pixels.grid_thw,
             "mm_token_type_ids": (ids == student.image_token_id).int(),
         }
-    logits = student.model(input_ids=ids, **pictures).logits[0, len(prompt.ids) - 1 : -1].double() / temperature
+    logits = student.model(input_ids=ids, **images).logits[0, len(prompt.ids) - 1 : -1].double() / temperature
     logits[:, list(student.banned_ids)] = -torch.inf
     return logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0].tolist()
 

@@ -24,10 +24,10 @@ STEPS = 80
 def reference(model: LanguageModel, prompt: EncodedPrompt, steps: int) -> tuple[int, ...]:
     """Greedy tokens of transformers' own generate(), batch of one."""
     ids = torch.tensor([prompt.ids])
-    pictures = {}
+    images = {}
     if prompt.pixels is not None:
         assert isinstance(model, Student)
-        pictures = {
+        images = {
             "pixel_values": prompt.pixels.values,
             "image_grid_thw": prompt.pixels.grid_thw,
             "mm_token_type_ids": (ids == model.image_token_id).int(),
@@ -38,7 +38,7 @@ def reference(model: LanguageModel, prompt: EncodedPrompt, steps: int) -> tuple[
         do_sample=False,
         max_new_tokens=steps,
         suppress_tokens=list(model.banned_ids),
-        **pictures,
+        **images,
     )
     return tuple(out[0, len(prompt.ids) :].tolist())
 
@@ -51,13 +51,13 @@ def texts(model: LanguageModel) -> list[EncodedPrompt]:
     return [EncodedPrompt(model.encode_text(text)) for text in ("a", "[7+5-3*2]solve", "x" * 40, "[7+5-3*2]solve!")]
 
 
-def pictures(model: Student, picture: Image.Image) -> list[EncodedPrompt]:
-    image, read = {"type": "image"}, {"type": "text", "text": "read this"}
-    small = picture.resize((32, 16))
+def images(model: Student, image: Image.Image) -> list[EncodedPrompt]:
+    mark, read = {"type": "image"}, {"type": "text", "text": "read this"}
+    small = image.resize((32, 16))
     return [
-        model.encode([{"role": "user", "content": [image, read]}], [picture]),
-        model.encode([{"role": "user", "content": [read, image, image, read]}], [small, picture]),
-        model.encode([{"role": "user", "content": [image]}], [small]),
+        model.encode([{"role": "user", "content": [mark, read]}], [image]),
+        model.encode([{"role": "user", "content": [read, mark, mark, read]}], [small, image]),
+        model.encode([{"role": "user", "content": [mark]}], [small]),
     ]
 
 
@@ -67,11 +67,11 @@ def run(model: LanguageModel, prompts: Sequence[EncodedPrompt], sampling: Sampli
 
 
 @pytest.mark.parametrize("sections", [(0, 0, 16), (4, 6, 6)])
-def test_greedy_equals_generate_for_text_and_pictures_alone_and_together(
-    sections: tuple[int, int, int], build_student: Callable[..., Path], tmp_path: Path, picture: Image.Image
+def test_greedy_equals_generate_for_text_and_images_alone_and_together(
+    sections: tuple[int, int, int], build_student: Callable[..., Path], tmp_path: Path, image: Image.Image
 ) -> None:
     model = load_student(build_student(tmp_path / "student", seed=5, mrope_section=sections))
-    prompts = texts(model) + pictures(model, picture)
+    prompts = texts(model) + images(model, image)
     assert len({len(prompt.ids) for prompt in prompts}) > 4, "rows of a batch must need padding"
     expected = [reference(model, prompt, STEPS) for prompt in prompts]
     assert len(set(expected)) == len(prompts)
@@ -86,8 +86,8 @@ def test_greedy_equals_generate_for_a_text_only_teacher(teacher: LanguageModel) 
     assert [completion.token_ids for completion in run(teacher, prompts, greedy(teacher))] == expected
 
 
-def test_positions_of_a_picture_matter(student: Student, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompt = pictures(student, picture)[0]
+def test_positions_of_a_image_matter(student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = images(student, image)[0]
     right = run(student, [prompt], greedy(student))[0]
 
     def counted(model: Student, ids: Sequence[int], pixels: Pixels | None = None) -> torch.Tensor:
@@ -97,8 +97,8 @@ def test_positions_of_a_picture_matter(student: Student, picture: Image.Image, m
     assert run(student, [prompt], greedy(student))[0].logprobs != pytest.approx(right.logprobs, abs=1e-3)
 
 
-def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(student: Student, picture: Image.Image) -> None:
-    prompts = texts(student) + pictures(student, picture)
+def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(student: Student, image: Image.Image) -> None:
+    prompts = texts(student) + images(student, image)
     sampling = Sampling(STEPS, 1.0, (*student.stop_ids, 40, 41, 42, 43), student.banned_ids)
     requests = [RolloutRequest.of(prompt, [100 + place, 7, 8]) for place, prompt in enumerate(prompts)]
     together = BuiltinEngine(student).generate(requests, sampling)
@@ -203,10 +203,10 @@ def test_a_prompt_too_wide_for_one_prefill_gets_its_own(student: Student, monkey
     assert [c.token_ids for c in run(student, texts(student), greedy(student, 5))] == expected
 
 
-def test_an_empty_prompt_and_missing_pixels_are_refused(student: Student, picture: Image.Image) -> None:
+def test_an_empty_prompt_and_missing_pixels_are_refused(student: Student, image: Image.Image) -> None:
     with pytest.raises(ValueError, match="without a prompt"):
         BuiltinEngine(student).generate([RolloutRequest((), (1,))], Sampling(1))
-    prompt = pictures(student, picture)[0]
+    prompt = images(student, image)[0]
     cut = EncodedPrompt(tuple(i for i in prompt.ids if i != student.image_token_id), prompt.pixels)
-    with pytest.raises(ValueError, match="picture placeholders"):
+    with pytest.raises(ValueError, match="image placeholders"):
         run(student, [cut], greedy(student, 1))

@@ -54,15 +54,15 @@ def test_a_fingerprint_is_the_sum_that_its_docstring_says() -> None:
 
 
 def test_probes_are_scored_as_the_policy_that_is_sampled(student: Student, weights: Weights) -> None:
-    text, picture = weights.probes
-    assert text.pixels is None and picture.pixels is not None
+    text, image = weights.probes
+    assert text.pixels is None and image.pixels is not None
     with torch.no_grad():
         logits = student.model(input_ids=torch.tensor([text.ids])).logits[0, :-1].double()
     allowed = [index for index in range(logits.shape[1]) if index not in student.banned_ids]
     norm = logits[:, allowed].exp().sum(1).log()
     expected = [float(logits[i, token] - norm[i]) for i, token in enumerate(text.ids[1:])]
     assert text.logprobs == pytest.approx(expected, abs=1e-5)
-    assert len(picture.logprobs) == len(picture.ids) - 1 - picture.ids.count(student.image_token_id)
+    assert len(image.logprobs) == len(image.ids) - 1 - image.ids.count(student.image_token_id)
 
 
 def test_a_text_only_model_has_a_text_probe_alone(teacher: LanguageModel) -> None:
@@ -111,12 +111,12 @@ def test_each_other_fault_is_named(weights: Weights) -> None:
         "has no tensor lm_head.weight": dataclasses.replace(good, fingerprints=missing),
         "lm_head of the rollout engine does not compute": dataclasses.replace(good, deaf=("lm_head",)),
         "kept cached keys": dataclasses.replace(good, cached=True),
-        "token 8 of the picture probe": dataclasses.replace(good, probes=(good.probes[0], values)),
+        "token 8 of the image probe": dataclasses.replace(good, probes=(good.probes[0], values)),
     }
     for message, reading in faults.items():
         with pytest.raises(SyncError, match=message):
             prove(weights, reading, FLOAT)
-    assert prove(weights, faults["token 8 of the picture probe"], FLOAT, tolerance=1e-3).probe_error < 2.1e-4
+    assert prove(weights, faults["token 8 of the image probe"], FLOAT, tolerance=1e-3).probe_error < 2.1e-4
     values[7] = float("nan")
     with pytest.raises(SyncError, match="token 8"):
         prove(weights, dataclasses.replace(good, probes=(good.probes[0], values)), FLOAT)

@@ -71,12 +71,12 @@ def sampling(student: Student, steps: int = 24, temperature: float = 1.0) -> Sam
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_are_the_trainers_for_text_and_pictures_after_every_update(
-    temperature: float, engine: VLLMEngine, student: Student, picture: Image.Image
+def test_logprobs_are_the_trainers_for_text_and_images_after_every_update(
+    temperature: float, engine: VLLMEngine, student: Student, image: Image.Image
 ) -> None:
-    prompts = prompts_of(student, picture)
+    prompts = prompts_of(student, image)
     requests = [RolloutRequest.of(prompt, [7 * place, 1, 2]) for place, prompt in enumerate(prompts)]
-    for _ in range(2):  # the second time, prompts and pictures are known to caches of the old weights
+    for _ in range(2):  # the second time, prompts and images are known to caches of the old weights
         groups = engine.generate(requests, sampling(student, temperature=temperature))
         assert largest_difference(student, prompts, groups, temperature) < 1e-4
         assert all(not set(c.token_ids) & set(student.banned_ids) for group in groups for c in group)
@@ -85,8 +85,8 @@ def test_logprobs_are_the_trainers_for_text_and_pictures_after_every_update(
         assert proof.probe_error < 1e-4 and proof.tensors == len(student.model.state_dict())
 
 
-def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Student, picture: Image.Image) -> None:
-    requests = [RolloutRequest.of(prompt, [0]) for prompt in prompts_of(student, picture)]
+def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Student, image: Image.Image) -> None:
+    requests = [RolloutRequest.of(prompt, [0]) for prompt in prompts_of(student, image)]
     greedy = sampling(student, 40, 0.0)
     ours, theirs = engine.generate(requests, greedy), BuiltinEngine(student).generate(requests, greedy)
     assert [group[0].token_ids for group in ours] == [group[0].token_ids for group in theirs]
@@ -96,10 +96,10 @@ def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Stu
 
 
 def test_a_sample_is_a_function_of_its_seed_and_not_of_its_batch(
-    engine: VLLMEngine, student: Student, picture: Image.Image
+    engine: VLLMEngine, student: Student, image: Image.Image
 ) -> None:
     requests = [
-        RolloutRequest.of(prompt, [2**62 + place, 5]) for place, prompt in enumerate(prompts_of(student, picture))
+        RolloutRequest.of(prompt, [2**62 + place, 5]) for place, prompt in enumerate(prompts_of(student, image))
     ]
     free = sampling(student, temperature=1.5)
     together = engine.generate(requests, free)
@@ -150,15 +150,15 @@ def test_a_stop_token_ends_a_completion_and_belongs_to_it(engine: VLLMEngine, st
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs(
-    engine: VLLMEngine, student: Student, picture: Image.Image
+    engine: VLLMEngine, student: Student, image: Image.Image
 ) -> None:
     with pytest.raises(ValueError, match="without a prompt"):
         engine.generate([RolloutRequest((), (1,))], Sampling(1))
     with pytest.raises(ValueError, match=r"execution\.vllm\.max_length"):
         engine.generate([RolloutRequest((1,) * 500, (1,))], Sampling(13))
-    prompt = prompts_of(student, picture)[3]
+    prompt = prompts_of(student, image)[3]
     cut = EncodedPrompt(tuple(i for i in prompt.ids if i != student.image_token_id), prompt.pixels)
-    with pytest.raises(ValueError, match="picture placeholders"):
+    with pytest.raises(ValueError, match="image placeholders"):
         engine.generate([RolloutRequest.of(cut, [1])], sampling(student))
 
 
@@ -238,7 +238,7 @@ def test_a_computation_other_than_the_trainers_is_caught_by_the_probes(
     forward = visual.forward
     with (
         _patched(monkeypatch, visual, "forward", lambda x, *args, **kwargs: forward(x * 1.01, *args, **kwargs)),
-        pytest.raises(SyncError, match="of the picture probe"),
+        pytest.raises(SyncError, match="of the image probe"),
     ):
         engine.sync(weights_of(student))
     final = inside(engine).language_model.model.norm

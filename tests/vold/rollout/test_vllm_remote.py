@@ -56,9 +56,9 @@ def sampling(student: Student) -> Sampling:
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
 def test_logprobs_are_the_trainers_with_a_head_of_its_own(
-    engine: RestartingEngine, student: Student, picture: Image.Image
+    engine: RestartingEngine, student: Student, image: Image.Image
 ) -> None:
-    prompts = prompts_of(student, picture)
+    prompts = prompts_of(student, image)
     assert student.model.lm_head.weight.data_ptr() != student.model.get_input_embeddings().weight.data_ptr()
     for _ in range(2):
         change(student)
@@ -118,9 +118,9 @@ def test_only_this_machine_and_only_with_the_token(engine: RestartingEngine, stu
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
 def test_a_server_killed_at_work_is_replaced_and_the_batch_repeated(
-    engine: RestartingEngine, student: Student, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+    engine: RestartingEngine, student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [RolloutRequest.of(prompt, [11, 12]) for prompt in prompts_of(student, picture)]
+    requests = [RolloutRequest.of(prompt, [11, 12]) for prompt in prompts_of(student, image)]
     engine.sync(weights_of(student))
     expected = engine.generate(requests, sampling(student))
     change(student)

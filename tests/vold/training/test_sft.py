@@ -100,10 +100,10 @@ def test_traces_over_the_length_limit_are_left_out_and_counted(
         encode_traces(model, every, 5)
 
 
-def test_traces_with_pictures_are_learned_with_them(student_path: Path, tmp_path: Path, picture: Image.Image) -> None:
-    """Two pictures under one question: only who sees them can tell the answers apart."""
-    for name, image in (("left", picture), ("right", picture.transpose(Image.Transpose.ROTATE_180))):
-        image.save(tmp_path / f"{name}.png")
+def test_traces_with_images_are_learned_with_them(student_path: Path, tmp_path: Path, image: Image.Image) -> None:
+    """Two images under one question: only who sees them can tell the answers apart."""
+    for name, turned in (("left", image), ("right", image.transpose(Image.Transpose.ROTATE_180))):
+        turned.save(tmp_path / f"{name}.png")
     every = [Trace(name, "which?", name, images=(tmp_path / f"{name}.png",)) for name in ("left", "right")]
     write_jsonl(tmp_path / "traces.jsonl", every)
     train(student_path, tmp_path / "traces.jsonl", tmp_path / "run", steps=30, batch_size=2, freeze=())

@@ -12,7 +12,7 @@ from PIL import Image
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
 from vold.config import Execution, TracesConfig
-from vold.data.pictures import check_pictures
+from vold.data.images import check_images
 from vold.data.prompts import Prompt, write_jsonl
 from vold.data.reading import read_prompts, read_traces
 from vold.rollout.base import EngineError
@@ -78,25 +78,25 @@ def test_an_answer_that_is_not_known_is_neither_right_nor_wrong(
 
 def pictured(directory: Path, caption: str) -> Path:
     Image.new("RGB", (20, 10)).save(directory / "a.png")
-    picture = Prompt("seen", "<image>solve", "3", (), (directory / "a.png",), caption)
-    write_jsonl(directory / "pictured.jsonl", [Prompt("read", "[1+2]solve", "3"), picture])
+    image = Prompt("seen", "<image>solve", "3", (), (directory / "a.png",), caption)
+    write_jsonl(directory / "pictured.jsonl", [Prompt("read", "[1+2]solve", "3"), image])
     return directory / "pictured.jsonl"
 
 
-def test_the_writer_sees_no_pictures_unless_told_what_to_do_with_them(
+def test_the_writer_sees_no_images_unless_told_what_to_do_with_them(
     teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(name: str, path: Path) -> Path:
-        config = TracesConfig(max_new_tokens=200, pictures=name)  # type: ignore[arg-type]
+        config = TracesConfig(max_new_tokens=200, images=name)  # type: ignore[arg-type]
         run = tmp_path / name
         write_traces(config, writer=teacher_path, prompts=path, run=run, seed=1, execution=EXECUTION)
         return run
 
     path = pictured(tmp_path, "[1+2]")
-    with pytest.raises(ValueError, match=r"1 of 2 prompts have pictures \(the first is 'seen'\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 prompts have images \(the first is 'seen'\)"):
         write("refuse", path)
     skipped = write("skip", path)
-    assert summary(skipped)["prompts"] == 1 == summary(skipped)["skipped_pictures"]
+    assert summary(skipped)["prompts"] == 1 == summary(skipped)["skipped_images"]
     asked: list[tuple[int, ...]] = []
     generate = BuiltinEngine.generate
 
@@ -106,12 +106,12 @@ def test_the_writer_sees_no_pictures_unless_told_what_to_do_with_them(
 
     monkeypatch.setattr(BuiltinEngine, "generate", watched)
     captioned = write("caption", path)
-    assert asked[0] == asked[1], "the caption stands where the picture stood"
+    assert asked[0] == asked[1], "the caption stands where the image stood"
     for trace in read_traces(captioned / "out" / "traces.jsonl"):
         if trace.id == "seen":
             assert trace.text == "<image>solve" and trace.images[0].read_bytes() == (tmp_path / "a.png").read_bytes()
     with pytest.raises(ValueError, match=r"have no caption \('seen'\)"):
-        check_pictures(read_prompts(pictured(tmp_path, "")), "caption", "pictures")
+        check_images(read_prompts(pictured(tmp_path, "")), "caption", "images")
 
 
 def test_other_prompts_than_the_run_began_with_are_refused(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:

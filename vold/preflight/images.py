@@ -4,10 +4,10 @@ from vold.findings import Finding, error
 from vold.models.checkpoint import Checkpoint
 
 _PLACEHOLDER = "<|image_pad|>"
-_GRID = 576  # patches of the picture in the example: 24 x 24
+_GRID = 576  # patches of the image in the example: 24 x 24
 
 
-def picture_findings(student: Checkpoint) -> list[Finding]:
+def image_findings(student: Checkpoint) -> list[Finding]:
     """All checks of this theme; silent for a student without eyes, which is a finding elsewhere."""
     vision = getattr(student.config, "vision_config", None)
     if vision is None or student.tokenizer is None:
@@ -21,21 +21,21 @@ def _placeholder_findings(student: Checkpoint) -> list[Finding]:
         place = "nothing" if known is None else f"id {known}"
         what = f"image_token_id is {named}, but the tokenizer has {place} for {_PLACEHOLDER}"
         mend = "set image_token_id to the tokenizer's id of the placeholder; take both files from one source"
-        return [error("pictures.placeholder", what, student.path / "config.json", mend)]
+        return [error("images.placeholder", what, student.path / "config.json", mend)]
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is shown?"}]}]
     try:
         count = student.tokenizer.apply_chat_template(message, tokenize=False).count(_PLACEHOLDER)
-    except Exception:  # a template that fails is the theme templates' finding, or knows no pictures
+    except Exception:  # a template that fails is the theme templates' finding, or knows no images
         count = 0
     if count == 1:
         return []
-    what = f"the chat template writes {count} placeholders for one picture"
+    what = f"the chat template writes {count} placeholders for one image"
     mend = f"the template must write {_PLACEHOLDER} once for each part of type image: use the release's"
-    return [error("pictures.template", what, student.path / "chat_template.jinja", mend)]
+    return [error("images.template", what, student.path / "chat_template.jinja", mend)]
 
 
 def _grid_findings(student: Checkpoint) -> list[Finding]:
-    """Processor and tower must cut a picture alike: patch, merge and the frames a patch spans."""
+    """Processor and tower must cut an image alike: patch, merge and the frames a patch spans."""
     vision, found = student.config.vision_config, []
     pairs = (
         ("patch_size", "patch_size"),
@@ -49,7 +49,7 @@ def _grid_findings(student: Checkpoint) -> list[Finding]:
             if cut == "merge_size":
                 what += f": {_GRID // ours**2} placeholders for {_GRID // theirs**2} visual tokens of {_GRID} patches"
             mend = f"set {cut} to {theirs}, as in the vision_config of config.json"
-            found.append(error("pictures.grid", what, student.path / "preprocessor_config.json", mend))
+            found.append(error("images.grid", what, student.path / "preprocessor_config.json", mend))
     return found
 
 
@@ -58,4 +58,4 @@ def _width_findings(student: Checkpoint) -> list[Finding]:
     if made == read:
         return []
     what = f"the tower makes vectors of {made}, the language model reads {read}"
-    return [error("pictures.width", what, student.path / "config.json", "set out_hidden_size to hidden_size")]
+    return [error("images.width", what, student.path / "config.json", "set out_hidden_size to hidden_size")]

@@ -1,4 +1,4 @@
-"""Reinforcement learning on the small world's pictures, with the real student."""
+"""Reinforcement learning on the small world's images, with the real student."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ from vold.training.rl import train_rl
 
 
 @pytest.mark.slow
-def test_grpo_on_pictures_runs_from_end_to_end_with_and_without_a_teacher(tmp_path: Path) -> None:
-    prompts = Materials(Store(tmp_path), tmp_path).training_data("smallworld/rl_pictures?n=32", Where("here"))
+def test_grpo_on_images_runs_from_end_to_end_with_and_without_a_teacher(tmp_path: Path) -> None:
+    prompts = Materials(Store(tmp_path), tmp_path).training_data("smallworld/rl_images?n=32", Where("here"))
     small = {"steps": 2, "prompts_per_step": 8, "group_size": 4, "max_new_tokens": 48}
     parts = {"freeze": ["vision"], "optimizer": {"learning_rate": 1e-4}}
-    for name, distill in (("alone", {"monitor_every": 0}), ("taught", {"weight": 0.1, "pictures": "caption"})):
+    for name, distill in (("alone", {"monitor_every": 0}), ("taught", {"weight": 0.1, "images": "caption"})):
         train_rl(
             RLConfig.model_validate(small | parts | {"distill": distill}),
             student=checkpoint_path("student_a"),

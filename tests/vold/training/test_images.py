@@ -1,4 +1,4 @@
-"""RL on prompts with pictures: what is seen is learned from, and a teacher that sees nothing has a policy."""
+"""RL on prompts with images: what is seen is learned from, and a teacher that sees nothing has a policy."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ EXECUTION = Execution(threads=1)
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Texts and pictures of several sizes side by side."""
+    """Texts and images of several sizes side by side."""
     random = np.random.default_rng(0)
     prompts = [Prompt(f"t{i}", f"[{i}+1]solve", str(i)) for i in range(3)]
     for i in range(3):
@@ -48,7 +48,7 @@ def count_of_a(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[floa
     return [float("a" in response) for response in responses]
 
 
-def test_grpo_learns_from_pictures_without_a_teacher(
+def test_grpo_learns_from_images_without_a_teacher(
     student_path: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollouts, "rewards", count_of_a)
@@ -57,7 +57,7 @@ def test_grpo_learns_from_pictures_without_a_teacher(
     learned = [row for row in rows if row["reward_zero_variance_share"] < 1]
     assert learned and all(row["mismatch_q01"] is None for row in rows if row not in learned)
     for row in learned:
-        # Engine and trainer see the same pictures at the same places, or their log-probabilities would differ.
+        # Engine and trainer see the same images at the same places, or their log-probabilities would differ.
         assert row["mismatch_q01"] == pytest.approx(1, abs=1e-3) and row["mismatch_q99"] == pytest.approx(1, abs=1e-3)
     before, after = load_file(student_path / "model.safetensors"), load_file(tmp_path / "run/out/model.safetensors")
     moved = {name for name in before if not before[name].equal(after[name])}
@@ -65,23 +65,23 @@ def test_grpo_learns_from_pictures_without_a_teacher(
     assert not any("visual.blocks" in name for name in moved)
 
 
-def test_pictures_before_a_teacher_that_sees_none_are_refused_unless_told_otherwise(
+def test_images_before_a_teacher_that_sees_none_are_refused_unless_told_otherwise(
     student_path: Path, teacher_path: Path, mixed: Path, tmp_path: Path
 ) -> None:
     for distill in ({"weight": 0.1}, {"weight": 0, "monitor_every": 5}):
-        with pytest.raises(ValueError, match=r"3 of 6 prompts have pictures .*'p0'.* set distill\.pictures to skip"):
+        with pytest.raises(ValueError, match=r"3 of 6 prompts have images .*'p0'.* set distill\.images to skip"):
             train(mixed, student_path, teacher_path, tmp_path / "run", distill=distill)
     rows = [json.loads(line) for line in mixed.read_text().splitlines()]
     mixed.write_text("".join(json.dumps(row | {"caption": ""}) + "\n" for row in rows))
-    with pytest.raises(ValueError, match=r"3 of 3 prompts with pictures have no caption \('p0', 'p1', 'p2'\)"):
-        train(mixed, student_path, teacher_path, tmp_path / "run", distill={"weight": 0.1, "pictures": "caption"})
+    with pytest.raises(ValueError, match=r"3 of 3 prompts with images have no caption \('p0', 'p1', 'p2'\)"):
+        train(mixed, student_path, teacher_path, tmp_path / "run", distill={"weight": 0.1, "images": "caption"})
     assert not (tmp_path / "run").exists()
 
 
 def test_skipping_leaves_the_teacher_term_to_the_texts(
     student_path: Path, teacher_path: Path, mixed: Path, tmp_path: Path
 ) -> None:
-    distill = {"weight": 1.0, "mask": "all", "pictures": "skip"}
+    distill = {"weight": 1.0, "mask": "all", "images": "skip"}
     rows = train(mixed, student_path, teacher_path, tmp_path / "both", distill=distill, reward_weight=0)
     assert all(row["unread_share"] == 0.5 and row["kl_exact"] > 0 and row["grad_norm"] > 0 for row in rows)
     seen = mixed.with_name("seen.jsonl")
@@ -103,13 +103,13 @@ def test_captions_are_what_the_teacher_reads(
         return score(self, texts, completions)
 
     monkeypatch.setattr(Teacher, "score", watched)
-    distill = {"weight": 0.5, "pictures": "caption"}
+    distill = {"weight": 0.5, "images": "caption"}
     rows = train(mixed, student_path, teacher_path, tmp_path / "run", distill=distill)
     assert read == {f"[{i}+1]solve" for i in range(3)}
     assert all(row["unread_share"] == 0 and row["kl_exact"] > 0 for row in rows)
 
 
-def test_held_out_pictures_are_asked_now_and_then_and_change_nothing(
+def test_held_out_images_are_asked_now_and_then_and_change_nothing(
     student_path: Path, mixed: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollouts, "rewards", count_of_a)
@@ -130,7 +130,7 @@ def test_held_out_pictures_are_asked_now_and_then_and_change_nothing(
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
 
 
-def test_sft_imitates_answers_to_pictures(student_path: Path, mixed: Path, tmp_path: Path) -> None:
+def test_sft_imitates_answers_to_images(student_path: Path, mixed: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in mixed.read_text().splitlines()]
     traces = [row | {"completion": "\\\\boxed{" + row["answer"] + "}"} for row in rows]
     (tmp_path / "traces.jsonl").write_text("".join(json.dumps(trace) + "\n" for trace in traces))
@@ -149,9 +149,7 @@ def test_a_prompt_without_an_answer_is_refused(student_path: Path, tmp_path: Pat
         train(tmp_path / "p.jsonl", student_path, None, tmp_path / "run")
 
 
-def test_a_picture_that_cannot_be_read_is_named_with_its_prompt(
-    student_path: Path, mixed: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "1.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"prompt 'p1': .*1\.png: unreadable picture"):
+def test_a_image_that_cannot_be_read_is_named_with_its_prompt(student_path: Path, mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"prompt 'p1': .*1\.png: unreadable image"):
         train(mixed, student_path, None, tmp_path / "run")

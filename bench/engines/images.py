@@ -1,4 +1,4 @@
-"""Pictures for servers: resized where limits are set, sent as data URLs, and read without torch."""
+"""Images for servers: resized where limits are set, sent as data URLs, and read without torch."""
 
 import base64
 import io
@@ -35,10 +35,10 @@ def fitting_size(width: int, height: int, factor: int, limits: tuple[int, int]) 
 
 
 def data_url(path: Path, limits: tuple[int, int] | None, factor: int) -> str:
-    """The picture as a data URL: the file's own bytes where size and colours stay as they are, else a PNG.
+    """The image as a data URL: the file's own bytes where size and colours stay as they are, else a PNG.
 
     Transparency is dropped and an orientation in the metadata ignored as ``open_image`` does; servers would blend the
-    one and turn the picture by the other. Raises ValueError for a picture that
+    one and turn the image by the other. Raises ValueError for an image that
     cannot be read.
     """
     try:
@@ -56,11 +56,11 @@ def data_url(path: Path, limits: tuple[int, int] | None, factor: int) -> str:
             raise ValueError(f"{path}: {error}") from error
     if wanted == size and plain and kind in _SENT_AS_THEY_ARE and math.prod(size) <= MAX_PIXELS:
         return _encoded(path.read_bytes(), _SENT_AS_THEY_ARE[kind])
-    picture = open_image(path)
+    image = open_image(path)
     if wanted != size:
-        picture = picture.resize(wanted, Image.Resampling.BICUBIC)
+        image = image.resize(wanted, Image.Resampling.BICUBIC)
     content = io.BytesIO()
-    picture.save(content, "PNG", compress_level=1)
+    image.save(content, "PNG", compress_level=1)
     return _encoded(content.getvalue(), "image/png")
 
 
