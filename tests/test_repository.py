@@ -34,11 +34,6 @@ def test_heavy_parts_are_extras():
     assert extras <= set(project()["optional-dependencies"])
 
 
-def test_the_trainer_knows_nothing_of_the_suite():
-    for path in (ROOT / "vold").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) bench\b", path.read_text(), re.MULTILINE), path
-
-
 def test_make_knows_the_targets_that_the_readme_names():
     makefile = (ROOT / "Makefile").read_text()
     for target in ("install", "matrix", "test", "test-fast", "lint", "format", "clean"):
