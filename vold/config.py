@@ -1,8 +1,8 @@
-"""Typed, strict configuration of every training stage: the only place where a default lives.
+"""Settings of every training stage, with their defaults and descriptions.
 
-Two kinds of fields are kept apart. A *semantic* config (``TracesConfig``, ``SFTConfig``, ``RLConfig``)
-decides what is computed and enters a stage's identity; ``Execution`` says only how (threads,
-micro-batches, checkpoint interval, device) and never changes a result beyond rounding.
+``TracesConfig``, ``SFTConfig`` and ``RLConfig`` decide what is computed and are part of a stage's identity: a new
+name or default there gives every stage that has it a new identity. ``Execution`` only says how a stage runs (threads,
+micro-batches, device) and never changes a result beyond rounding.
 """
 
 from typing import Any, Literal
@@ -10,11 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_NONFINITE_STEPS = 3
-"""Consecutive skipped steps that end a training run, where its config has no field for it (SFT) or sets none (RL)."""
+"""Consecutive skipped steps that end a training run: the default of ``RLConfig``, and fixed for SFT."""
 
 
 class Strict(BaseModel):
-    """Unknown keys and numbers that are none or infinite are refused, and instances are immutable."""
+    """An immutable config that refuses unknown keys, NaN and infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -23,153 +23,316 @@ TelemetrySink = Literal["tensorboard", "wandb"]
 
 
 class HealthConfig(Strict):
-    """When a run is warned about; "first" is the first value that the run measured."""
+    """Limits at which a training run logs a warning. "First" means the first value that the run measured."""
 
-    entropy_share: float = Field(default=0.1, ge=0, description="of the first entropy: below it, it has collapsed")
-    truncated_share: float = Field(default=0.5, ge=0, le=1, description="of completions at the length limit")
-    kl_growth: float = Field(default=3.0, ge=1, description="times the first KL; only above kl_minimum")
-    kl_minimum: float = Field(default=0.5, ge=0, description="nats a token")
+    entropy_share: float = Field(
+        default=0.1, ge=0, description="Warn when the entropy falls below this share of its first value."
+    )
+    truncated_share: float = Field(
+        default=0.5, ge=0, le=1, description="Warn when more than this share of completions reaches max_new_tokens."
+    )
+    kl_growth: float = Field(
+        default=3.0,
+        ge=1,
+        description="Warn when the KL to the teacher exceeds this multiple of its first value and kl_minimum.",
+    )
+    kl_minimum: float = Field(default=0.5, ge=0, description="KL in nats per token below which kl_growth never warns.")
     mismatch_share: float = Field(
-        default=0.1, ge=0, le=1, description="of tokens with p_trainer / p_engine outside 0.9 to 1.1"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Warn when trainer and rollout engine differ by more than 10 % in probability on more than this "
+        "share of tokens.",
     )
 
 
 class Parallel(Strict):
-    """How several processes share a model's training.
+    """How the processes of one training stage share the model. Rollouts and the teacher always use whole weights."""
 
-    ``none``: each holds all of it. ``zero2``: optimizer states and gradients are cut up over the processes;
-    ``zero3``: the weights too (both by DeepSpeed). Rollouts and the teacher always use whole weights.
-    """
-
-    strategy: Literal["none", "zero2", "zero3"] = "none"
-    offload: bool = Field(default=False, description="keep what is cut up in CPU memory (zero2: optimizer states)")
+    strategy: Literal["none", "zero2", "zero3"] = Field(
+        default="none",
+        description="none: every process holds the whole model. zero2: DeepSpeed splits optimizer states and gradients "
+        "between the processes. zero3: it splits the weights too. Use zero2 or zero3 when a model does not fit.",
+    )
+    offload: bool = Field(
+        default=False,
+        description="Keep the split parts in CPU memory (with zero2, the optimizer states). Slower. No effect with "
+        "strategy none.",
+    )
 
 
 class VLLMExecution(Strict):
-    """How vLLM runs where a stage samples with it."""
+    """How vLLM runs in stages that sample with it."""
 
-    server: bool = Field(default=False, description="in a process of its own, which may crash and be restarted")
-    memory_share: float = Field(default=0.4, gt=0, le=1, description="of a GPU's memory while it is awake")
-    kv_cache_gib: float | None = Field(default=None, gt=0, description="None: what memory_share leaves; on CPUs 0.25")
-    max_length: int | None = Field(default=None, ge=2, description="prompt and completion; None: the model's own limit")
-    replicas: int | None = Field(default=None, ge=1, description="servers of an evaluation; None: one a visible GPU")
-    eager: bool | None = Field(default=None, description="no compilation; None: on CPUs, where it takes minutes")
-    restarts: int = Field(default=2, ge=0, description="fresh engines for one batch before the stage fails")
-    timeout_seconds: float = Field(default=3600, gt=0, description="of the server for its start or one batch")
+    server: bool = Field(
+        default=False,
+        description="Run vLLM in a process of its own, which is restarted after a crash. Required when a stage has "
+        "several processes.",
+    )
+    memory_share: float = Field(
+        default=0.4,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that vLLM uses during rollouts. Evaluations have a memory_share of their "
+        "own.",
+    )
+    kv_cache_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="Size of the KV cache in GiB. None: what memory_share leaves on a GPU, 0.25 GiB on a CPU.",
+    )
+    max_length: int | None = Field(
+        default=None,
+        ge=2,
+        description="Longest prompt plus completion in tokens. None: the model's own limit. Lower it when the KV cache "
+        "does not fit.",
+    )
+    replicas: int | None = Field(
+        default=None, ge=1, description="vLLM servers of an evaluation. None: one per visible GPU."
+    )
+    eager: bool | None = Field(
+        default=None,
+        description="Run without compilation: faster start, slower sampling. None: only on CPUs, where compiling takes "
+        "minutes.",
+    )
+    restarts: int = Field(
+        default=2,
+        ge=0,
+        description="Times that a failed engine is restarted for one batch of rollouts before the stage fails.",
+    )
+    timeout_seconds: float = Field(
+        default=3600, gt=0, description="Longest time in seconds for the vLLM process to start or to finish one batch."
+    )
     tolerance: float | None = Field(
-        default=None, gt=0, description="of a probe's log-probabilities after a sync; None: 1e-4, in bfloat16 0.25"
+        default=None,
+        gt=0,
+        description="Largest difference in log-probability between trainer and vLLM on a probe after the weights are "
+        "copied. A larger one stops the run. None: 1e-4, or 0.25 in bfloat16.",
     )
 
     def cache_bytes(self, on_cpu: bool) -> int | None:
-        """Size of the KV cache; None: what ``memory_share`` leaves."""
-        # Small models on a CPU need little; vLLM's own guess there is a share of the machine's memory.
+        """Size of the KV cache in bytes, or None for what ``memory_share`` leaves."""
+        # On a CPU vLLM would take a share of the machine's memory, and small models need little.
         size = 0.25 if on_cpu and self.kv_cache_gib is None else self.kv_cache_gib
         return None if size is None else int(size * 2**30)
 
 
 class ClientExecution(Strict):
-    """How an OpenAI-compatible server is asked; docs/guide.md says what each fault leads to."""
+    """How requests go to an OpenAI-compatible server. The guide lists what happens after each fault."""
 
-    concurrency: int = Field(default=32, ge=1, description="requests in flight at first, of one server")
-    max_concurrency: int = Field(default=256, ge=1, description="it grows while the server keeps up, and halves else")
-    retries: int = Field(default=8, ge=0, description="of one request, after faults of the server or the way to it")
-    backoff_seconds: float = Field(default=0.5, ge=0, description="before the first retry; doubles, with jitter")
-    max_backoff_seconds: float = Field(default=60, ge=0)
-    timeout_seconds: float = Field(default=3600, gt=0, description="of one request; the longest Retry-After, too")
-    read_timeout_seconds: float = Field(default=1800, gt=0, description="without a byte of the reply")
-    key_variable: str | None = Field(default=None, description="environment variable that holds the server's key")
-    gone_after: int = Field(default=16, ge=1, description="requests in a row without an answer: the server is gone")
+    concurrency: int = Field(default=32, ge=1, description="Initial number of concurrent requests per server.")
+    max_concurrency: int = Field(
+        default=256,
+        ge=1,
+        description="Upper bound for concurrent requests per server. Their number grows while the server keeps up and "
+        "halves when it falls behind.",
+    )
+    retries: int = Field(
+        default=8, ge=0, description="Times that a request is repeated after a fault of the server or the network."
+    )
+    backoff_seconds: float = Field(
+        default=0.5,
+        ge=0,
+        description="Longest wait in seconds before the first retry. It doubles with every further one, and half of it "
+        "is random.",
+    )
+    max_backoff_seconds: float = Field(
+        default=60, ge=0, description="Upper bound in seconds for the doubling wait between retries."
+    )
+    timeout_seconds: float = Field(
+        default=3600,
+        gt=0,
+        description="Limit in seconds for one request, and for the wait that a Retry-After asks for.",
+    )
+    read_timeout_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="Longest time in seconds without receiving anything. Raise it when a model thinks for longer.",
+    )
+    key_variable: str | None = Field(
+        default=None, description="Name of the environment variable that holds the server's API key."
+    )
+    gone_after: int = Field(
+        default=16,
+        ge=1,
+        description="Unanswered requests in a row after which the server counts as gone and the evaluation stops. "
+        "Raise it when that many requests are at fault themselves.",
+    )
 
 
 class EvaluationExecution(Strict):
-    """How an evaluation is fed to its engine and watched."""
+    """How prompts reach the engine of an evaluation, and how the engine is watched."""
 
     workers: int | None = Field(
         default=None,
         ge=0,
-        description="processes that prepare prompts ahead; None: 0 for an engine in this process on CPUs, else 1 to 4",
+        description="Processes that prepare prompts ahead. None: 0 for an engine in the same process on CPUs, "
+        "otherwise 1 to 4, depending on the CPUs.",
     )
-    ahead_items: int = Field(default=256, ge=1, description="prompts prepared and not yet taken by the engine")
-    ahead_mib: int = Field(default=2048, ge=1, description="memory of these")
-    restarts: int = Field(default=2, ge=0, description="fresh engines in a row that answer nothing new before it fails")
-    memory_share: float = Field(default=0.9, gt=0, le=1, description="of a GPU's memory, for vLLM in this process")
-    hang_seconds: float = Field(default=1800, gt=0, description="without a step or an answer, then the process ends")
-    accept_missing: bool = Field(default=False, description="a result although the engine left responses out")
+    ahead_items: int = Field(
+        default=256, ge=1, description="Most prompts that are prepared before the engine takes them."
+    )
+    ahead_mib: int = Field(default=2048, ge=1, description="Most memory in MiB for prompts prepared ahead.")
+    restarts: int = Field(
+        default=2,
+        ge=0,
+        description="Times in a row that a failed engine is restarted without a new response before the evaluation "
+        "fails.",
+    )
+    memory_share: float = Field(
+        default=0.9, gt=0, le=1, description="Share of a GPU's memory that vLLM uses in an evaluation."
+    )
+    hang_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="Seconds without a step or a response after which an engine in the same process counts as hung "
+        "and the evaluation stops. A rerun resumes it.",
+    )
+    accept_missing: bool = Field(
+        default=False,
+        description="Publish a result even if responses are missing. A later run without it requests the missing ones.",
+    )
 
 
 class Execution(Strict):
-    """How a stage runs; outside its identity."""
+    """How a stage runs. Nothing here is part of a stage's identity."""
 
-    device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; None leaves torch's own choice")
-    micro_batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass, a shared prompt once")
-    gradient_checkpointing: bool = Field(
-        default=False, description="keep a layer's input alone and compute the layer again for the gradient"
+    device: str = Field(
+        default="auto",
+        description="Device to run on: auto (a GPU where there is one), cpu, cuda or cuda:N.",
     )
-    rollout_batch: int = Field(default=256, ge=1, description="sequences decoded together")
-    processes: int = Field(default=1, ge=1, description="processes of a training stage, one a GPU")
-    parallel: Parallel = Parallel()
-    checkpoint_every: int = Field(default=20, ge=1, description="optimiser steps between resumable checkpoints")
-    health: HealthConfig = HealthConfig()
-    telemetry: tuple[TelemetrySink, ...] = Field(default=(), description="where metrics go beside the run's own files")
-    telemetry_project: str = "vold-bench"
-    telemetry_run: str | None = Field(default=None, description="the run's name there; None: its directory's")
-    vllm: VLLMExecution = VLLMExecution()
-    client: ClientExecution = ClientExecution()
-    evaluation: EvaluationExecution = EvaluationExecution()
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Type in which models compute. bfloat16 is faster on GPUs and halves the memory of frozen weights; "
+        "trained weights and their optimizer states stay float32.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads per process. None: as many as torch chooses."
+    )
+    micro_batch_tokens: int = Field(
+        default=4096,
+        ge=1,
+        description="Most tokens in one forward pass; a prompt that several sequences share counts once. Lower it when "
+        "training runs out of memory.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Keep only the input of each layer and compute the layer again for the gradient. Saves memory and "
+        "costs about one more forward pass.",
+    )
+    rollout_batch: int = Field(
+        default=256, ge=1, description="Most sequences decoded together. Lower it when sampling runs out of memory."
+    )
+    processes: int = Field(
+        default=1, ge=1, description="Processes of a training stage. On GPUs, each has one of its own."
+    )
+    parallel: Parallel = Field(default=Parallel(), description="How several processes share the training of a model.")
+    checkpoint_every: int = Field(
+        default=20,
+        ge=1,
+        description="Optimizer steps between saved training states. An interrupted run resumes from the last one.",
+    )
+    health: HealthConfig = Field(default=HealthConfig(), description="Limits at which a training run logs a warning.")
+    telemetry: tuple[TelemetrySink, ...] = Field(
+        default=(), description="Services that receive the metrics in addition to the run's own files."
+    )
+    telemetry_project: str = Field(default="vold-bench", description="Name of the project in Weights & Biases.")
+    telemetry_run: str | None = Field(
+        default=None, description="Name of the run in Weights & Biases. None: the name of its directory."
+    )
+    vllm: VLLMExecution = Field(default=VLLMExecution(), description="How vLLM runs.")
+    client: ClientExecution = Field(
+        default=ClientExecution(), description="How requests go to an OpenAI-compatible server."
+    )
+    evaluation: EvaluationExecution = Field(
+        default=EvaluationExecution(), description="How an evaluation feeds and watches its engine."
+    )
 
 
 class OptimizerConfig(Strict):
-    """AdamW with warm-up; ``schedule`` shapes what follows the warm-up."""
+    """AdamW with a linear warm-up."""
 
-    learning_rate: float = Field(gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(gt=0, description="Highest learning rate, reached at the end of the warm-up.")
+    warmup_steps: int = Field(
+        default=0, ge=0, description="Optimizer steps over which the learning rate rises linearly from 0."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="Learning rate after the warm-up: constant, or a linear or cosine decay to 0."
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="AdamW's weight decay. It spares vectors (norms and biases)."
+    )
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.999), description="AdamW's decay rates of the first and the second moment."
+    )
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="Norm to which the gradient of all trained weights is clipped."
+    )
 
 
 FreezablePart = Literal["vision", "merger", "embeddings"]
 RolloutEngineName = Literal["builtin", "vllm"]
 
+_FREEZE = (
+    "Parts of the student that are not trained: vision (the tower without its merger), merger, embeddings. Without "
+    "images in the data, vision and merger are always frozen."
+)
+_LORA = "Train low-rank adapters in place of the weights themselves. None: train the weights."
+
 ImagePolicy = Literal["refuse", "skip", "caption"]
-"""What a text-only teacher makes of a prompt with images: an error, nothing, or the caption in their place."""
+"""What a text-only teacher does with a prompt that has images: stop the run, skip the prompt, or read the captions."""
 
 
 class LoraConfig(Strict):
-    """Low-rank adapters on linear layers of the language model; everything else is frozen."""
+    """Low-rank adapters on linear layers of the language model. Everything else is frozen."""
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    rank: int = Field(default=16, ge=1, description="Rank of each adapter.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the adapters: their output times alpha / rank.")
     targets: tuple[str, ...] = Field(
-        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Names of the linear layers that get an adapter.",
     )
 
 
 class TracesConfig(Strict):
-    """Reasoning traces written by a teacher."""
+    """Reasoning traces that a teacher writes."""
 
-    writer: str = Field(default="teacher", description="model role that writes the traces")
-    n: int | None = Field(default=None, ge=1, description="prompts to answer; None: all")
-    temperature: float = Field(default=1.0, ge=0)
-    max_new_tokens: int = Field(default=8192, ge=1, description="longer traces are dropped and counted")
-    keep: Literal["all", "correct"] = "all"
-    rollout: RolloutEngineName = Field(default="builtin", description="engine that samples; each draws its own numbers")
-    images: ImagePolicy = Field(default="refuse", description="prompts with images; the writer sees none")
+    writer: str = Field(default="teacher", description="Model role that writes the traces.")
+    n: int | None = Field(default=None, ge=1, description="Number of prompts to answer, from the first. None: all.")
+    temperature: float = Field(default=1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    max_new_tokens: int = Field(
+        default=8192, ge=1, description="Longest trace in tokens. Longer ones are dropped and counted."
+    )
+    keep: Literal["all", "correct"] = Field(
+        default="all",
+        description="Traces to keep: all of them, or only those whose answer matches the prompt's reference answer.",
+    )
+    rollout: RolloutEngineName = Field(
+        default="builtin", description="Engine that samples. Each engine draws its own random numbers."
+    )
+    images: ImagePolicy = Field(
+        default="refuse",
+        description="Prompts with images, which the writer cannot see: refuse stops, skip leaves them out, caption "
+        "shows the captions to the writer.",
+    )
 
 
 class SFTConfig(Strict):
-    """Stage 1, the cold start: next-token NLL on traces (defaults: the paper's)."""
+    """Stage 1, the cold start: next-token NLL on traces. The defaults are the paper's."""
 
-    traces: str = Field(default="teacher", description="model role whose traces are imitated")
-    steps: int = Field(default=4000, ge=1)
-    batch_size: int = Field(default=256, ge=1)
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5, warmup_steps=150, schedule="cosine")
-    max_length: int = Field(default=8192, ge=1)
-    freeze: tuple[FreezablePart, ...] = ("vision",)
-    lora: LoraConfig | None = None
+    traces: str = Field(default="teacher", description="Model role whose traces the student imitates.")
+    steps: int = Field(default=4000, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(default=256, ge=1, description="Traces per optimizer step, over all processes.")
+    optimizer: OptimizerConfig = Field(
+        default=OptimizerConfig(learning_rate=5e-5, warmup_steps=150, schedule="cosine"),
+        description="AdamW and its learning-rate schedule.",
+    )
+    max_length: int = Field(
+        default=8192, ge=1, description="Longest prompt plus trace in tokens. Longer ones are left out with a warning."
+    )
+    freeze: tuple[FreezablePart, ...] = Field(default=("vision",), description=_FREEZE)
+    lora: LoraConfig | None = Field(default=None, description=_LORA)
 
 
 Estimator = Literal["k2", "k1_advantage", "k1_control", "k3_forward", "reverse_kl", "forward_kl", "jsd", "topk"]
@@ -181,29 +344,59 @@ Surrogate = Literal["clip", "cispo"]
 
 
 class DistillConfig(Strict):
-    """The teacher term on student rollouts; each estimator is named by what it optimises (``objectives.distill``).
+    """The teacher term on student rollouts. ``objectives.distill`` explains the estimators.
 
     The paper's is ``k2``: 0.5 (log p_s - log p_t)^2 back-propagated, whose gradient is that of the reverse KL.
     """
 
-    weight: float = Field(default=0.0, ge=0, description="beta; 0 switches the term off")
-    weight_end: float | None = Field(default=None, ge=0, description="beta of the last step; with a schedule")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    delay: int = Field(default=0, ge=0, description="steps before the term begins")
-    estimator: Estimator = "k2"
-    top_k: int = Field(default=64, ge=1, description="topk: the teacher's tokens that stand alone")
-    mask: Mask = "wrong"
-    reduce: Reduction | None = Field(default=None, description="denominator; None: the policy term's")
-    monitor_every: int = Field(default=10, ge=0, description="steps between KL measurements when weight is 0; 0: never")
-    images: ImagePolicy = Field(default="refuse", description="prompts with images; the teacher sees none")
+    weight: float = Field(
+        default=0.0, ge=0, description="Weight of the teacher term (the paper's beta). 0 switches the term off."
+    )
+    weight_end: float | None = Field(
+        default=None, ge=0, description="Weight at the last step. Give it together with a linear or cosine schedule."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="How the weight moves from weight to weight_end; constant keeps it at weight."
+    )
+    delay: int = Field(default=0, ge=0, description="Steps at the start without the teacher term.")
+    estimator: Estimator = Field(
+        default="k2",
+        description="What the term optimizes. k2, k1_advantage, k1_control and reverse_kl have the gradient of the "
+        "reverse KL; k3_forward and forward_kl that of the forward KL; jsd and topk their own. reverse_kl, forward_kl, "
+        "jsd and topk use the whole distribution at each position, the others only the sampled token.",
+    )
+    top_k: int = Field(
+        default=64,
+        ge=1,
+        description="Most likely tokens of the teacher that the estimator topk compares one by one. All other tokens "
+        "are compared as one.",
+    )
+    mask: Mask = Field(
+        default="wrong",
+        description="Rollouts that get the term: wrong weighs each by 1 - reward, correct by reward, all by 1.",
+    )
+    reduce: Reduction | None = Field(
+        default=None, description="Denominator of the term, as for the policy term. None: the policy term's."
+    )
+    monitor_every: int = Field(
+        default=10,
+        ge=0,
+        description="Steps between measurements of the KL to the teacher while the term has no weight. 0: never, and "
+        "a run without the term then loads no teacher.",
+    )
+    images: ImagePolicy = Field(
+        default="refuse",
+        description="Prompts with images, which the teacher cannot see: refuse stops, skip gives their rollouts no "
+        "teacher term, caption shows the captions to the teacher.",
+    )
 
     @field_validator("estimator", mode="before")
     @classmethod
     def _refuse_k1(cls, value: object) -> object:
         if value == "k1":
             raise ValueError(
-                "k1 back-propagated has an expected gradient of exactly zero; k1_advantage, k2 and reverse_kl have "
-                "that of the reverse KL"
+                "k1 as a loss has an expected gradient of exactly zero: use k1_advantage, k2 or reverse_kl, which have "
+                "the gradient of the reverse KL"
             )
         return value
 
@@ -215,22 +408,43 @@ class DistillConfig(Strict):
 
     @property
     def active(self) -> bool:
-        """Whether the term has weight at any time."""
+        """Whether the term has a weight above 0 at any step."""
         return max(self.weight, self.weight_end or 0.0) > 0
 
 
 class PolicyConfig(Strict):
-    """How rewards become a policy gradient; the defaults are GRPO's, clipped as the paper does."""
+    """How rewards become a policy gradient. The defaults are GRPO's, clipped as in the paper."""
 
-    advantage: Advantage = "group_std"
-    advantage_epsilon: float = Field(default=1e-4, gt=0, description="delta beside the group's standard deviation")
-    ratio: Ratio = "token"
-    surrogate: Surrogate = "clip"
-    clip_low: float = Field(default=0.2, ge=0)
-    clip_high: float = Field(default=0.3, ge=0)
-    reduce: Reduction = Field(default="token_mean", description="denominator; constant: sequences x max_new_tokens")
+    advantage: Advantage = Field(
+        default="group_std",
+        description="Advantage of a rollout: its reward minus the group's mean. group_std also divides by the group's "
+        "standard deviation; group_mean does not.",
+    )
+    advantage_epsilon: float = Field(
+        default=1e-4, gt=0, description="Number added to the group's standard deviation in the denominator."
+    )
+    ratio: Ratio = Field(
+        default="token",
+        description="Probability ratio of new to old policy: of each token, or the geometric mean over a rollout.",
+    )
+    surrogate: Surrogate = Field(
+        default="clip",
+        description="clip: PPO's clipped objective. cispo: the clipped ratio is only a weight, so that every token "
+        "keeps its gradient.",
+    )
+    clip_low: float = Field(default=0.2, ge=0, description="The ratio is clipped below 1 - clip_low.")
+    clip_high: float = Field(
+        default=0.3, ge=0, description="The ratio is clipped above 1 + clip_high. Raise it when the entropy collapses."
+    )
+    reduce: Reduction = Field(
+        default="token_mean",
+        description="Denominator of the loss. token_mean: all tokens of the batch. sequence_mean: first the tokens of "
+        "each rollout, then the rollouts. constant: rollouts times max_new_tokens.",
+    )
     max_refills: int = Field(
-        default=0, ge=0, description="further prompts tried in place of one whose rewards are all equal"
+        default=0,
+        ge=0,
+        description="Most other prompts to try in place of one whose rewards are all equal, which teaches nothing.",
     )
 
 
@@ -239,46 +453,71 @@ ALGORITHMS = {
     "dr_grpo": PolicyConfig(advantage="group_mean", clip_high=0.2, reduce="constant"),
     "dapo": PolicyConfig(clip_high=0.28, max_refills=4),
     "gspo": PolicyConfig(ratio="sequence", clip_low=3e-4, clip_high=4e-4, reduce="sequence_mean"),
-    # No lower bound, and a weight of at most 5 (the authors name no number; arXiv 2510.13786 found 4 to 8 alike).
+    # No lower bound, and a weight of at most 5: the authors name no number, and arXiv 2510.13786 found no difference
+    # between 4 and 8.
     "cispo": PolicyConfig(surrogate="cispo", clip_low=1.0, clip_high=4.0),
 }
-"""What each name stands for; sources in ``vold.objectives.grpo``."""
+"""Policy settings that each algorithm stands for. ``vold.objectives.grpo`` names the papers."""
 
 
 class RLConfig(PolicyConfig):
-    """Stage 2, GRPO and/or on-policy distillation (defaults: the paper's).
+    """Stage 2: GRPO, on-policy distillation, or both. The defaults are the paper's.
 
     ``algorithm`` fills the fields of ``PolicyConfig`` that are not given.
     """
 
-    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
-    teacher: str = Field(default="teacher", description="model role that scores the rollouts")
-    steps: int = Field(default=60, ge=1)
-    prompts_per_step: int = Field(default=51, ge=1)
-    group_size: int = Field(default=5, ge=1)
-    updates_per_batch: int = Field(default=1, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    max_new_tokens: int = Field(default=8192, ge=1)
-    rollout: RolloutEngineName = Field(default="builtin", description="engine that samples; each draws its own numbers")
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-6, warmup_steps=5)
-    reward_weight: float = Field(default=1.0, ge=0, description="0: the teacher term alone")
-    engine_correction: Literal["off", "token", "sequence"] = Field(
-        default="off", description="truncated importance sampling of trainer against rollout engine"
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = Field(
+        default="grpo",
+        description="Preset for advantage, ratio, surrogate, clip_low, clip_high, reduce and max_refills. Values that "
+        "are given take precedence.",
     )
-    engine_correction_cap: float = Field(default=2.0, gt=0, description="largest weight of a token or sequence")
-    distill: DistillConfig = DistillConfig()
-    validate_every: int = Field(default=10, ge=0, description="steps between validations, where there are prompts")
-    freeze: tuple[FreezablePart, ...] = ("vision",)
-    lora: LoraConfig | None = None
+    teacher: str = Field(default="teacher", description="Model role that scores the rollouts.")
+    steps: int = Field(default=60, ge=1, description="Steps; each draws prompts, samples rollouts and updates.")
+    prompts_per_step: int = Field(default=51, ge=1, description="Prompts per step, over all processes.")
+    group_size: int = Field(default=5, ge=1, description="Rollouts per prompt.")
+    updates_per_batch: int = Field(
+        default=1, ge=1, description="Optimizer updates per step on the same rollouts. With 1 the clip never binds."
+    )
+    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts, also in the loss.")
+    max_new_tokens: int = Field(
+        default=8192, ge=1, description="Longest completion in tokens. Longer ones are cut and usually get no reward."
+    )
+    rollout: RolloutEngineName = Field(
+        default="builtin", description="Engine that samples. Each engine draws its own random numbers."
+    )
+    optimizer: OptimizerConfig = Field(
+        default=OptimizerConfig(learning_rate=6e-6, warmup_steps=5),
+        description="AdamW and its learning-rate schedule.",
+    )
+    reward_weight: float = Field(
+        default=1.0, ge=0, description="Weight of the policy term. 0 leaves only the teacher term."
+    )
+    engine_correction: Literal["off", "token", "sequence"] = Field(
+        default="off",
+        description="Truncated importance sampling for the difference between trainer and rollout engine, per token "
+        "or per rollout. Use it when mismatch warnings appear.",
+    )
+    engine_correction_cap: float = Field(
+        default=2.0, gt=0, description="Largest weight that engine_correction gives to a token or rollout."
+    )
+    distill: DistillConfig = Field(default=DistillConfig(), description="The teacher term on student rollouts.")
+    validate_every: int = Field(
+        default=10, ge=0, description="Steps between validations, if the data have validation prompts. 0: never."
+    )
+    freeze: tuple[FreezablePart, ...] = Field(default=("vision",), description=_FREEZE)
+    lora: LoraConfig | None = Field(default=None, description=_LORA)
     max_nonfinite_steps: int = Field(
-        default=MAX_NONFINITE_STEPS, ge=1, description="consecutive skipped steps that end the run"
+        default=MAX_NONFINITE_STEPS,
+        ge=1,
+        description="Consecutive steps with a loss or gradient that is not finite after which the run stops. Each such "
+        "step is skipped.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_the_algorithm(cls, given: Any) -> Any:
-        preset = ALGORITHMS.get(str(given.get("algorithm", "grpo"))) if isinstance(given, dict) else None
-        return given if preset is None else {**preset.model_dump(), **given}
+    def _fill_in_the_algorithm(cls, values: Any) -> Any:
+        preset = ALGORITHMS.get(str(values.get("algorithm", "grpo"))) if isinstance(values, dict) else None
+        return values if preset is None else {**preset.model_dump(), **values}
 
     @model_validator(mode="after")
     def _has_an_objective(self) -> "RLConfig":
@@ -286,7 +525,7 @@ class RLConfig(PolicyConfig):
             raise ValueError("nothing to optimise: give reward_weight or distill.weight a value above 0")
         if self.reward_weight == 0 and self.max_refills > 0:
             raise ValueError(
-                "max_refills replaces prompts that teach the policy term nothing, but reward_weight 0 switches that "
-                "term off: set max_refills to 0"
+                "max_refills replaces prompts from which the policy term learns nothing, but reward_weight 0 switches "
+                "that term off: set max_refills to 0"
             )
         return self
