@@ -19,7 +19,8 @@ from vold.files import write_whole
 
 if TYPE_CHECKING:
     from bench.matrix.results import MatrixResults
-    from bench.stats import Cells, Spread
+    from bench.stats.cells import Cells
+    from bench.stats.variance import Spread
 
 RERECORD = "record a new one with `vold-bench check --update`"
 FALSE_ALARM = 0.01
@@ -196,7 +197,7 @@ def _metrics(summary: RunSummary, arm: str) -> list[str]:
 
 
 def _accuracy(run: RunSummary, baseline: RunSummary, arm: str, margin: float, level: float) -> Check:
-    from bench.stats import mean_and_spread
+    from bench.stats.variance import mean_and_spread
 
     ours, theirs = (_cells(summary, arm, summary) for summary in (run, baseline))
     paired = _cells(run, arm, baseline, paired=True)
@@ -217,7 +218,7 @@ def _cells(run: RunSummary, arm: str, baseline: RunSummary, paired: bool = False
     """Scores of ``run``, or their differences to ``baseline``; problems that either lacks are left out."""
     import numpy as np
 
-    from bench.stats import Cells
+    from bench.stats.cells import Cells
 
     rows = []
     for number, name in enumerate(baseline.problems):
@@ -243,7 +244,7 @@ def _training(run: RunSummary, baseline: RunSummary, arm: str, metric: str, marg
     """Last steps paired by step and seed: both runs saw the same prompts there."""
     import numpy as np
 
-    from bench.stats import Spread
+    from bench.stats.variance import Spread
 
     pairs = []
     for seed, cell in baseline.cells[arm].items():
@@ -274,7 +275,7 @@ def _judge(
     unit: str,
 ) -> Check:
     """Place the interval of a difference between 0 and -margin."""
-    from bench.stats import items_needed
+    from bench.stats.decisions import items_needed
 
     difference, spread = estimate
     low, high = difference - spread.reach(1 - NON_INFERIORITY), difference + spread.reach(1 - level)

@@ -89,7 +89,7 @@ def straight(place: Place) -> Callable[[], int]:
 
 def vold_bench(place: Place) -> Callable[[], int]:
     import bench.evaluation.tables
-    import bench.stats  # noqa: F401  both are imported late otherwise
+    import bench.stats.samples  # noqa: F401  both are imported late otherwise
     from bench.engines.endpoint import describe
     from bench.evaluation.run import evaluate
     from perf.stub_engine import StubPool

@@ -16,7 +16,7 @@ from bench.terminal import printable
 
 if TYPE_CHECKING:
     from bench.review.compare import Layer, ResultComparison
-    from bench.stats import Difference
+    from bench.stats.estimates import Difference
 
 _SHOWN = 12
 _STYLES = {"same": "dim", "differs": "bold", "not recorded": "italic", "unknown": "italic"}

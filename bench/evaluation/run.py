@@ -150,7 +150,7 @@ class _Work:
             asking.run(prefetch(self.config.engine, self.execution))
 
     def _score(self, asked: Asked) -> None:
-        import bench.stats  # noqa: F401  scipy is slow to import: here while the engine works, not when it has ended
+        import bench.stats.samples  # noqa: F401  scipy imports slowly: do it while the engine works
 
         self.board.add(asked)
         self.progress(len(self.board.verdicts), self.total, self.board.metrics())

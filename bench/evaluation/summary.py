@@ -16,7 +16,7 @@ from bench.records import STATES, Frame, Problem
 
 def measures(verdicts: Frame, samples: int) -> dict[str, dict[str, float]]:
     """avg@k, pass@k and maj@k with interval, counts and MDE; empty where there is no verdict."""
-    from bench.stats import sample_metrics  # scipy is slow to import
+    from bench.stats.samples import sample_metrics  # scipy is slow to import
 
     return {name: asdict(found) for name, found in sample_metrics(verdicts, samples).items()} if len(verdicts) else {}
 

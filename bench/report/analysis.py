@@ -9,7 +9,7 @@ from bench.report import caveats, claims, clean, contrasts, doses, figures, tabl
 from bench.report.grid import grid
 from bench.report.model import SMALL_WORLD, Column, Figure, ReportData, Results, Spec, Table
 from bench.report.words import explain
-from bench.stats import Accuracy
+from bench.stats.estimates import Accuracy
 
 METHODS = (
     "Accuracy is the share of responses that are right; a response that cannot be read, is cut at the limit or "

@@ -10,7 +10,7 @@ from bench.report.grid import baselines
 from bench.report.model import Results, Spec
 from bench.report.numbers import percent, points
 from bench.report.tables import Measured
-from bench.stats import seeds_needed
+from bench.stats.decisions import seeds_needed
 
 HIGH_RATE = 0.05
 FEW_CLUSTERS = 10

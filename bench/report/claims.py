@@ -9,7 +9,7 @@ from bench.records import Frame
 from bench.report.contrasts import Compared, difference_of
 from bench.report.model import Column, Expect, Spec, Table
 from bench.report.numbers import NONE, decimal, interval, p_value, points
-from bench.stats import ContrastVerdict, holm
+from bench.stats.decisions import ContrastVerdict, holm
 
 PAPER = Path(__file__).parent / "paper.json"
 DEFAULT_MARGIN = 0.02

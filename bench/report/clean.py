@@ -8,7 +8,7 @@ from bench.records import Frame
 from bench.report.model import Column, Spec, Table
 from bench.report.numbers import NONE, percent
 from bench.report.tables import Measured
-from bench.stats import accuracy
+from bench.stats.estimates import accuracy
 
 COLUMNS = (
     Column("arm", "arm"),

@@ -8,7 +8,8 @@ import pandas as pd
 from bench.records import Frame
 from bench.report.model import Column, Contrast, Spec, Statement, Table, Tone
 from bench.report.numbers import NONE, interval, p_value, percent, points
-from bench.stats import ContrastVerdict, Difference, compare, holm, outcome
+from bench.stats.decisions import ContrastVerdict, holm, outcome
+from bench.stats.estimates import Difference, compare
 
 TONES: dict[ContrastVerdict, Tone] = {"better": "better", "worse": "worse", "not resolved": "unresolved"}
 COLUMNS = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from bench.records import Frame
 from bench.report.model import Column, Results, Table
 from bench.report.numbers import NONE, interval, percent
-from bench.stats import sample_metrics
+from bench.stats.samples import sample_metrics
 
 CHANCE, MAJORITY = "chance", "most frequent answer"
 

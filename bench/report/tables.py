@@ -7,7 +7,8 @@ from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.report.model import Column, Results, Spec, Table
 from bench.report.numbers import NONE, decimal, percent
-from bench.stats import Accuracy, Aggregate, accuracy, to_cells
+from bench.stats.cells import Aggregate, to_cells
+from bench.stats.estimates import Accuracy, accuracy
 
 RATES = ("unparsed", "ambiguous", "truncated", "refused", "error")
 LEADERBOARD = (

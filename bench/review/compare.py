@@ -7,7 +7,8 @@ from typing import Any, Literal
 from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.review.results import EvaluationResult
-from bench.stats import ContrastVerdict, Difference, compare, outcome
+from bench.stats.decisions import ContrastVerdict, outcome
+from bench.stats.estimates import Difference, compare
 
 _KEY = ["benchmark", "id", "sample"]
 _ITEM = ["benchmark", "id"]

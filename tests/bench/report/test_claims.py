@@ -6,7 +6,7 @@ import pytest
 
 from bench.matrix.spec import load_spec
 from bench.report.claims import judge, load_paper, paper_figures
-from bench.stats import ContrastVerdict
+from bench.stats.decisions import ContrastVerdict
 
 ROOT = Path(__file__).parents[3]
 WIDE, NARROW = (-0.05, 0.05), (-0.01, 0.01)

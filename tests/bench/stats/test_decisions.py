@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats import holm, items_needed, outcome, seeds_needed
+from bench.stats.decisions import holm, items_needed, outcome, seeds_needed
 
 
 def test_holm_follows_its_definition():

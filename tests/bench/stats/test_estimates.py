@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
-from bench.stats import accuracy, compare, mcnemar
 from bench.stats.cells import to_cells
+from bench.stats.estimates import accuracy, compare, mcnemar
 
 
 def arm(correct, benchmark="b", seed=1, cluster=None) -> pd.DataFrame:

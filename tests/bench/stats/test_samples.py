@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.stats import accuracy, pass_at, sample_metrics
+from bench.stats.estimates import accuracy
+from bench.stats.samples import pass_at, sample_metrics
 
 
 def rows(items: list[list[tuple[str, str]]]) -> pd.DataFrame:
