@@ -241,11 +241,12 @@ def test_every_command_has_a_help_page_that_explains_each_option():
     assert len(names) == 20 and {"run-matrix", "eval", "data audit", "bridge lm-eval", "train rl"} <= set(names)
 
 
-def test_every_command_that_readme_and_guide_give_exists():
+def test_every_command_that_the_documentation_names_exists():
     words = [words for words, _ in commands(get_command(main.app))]
     known = {" ".join(each) for each in words} | {f"{each[0]} " for each in words}
-    for page in ("README.md", "docs/guide.md", "docs/scoring.md"):
-        text = (REPOSITORY / page).read_text(encoding="utf-8")
+    pages = [path for path in (REPOSITORY / "docs").rglob("*.md") if "reports" not in path.parts]
+    for page in (REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *pages):
+        text = page.read_text(encoding="utf-8")
         for first, second in re.findall(r"(?:`|\$ )vold-bench ([a-z][a-z-]*)(?: ([a-z-]+))?", text):
             assert first in known or f"{first} {second}" in known, (page, first, second)
 
