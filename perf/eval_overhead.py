@@ -85,7 +85,7 @@ def stub_chat(latency: float, client: ClientExecution, reply: str = "") -> Itera
     """(URL, engine) of a stub server that waits so many seconds before each reply."""
     from bench.engines.client import Endpoint
     from bench.engines.openai import Chat, MessagePreparer
-    from tests.bench.engines.stub_server import stub_server
+    from tests.helpers.stub_server import stub_server
 
     options = ["--latency", str(latency), *(["--replies", json.dumps({"": reply})] if reply else [])]
     with stub_server(*options) as (url, _):

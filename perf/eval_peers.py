@@ -325,7 +325,7 @@ def parts(runs: Sequence[Measured]) -> str:
 
 def main() -> None:
     from bench.smallworld.records import materialise
-    from tests.bench.engines.stub_server import stub_server
+    from tests.helpers.stub_server import stub_server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, nargs="+", default=[304])

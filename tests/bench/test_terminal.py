@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.display.summary import show_judged
 from bench.errors import ConfigurationError
 from bench.terminal import printable
-from tests.bench.engines.stub_server import stub_server
+from tests.helpers.stub_server import stub_server
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"
 ESCAPED = r"\x1b]0;owned\x07\x1b[2J\u202e"

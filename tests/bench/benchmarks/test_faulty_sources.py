@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from bench.benchmarks import DatasetError
-from tests.bench.benchmarks.forms import Forms, MathVision, held, image_bytes, write_table, write_tsv
-from tests.bench.benchmarks.imports import bring, run, two_plain_records
+from tests.helpers.benchmark_imports import bring, run, two_plain_records
+from tests.helpers.benchmark_sources import Forms, MathVision, held, image_bytes, write_table, write_tsv
 
 
 def _cut_tsv(forms: Forms) -> Path:

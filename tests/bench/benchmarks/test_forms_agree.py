@@ -13,8 +13,8 @@ import pytest
 from bench.benchmarks import BENCHMARKS, DatasetError, read
 from bench.benchmarks.importing import import_split
 from bench.records import Problem
-from tests.bench.benchmarks.forms import FORMS, Forms, MathVista, Record, image_bytes
-from tests.bench.benchmarks.imports import bring
+from tests.helpers.benchmark_imports import bring
+from tests.helpers.benchmark_sources import FORMS, Forms, MathVista, Record, image_bytes
 
 READ = ("repository", "hub", "tsv")
 

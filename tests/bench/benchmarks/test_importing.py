@@ -7,8 +7,8 @@ import pytest
 from bench.benchmarks import BENCHMARKS, DatasetError, read
 from bench.benchmarks.importing import import_split
 from bench.smallworld.sources import dataset_path
-from tests.bench.benchmarks.forms import MathVision, encoded, held, image_bytes, write_table, write_tsv
-from tests.bench.benchmarks.imports import bring, run, two_plain_records
+from tests.helpers.benchmark_imports import bring, run, two_plain_records
+from tests.helpers.benchmark_sources import MathVision, encoded, held, image_bytes, write_table, write_tsv
 
 
 @pytest.mark.real

@@ -12,7 +12,7 @@ from bench.benchmarks.imported import manifest, manifest_text, row_hash
 from bench.benchmarks.importing import import_split
 from bench.benchmarks.verifying import differences
 from bench.cli.main import app
-from tests.bench.benchmarks.forms import MathVision, image_bytes
+from tests.helpers.benchmark_sources import MathVision, image_bytes
 
 
 @pytest.fixture

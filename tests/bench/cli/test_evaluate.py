@@ -21,7 +21,7 @@ from bench.errors import ConfigurationError
 from bench.evaluation.response_log import Asked
 from bench.records import Response
 from bench.store import Store
-from tests.bench.results import problems, write_result
+from tests.helpers.evaluation_results import problems, write_result
 
 
 def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:

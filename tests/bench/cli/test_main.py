@@ -19,7 +19,7 @@ from bench.cli.eval_request import select
 from bench.errors import EXIT_CODES, ConfigurationError
 from bench.smallworld import checkpoint_path
 from bench.smallworld.sources import dataset_path
-from tests.bench.matrix.fake import make_world
+from tests.helpers.fake_matrix import make_world
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "ruamel.yaml")

@@ -1,73 +1,11 @@
-"""Helpers of the tests that ask the stub server."""
+"""Fixtures of the tests of the engines."""
 
-import json
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
-from bench.engines import Decoding, Engine, Request, RequestReplies
-from bench.engines.endpoint import describe
-from bench.engines.factory import EngineChoice, EnginePool
-from bench.engines.openai import Chat, connect
-from bench.evaluation.model import model_identity
-from bench.prompts import PromptPart
-from vold.config import ClientExecution, Execution
-
-QUICK = {"backoff_seconds": 0.01, "max_backoff_seconds": 0.05, "retries": 3, "timeout_seconds": 5.0}
-GREEDY = Decoding(max_tokens=16, temperature=0.0)
-
-
-def text(content: str) -> list[PromptPart]:
-    return [{"type": "text", "text": content}]
-
-
-def pooled(pool: EnginePool, config: EngineChoice, model: Path, execution: Execution) -> Engine:
-    """The pool's engine for the checkpoint as it is now."""
-    return pool.engine(config, model, execution, model_identity(model)["sha256"])
-
-
-def stats(url: str) -> dict[str, Any]:
-    with urlopen(url.removesuffix("/v1") + "/stats") as reply:
-        return json.load(reply)
-
-
-class Asker:
-    """Makes engines over the stub; they are closed at the end of the test."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.engines: list[Chat] = []
-
-    def __call__(
-        self,
-        url: str,
-        key_variable: str | None = None,
-        model: str = "stub",
-        thinking: bool | None = None,
-        **settings: Any,
-    ) -> Chat:
-        client = ClientExecution(**{**QUICK, **settings}, key_variable=key_variable)
-        self.engines.append(connect(describe(f"{url}#{model}", self.directory), client, thinking=thinking))
-        return self.engines[-1]
-
-
-def answers(
-    engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any
-) -> dict[int, RequestReplies]:
-    """By place, parts of an answer put together; each text is asked with all seeds."""
-    asks = [Request(place, engine.preparer(text(content)), tuple(seeds)) for place, content in enumerate(texts)]
-    settings = Decoding(**{"max_tokens": 16, "temperature": 0.0, **sampling})
-    found: dict[int, RequestReplies] = {}
-    for answer in engine.answer([[ask] for ask in asks], settings):
-        before = found[answer.place].replies if answer.place in found else []
-        assert answer.first == len(before)
-        found[answer.place] = replace(answer, replies=[*before, *answer.replies], first=0)
-    return found
+from tests.helpers.engine_requests import Asker
 
 
 @pytest.fixture
@@ -76,7 +14,3 @@ def ask_stub(tmp_path: Path) -> Iterator[Asker]:
     yield asker
     for engine in asker.engines:
         engine.close()
-
-
-def seconds(since: float) -> float:
-    return time.monotonic() - since

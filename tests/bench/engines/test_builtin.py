@@ -15,7 +15,7 @@ from bench.engines.factory import EnginePool
 from bench.errors import ErrorClass, classify
 from bench.evaluation.config import EvalConfig
 from bench.smallworld import checkpoint_path
-from tests.bench.engines.conftest import pooled
+from tests.helpers.engine_requests import pooled
 from vold.config import Execution
 from vold.rollout.builtin import BuiltinEngine
 

@@ -22,8 +22,8 @@ from bench.engines.client import (
 from bench.engines.endpoint import base_url
 from bench.engines.openai import _replies
 from bench.errors import ConfigurationError
-from tests.bench.engines.conftest import GREEDY, answers, seconds, stats, text
-from tests.bench.engines.stub_server import stub_server
+from tests.helpers.engine_requests import GREEDY, answers, seconds, stats, text
+from tests.helpers.stub_server import stub_server
 from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 

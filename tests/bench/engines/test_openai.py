@@ -18,8 +18,8 @@ from bench.engines import Request
 from bench.engines.client import ChatCompletion, Choice
 from bench.engines.openai import MessagePreparer, _replies
 from bench.errors import ConfigurationError
-from tests.bench.engines.conftest import GREEDY, answers, stats, text
-from tests.bench.engines.stub_server import stub_server
+from tests.helpers.engine_requests import GREEDY, answers, stats, text
+from tests.helpers.stub_server import stub_server
 
 
 def test_thinking_is_turned_off_where_the_servers_template_has_the_switch_and_refused_where_not(ask_stub):

@@ -18,8 +18,8 @@ from bench.exports import export
 from bench.review.results import find
 from bench.smallworld.records import materialise
 from bench.store import Store
-from tests.bench.engines.conftest import stats
-from tests.bench.engines.stub_server import stub_server
+from tests.helpers.engine_requests import stats
+from tests.helpers.stub_server import stub_server
 from vold.config import EvaluationExecution, Execution
 
 REPLIES = json.dumps({"solve": "Answer: 7"})

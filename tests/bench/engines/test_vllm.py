@@ -16,8 +16,8 @@ from bench.engines.factory import EnginePool
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
-from tests.bench.engines.conftest import pooled
 from tests.conftest import need
+from tests.helpers.engine_requests import pooled
 from vold.config import Execution
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]

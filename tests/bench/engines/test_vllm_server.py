@@ -19,14 +19,15 @@ from bench.errors import ConfigurationError
 from bench.prompts import PromptPart, render
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
-from tests.bench.engines.conftest import QUICK, answers, stats, text
 from tests.conftest import need
+from tests.helpers import stub_server
+from tests.helpers.engine_requests import QUICK, answers, stats, text
 from vold.config import ClientExecution, Execution, VLLMExecution
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 
 LIMITS = (64 * 16**2, 96 * 16**2)  # pixels; the images of the small world are smaller
-STUB = Path(__file__).with_name("stub_server.py")
+STUB = Path(stub_server.__file__)
 
 
 def execution(**vllm) -> Execution:
@@ -177,7 +178,7 @@ HANGS = "read task; echo $$ > hangs; exec sleep 60"  # and never tells where it 
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """The first that is started is a stub; those after it write ``hangs`` into the working directory and hang."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(STUB.parents[3]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     script = f'if mkdir first 2>/dev/null; then exec "$@"; else {HANGS}; fi'
     return "sh", "-c", script, "sh", sys.executable, str(STUB), "--managed", "--model", "model"
 

@@ -14,7 +14,7 @@ import pytest
 from bench.engines import Preparer
 from bench.errors import InfrastructureError
 from bench.evaluation.prefetch import Prefetch, Preparation
-from tests.bench.evaluation.preparers import large, pixels, process, turns, upper
+from tests.helpers.prompt_preparers import large, pixels, process, turns, upper
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def test_a_killed_worker_is_the_machines_fault() -> None:
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
-        "from tests.bench.evaluation.preparers import turns, upper\n"
+        "from tests.helpers.prompt_preparers import turns, upper\n"
         "from bench.evaluation.prefetch import Preparation, Prefetch\n"
         "if __name__ == '__main__':\n"
         "    with Preparation(upper, Prefetch(1, 4, 1 << 30)) as preparation:\n"
@@ -123,7 +123,7 @@ def test_ctrl_c_ends_workers_without_a_word_of_theirs(stands: bool, tmp_path: Pa
     script = tmp_path / "parent.py"
     script.write_text(
         "import signal\n"
-        "from tests.bench.evaluation.preparers import turns, upper\n"
+        "from tests.helpers.prompt_preparers import turns, upper\n"
         "from bench.evaluation.prefetch import Preparation, Prefetch\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bench.exports.evaluation import Evaluation
-from tests.bench.results import problems, write_result
+from tests.helpers.evaluation_results import problems, write_result
 from vold.answers import VERSION
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from bench.matrix import stages
 from bench.store import Store
-from tests.bench.matrix.fake import fake_kinds, make_world
+from tests.helpers.fake_matrix import fake_kinds, make_world
 
 
 @pytest.fixture

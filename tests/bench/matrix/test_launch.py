@@ -179,7 +179,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("delay", [0.3, 1.0])
 def test_kill_9_of_the_run_leaves_no_orphan_and_the_next_run_ends_with_the_same_result(world, delay):
     matrix, store = world
-    command = [sys.executable, "-m", "tests.bench.matrix.fake", str(matrix), str(store.root)]
+    command = [sys.executable, "-m", "tests.helpers.fake_matrix", str(matrix), str(store.root)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     while not list(store.root.glob(".work/*/pid-*")):
         time.sleep(0.02)

@@ -5,7 +5,7 @@ import pytest
 from bench.errors import ConfigurationError
 from bench.matrix.profile import load_profile
 from bench.matrix.spec import load_spec
-from tests.bench.matrix.fake import MATRIX, PROFILE
+from tests.helpers.fake_matrix import MATRIX, PROFILE
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

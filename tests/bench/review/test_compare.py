@@ -14,7 +14,7 @@ from bench.errors import ConfigurationError, ExitCode
 from bench.review.compare import ResultComparison, compare_results
 from bench.review.results import find
 from bench.store import Store
-from tests.bench.results import problems, write_result
+from tests.helpers.evaluation_results import problems, write_result
 from vold.answers import VERSION
 
 IDS = [f"q{number}" for number in range(20)]

@@ -12,9 +12,9 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Verdict
 from bench.review.judged import judge_result
 from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, Judged
-from tests.bench.engines.conftest import stats
-from tests.bench.engines.stub_server import stub_server
-from tests.bench.results import problems, write_result
+from tests.helpers.engine_requests import stats
+from tests.helpers.evaluation_results import problems, write_result
+from tests.helpers.stub_server import stub_server
 
 VAGUE = "Hmm, it might well be what I said before"
 CODE = r"delimited by the code (\w+),"

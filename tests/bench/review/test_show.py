@@ -11,7 +11,7 @@ from bench.cli.show import show
 from bench.errors import ConfigurationError
 from bench.smallworld.records import materialise
 from bench.store import Store
-from tests.bench.results import problems, write_result
+from tests.helpers.evaluation_results import problems, write_result
 
 
 @pytest.fixture

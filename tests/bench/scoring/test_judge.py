@@ -11,8 +11,8 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Problem, Response
 from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, ask, parse
 from bench.scoring.verdicts import score
-from tests.bench.engines.conftest import QUICK, stats
-from tests.bench.engines.stub_server import stub_server
+from tests.helpers.engine_requests import QUICK, stats
+from tests.helpers.stub_server import stub_server
 from vold.config import ClientExecution
 
 CODE = r"delimited by the code (\w+),"

@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
-from tests.vold.rollout.agreement import largest_difference, prompts_of
+from tests.helpers.engine_agreement import largest_difference, prompts_of
 from vold.config import Execution, RLConfig, VLLMExecution
 from vold.data.prompts import Prompt, write_jsonl
 from vold.models import EncodedPrompt, Student, load_student

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import need
-from tests.vold.rollout.agreement import largest_difference, prompts_of
+from tests.helpers.engine_agreement import largest_difference, prompts_of
 from vold.config import Execution, VLLMExecution
 from vold.models import Student, load_student
 from vold.rollout import vllm_remote

@@ -9,15 +9,15 @@ import torch
 from bench.errors import ErrorClass, StageError
 from bench.matrix.ranks import run_on_ranks
 from tests.conftest import need
+from tests.helpers import rank_training
 from tests.vold.conftest import save_student, save_teacher
-from tests.vold.training import rank_work
 from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.models import load_student
 from vold.training.progress import silent
 
 # Both workers would train every run of the shared fixture otherwise.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
-WORK = "tests.vold.training.rank_work"
+WORK = "tests.helpers.rank_training"
 STRATEGIES = ("none", "zero2", "zero3", "zero2+offload", "zero3+offload")
 ADAPTED = ("zero2+lora", "zero3+lora")
 RUNS = [(stage, strategy) for stage in ("sft", "rl") for strategy in (*STRATEGIES, *ADAPTED)]
@@ -40,8 +40,8 @@ def whole(home: Path) -> Path:
     """Every stage on one process, and on two with every strategy, never interrupted."""
     need("deepspeed", "deepspeed")
     for stage in ("sft", "rl"):
-        rank_work.train(stage, "none", home, home / f"{stage}-one", silent)
-        rank_work.train(stage, "none+lora", home, home / f"{stage}-one+lora", silent)
+        rank_training.train(stage, "none", home, home / f"{stage}-one", silent)
+        rank_training.train(stage, "none+lora", home, home / f"{stage}-one+lora", silent)
     runs = [(stage, strategy, home / f"{stage}-{strategy}") for stage, strategy in [*RUNS, *POISONED]]
     run_on_ranks(2, f"{WORK}:train_all", (runs, home), home, silent)
     return home
@@ -59,7 +59,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(("stage", "strategy"), RUNS)
 def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, whole: Path) -> None:
     one, two = rows(alone(stage, strategy, whole)), rows(whole / f"{stage}-{strategy}")
-    assert len(one) == len(two) == rank_work.STEPS
+    assert len(one) == len(two) == rank_training.STEPS
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
         assert left["tokens"] == right["tokens"]
@@ -107,7 +107,7 @@ def test_a_killed_run_over_two_processes_ends_bit_for_bit_like_one_never_killed(
         assert caught.value.error_class is ErrorClass.INFRASTRUCTURE
         assert [path.name for path in (tmp_path / stage / "checkpoints").iterdir()] == ["step-00000003"]
     with pytest.raises(ValueError, match="written by a run with zero2 over 2 processes, this one has whole weights"):
-        rank_work.train("sft", "none", whole, tmp_path / "sft", silent)
+        rank_training.train("sft", "none", whole, tmp_path / "sft", silent)
     run_on_ranks(2, f"{WORK}:train_all", ([(*run[:2], tmp_path / run[0]) for run in killed], whole), tmp_path, silent)
     for stage, strategy, _ in killed:
         for file in ("metrics.jsonl", "out/model.safetensors"):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bench.benchmarks import BENCHMARKS
 from bench.benchmarks.importing import import_split
 from bench.cli.main import app, fail
-from tests.bench.benchmarks.forms import Record, image_bytes
+from tests.helpers.benchmark_sources import Record, image_bytes
 
 
 def bring(benchmark: str, source: Path | str, split: str, out: Path, **how: bool) -> dict[str, Any]:

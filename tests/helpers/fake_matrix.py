@@ -73,7 +73,7 @@ def make_world(root: Path, matrix: str = MATRIX, profile: str = PROFILE) -> Path
 
 def fake_kinds() -> dict[str, stages.Kind]:
     """The real kinds with their real settings, doing fake work."""
-    run = f"{__name__ if __name__ != '__main__' else 'tests.bench.matrix.fake'}:run_fake"
+    run = f"{__name__ if __name__ != '__main__' else 'tests.helpers.fake_matrix'}:run_fake"
     return {name: dataclasses.replace(kind, run=run, preload=()) for name, kind in stages.KINDS.items()}
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from aiohttp import web
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stub:
