@@ -4,10 +4,10 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.benchmarks import hub, imported, repository, tsv
 from bench.benchmarks.base import Benchmark, BenchmarkRow, DatasetError, check_ids
@@ -18,6 +18,9 @@ from vold.images import decode_image
 ImportProgress = Callable[[int], None]
 """Told the number of records so far."""
 _MARK = re.compile(r"<image (\d+)>")
+_DETAIL = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between records with the same reason: quoted texts and numbers."""
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,39 @@ class ImportSource:
     version: str
     files: dict[str, dict[str, str]]
     rows: Iterator[BenchmarkRow]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRemark:
+    """A summary line of an import: how many records were left out, cannot be scored or deserve a note, and why.
+
+    examples: the first ids, at most three. The manifest lists every record with its own reason.
+    """
+
+    effect: Literal["left out", "cannot be scored", "note"]
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+
+def remarks(entry: Mapping[str, Any]) -> list[RecordRemark]:
+    """The remarks on an imported split, given its entry in the manifest; records with one reason share a remark."""
+    left_out = dict.fromkeys(entry["left_out"], "an image file is missing")
+    return [
+        *_grouped("left out", left_out),
+        *_grouped("cannot be scored", entry["unscorable"]),
+        *_grouped("note", entry["notes"]),
+    ]
+
+
+def _grouped(
+    effect: Literal["left out", "cannot be scored", "note"], reasons: Mapping[str, str]
+) -> Iterator[RecordRemark]:
+    ids: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        ids.setdefault(_DETAIL.sub("...", reason), []).append(key)
+    for reason, keys in ids.items():
+        yield RecordRemark(effect, reason, len(keys), tuple(keys[:_EXAMPLES]))
 
 
 def import_split(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.benchmarks import BENCHMARKS, DatasetError, read
-from bench.benchmarks.importing import import_split
+from bench.benchmarks.importing import RecordRemark, import_split, remarks
 from bench.smallworld.sources import dataset_path
 from tests.helpers.benchmark_imports import bring, run, two_plain_records
 from tests.helpers.benchmark_sources import MathVision, encoded, held, image_bytes, write_table, write_tsv
@@ -63,6 +63,23 @@ def test_records_without_their_image_files_are_left_out_only_when_that_is_declar
     (source / "images" / "1.png").unlink()
     with pytest.raises(DatasetError, match="no record has its images"):
         bring("mathvision", source, "test", tmp_path / "none")
+
+
+def test_records_with_the_same_reason_share_one_remark_with_the_first_ids() -> None:
+    entry = {
+        "left_out": {str(key): f"no image /data/a {key}.png" for key in range(5)},
+        "unscorable": {"a": "the gold 'F' is neither a label nor a text of its 5 options",
+                       "b": "the record has no answer",
+                       "c": "the gold 'G' is neither a label nor a text of its 4 options"},
+        "notes": {},
+    }  # fmt: skip
+    assert remarks(entry) == [
+        RecordRemark("left out", "an image file is missing", 5, ("0", "1", "2")),
+        RecordRemark(
+            "cannot be scored", "the gold ... is neither a label nor a text of its ... options", 2, ("a", "c")
+        ),
+        RecordRemark("cannot be scored", "the record has no answer", 1, ("b",)),
+    ]
 
 
 def test_the_list_says_which_images_lack_beside_the_number_of_records(tmp_path: Path) -> None:
