@@ -1,12 +1,17 @@
 """Records on the way from a benchmark to a table: Problem, Response, Verdict."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 State = Literal["right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error"]
 STATES: tuple[State, ...] = ("right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error")
 AnswerKind = Literal["choice", "choices", "integer", "float", "list", "free"]
+
+ResponseKey = tuple[str, str, int]
+"""(benchmark, id of the problem, sample)."""
 
 Frame = Any
 """A pandas DataFrame of these records. Its stubs give a selection of rows a union of types, which checks nothing."""
@@ -41,12 +46,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a model said to one problem; ``sample`` counts from 0; ``tokens`` is the completion's length.
+    """What a model said to one problem. ``sample`` counts from 0; ``tokens`` is the length of the completion.
 
-    prompt_tokens: length of the prompt as the model was fed it; visual_tokens: positions of its images. None where
-    that is not known.
+    prompt_tokens: length of the prompt that the model read. visual_tokens: positions of its images. Both are None if
+    the engine does not report them.
     """
 
+    benchmark: str
     id: str
     sample: int
     text: str
@@ -54,6 +60,10 @@ class Response:
     finish_reason: Literal["stop", "length", "error"]
     prompt_tokens: int | None = None
     visual_tokens: int | None = None
+
+    @property
+    def key(self) -> ResponseKey:
+        return self.benchmark, self.id, self.sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +94,30 @@ class Prediction:
     sample: int
     response: str
     extraction: str | None = None
+
+
+class Column(NamedTuple):
+    """A field of a record as a column of a table.
+
+    type: ``str``, ``int`` or ``tuple``. optional: whether the value may be None. values: those allowed; empty: any.
+    """
+
+    name: str
+    type: type
+    optional: bool
+    values: tuple[str, ...]
+
+
+@cache
+def columns(record: type) -> tuple[Column, ...]:
+    """The fields of a record's dataclass as columns, in their order."""
+    hints = get_type_hints(record)
+    return tuple(_column(field.name, hints[field.name]) for field in fields(record))
+
+
+def _column(name: str, hint: Any) -> Column:
+    if get_origin(hint) is Literal:
+        return Column(name, str, False, get_args(hint))
+    if get_origin(hint) is UnionType:
+        return Column(name, next(part for part in get_args(hint) if part is not NoneType), True, ())
+    return Column(name, get_origin(hint) or hint, False, ())

@@ -107,7 +107,7 @@ def task(selection: Selection, config: EvalConfig) -> ConfigurableTask:
     rows = [{"id": problem.id, "text": _text(config, problem), "answer": problem.answer} for problem in known.values()]
 
     def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
-        verdict = score(known[doc["id"]], Response(doc["id"], 0, results[0], 0, "stop"))
+        verdict = score(known[doc["id"]], Response(name, doc["id"], 0, results[0], 0, "stop"))
         return {"accuracy": float(verdict.correct)}
 
     return ConfigurableTask(
@@ -158,9 +158,8 @@ def evaluate_text(
     for selection in selections:
         for problem in selection.problems:
             reply = lm.replies[problem.benchmark, problem.id]
-            response = Response(problem.id, 0, reply.text, reply.tokens, reply.finish_reason)
-            key = (problem.benchmark, problem.id, 0)
-            responses[key], verdicts[key] = response, score(problem, response)
+            response = Response(problem.benchmark, problem.id, 0, reply.text, reply.tokens, reply.finish_reason)
+            responses[response.key], verdicts[response.key] = response, score(problem, response)
     provenance = {
         "config": config.model_dump(mode="json"),
         "seed": seed,

@@ -236,7 +236,8 @@ def look(store: "Store", request: "EvaluationRequest", as_json: bool) -> None:
     """Print what would be asked, by benchmark, and what is answered already; asks nothing."""
     from bench.cli import eval_request
     from bench.evaluation.dry_run import look_ahead
-    from bench.evaluation.response_log import ResponseKey, answered
+    from bench.evaluation.response_log import answered
+    from bench.records import ResponseKey
 
     found = {}
     for label, stage in eval_request.plan(store, request).items():

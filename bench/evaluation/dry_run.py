@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import turn
 from bench.evaluation.requests import keys
-from bench.evaluation.response_log import ResponseKey
 from bench.evaluation.selection import Selection
-from bench.records import Problem
+from bench.records import Problem, ResponseKey
 from vold.seeding import generator
 
 if TYPE_CHECKING:

@@ -8,14 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.evaluation.selection import Selection
-from bench.records import Problem
+from bench.records import Problem, columns
 
-_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("benchmark", "id", "question")]
-    + [("options", pa.list_(pa.string()))]
-    + [(name, pa.string()) for name in ("answer", "kind", "cluster", "category")]
-    + [("precision", pa.int64()), ("images", pa.list_(pa.string()))]
-)
+_TYPES = {str: pa.string(), int: pa.int64(), tuple: pa.list_(pa.string())}
+_SCHEMA = pa.schema([(column.name, _TYPES[column.type]) for column in columns(Problem)])
 
 
 def write_items(path: Path, selections: Sequence[Selection]) -> None:

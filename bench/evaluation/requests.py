@@ -6,9 +6,9 @@ from bench.engines import Decoding, Engine, Reply, Request, RequestReplies
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prefetch import Prefetch, Preparation
 from bench.evaluation.prompt_record import turn
-from bench.evaluation.response_log import Asked, ResponseKey, ResponseLog
+from bench.evaluation.response_log import ResponseLog
 from bench.evaluation.selection import Selection
-from bench.records import Problem, Response, storable
+from bench.records import Problem, Response, ResponseKey, storable
 from vold.heartbeat import beat
 from vold.seeding import derive
 
@@ -37,7 +37,7 @@ class Asking:
         selections: Sequence[Selection],
         log: ResponseLog,
         seed: int,
-        take: Callable[[Asked], None],
+        take: Callable[[Response], None],
     ) -> None:
         self.engine, self.config, self.log, self.seed, self.take = engine, config, log, seed, take
         self.problems = [problem for selection in selections for problem in selection.problems]
@@ -91,5 +91,5 @@ class Asking:
         samples = self._asked[answer.place][answer.first :]
         sizes = (answer.prompt_tokens, answer.visual_tokens)
         for sample, reply in zip(samples, answer.replies, strict=False):
-            response = Response(problem.id, sample, storable(reply.text), reply.tokens, reply.finish_reason, *sizes)
-            self.take(Asked(problem.benchmark, response))
+            text, key = storable(reply.text), (problem.benchmark, problem.id, sample)
+            self.take(Response(*key, text, reply.tokens, reply.finish_reason, *sizes))

@@ -4,37 +4,16 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from bench.records import Response, storable
+from bench.records import Column, Response, ResponseKey, columns, storable
 from vold.files import disk_full_named, sync
 
-ResponseKey = tuple[str, str, int]
-"""(benchmark, id of the problem, sample)."""
-
 _SYNC_EVERY = 1.0
-_FIELDS = tuple(field.name for field in fields(Response))
+_COLUMNS = columns(Response)
 _encoded = json.JSONEncoder(sort_keys=True).encode
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A response with the benchmark it belongs to."""
-
-    benchmark: str
-    response: Response
-
-    @property
-    def key(self) -> ResponseKey:
-        return (self.benchmark, self.response.id, self.response.sample)
-
-    def line(self) -> str:
-        # Not ``asdict``, which copies every value and takes longer than all else that is done to log a response.
-        row = {name: getattr(self.response, name) for name in _FIELDS}
-        return _encoded({"benchmark": self.benchmark, **row}) + "\n"
 
 
 class ResponseLog(Mapping[ResponseKey, Response]):
@@ -86,20 +65,21 @@ class ResponseLog(Mapping[ResponseKey, Response]):
 
     def __getitem__(self, key: ResponseKey) -> Response:
         start, length = self._places[key]
-        row: dict[str, Any] = json.loads(os.pread(self._file, length, start))
-        del row["benchmark"]
-        return Response(**row)
+        return Response(**json.loads(os.pread(self._file, length, start)))
 
-    def add(self, asked: Asked) -> bool:
-        """Append a response and return True unless its key is there; for any thread. Raises DiskFullError."""
-        line = asked.line().encode()
+    def add(self, response: Response) -> bool:
+        """Append a response and return True, unless one with its key is in the log.
+
+        May be called from any thread. Raises DiskFullError.
+        """
+        line, key = log_line(response), response.key
         with self._lock, disk_full_named(self.path):
             if self._failure is not None:
                 raise self._failure
-            if asked.key in self._places:
+            if key in self._places:
                 return False
             self._append(line)
-            self._places[asked.key] = (self._end, len(line))
+            self._places[key] = (self._end, len(line))
             self._end += len(line)
             self._unsynced = True
             return True
@@ -184,24 +164,25 @@ def _write(path: Path, mode: str, lines: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
+def log_line(response: Response) -> bytes:
+    # ``asdict`` copies every value and would take longer than all other work on a response.
+    return (_encoded({column.name: getattr(response, column.name) for column in _COLUMNS}) + "\n").encode()
+
+
 def _key(line: bytes) -> ResponseKey | None:
-    """Whose response a line is; None for a damaged one."""
+    """The key of the response on a line; None for a damaged line."""
     try:
-        row: dict[str, Any] = json.loads(line)
-        asked = Asked(row.pop("benchmark"), Response(**row))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        response = Response(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
         return None
-    return asked.key if line.endswith(b"\n") and _is_typed(asked) else None
+    is_valid = all(_fits(column, getattr(response, column.name)) for column in _COLUMNS)
+    return response.key if is_valid and line.endswith(b"\n") else None
 
 
-def _is_typed(asked: Asked) -> bool:
-    """Whether every field is of its type and can be stored: JSON alone does not tell."""
-    response = asked.response
-    texts = (asked.benchmark, response.id, response.text)
-    sizes = (response.prompt_tokens, response.visual_tokens)
-    return (
-        all(type(text) is str and storable(text) == text for text in texts)
-        and type(response.sample) is type(response.tokens) is int
-        and response.finish_reason in ("stop", "length", "error")
-        and all(size is None or type(size) is int for size in sizes)
-    )
+def _fits(column: Column, value: Any) -> bool:
+    """Whether ``value`` has the column's type and can be stored as text; valid JSON may be neither."""
+    if value is None:
+        return column.optional
+    if type(value) is not column.type or (column.values and value not in column.values):
+        return False
+    return column.type is not str or storable(value) == value

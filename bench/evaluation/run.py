@@ -18,10 +18,11 @@ from bench.evaluation.model import model_record
 from bench.evaluation.prefetch import prefetch
 from bench.evaluation.prompt_record import shown
 from bench.evaluation.requests import Asking, keys
-from bench.evaluation.response_log import Asked, ResponseLog, keep_aside
+from bench.evaluation.response_log import ResponseLog, keep_aside
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection, choose
 from bench.evaluation.watchdog import Watchdog
+from bench.records import Response
 from vold.config import Execution
 from vold.files import write_whole
 from vold.out_of_memory import is_out_of_memory
@@ -76,8 +77,8 @@ def evaluate(
         nullcontext(engines) if engines is not None else EnginePool() as pool,
     ):
         board = Scoreboard(problems)
-        for (benchmark, _, _), response in log.items():
-            board.add(Asked(benchmark, response))
+        for response in log.values():
+            board.add(response)
         sha256 = provenance["model"]["sha256"]
         work = _Work(config, model, sha256, run, seed, execution, selections, log, board, len(wanted), progress)
         work.fill(pool)
@@ -137,11 +138,11 @@ class _Work:
             _write_json(self.run / "prompts.json", shown(engine, self.config, first))
         used, lock = Used(self.run / "engine.json"), Lock()
 
-        def take(asked: Asked) -> None:
+        def take(response: Response) -> None:
             with lock:  # what cannot be asked may come from the thread that prepares
                 used.note(engine.about())
-                if self.log.add(asked):
-                    scoring.put(asked)
+                if self.log.add(response):
+                    scoring.put(response)
 
         # Servers are bounded by timeouts of their own.
         watch = Watchdog(self.execution.evaluation.hang_seconds) if self.config.engine in IN_PROCESS else nullcontext()
@@ -149,10 +150,10 @@ class _Work:
             asking = Asking(engine, self.config, self.selections, self.log, self.seed, take)
             asking.run(prefetch(self.config.engine, self.execution))
 
-    def _score(self, asked: Asked) -> None:
+    def _score(self, response: Response) -> None:
         import bench.stats.samples  # noqa: F401  scipy imports slowly: do it while the engine works
 
-        self.board.add(asked)
+        self.board.add(response)
         self.progress(len(self.board.verdicts), self.total, self.board.metrics())
 
 

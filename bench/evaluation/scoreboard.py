@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from bench.evaluation.response_log import Asked, ResponseKey
-from bench.records import Problem, Verdict
+from bench.records import Problem, Response, ResponseKey, Verdict
 from bench.scoring.verdicts import score
 
 
@@ -17,11 +16,11 @@ class Scoreboard:
         self._tokens = 0
         self.verdicts: dict[ResponseKey, Verdict] = {}
 
-    def add(self, asked: Asked) -> None:
-        verdict = score(self._problems[asked.benchmark, asked.response.id], asked.response)
-        self.verdicts[asked.key] = verdict
+    def add(self, response: Response) -> None:
+        verdict = score(self._problems[response.benchmark, response.id], response)
+        self.verdicts[response.key] = verdict
         self._states[verdict.state] += 1
-        self._tokens += asked.response.tokens
+        self._tokens += response.tokens
 
     def metrics(self) -> dict[str, float]:
         """Counts of responses by what became of them, completion tokens, and the share that is right so far."""

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.evaluation.items import write_items
-from bench.evaluation.response_log import ResponseKey
 from bench.evaluation.selection import Selection
 from bench.evaluation.summary import measures, record_hashes, summarise
-from bench.records import Frame, Problem, Response, Verdict
+from bench.records import Column, Frame, Problem, Response, ResponseKey, Verdict, columns
 from vold.answers import VERSION
 from vold.files import publish_directory
 
@@ -71,7 +70,7 @@ def _judged(
             key = (problem.benchmark, problem.id, sample)
             response = responses.get(key)
             if response is not None:
-                answered.add(_response_row(problem, response))
+                answered.add(response)
                 row = _verdict_row(selection, problem, response, verdicts[key])
                 for name, value in {**row, "record": records[problem.id]}.items():
                     columns.setdefault(name, []).append(value)
@@ -79,16 +78,13 @@ def _judged(
 
 
 class _ResponseTable:
-    """A parquet file that is written in pieces: no more than one of them is in memory."""
+    """A parquet file of responses, written in pieces so that only one piece is in memory."""
 
-    _COLUMNS: ClassVar[dict[str, str]] = {
-        "benchmark": "str", "id": "str", "sample": "int64", "text": "str", "tokens": "int64", "finish_reason": "str",
-        "prompt_tokens": "Int64", "visual_tokens": "Int64",  # where the engine knows them
-    }  # fmt: skip
     _ROWS = 1024
 
     def __init__(self, path: Path) -> None:
-        empty = pd.DataFrame({name: [] for name in self._COLUMNS}).astype(self._COLUMNS)
+        types = {column.name: _pandas_type(column) for column in columns(Response)}
+        empty = pd.DataFrame({name: [] for name in types}).astype(types)
         self._schema = pa.Schema.from_pandas(empty, preserve_index=False)
         self._writer = pq.ParquetWriter(path, self._schema)
         self._rows: list[TableRow] = []
@@ -100,8 +96,8 @@ class _ResponseTable:
         self._flush()
         self._writer.close()
 
-    def add(self, row: TableRow) -> None:
-        self._rows.append(row)
+    def add(self, response: Response) -> None:
+        self._rows.append({name: getattr(response, name) for name in self._schema.names})
         if len(self._rows) == self._ROWS:
             self._flush()
 
@@ -110,17 +106,9 @@ class _ResponseTable:
         self._rows = []
 
 
-def _response_row(problem: Problem, response: Response) -> TableRow:
-    return {
-        "benchmark": problem.benchmark,
-        "id": response.id,
-        "sample": response.sample,
-        "text": response.text,
-        "tokens": response.tokens,
-        "finish_reason": response.finish_reason,
-        "prompt_tokens": response.prompt_tokens,
-        "visual_tokens": response.visual_tokens,
-    }
+def _pandas_type(column: Column) -> str:
+    """``Int64`` of pandas holds integers and missing values."""
+    return "str" if column.type is str else "Int64" if column.optional else "int64"
 
 
 def _verdict_row(selection: Selection, problem: Problem, response: Response, verdict: Verdict) -> TableRow:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigurationError
-from bench.evaluation.response_log import ResponseKey
 from bench.evaluation.summary import measures
-from bench.records import STATES, Frame, Verdict
+from bench.records import STATES, Frame, ResponseKey, Verdict
 from bench.review.predictions import answered
 from bench.review.results import EvaluationResult
 from bench.scoring.judge import Judge, JudgeCase

@@ -158,7 +158,7 @@ class Judge:
     def _verdict(self, row: JudgeCase, judgement: Judgement) -> Verdict:
         if judgement.answer is None:
             return replace(row.verdict, extracted="", normalised="", state="unparsed", method=self.method)
-        read = Response(*row.place, f"Answer: {judgement.answer}", 0, "stop")
+        read = Response(row.problem.benchmark, *row.place, f"Answer: {judgement.answer}", 0, "stop")
         return replace(score(row.problem, read), method=self.method)
 
     def _read(self, rows: Sequence[JudgeCase]) -> list[Judgement | str]:

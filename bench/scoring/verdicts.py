@@ -114,7 +114,8 @@ def score_predictions(
 
 
 def _strictly(problem: Problem, prediction: Prediction) -> Verdict:
-    verdict = score(problem, Response(prediction.id, prediction.sample, prediction.response, 0, "stop"))
+    key = problem.benchmark, prediction.id, prediction.sample
+    verdict = score(problem, Response(*key, prediction.response, 0, "stop"))
     if problem.options and verdict.normalised:
         return replace(verdict, extracted=verdict.normalised)
     return verdict

@@ -7,7 +7,6 @@ from typing import Any
 from bench.benchmarks.base import Dataset
 from bench.engines import Reply
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.response_log import Asked
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection
 from bench.evaluation.tables import write_tables
@@ -41,15 +40,15 @@ def write_result(
     samples = max(map(len, texts.values()))
     config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
     responses = {
-        (benchmark, id, k): Response(id, k, text, len(text.split()), "stop", 10)
+        (benchmark, id, k): Response(benchmark, id, k, text, len(text.split()), "stop", 10)
         for id, given in texts.items()
         for k, text in enumerate(given)
     }
     for id, reply in (replies or {}).items():
-        responses[benchmark, id, 0] = Response(id, 0, reply.text, reply.tokens, reply.finish_reason)
+        responses[benchmark, id, 0] = Response(benchmark, id, 0, reply.text, reply.tokens, reply.finish_reason)
     board = Scoreboard(asked)
-    for (benchmark, _, _), response in responses.items():
-        board.add(Asked(benchmark, response))
+    for response in responses.values():
+        board.add(response)
     prompt = {"id": asked[0].id, "sha256": config.template, "token_ids_sha256": config.template, "image_grids": []}
     provenance = {
         "config": config.model_dump(mode="json"),

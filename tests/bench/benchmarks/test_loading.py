@@ -167,7 +167,9 @@ def test_every_gold_fed_back_is_right(benchmark_data: Path, benchmark: str, form
         (problem.id, verdict)
         for problem in _real(benchmark_data, benchmark)
         if not problem.unscorable
-        and not (verdict := score(problem, Response(problem.id, 0, form % problem.answer, 5, "stop"))).correct
+        and not (
+            verdict := score(problem, Response(benchmark, problem.id, 0, form % problem.answer, 5, "stop"))
+        ).correct
     ]
     assert not wrong
 
@@ -176,7 +178,8 @@ def test_every_gold_fed_back_is_right(benchmark_data: Path, benchmark: str, form
 @pytest.mark.parametrize("benchmark", REAL)
 def test_an_empty_response_is_unparsed_for_every_record(benchmark_data: Path, benchmark: str) -> None:
     states = {
-        score(problem, Response(problem.id, 0, "", 1, "stop")).state for problem in _real(benchmark_data, benchmark)
+        score(problem, Response(benchmark, problem.id, 0, "", 1, "stop")).state
+        for problem in _real(benchmark_data, benchmark)
     }
     assert states == {"unparsed"}
 
@@ -197,7 +200,7 @@ def test_known_traps_of_the_official_scorers(benchmark_data: Path) -> None:
     logic = {problem.id: problem for problem in _real(benchmark_data, "logicvista")}
 
     def state(problem: Problem, text: str) -> str:
-        return score(problem, Response(problem.id, 0, text, 5, "stop")).state
+        return score(problem, Response(problem.benchmark, problem.id, 0, text, 5, "stop")).state
 
     assert state(vision["2827"], r"\boxed{\frac{1}{55}}") == "wrong"
     assert state(logic["v1_1"], r"\boxed{A}") == "wrong"

@@ -27,7 +27,7 @@ def test_the_published_forms_give_questions_and_golds(tmp_path: Path) -> None:
         "math500": [("0", "Half?", r"\frac{1}{2}")],
         "aime24": [("0", "N?", "073")],
     }
-    assert score(found["aime24"][0], Response("0", 0, r"\boxed{73}", 1, "stop")).correct
+    assert score(found["aime24"][0], Response("aime24", "0", 0, r"\boxed{73}", 1, "stop")).correct
 
 
 @pytest.mark.parametrize("row", [{"question": "How many?", "answer": "no gold"}, {"answer": "1"}, {"prompt": 3}])
@@ -52,7 +52,8 @@ def test_every_gold_of_the_real_sets_is_right_when_fed_back(benchmark_data: Path
     counts = {}
     for name in text.FILES:
         problems = text.read(name, benchmark_data / "text").problems
-        wrong = [p.id for p in problems if not score(p, Response(p.id, 0, rf"\boxed{{{p.answer}}}", 1, "stop")).correct]
+        boxed = [(p, Response(name, p.id, 0, rf"\boxed{{{p.answer}}}", 1, "stop")) for p in problems]
+        wrong = [problem.id for problem, response in boxed if not score(problem, response).correct]
         assert not wrong, (name, wrong)
         counts[name] = len(problems)
     assert counts == {"gsm8k": 1319, "math500": 500, "aime24": 30}

@@ -46,7 +46,7 @@ def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
     problem = Problem("mathvision", "1", "How many?", (), (), "7", "integer", "1")
     texts = {0: "so it is 7", 1: "no idea", 2: "out of memory"}
     responses = {
-        ("mathvision", "1", sample): Response("1", sample, text, 3, "error" if sample == 2 else "stop")
+        ("mathvision", "1", sample): Response("mathvision", "1", sample, text, 3, "error" if sample == 2 else "stop")
         for sample, text in texts.items()
     }
     verdicts = {key: score(problem, response) for key, response in responses.items()}

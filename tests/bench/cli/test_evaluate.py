@@ -18,7 +18,7 @@ from bench.cli.evaluate import Outputs
 from bench.display import evaluation, summary
 from bench.display.evaluation import EvaluationView
 from bench.errors import ConfigurationError
-from bench.evaluation.response_log import Asked
+from bench.evaluation.response_log import log_line
 from bench.records import Response
 from bench.store import Store
 from tests.helpers.evaluation_results import problems, write_result
@@ -164,8 +164,8 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
 
     work = store.work(plan(store, request_)[random_student.name].id)
     work.mkdir(parents=True)
-    known = [Asked("mathvision", Response(id, k, "3", 1, "stop")) for id, k in (("q0", 0), ("q0", 1), ("q1", 0))]
-    (work / "responses.jsonl").write_text("".join(asked.line() for asked in known) + "cut off")
+    known = [Response("mathvision", id, k, "3", 1, "stop") for id, k in (("q0", 0), ("q0", 1), ("q1", 0))]
+    (work / "responses.jsonl").write_bytes(b"".join(map(log_line, known)) + b"cut off")
     part = counted()
     assert (part["requests"], part["responses"], part["answered"]) == (4, 7, 3)
     assert part["prompt_tokens"] == sum(lengths[1:])

@@ -9,56 +9,56 @@ from pathlib import Path
 import pytest
 
 from bench.evaluation import response_log as module
-from bench.evaluation.response_log import Asked, ResponseLog, keep_aside
+from bench.evaluation.response_log import ResponseLog, keep_aside, log_line
 from bench.records import Response
 from vold.files import DiskFullError
 
 WANTED = {("mathvision", str(number), sample) for number in range(3) for sample in range(2)}
 
 
-def asked(number: int, sample: int = 0, text: str = "said") -> Asked:
-    return Asked("mathvision", Response(str(number), sample, text, 4, "stop", 9, None))
+def response(number: int, sample: int = 0, text: str = "said") -> Response:
+    return Response("mathvision", str(number), sample, text, 4, "stop", 9, None)
 
 
 def test_responses_are_read_back_from_where_they_stand(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
     with ResponseLog(path, WANTED) as log:
-        log.add(asked(2, 1, "two\nlines, \u2028 and \u00e9"))
-        log.add(asked(0))
+        log.add(response(2, 1, "two\nlines, \u2028 and \u00e9"))
+        log.add(response(0))
         assert log["mathvision", "2", 1].text == "two\nlines, \u2028 and \u00e9"
     with ResponseLog(path, WANTED) as log:
-        assert dict(log) == {("mathvision", "2", 1): asked(2, 1, "two\nlines, \u2028 and \u00e9").response,
-                             ("mathvision", "0", 0): asked(0).response}  # fmt: skip
+        assert dict(log) == {("mathvision", "2", 1): response(2, 1, "two\nlines, \u2028 and \u00e9"),
+                             ("mathvision", "0", 0): response(0)}  # fmt: skip
         assert log.get(("mathvision", "1", 0)) is None
 
 
 def test_a_response_counts_once_and_the_first_stays(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
     with ResponseLog(path, WANTED) as log:
-        log.add(asked(0, text="first"))
-        log.add(asked(0, text="second"))
+        log.add(response(0, text="first"))
+        log.add(response(0, text="second"))
         assert (len(log), log["mathvision", "0", 0].text) == (1, "first")
     assert len(path.read_bytes().splitlines()) == 1
 
 
 def test_lines_that_cannot_count_are_set_aside_and_all_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
-    good = [asked(0).line().encode(), asked(1, 1).line().encode()]
+    good = [log_line(response(0)), log_line(response(1, 1))]
     strange = [
         b"{\xff garbage\n",
         b"\x00" * 9 + b"\n",
         b"[]\n",
         b'{"benchmark": "mathvision"}\n',
-        asked(0, text="said twice").line().encode(),
-        asked(7).line().encode(),
-        asked(2).line().encode()[:-1],
+        log_line(response(0, text="said twice")),
+        log_line(response(7)),
+        log_line(response(2))[:-1],
     ]
     path.write_bytes(good[0] + b"".join(strange[:-1]) + good[1] + strange[-1])
     with ResponseLog(path, WANTED) as log:
         assert set(log) == {("mathvision", "0", 0), ("mathvision", "1", 1)}
-        log.add(asked(2, text="asked again"))
-        assert log["mathvision", "1", 1] == asked(1, 1).response
-    assert path.read_bytes() == b"".join(good) + asked(2, text="asked again").line().encode()
+        log.add(response(2, text="asked again"))
+        assert log["mathvision", "1", 1] == response(1, 1)
+    assert path.read_bytes() == b"".join(good) + log_line(response(2, text="asked again"))
     aside = path.with_suffix(".aside.jsonl").read_bytes()
     assert aside == b"".join(line.rstrip(b"\n") + b"\n" for line in strange)
 
@@ -67,7 +67,7 @@ def test_a_response_is_in_the_file_when_add_returns(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
     with ResponseLog(path, WANTED) as log:
         for number in range(3):
-            log.add(asked(number))
+            log.add(response(number))
             assert json.loads(path.read_bytes().splitlines()[-1])["id"] == str(number)
 
 
@@ -81,13 +81,13 @@ def test_a_full_disk_is_named_and_leaves_whole_lines(tmp_path: Path, monkeypatch
         return write(file, line[:50])
 
     with ResponseLog(path, WANTED) as log:
-        log.add(asked(0))
+        log.add(response(0))
         with monkeypatch.context() as patch, pytest.raises(DiskFullError, match=r"responses\.jsonl.*the disk is full"):
             patch.setattr(os, "write", half)
-            log.add(asked(1))
-        assert path.read_bytes() == asked(0).line().encode()
-        log.add(asked(2))
-    assert path.read_bytes() == (asked(0).line() + asked(2).line()).encode()
+            log.add(response(1))
+        assert path.read_bytes() == log_line(response(0))
+        log.add(response(2))
+    assert path.read_bytes() == log_line(response(0)) + log_line(response(2))
 
 
 def test_old_logs_are_kept_under_the_first_free_name(tmp_path: Path) -> None:
@@ -112,7 +112,8 @@ def test_a_line_whose_fields_are_of_another_type_or_cannot_be_stored_is_set_asid
     changes: dict[str, object], tmp_path: Path
 ) -> None:
     path = tmp_path / "responses.jsonl"
-    path.write_text(json.dumps({**json.loads(asked(0).line()), **changes}) + "\n" + asked(1).line())
+    damaged = json.dumps({**json.loads(log_line(response(0))), **changes}) + "\n"
+    path.write_bytes(damaged.encode() + log_line(response(1)))
     with ResponseLog(path, WANTED) as log:
         assert set(log) == {("mathvision", "1", 0)}
     assert path.with_suffix(".aside.jsonl").exists()
@@ -120,7 +121,7 @@ def test_a_line_whose_fields_are_of_another_type_or_cannot_be_stored_is_set_asid
 
 def test_a_line_of_a_hundred_thousand_brackets_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
-    path.write_text("[" * 100_000 + "\n" + asked(1).line())
+    path.write_bytes(b"[" * 100_000 + b"\n" + log_line(response(1)))
     with ResponseLog(path, WANTED) as log:
         assert set(log) == {("mathvision", "1", 0)}
 
@@ -138,7 +139,7 @@ def test_a_sync_that_failed_after_the_last_response_is_not_forgotten(
         failed.clear()
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", broken)
-            log.add(asked(0))
+            log.add(response(0))
             while not failed:
                 time.sleep(0.01)
 

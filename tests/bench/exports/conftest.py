@@ -45,8 +45,8 @@ def publish(out: Path, selections: list[Selection], config: EvalConfig, **proven
                 failed = problem.id == "failed"
                 text = "failed.png: unreadable" if failed else HOSTILE.get(problem.id, r"\boxed{A}")
                 sizes = (None, None) if failed else (30, 4)
-                response = Response(problem.id, sample, text, 0 if failed else 7, "error" if failed else "stop", *sizes)
                 key = (problem.benchmark, problem.id, sample)
+                response = Response(*key, text, 0 if failed else 7, "error" if failed else "stop", *sizes)
                 responses[key], verdicts[key] = response, score(problem, response)
     shown = {
         selection.dataset.benchmark: {

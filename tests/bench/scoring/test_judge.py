@@ -26,7 +26,7 @@ def problem(id: str = "p", answer: str = "B", options: tuple[str, ...] = ("one",
 
 def row(text: str, id: str = "p", **fields) -> JudgeCase:
     item = problem(id, **fields)
-    return JudgeCase(item, text, score(item, Response(id, 0, text, 3, "stop")))
+    return JudgeCase(item, text, score(item, Response(item.benchmark, id, 0, text, 3, "stop")))
 
 
 def judge(url: str, cache: Path, model: str = "stub", **settings) -> Judge:

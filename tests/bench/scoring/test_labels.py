@@ -42,7 +42,7 @@ def judged(root: Path, name: str) -> Iterator[tuple[str, bool]]:
         benchmark = row["file"].partition("/")[0]
         text = predictions(root / row["file"])[row["id"]].response
         assert hashlib.sha256(text.encode()).hexdigest() == row["sha256"]
-        verdict = score(problems(root, benchmark)[row["id"]], Response(row["id"], 0, text, 0, "stop"))
+        verdict = score(problems(root, benchmark)[row["id"]], Response(benchmark, row["id"], 0, text, 0, "stop"))
         yield row["label"], verdict.correct
 
 

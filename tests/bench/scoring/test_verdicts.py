@@ -30,14 +30,14 @@ CHOICE = Problem("mmmu_pro", "2", "", (Path("2.png"),), ("ten", "A dramatic incr
     ],
 )
 def test_every_ending_of_a_response_has_its_state(text: str, finish: str, state: str) -> None:
-    verdict = score(FREE, Response("1", 3, text, 9, finish))  # type: ignore[arg-type]
+    verdict = score(FREE, Response("mathvision", "1", 3, text, 9, finish))  # type: ignore[arg-type]
     assert (verdict.id, verdict.sample, verdict.state) == ("1", 3, state)
     assert verdict.correct == (state == "right")
 
 
 def test_two_choices_are_ambiguous_and_an_article_is_no_choice() -> None:
-    assert score(CHOICE, Response("2", 0, r"\boxed{A, B}", 5, "stop")).state == "ambiguous"
-    verdict = score(CHOICE, Response("2", 0, "A dramatic increase", 5, "stop"))
+    assert score(CHOICE, Response("mathvision", "2", 0, r"\boxed{A, B}", 5, "stop")).state == "ambiguous"
+    verdict = score(CHOICE, Response("mathvision", "2", 0, "A dramatic increase", 5, "stop"))
     assert (verdict.state, verdict.normalised) == ("wrong", "B")
 
 
