@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vold.config import Estimator
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import exact_divergence, teacher_term
+from vold.objectives.distill import FOLLOWS, exact_divergence, teacher_term
 
 VOCABULARY = 64
 TOP_K = 8
@@ -43,16 +43,13 @@ def bucketed(student: Tensor, teacher: Tensor) -> Tensor:
     return reverse(*masses)
 
 
-TARGETS: dict[Estimator, tuple[str, Target]] = {
-    "k1_advantage": ("KL(student, teacher)", reverse),
-    "k2": ("KL(student, teacher)", reverse),
-    "k1_control": ("KL(student, teacher)", reverse),
+DIVERGENCES: dict[str, tuple[str, Target]] = {
     "reverse_kl": ("KL(student, teacher)", reverse),
-    "k3_forward": ("KL(teacher, student)", forward),
     "forward_kl": ("KL(teacher, student)", forward),
     "jsd": ("Jensen-Shannon", jensen_shannon),
     "topk": (f"KL(student, teacher), {TOP_K} tokens + rest", bucketed),
 }
+TARGETS: dict[Estimator, tuple[str, Target]] = {name: DIVERGENCES[divergence] for name, divergence in FOLLOWS.items()}
 
 
 @dataclass(frozen=True, slots=True)

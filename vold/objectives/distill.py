@@ -53,6 +53,19 @@ _EXACT: dict[str, Divergence] = {
 }
 
 
+FOLLOWS: dict[Estimator, str] = {
+    "k1_advantage": "reverse_kl",
+    "k2": "reverse_kl",
+    "k1_control": "reverse_kl",
+    "reverse_kl": "reverse_kl",
+    "k3_forward": "forward_kl",
+    "forward_kl": "forward_kl",
+    "jsd": "jsd",
+    "topk": "topk",
+}
+"""The divergence whose gradient each estimator has, exactly or in expectation; tests check it by enumeration."""
+
+
 def exact_divergence(estimator: Estimator, top_k: int) -> Divergence | None:
     """What the fused head has to compute for ``estimator``; None when the sampled token is enough."""
     return partial(exact.topk_reverse_kl, k=top_k) if estimator == "topk" else _EXACT.get(estimator)

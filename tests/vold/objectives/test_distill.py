@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from perf.estimators import DISTANCES, TARGETS, TOLERANCE, Pair, enumerated, table
 from vold.config import DistillConfig, Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import distill_weight, teacher_term
+from vold.objectives.distill import FOLLOWS, distill_weight, teacher_term
 
 SAMPLED: tuple[Estimator, ...] = ("k1_advantage", "k2", "k1_control", "k3_forward")
 
@@ -27,8 +28,12 @@ def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenB
     )  # fmt: skip
 
 
+def test_every_estimator_of_the_config_says_which_divergence_it_follows() -> None:
+    assert set(get_args(Estimator)) == set(FOLLOWS)
+
+
 @pytest.mark.parametrize("distance", DISTANCES.values(), ids=list(DISTANCES))
-@pytest.mark.parametrize("estimator", TARGETS)
+@pytest.mark.parametrize("estimator", get_args(Estimator))
 def test_the_expected_gradient_is_that_of_the_named_divergence(estimator: Estimator, distance: float) -> None:
     for seed in range(5):
         assert enumerated(estimator, Pair.at_distance(distance, seed)).error < TOLERANCE
