@@ -64,12 +64,12 @@ class Decoding:
 class PromptReading:
     """How the model reads a turn, for provenance.
 
-    text: the rendered prompt, image placeholders not yet expanded. token_ids: what the model is fed. grids: patches
+    text: the rendered prompt, image placeholders not yet expanded. prompt_ids: what the model is fed. grids: patches
     of each image after resizing, (time, height, width). visual_tokens: how many positions each image takes.
     """
 
     text: str
-    token_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
     grids: tuple[tuple[int, int, int], ...] = ()
     visual_tokens: tuple[int, ...] = ()
 

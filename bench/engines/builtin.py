@@ -99,4 +99,6 @@ class Builtin:
         """It has nothing to close."""
 
     def _reply(self, completion: Completion) -> Reply:
-        return Reply(self.student.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)
+        return Reply(
+            self.student.decode(completion.completion_ids), len(completion.completion_ids), completion.finish_reason
+        )

@@ -49,12 +49,12 @@ class EncodingPreparer:
         grids = [] if prompt.pixels is None else prompt.pixels.grid_thw.tolist()
         counts = [] if prompt.pixels is None else encoder.visual_tokens(prompt.pixels)
         return PromptReading(
-            encoder.text(_messages(parts)), prompt.ids, tuple((t, h, w) for t, h, w in grids), tuple(counts)
+            encoder.text(_messages(parts)), prompt.prompt_ids, tuple((t, h, w) for t, h, w in grids), tuple(counts)
         )
 
     def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
         """(tokens of the prompt, positions of images among them)."""
-        return len(prompt.ids), prompt.ids.count(self._encoder.image_token_id)
+        return len(prompt.prompt_ids), prompt.prompt_ids.count(self._encoder.image_token_id)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens."""

@@ -117,7 +117,9 @@ class VLLM:
         self.engine.close()
 
     def _reply(self, completion: Completion) -> Reply:
-        return Reply(self.preparer.decode(completion.token_ids), len(completion.token_ids), completion.finish_reason)
+        return Reply(
+            self.preparer.decode(completion.completion_ids), len(completion.completion_ids), completion.finish_reason
+        )
 
 
 def _no_room(refusals: Refusals, settings: Decoding) -> ConfigurationError:

@@ -213,7 +213,7 @@ class Served(Chat):
 
     def _check_refusal(self, ask: Request, settings: Decoding) -> None:
         if self.max_length is not None and (reading := self.read(ask.prepared.parts)) is not None:
-            check_room(len(reading.token_ids), settings.max_tokens, self.max_length, positions(self.checkpoint))
+            check_room(len(reading.prompt_ids), settings.max_tokens, self.max_length, positions(self.checkpoint))
 
     def _changed(self) -> None:
         if all(replica.lost for replica in self.replicas):

@@ -90,4 +90,4 @@ def _of(
 def _length(config: EvalConfig, preparer: "EncodingPreparer", problem: Problem) -> int | None:
     """Tokens of a prompt, images included; None where it cannot be asked."""
     reading = preparer.read(turn(config, problem))
-    return None if reading is None else len(reading.token_ids)
+    return None if reading is None else len(reading.prompt_ids)

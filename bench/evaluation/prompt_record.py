@@ -36,8 +36,8 @@ def _record(engine: Engine, config: EvalConfig, problem: Problem) -> dict[str, A
 def _as_read(reading: PromptReading) -> dict[str, Any]:
     return {
         "rendered": reading.text,
-        "tokens": len(reading.token_ids),
-        "token_ids_sha256": token_hash(reading.token_ids),
+        "tokens": len(reading.prompt_ids),
+        "token_ids_sha256": token_hash(reading.prompt_ids),
         "image_grids": reading.grids,
         "visual_tokens": reading.visual_tokens,
     }

@@ -27,7 +27,7 @@ def reference_logprobs(
     student: Student, prompt: EncodedPrompt, completion: Completion, temperature: float
 ) -> list[float]:
     """By transformers' forward pass over the whole sequence, the banned ids left out, the softmax in float64."""
-    ids = torch.tensor([[*prompt.ids, *completion.token_ids]])
+    ids = torch.tensor([[*prompt.prompt_ids, *completion.completion_ids]])
     images = {}
     if prompt.pixels is not None:
         images = {
@@ -35,9 +35,9 @@ def reference_logprobs(
             "image_grid_thw": prompt.pixels.grid_thw,
             "mm_token_type_ids": (ids == student.image_token_id).int(),
         }
-    logits = student.model(input_ids=ids, **images).logits[0, len(prompt.ids) - 1 : -1].double() / temperature
+    logits = student.model(input_ids=ids, **images).logits[0, len(prompt.prompt_ids) - 1 : -1].double() / temperature
     logits[:, list(student.banned_ids)] = -torch.inf
-    return logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0].tolist()
+    return logits.log_softmax(-1).gather(1, torch.tensor(completion.completion_ids)[:, None])[:, 0].tolist()
 
 
 def largest_difference(

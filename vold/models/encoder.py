@@ -15,9 +15,9 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as the model reads it; ids hold one placeholder for each visual token."""
+    """A prompt as the model reads it; ``prompt_ids`` hold one placeholder per visual token."""
 
-    ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
     pixels: Pixels | None = None
 
 

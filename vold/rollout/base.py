@@ -28,7 +28,7 @@ class RolloutRequest:
     @classmethod
     def of(cls, prompt: "EncodedPrompt", seeds: Sequence[int]) -> "RolloutRequest":
         """Ask ``prompt`` for one completion per seed."""
-        return cls(prompt.ids, tuple(seeds), prompt.pixels)
+        return cls(prompt.prompt_ids, tuple(seeds), prompt.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Completion:
     in nats, where they were asked for and the engine knows them.
     """
 
-    token_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     entropies: tuple[float, ...] | None = None

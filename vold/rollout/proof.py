@@ -40,7 +40,7 @@ class SyncError(RuntimeError):
 class Probe:
     """A fixed text that both sides score; ``logprobs``: of each token that can be drawn, the first left out."""
 
-    ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     pixels: Pixels | None = None
 
@@ -96,7 +96,7 @@ def weights_of(model: LanguageModel) -> Weights:
 
 @torch.no_grad()
 def _scored(model: LanguageModel, prompt: EncodedPrompt) -> Probe:
-    ids = torch.tensor([prompt.ids], device=model.device)
+    ids = torch.tensor([prompt.prompt_ids], device=model.device)
     images = {}
     if prompt.pixels is not None:
         assert isinstance(model, Student)
@@ -108,7 +108,7 @@ def _scored(model: LanguageModel, prompt: EncodedPrompt) -> Probe:
     logits = model.model(input_ids=ids, **images).logits[0, :-1].float()
     logits[:, list(model.banned_ids)] = -torch.inf
     chosen = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
-    return Probe(prompt.ids, drawable(prompt.ids, chosen, model.banned_ids), prompt.pixels)
+    return Probe(prompt.prompt_ids, drawable(prompt.prompt_ids, chosen, model.banned_ids), prompt.pixels)
 
 
 def drawable(ids: Sequence[int], logprobs: Sequence[float], banned: Sequence[int]) -> tuple[float, ...]:

@@ -172,10 +172,10 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        prompt = self._prompt(RolloutRequest(probe.ids, (), probe.pixels))
+        prompt = self._prompt(RolloutRequest(probe.prompt_ids, (), probe.pixels))
         ((_, output),) = self._run(iter([(None, prompt, parameters)]))
-        rows = zip(output.prompt_logprobs[1:], probe.ids[1:], strict=True)
-        return drawable(probe.ids, [row[token].logprob for row, token in rows], self._banned)
+        rows = zip(output.prompt_logprobs[1:], probe.prompt_ids[1:], strict=True)
+        return drawable(probe.prompt_ids, [row[token].logprob for row, token in rows], self._banned)
 
     def _run(self, work: Iterator[tuple[T, dict[str, Any], Any] | None]) -> Iterator[tuple[T, Any]]:
         """vLLM's outputs under the keys of ``work`` (key, prompt, parameters), as they end."""

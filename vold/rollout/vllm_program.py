@@ -40,19 +40,19 @@ def _pixels(tensors: Mapping[str, Tensor], index: int) -> Pixels | None:
 
 def _generate(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     requests = [
-        RolloutRequest(tuple(row["ids"]), tuple(row["seeds"]), _pixels(tensors, index))
+        RolloutRequest(tuple(row["prompt_ids"]), tuple(row["seeds"]), _pixels(tensors, index))
         for index, row in enumerate(message["requests"])
     ]
     fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in message["sampling"].items()
     }
     groups = engine.generate(requests, Sampling(**fields))
-    return [[(c.token_ids, c.logprobs, c.finish_reason) for c in group] for group in groups]
+    return [[(c.completion_ids, c.logprobs, c.finish_reason) for c in group] for group in groups]
 
 
 def _load(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     probes = tuple(
-        Probe(tuple(row["ids"]), tuple(row["logprobs"]), _pixels(tensors, index))
+        Probe(tuple(row["prompt_ids"]), tuple(row["logprobs"]), _pixels(tensors, index))
         for index, row in enumerate(message["probes"])
     )
     named = {name: tensors[stored] for name, stored in message["names"].items()}

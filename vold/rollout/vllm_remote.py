@@ -50,7 +50,7 @@ class ServerEngine:
         self._scratch = Path(tempfile.mkdtemp(prefix="vold-rollout-"))
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
-        rows = [{"ids": request.prompt_ids, "seeds": request.seeds} for request in requests]
+        rows = [{"prompt_ids": request.prompt_ids, "seeds": request.seeds} for request in requests]
         tensors = pixel_tensors([request.pixels for request in requests])
         groups = self._call("generate", {"requests": rows, "sampling": asdict(sampling)}, tensors)
         return [[Completion(tuple(ids), tuple(values), why) for ids, values, why in group] for group in groups]
@@ -59,7 +59,7 @@ class ServerEngine:
         """Hand over the weights and compare what the server reports; raises SyncError."""
         tensors, names = _named_once(weights.tensors, self.dtype)
         tensors |= pixel_tensors([probe.pixels for probe in weights.probes])
-        probes = [{"ids": probe.ids, "logprobs": probe.logprobs} for probe in weights.probes]
+        probes = [{"prompt_ids": probe.prompt_ids, "logprobs": probe.logprobs} for probe in weights.probes]
         answer = self._call("load", {"names": names, "probes": probes, "banned_ids": weights.banned_ids}, tensors)
         return prove(weights, Readback(**answer), self.dtype, self.settings.tolerance)
 

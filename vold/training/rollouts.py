@@ -77,7 +77,7 @@ class _Group:
 
     @property
     def tokens(self) -> int:
-        return sum(len(completion.token_ids) for completion in self.completions)
+        return sum(len(completion.completion_ids) for completion in self.completions)
 
 
 def encode(student: Student, prompt: Prompt) -> EncodedPrompt:
@@ -141,7 +141,7 @@ class Collector:
             ]
             answers = self.engine.generate(requests, self.sampling)
         with watch.part("reward"):
-            texts = [self.student.decode(completion.token_ids) for group in answers for completion in group]
+            texts = [self.student.decode(completion.completion_ids) for group in answers for completion in group]
             scores = iter(rewards(texts, [prompt for prompt in prompts for _ in range(size)]))
         return [
             _Group(prompt, read, group, tuple(islice(scores, size)))
@@ -157,7 +157,10 @@ class Collector:
         told = self.engine.live and all(c.entropies is not None for _, c in flat)
         return Rollouts(
             texts=[text_for_teacher(group.prompt, config.distill.images) for group, _ in flat],
-            sequences=[TokenSequence(g.encoded.ids, completion.token_ids, g.encoded.pixels) for g, completion in flat],
+            sequences=[
+                TokenSequence(g.encoded.prompt_ids, completion.completion_ids, g.encoded.pixels)
+                for g, completion in flat
+            ],
             logprobs=torch.tensor([value for _, c in flat for value in c.logprobs], device=device),
             rewards=scores.flatten().to(device),
             advantages=advantages.flatten().to(device),

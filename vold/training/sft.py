@@ -62,7 +62,7 @@ def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) ->
         key = (trace.text, trace.images)
         if key not in prompts:
             try:
-                prompts[key] = _prompt(student, trace).ids
+                prompts[key] = _prompt(student, trace).prompt_ids
             except ValueError as error:
                 raise ValueError(f"trace {trace.id!r}: {error}") from error
         completion = student.tokenizer(trace.completion, add_special_tokens=False)["input_ids"]

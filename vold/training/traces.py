@@ -94,9 +94,9 @@ def _answer(
 
 
 def _judged(model: LanguageModel, completion: Completion, prompt: Prompt) -> _Answer:
-    text = model.decode(completion.token_ids)
+    text = model.decode(completion.completion_ids)
     correct = reward(text, prompt) == 1.0 if prompt.answer else None
-    return _Answer(text, len(completion.token_ids), completion.finish_reason == "stop", correct)
+    return _Answer(text, len(completion.completion_ids), completion.finish_reason == "stop", correct)
 
 
 def _correct_share(answers: Sequence[_Answer]) -> float | None:

@@ -37,6 +37,6 @@ class Validator:
         with watch.part("validation"):
             requests = [RolloutRequest.of(encode(self.student, prompt), (0,)) for prompt in self.prompts]
             groups = self.engine.generate(requests, self.sampling)
-            scores = torch.tensor(rewards([self.student.decode(c.token_ids) for (c,) in groups], self.prompts))
+            scores = torch.tensor(rewards([self.student.decode(c.completion_ids) for (c,) in groups], self.prompts))
             total, count = self.ranks.sum(torch.tensor([float(scores.sum()), float(len(scores))])).tolist()
         return total / count

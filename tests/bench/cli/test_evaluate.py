@@ -156,7 +156,7 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     store = Store(tmp_path / "store")
     config, (selection,) = chosen(plan(store, request_)[random_student.name], store)
     reader = EncodingPreparer(random_student, None)
-    lengths = [len(reader.read(render(p, config.template)).token_ids) for p in selection.problems]  # type: ignore[union-attr]
+    lengths = [len(reader.read(render(p, config.template)).prompt_ids) for p in selection.problems]  # type: ignore[union-attr]
     part = counted()
     assert (part["requests"], part["responses"], part["answered"]) == (5, 10, 0)
     assert (part["prompt_tokens"], part["completion_tokens"]) == (sum(lengths), 10 * 6)

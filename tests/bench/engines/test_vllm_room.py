@@ -43,8 +43,8 @@ def asked(max_length: int | None, lengths: Sequence[int], settings: Decoding = S
     engine.execution = Execution.model_validate({"vllm": {"max_length": max_length}})
     engine.engine = Engine(max_length or 4096)  # type: ignore[assignment]
     engine.stop_ids = engine.banned_ids = ()
-    engine.preparer = SimpleNamespace(sizes=lambda prompt: (len(prompt.ids), 0), decode=str)  # type: ignore[assignment]
-    prompts = [SimpleNamespace(ids=(1,) * length, pixels=None) for length in lengths]
+    engine.preparer = SimpleNamespace(sizes=lambda prompt: (len(prompt.prompt_ids), 0), decode=str)  # type: ignore[assignment]
+    prompts = [SimpleNamespace(prompt_ids=(1,) * length, pixels=None) for length in lengths]
     asks = [Request(place, prompt, (5,)) for place, prompt in enumerate(prompts)]
     return engine.answer([asks], settings)
 

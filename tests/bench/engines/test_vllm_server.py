@@ -267,7 +267,7 @@ def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: lis
         reading = vllm.read(turn)
         assert reading is not None
         assert all(64 <= count <= 96 for count in reading.visual_tokens)
-        assert (len(reading.token_ids), sum(reading.visual_tokens)) == (answer.prompt_tokens, answer.visual_tokens)
+        assert (len(reading.prompt_ids), sum(reading.visual_tokens)) == (answer.prompt_tokens, answer.visual_tokens)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def held_out(count: int, **kind: str) -> list[WorldProblem]:
 
 def say(model: LanguageModel, requests: list[RolloutRequest], tokens: int = 96) -> list[str]:
     sampling = Sampling(tokens, temperature=0, stop_ids=model.stop_ids, banned_ids=model.banned_ids)
-    return [model.decode(group[0].token_ids) for group in BuiltinEngine(model).generate(requests, sampling)]
+    return [model.decode(group[0].completion_ids) for group in BuiltinEngine(model).generate(requests, sampling)]
 
 
 def look(student: Student, problem: WorldProblem, verb: str) -> RolloutRequest:

@@ -79,10 +79,10 @@ def test_rollouts_are_drawn_with_the_adapters(adapted: Student) -> None:
     train(adapted)
     request = RolloutRequest((1, 2, 3), (5,))
     completion = BuiltinEngine(adapted).generate([request], Sampling(6))[0][0]
-    row = TokenSequence(request.prompt_ids, completion.token_ids)
+    row = TokenSequence(request.prompt_ids, completion.completion_ids)
     with torch.no_grad():
         scores = torch.nn.functional.linear(completion_hidden(adapted, [row]), adapted.head).log_softmax(-1)
-    chosen = scores.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+    chosen = scores.gather(1, torch.tensor(completion.completion_ids)[:, None])[:, 0]
     torch.testing.assert_close(torch.tensor(completion.logprobs), chosen, atol=1e-4, rtol=1e-4)
 
 

@@ -27,7 +27,7 @@ SEQUENCES = [TokenSequence(tuple(range(p)), tuple(range(50, 50 + c))) for p, c i
 def group(prompt: EncodedPrompt, *lengths: int) -> list[TokenSequence]:
     """Completions of ``lengths`` of one prompt, all different."""
     return [
-        TokenSequence(prompt.ids, tuple((7 * place + 3 * step) % 250 for step in range(length)), prompt.pixels)
+        TokenSequence(prompt.prompt_ids, tuple((7 * place + 3 * step) % 250 for step in range(length)), prompt.pixels)
         for place, length in enumerate(lengths)
     ]
 
@@ -161,7 +161,7 @@ def test_nothing_is_padded_and_a_shared_prompt_and_its_images_are_read_once(
     prompt = chat(student, [image], "read")
     rows = group(prompt, 4, 11, 1)
     read = pack(student, rows)
-    assert len(read.ids) == len(prompt.ids) + 3 + 10
+    assert len(read.ids) == len(prompt.prompt_ids) + 3 + 10
     patches: list[int] = []
     tower = student.model.model.visual.forward
 

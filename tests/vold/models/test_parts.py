@@ -34,7 +34,10 @@ def test_what_is_frozen_stays_byte_for_byte_and_the_rest_learns(
     freeze(model, frozen)
     optimizer = Optimizer(model.model, OptimizerConfig(learning_rate=1e-2), max_nonfinite=1)
     prompt = model.encode([{"role": "user", "content": [{"type": "image"}]}], [image])
-    rows = [TokenSequence(prompt.ids, (5, 6, 7), prompt.pixels), TokenSequence(prompt.ids, (8,), prompt.pixels)]
+    rows = [
+        TokenSequence(prompt.prompt_ids, (5, 6, 7), prompt.pixels),
+        TokenSequence(prompt.prompt_ids, (8,), prompt.pixels),
+    ]
     for _ in range(2):
         loss = completion_hidden(model, rows).square().sum()
         loss.backward()

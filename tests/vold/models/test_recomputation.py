@@ -22,7 +22,9 @@ def recomputing(student_path: Path) -> Student:
 
 def rows(model: Student, image: Image.Image) -> list[TokenSequence]:
     prompt = model.encode([{"role": "user", "content": [{"type": "image"}]}], [image])
-    return [TokenSequence(prompt.ids, ids, prompt.pixels) for ids in ((1, 2, 3), (4, 5))] + [TokenSequence((1,), (2,))]
+    return [TokenSequence(prompt.prompt_ids, ids, prompt.pixels) for ids in ((1, 2, 3), (4, 5))] + [
+        TokenSequence((1,), (2,))
+    ]
 
 
 def gradients(model: Student, image: Image.Image) -> dict[str, torch.Tensor]:

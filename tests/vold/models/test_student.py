@@ -21,7 +21,7 @@ def text(value: str) -> dict[str, str]:
 
 
 def test_text_is_rendered_with_the_chat_template(student: Student) -> None:
-    ids = student.encode("[1+2]solve").ids
+    ids = student.encode("[1+2]solve").prompt_ids
     assert student.tokenizer.decode(list(ids)) == "<|im_start|>user\n[1+2]solve<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -37,7 +37,7 @@ def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Stud
     assert prompt.pixels is not None
     tokens = [int(t * h * w) // 4 for t, h, w in prompt.pixels.grid_thw.tolist()]
     assert tokens[0] == 2 and tokens[1] > tokens[0]
-    kinds = [index == student.image_token_id for index in prompt.ids]
+    kinds = [index == student.image_token_id for index in prompt.prompt_ids]
     runs = [len(run) for run in "".join("x" if kind else " " for kind in kinds).split()]
     assert runs == tokens
     with torch.no_grad():
@@ -88,15 +88,15 @@ def test_positions_of_a_prompt_with_images_are_the_models_own_and_found_once(
 
     prompt = model.encode(chat(IMAGE, text("and"), IMAGE), [image, image.resize((32, 16))])
     assert prompt.pixels is not None
-    ids = torch.tensor([prompt.ids])
+    ids = torch.tensor([prompt.prompt_ids])
     kinds = (ids == model.image_token_id).int()
     expected = index(ids, mm_token_type_ids=kinds, image_grid_thw=prompt.pixels.grid_thw)[0][:, 0]
     monkeypatch.setattr(model.model.model, "get_rope_index", counted)
-    longer = (*prompt.ids, *model.encode_text("more"))
+    longer = (*prompt.prompt_ids, *model.encode_text("more"))
     for _ in range(2):
-        assert model.positions(prompt.ids, prompt.pixels).equal(expected)
-        assert model.positions(longer, prompt.pixels)[:, : len(prompt.ids)].equal(expected)
-    assert asked == [len(prompt.ids), len(longer)]
+        assert model.positions(prompt.prompt_ids, prompt.pixels).equal(expected)
+        assert model.positions(longer, prompt.pixels)[:, : len(prompt.prompt_ids)].equal(expected)
+    assert asked == [len(prompt.prompt_ids), len(longer)]
 
 
 def test_pixels_are_those_of_the_image_processor(student: Student, image: Image.Image) -> None:

@@ -335,8 +335,8 @@ def test_a_image_takes_as_many_tokens_as_the_student_makes_of_it(world: World, s
     encoded = student.encode(chat("?", [world.root / "shape.png"]), [world.root / "shape.png"])
     rows = read_prompts(world.job().data)[3:4]  # type: ignore[arg-type]
     side = Checkpoint.at("student", student.path, student.model.config, student.tokenizer)
-    assert measure(side, rows).prompts == (len(encoded.ids),)
-    assert encoded.ids.count(student.image_token_id) == 4 * 3
+    assert measure(side, rows).prompts == (len(encoded.prompt_ids),)
+    assert encoded.prompt_ids.count(student.image_token_id) == 4 * 3
 
 
 def test_another_vocabulary_is_an_error(world: World, rebuild: Callable[..., None]) -> None:

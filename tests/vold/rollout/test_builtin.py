@@ -23,7 +23,7 @@ STEPS = 80
 
 def reference(model: LanguageModel, prompt: EncodedPrompt, steps: int) -> tuple[int, ...]:
     """Greedy tokens of transformers' own generate(), batch of one."""
-    ids = torch.tensor([prompt.ids])
+    ids = torch.tensor([prompt.prompt_ids])
     images = {}
     if prompt.pixels is not None:
         assert isinstance(model, Student)
@@ -40,7 +40,7 @@ def reference(model: LanguageModel, prompt: EncodedPrompt, steps: int) -> tuple[
         suppress_tokens=list(model.banned_ids),
         **images,
     )
-    return tuple(out[0, len(prompt.ids) :].tolist())
+    return tuple(out[0, len(prompt.prompt_ids) :].tolist())
 
 
 def greedy(model: LanguageModel, steps: int = STEPS) -> Sampling:
@@ -72,18 +72,18 @@ def test_greedy_equals_generate_for_text_and_images_alone_and_together(
 ) -> None:
     model = load_student(build_student(tmp_path / "student", seed=5, mrope_section=sections))
     prompts = texts(model) + images(model, image)
-    assert len({len(prompt.ids) for prompt in prompts}) > 4, "rows of a batch must need padding"
+    assert len({len(prompt.prompt_ids) for prompt in prompts}) > 4, "rows of a batch must need padding"
     expected = [reference(model, prompt, STEPS) for prompt in prompts]
     assert len(set(expected)) == len(prompts)
-    assert [completion.token_ids for completion in run(model, prompts, greedy(model))] == expected
-    alone = [run(model, [prompt], greedy(model))[0].token_ids for prompt in prompts]
+    assert [completion.completion_ids for completion in run(model, prompts, greedy(model))] == expected
+    alone = [run(model, [prompt], greedy(model))[0].completion_ids for prompt in prompts]
     assert alone == expected
 
 
 def test_greedy_equals_generate_for_a_text_only_teacher(teacher: LanguageModel) -> None:
     prompts = texts(teacher)
     expected = [reference(teacher, prompt, STEPS) for prompt in prompts]
-    assert [completion.token_ids for completion in run(teacher, prompts, greedy(teacher))] == expected
+    assert [completion.completion_ids for completion in run(teacher, prompts, greedy(teacher))] == expected
 
 
 def test_positions_of_a_image_matter(student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(student: Student, 
     sampling = Sampling(STEPS, 1.0, (*student.stop_ids, 40, 41, 42, 43), student.banned_ids)
     requests = [RolloutRequest.of(prompt, [100 + place, 7, 8]) for place, prompt in enumerate(prompts)]
     together = BuiltinEngine(student).generate(requests, sampling)
-    assert len({len(c.token_ids) for group in together for c in group}) > 5, "rows must end at different steps"
+    assert len({len(c.completion_ids) for group in together for c in group}) > 5, "rows must end at different steps"
     alone = [BuiltinEngine(student).generate([request], sampling)[0] for request in requests]
     split = BuiltinEngine(student, max_batch=2).generate(requests[::-1], sampling)[::-1]
     single = [
@@ -110,7 +110,9 @@ def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(student: Student, 
         for prompt, request in zip(prompts, requests, strict=True)
     ]
     for other in (alone, split, single):
-        assert [[c.token_ids for c in group] for group in other] == [[c.token_ids for c in g] for g in together]
+        assert [[c.completion_ids for c in group] for group in other] == [
+            [c.completion_ids for c in g] for g in together
+        ]
         for mine, theirs in zip(other, together, strict=True):
             for one, two in zip(mine, theirs, strict=True):
                 assert one.logprobs == pytest.approx(two.logprobs, abs=1e-4)
@@ -122,9 +124,9 @@ def test_sampling_frequencies_are_those_of_the_softmax(student: Student) -> None
     sampling = Sampling(1, 0.8, (), student.banned_ids)
     draws = 20_000
     group = BuiltinEngine(student, max_batch=draws).generate([RolloutRequest.of(prompt, range(draws))], sampling)[0]
-    counts = torch.bincount(torch.tensor([c.token_ids[0] for c in group]), minlength=student.head.shape[0])
+    counts = torch.bincount(torch.tensor([c.completion_ids[0] for c in group]), minlength=student.head.shape[0])
     with torch.no_grad():
-        logits = student.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1]
+        logits = student.model(input_ids=torch.tensor([prompt.prompt_ids])).logits[0, -1]
     logits[list(student.banned_ids)] = -torch.inf
     expected = (logits / 0.8).softmax(0) * draws
     assert counts[list(student.banned_ids)].sum() == 0
@@ -139,7 +141,7 @@ def test_logprobs_and_entropies_are_those_that_the_trainer_computes(student: Stu
     prompts = texts(student)
     sampling = Sampling(30, 0.9, student.stop_ids, student.banned_ids, entropies=True)
     completions = run(student, prompts, sampling)
-    sequences = [TokenSequence(p.ids, c.token_ids) for p, c in zip(prompts, completions, strict=True)]
+    sequences = [TokenSequence(p.prompt_ids, c.completion_ids) for p, c in zip(prompts, completions, strict=True)]
     head: Head = Heads.of(student, None).student
     with torch.no_grad():
         hidden = completion_hidden(student, sequences)
@@ -155,11 +157,11 @@ def test_logprobs_and_entropies_are_those_that_the_trainer_computes(student: Stu
 def test_a_stop_token_ends_its_row_and_belongs_to_the_completion(student: Student) -> None:
     prompt = texts(student)[1]
     free = run(student, [prompt], Sampling(20, 0.0, (), student.banned_ids))[0]
-    assert free.finish_reason == "length" and len(free.token_ids) == 20
-    stop = free.token_ids[3]
-    first = free.token_ids.index(stop)
+    assert free.finish_reason == "length" and len(free.completion_ids) == 20
+    stop = free.completion_ids[3]
+    first = free.completion_ids.index(stop)
     stopped = run(student, [prompt], Sampling(20, 0.0, (stop,), student.banned_ids))[0]
-    assert stopped.token_ids == free.token_ids[: first + 1]
+    assert stopped.completion_ids == free.completion_ids[: first + 1]
     assert stopped.finish_reason == "stop"
     last = run(student, [prompt], Sampling(first + 1, 0.0, (stop,), student.banned_ids))[0]
     assert last.finish_reason == "stop", "a stop token on the last step is a stop"
@@ -167,9 +169,9 @@ def test_a_stop_token_ends_its_row_and_belongs_to_the_completion(student: Studen
 
 def test_banned_ids_are_never_drawn(student: Student) -> None:
     prompt = texts(student)[0]
-    favourite = run(student, [prompt], Sampling(1, 0.0))[0].token_ids[0]
+    favourite = run(student, [prompt], Sampling(1, 0.0))[0].completion_ids[0]
     other = run(student, [prompt], Sampling(1, 0.0, (), (favourite,)))[0]
-    assert other.token_ids[0] != favourite
+    assert other.completion_ids[0] != favourite
     assert student.image_token_id in student.banned_ids
 
 
@@ -198,15 +200,15 @@ def test_the_vision_tower_is_not_run_for_text(student: Student, monkeypatch: pyt
 
 
 def test_a_prompt_too_wide_for_one_prefill_gets_its_own(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [c.token_ids for c in run(student, texts(student), greedy(student, 5))]
+    expected = [c.completion_ids for c in run(student, texts(student), greedy(student, 5))]
     monkeypatch.setattr(builtin, "PREFILL_AREA", 1)
-    assert [c.token_ids for c in run(student, texts(student), greedy(student, 5))] == expected
+    assert [c.completion_ids for c in run(student, texts(student), greedy(student, 5))] == expected
 
 
 def test_an_empty_prompt_and_missing_pixels_are_refused(student: Student, image: Image.Image) -> None:
     with pytest.raises(ValueError, match="without a prompt"):
         BuiltinEngine(student).generate([RolloutRequest((), (1,))], Sampling(1))
     prompt = images(student, image)[0]
-    cut = EncodedPrompt(tuple(i for i in prompt.ids if i != student.image_token_id), prompt.pixels)
+    cut = EncodedPrompt(tuple(i for i in prompt.prompt_ids if i != student.image_token_id), prompt.pixels)
     with pytest.raises(ValueError, match="image placeholders"):
         run(student, [cut], greedy(student, 1))

@@ -57,12 +57,12 @@ def test_probes_are_scored_as_the_policy_that_is_sampled(student: Student, weigh
     text, image = weights.probes
     assert text.pixels is None and image.pixels is not None
     with torch.no_grad():
-        logits = student.model(input_ids=torch.tensor([text.ids])).logits[0, :-1].double()
+        logits = student.model(input_ids=torch.tensor([text.prompt_ids])).logits[0, :-1].double()
     allowed = [index for index in range(logits.shape[1]) if index not in student.banned_ids]
     norm = logits[:, allowed].exp().sum(1).log()
-    expected = [float(logits[i, token] - norm[i]) for i, token in enumerate(text.ids[1:])]
+    expected = [float(logits[i, token] - norm[i]) for i, token in enumerate(text.prompt_ids[1:])]
     assert text.logprobs == pytest.approx(expected, abs=1e-5)
-    assert len(image.logprobs) == len(image.ids) - 1 - image.ids.count(student.image_token_id)
+    assert len(image.logprobs) == len(image.prompt_ids) - 1 - image.prompt_ids.count(student.image_token_id)
 
 
 def test_a_text_only_model_has_a_text_probe_alone(teacher: LanguageModel) -> None:

@@ -58,7 +58,7 @@ def test_a_broken_engine_is_replaced_synchronised_and_asked_the_same() -> None:
     engine.sync(WEIGHTS)
     engine.sync(NEWER)
     (group,) = engine.generate([REQUEST], Sampling(4))
-    assert [completion.token_ids for completion in group] == [(7,), (8,)]
+    assert [completion.completion_ids for completion in group] == [(7,), (8,)]
     again = ["generate", "close", "start", NEWER]
     assert log == ["start", WEIGHTS, NEWER, *again, *again, "generate"]
 

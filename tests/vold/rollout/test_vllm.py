@@ -79,7 +79,7 @@ def test_logprobs_are_the_trainers_for_text_and_images_after_every_update(
     for _ in range(2):  # the second time, prompts and images are known to caches of the old weights
         groups = engine.generate(requests, sampling(student, temperature=temperature))
         assert largest_difference(student, prompts, groups, temperature) < 1e-4
-        assert all(not set(c.token_ids) & set(student.banned_ids) for group in groups for c in group)
+        assert all(not set(c.completion_ids) & set(student.banned_ids) for group in groups for c in group)
         shift(student, 0.05)
         proof = engine.sync(weights_of(student))
         assert proof.probe_error < 1e-4 and proof.tensors == len(student.model.state_dict())
@@ -89,7 +89,7 @@ def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Stu
     requests = [RolloutRequest.of(prompt, [0]) for prompt in prompts_of(student, image)]
     greedy = sampling(student, 40, 0.0)
     ours, theirs = engine.generate(requests, greedy), BuiltinEngine(student).generate(requests, greedy)
-    assert [group[0].token_ids for group in ours] == [group[0].token_ids for group in theirs]
+    assert [group[0].completion_ids for group in ours] == [group[0].completion_ids for group in theirs]
     assert [group[0].finish_reason for group in ours] == [group[0].finish_reason for group in theirs]
     for one, two in zip(ours, theirs, strict=True):
         assert one[0].logprobs == pytest.approx(two[0].logprobs, abs=1e-4)
@@ -104,8 +104,10 @@ def test_a_sample_is_a_function_of_its_seed_and_not_of_its_batch(
     free = sampling(student, temperature=1.5)
     together = engine.generate(requests, free)
     alone = [engine.generate([request], free)[0] for request in requests]
-    assert [[c.token_ids for c in group] for group in alone] == [[c.token_ids for c in group] for group in together]
-    assert sum(group[0].token_ids != group[1].token_ids for group in together) >= 4
+    assert [[c.completion_ids for c in group] for group in alone] == [
+        [c.completion_ids for c in group] for group in together
+    ]
+    assert sum(group[0].completion_ids != group[1].completion_ids for group in together) >= 4
 
 
 def test_more_prompts_than_one_step_takes_are_sampled_as_each_would_be_alone(
@@ -116,19 +118,19 @@ def test_more_prompts_than_one_step_takes_are_sampled_as_each_would_be_alone(
     together = engine.generate(requests, sampling(student, 4))
     for number in (0, 31, 63):
         (alone,) = engine.generate([requests[number]], sampling(student, 4))
-        assert alone[0].token_ids == together[number][0].token_ids
+        assert alone[0].completion_ids == together[number][0].completion_ids
 
 
 def test_sampling_frequencies_are_those_of_the_softmax(engine: VLLMEngine, student: Student) -> None:
     prompt, draws = EncodedPrompt(student.encode_text("frequencies")), 2000
     favourite = engine.generate([RolloutRequest.of(prompt, [0])], Sampling(1, 0.0, (), student.banned_ids))[0][
         0
-    ].token_ids[0]
+    ].completion_ids[0]
     banned = tuple(sorted({*student.banned_ids, favourite}))
     group = engine.generate([RolloutRequest.of(prompt, range(draws))], Sampling(1, 1.5, (), banned))[0]
-    counts = torch.bincount(torch.tensor([c.token_ids[0] for c in group]), minlength=student.head.shape[0])
+    counts = torch.bincount(torch.tensor([c.completion_ids[0] for c in group]), minlength=student.head.shape[0])
     with torch.no_grad():
-        logits = student.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1].double() / 1.5
+        logits = student.model(input_ids=torch.tensor([prompt.prompt_ids])).logits[0, -1].double() / 1.5
     logits[list(banned)] = -torch.inf
     expected = logits.softmax(0) * draws
     assert counts[list(banned)].sum() == 0
@@ -142,11 +144,11 @@ def test_sampling_frequencies_are_those_of_the_softmax(engine: VLLMEngine, stude
 def test_a_stop_token_ends_a_completion_and_belongs_to_it(engine: VLLMEngine, student: Student) -> None:
     request = RolloutRequest.of(EncodedPrompt(student.encode_text("[7+5-3*2]solve")), [0])
     free = engine.generate([request], Sampling(30, 0.0, (), student.banned_ids))[0][0]
-    assert free.finish_reason == "length" and len(free.token_ids) == 30, "not even the tokenizer's own EOS ends it"
-    stop = free.token_ids[5]
-    first = free.token_ids.index(stop)
+    assert free.finish_reason == "length" and len(free.completion_ids) == 30, "not even the tokenizer's own EOS ends it"
+    stop = free.completion_ids[5]
+    first = free.completion_ids.index(stop)
     stopped = engine.generate([request], Sampling(first + 1, 0.0, (stop,), student.banned_ids))[0][0]
-    assert stopped.token_ids == free.token_ids[: first + 1] and stopped.finish_reason == "stop"
+    assert stopped.completion_ids == free.completion_ids[: first + 1] and stopped.finish_reason == "stop"
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs(
@@ -157,7 +159,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     with pytest.raises(ValueError, match=r"execution\.vllm\.max_length"):
         engine.generate([RolloutRequest((1,) * 500, (1,))], Sampling(13))
     prompt = prompts_of(student, image)[3]
-    cut = EncodedPrompt(tuple(i for i in prompt.ids if i != student.image_token_id), prompt.pixels)
+    cut = EncodedPrompt(tuple(i for i in prompt.prompt_ids if i != student.image_token_id), prompt.pixels)
     with pytest.raises(ValueError, match="image placeholders"):
         engine.generate([RolloutRequest.of(cut, [1])], sampling(student))
 

@@ -58,7 +58,7 @@ def test_traces_are_learned_and_the_checkpoint_says_them(student_path: Path, tra
     losses = [row["loss"] for row in rows(tmp_path / "run")]
     assert losses[-1] < 0.1 * losses[0]
     trained = load_student(tmp_path / "run" / "out")
-    prompt = torch.tensor([trained.encode("[3+1]solve").ids])
+    prompt = torch.tensor([trained.encode("[3+1]solve").prompt_ids])
     out = trained.model.generate(
         input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=30
     )
