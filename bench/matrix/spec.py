@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bench.benchmarks import BENCHMARKS
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.matrix.stages import KINDS, execution_settings, settings
 from bench.matrix.yaml_file import Where, YamlFile
+from bench.stats.corrections import CORRECTIONS
 from vold.config import Strict
 
 SKIPPABLE = ("sft", "rl")
@@ -31,6 +32,15 @@ def _points(value: object) -> object:
 
 
 Points = Annotated[float, BeforeValidator(_points)]
+
+
+def _correction_name(name: str) -> str:
+    if name not in CORRECTIONS:
+        raise ValueError(f"expected one of {', '.join(CORRECTIONS)}")
+    return name
+
+
+CorrectionName = Annotated[str, AfterValidator(_correction_name)]
 
 
 class Primary(Strict):
@@ -58,7 +68,7 @@ class Contrast(Strict):
 class Analysis(Strict):
     primary: Primary = Primary()
     contrasts: tuple[Contrast, ...] = ()
-    correction: Literal["holm", "none"] = "holm"
+    correction: CorrectionName = "holm"
     clean_of: tuple[str, ...] = Field(
         default=(),
         description="results of `data audit`: scores on the clean problems beside all; from the file's place",

@@ -9,6 +9,7 @@ from bench.report import caveats, claims, clean, contrasts, doses, figures, tabl
 from bench.report.grid import grid
 from bench.report.model import SMALL_WORLD, Column, Figure, ReportData, Results, Spec, Table
 from bench.report.words import explain
+from bench.stats.corrections import CORRECTIONS, UNCORRECTED
 from bench.stats.estimates import Accuracy
 
 METHODS = (
@@ -43,12 +44,13 @@ def analyse(spec: Spec, results: Results, paper: Mapping[str, Any]) -> ReportDat
     compared = contrasts.evaluate(spec, rows)
     synthetic = bool(rows["synthetic"].astype(bool).any())
     pooled = f"{spec.analysis.primary.aggregate} mean"
+    correction = CORRECTIONS[spec.analysis.correction]
     return ReportData(
         name=spec.name,
         question=spec.question,
         synthetic=synthetic,
         lead=_lead(spec, measured, len(seeds)),
-        statements=tuple(contrasts.sentence(c) for c in compared),
+        statements=tuple(contrasts.sentence(c, correction) for c in compared),
         tables={t.id: t for t in _tables(spec, results, rows, measured, compared, paper, _suffix(synthetic), pooled)},
         figures={f.id: f for f in _figures(spec, results, measured, compared, _suffix(synthetic))},
         methods=_methods(spec, measured),
@@ -73,6 +75,7 @@ def _tables(
     pooled: str,
 ) -> list[Table]:
     order = measured.ranked
+    correction = CORRECTIONS[spec.analysis.correction]
     long = tables.families(measured, f"Accuracy of each arm on each benchmark, %, with 95 % interval{world}.")
     arms = Table(
         "arms",
@@ -84,9 +87,14 @@ def _tables(
         arms,
         tables.leaderboard(spec, results, rows, measured, f"Leaderboard: {pooled} accuracy, 95 % interval{world}."),
         contrasts.table(
-            compared, f"Pre-registered contrasts: paired differences in points, 95 % interval{world}.", pooled
+            compared,
+            correction,
+            f"Pre-registered contrasts: paired differences in points, 95 % interval{world}.",
+            pooled,
         ),
-        contrasts.pooled(compared, f"Pre-registered contrasts, {pooled}: differences in points{world}.", pooled),
+        contrasts.pooled(
+            compared, correction, f"Pre-registered contrasts, {pooled}: differences in points{world}.", pooled
+        ),
         long,
         grid(long, results, rows, long.caption),
         clean.table(spec, rows, measured, f"Problems that stand in no training data that was audited{world}."),
@@ -98,12 +106,13 @@ def _tables(
 def _figures(
     spec: Spec, results: Results, measured: tables.Measured, compared: list[contrasts.Compared], world: str
 ) -> list[Figure]:
+    large = "pooled" if CORRECTIONS[spec.analysis.correction] is UNCORRECTED else "pooled and corrected"
     drawn: list[Figure | None] = [
         figures.accuracies(measured, f"Accuracy of each arm, all benchmarks{world}."),
         figures.forest(
             compared,
-            f"Paired differences of the pre-registered contrasts{world}. Line: 95 % interval; large symbol: pooled and "
-            "corrected; small square: one benchmark; shaded band: margin; upright ticks: minimal detectable effect.",
+            f"Paired differences of the pre-registered contrasts{world}. Line: 95 % interval; large symbol: "
+            f"{large}; small square: one benchmark; shaded band: margin; upright ticks: minimal detectable effect.",
         ),
         figures.families(measured, f"Accuracy by benchmark, 95 % interval{world}."),
         figures.curves(tables.rl_curves(results), [arm.name for arm in spec.arms], f"Training curves{world}."),
@@ -147,10 +156,7 @@ def _methods(spec: Spec, measured: tables.Measured) -> tuple[str, ...]:
         "macro": "macro mean (every benchmark counts the same)",
         "micro": "micro mean (every problem counts the same)",
     }[spec.analysis.primary.aggregate]
-    correction = {
-        "holm": "their p-values are corrected for their number by Holm's method",
-        "none": "their p-values are not corrected for their number",
-    }[spec.analysis.correction]
+    correction = CORRECTIONS[spec.analysis.correction].sentence
     names = ", ".join(measured.families)
     return tuple(
         text.replace("{aggregate}", aggregate).replace("{correction}", correction).replace("{families}", names)

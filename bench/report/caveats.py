@@ -10,6 +10,7 @@ from bench.report.grid import baselines
 from bench.report.model import Results, Spec
 from bench.report.numbers import percent, points
 from bench.report.tables import Measured
+from bench.stats.corrections import CORRECTIONS, UNCORRECTED
 from bench.stats.decisions import seeds_needed
 
 HIGH_RATE = 0.05
@@ -27,8 +28,7 @@ def write(
         *_dependence(results, seeds),
         *_power(contrasts),
         *_states(rows),
-        "Figures and tables by benchmark are exploratory: only the pooled pre-registered contrasts are corrected "
-        "for their number.",
+        _exploratory(spec),
         *_baselines(results),
     )
 
@@ -46,6 +46,15 @@ def _world(rows: Frame) -> Iterator[str]:
     )
     if len(synthetic) < len(rows):
         yield "Real and synthetic data sets stand in one table here; a mean over both has no meaning of its own."
+
+
+def _exploratory(spec: Spec) -> str:
+    if CORRECTIONS[spec.analysis.correction] is UNCORRECTED:
+        return "Figures and tables by benchmark are exploratory. No p-value on this page is corrected."
+    return (
+        "Figures and tables by benchmark are exploratory: only the pooled pre-registered contrasts are corrected "
+        "for their number."
+    )
 
 
 def _departures(results: Results) -> Iterator[str]:

@@ -9,7 +9,8 @@ from bench.records import Frame
 from bench.report.contrasts import Compared, difference_of
 from bench.report.model import Column, Expect, Spec, Table
 from bench.report.numbers import NONE, decimal, interval, p_value, points
-from bench.stats.decisions import ContrastVerdict, holm
+from bench.stats.corrections import CORRECTIONS
+from bench.stats.decisions import ContrastVerdict
 
 PAPER = Path(__file__).parent / "paper.json"
 DEFAULT_MARGIN = 0.02
@@ -86,7 +87,7 @@ def _exploratory(
 ) -> dict[tuple[str, str], Compared]:
     pairs = [(c["test"], c["against"]) for c in claims if (c["test"], c["against"]) not in registered]
     found = {pair: d for pair in pairs if (d := difference_of(verdicts, *pair, spec)) is not None}
-    adjusted = holm([d.p for d in found.values()])
+    adjusted = CORRECTIONS[spec.analysis.correction].function([d.p for d in found.values()])
     return {
         pair: Compared("", *pair, DEFAULT_MARGIN, difference, p)
         for (pair, difference), p in zip(found.items(), adjusted, strict=True)

@@ -1,4 +1,4 @@
-"""The pre-registered contrasts: paired differences, Holm, one verdict and one sentence each."""
+"""The pre-registered contrasts: paired differences, corrected p-values, one verdict and one sentence each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,28 +8,33 @@ import pandas as pd
 from bench.records import Frame
 from bench.report.model import Column, Contrast, Spec, Statement, Table, Tone
 from bench.report.numbers import NONE, interval, p_value, percent, points
-from bench.stats.decisions import ContrastVerdict, holm, outcome
-from bench.stats.estimates import Difference, compare
+from bench.stats.corrections import CORRECTIONS, Correction
+from bench.stats.decisions import ContrastVerdict, contrast_verdict
+from bench.stats.estimates import Difference, paired_difference
 
 TONES: dict[ContrastVerdict, Tone] = {"better": "better", "worse": "worse", "not resolved": "unresolved"}
-COLUMNS = (
-    Column("id", "contrast"),
-    Column("test", "test"),
-    Column("against", "against"),
-    Column("scope", "on"),
-    Column("difference", "difference", "number"),
-    Column("low", "low", "number"),
-    Column("high", "high", "number"),
-    Column("p", "p", "number"),
-    Column("p_holm", "Holm p", "number"),
-    Column("mde", "MDE", "number"),
-    Column("margin", "margin", "number"),
-    Column("verdict", "verdict"),
-    Column("n", "pairs", "number"),
-    Column("missing", "missing", "number"),
-    Column("seeds", "seeds", "number"),
-    Column("method", "method"),
-)
+
+
+def columns(correction: Correction) -> tuple[Column, ...]:
+    """The columns of a table of contrasts."""
+    return (
+        Column("id", "contrast"),
+        Column("test", "test"),
+        Column("against", "against"),
+        Column("scope", "on"),
+        Column("difference", "difference", "number"),
+        Column("low", "low", "number"),
+        Column("high", "high", "number"),
+        Column("p", "p", "number"),
+        Column(f"p_{correction.name}", correction.header, "number"),
+        Column("mde", "MDE", "number"),
+        Column("margin", "margin", "number"),
+        Column("verdict", "verdict"),
+        Column("n", "pairs", "number"),
+        Column("missing", "missing", "number"),
+        Column("seeds", "seeds", "number"),
+        Column("method", "method"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,12 @@ class Compared:
     difference: Difference | None
     adjusted_p: float = 1.0
     families: dict[str, Difference] = field(default_factory=dict)
-    corrected: bool = True
 
     @property
     def verdict(self) -> ContrastVerdict:
         if self.difference is None:
             return "not resolved"
-        return outcome(self.difference.value, self.adjusted_p)
+        return contrast_verdict(self.difference.value, self.adjusted_p)
 
     @property
     def equivalent(self) -> bool:
@@ -59,7 +63,7 @@ class Compared:
 def difference_of(verdicts: Frame, test: str, against: str, spec: Spec) -> Difference | None:
     """The primary paired difference, or None where either arm has nothing in common with the other."""
     try:
-        return compare(
+        return paired_difference(
             verdicts[verdicts["arm"] == test],
             verdicts[verdicts["arm"] == against],
             spec.analysis.primary.aggregate,
@@ -74,7 +78,7 @@ def evaluate(spec: Spec, verdicts: Frame) -> list[Compared]:
     """All contrasts of the specification on ``verdicts`` (rows of the primary benchmarks only)."""
     found = [(c, difference_of(verdicts, c.test, c.against, spec)) for c in spec.analysis.contrasts]
     p_values = [d.p for _, d in found if d is not None]
-    adjusted = iter(holm(p_values) if spec.analysis.correction == "holm" else p_values)
+    adjusted = iter(CORRECTIONS[spec.analysis.correction].function(p_values))
     return [
         Compared(
             id=contrast.id,
@@ -84,7 +88,6 @@ def evaluate(spec: Spec, verdicts: Frame) -> list[Compared]:
             difference=difference,
             adjusted_p=next(adjusted) if difference is not None else 1.0,
             families=_families(contrast, verdicts, spec),
-            corrected=spec.analysis.correction == "holm",
         )
         for contrast, difference in found
     ]
@@ -98,7 +101,7 @@ def _families(contrast: Contrast, verdicts: Frame, spec: Spec) -> dict[str, Diff
     return {family: difference for family, difference in each.items() if difference is not None}
 
 
-def sentence(compared: Compared) -> Statement:
+def sentence(compared: Compared, correction: Correction) -> Statement:
     """The verdict in one sentence, readable alone."""
     pair = f"{compared.test} over {compared.against}"
     tone = TONES[compared.verdict]
@@ -107,9 +110,9 @@ def sentence(compared: Compared) -> Statement:
         text = f"{pair}: no responses in common, so nothing can be said"
         return Statement(compared.id, text, "not resolved", tone)
     bounds = interval(d.low, d.high, signed=True)
-    name = "Holm p" if compared.corrected else "p"
     p = p_value(compared.adjusted_p)
-    text = f"{pair}: {points(d.value)} points, 95 % interval {bounds}, {name} {'' if p[0] == '<' else '= '}{p}"
+    equals = "" if p.startswith("<") else "= "
+    text = f"{pair}: {points(d.value)} points, 95 % interval {bounds}, {correction.header} {equals}{p}"
     if compared.verdict == "not resolved":
         text += f"; such a comparison finds effects of {points(d.mde, signed=False)} points or more (80 % power)"
     if compared.equivalent:
@@ -119,24 +122,26 @@ def sentence(compared: Compared) -> Statement:
     return Statement(compared.id, text, compared.verdict, tone)
 
 
-def table(results: Sequence[Compared], caption: str, pooled: str) -> Table:
+def table(results: Sequence[Compared], correction: Correction, caption: str, pooled: str) -> Table:
     """One row for the primary aggregate of each contrast, then one for each family (not corrected)."""
     rows = []
     for c in results:
-        rows.append(_row(c, pooled, c.difference, p_value(c.adjusted_p), c.verdict))
-        rows += [_row(c, family, d, NONE, "not corrected") for family, d in c.families.items()]
-    return Table("contrasts", caption, COLUMNS, tuple(rows))
+        rows.append(_row(c, correction, pooled, c.difference, p_value(c.adjusted_p), c.verdict))
+        rows += [_row(c, correction, family, d, NONE, "not corrected") for family, d in c.families.items()]
+    return Table("contrasts", caption, columns(correction), tuple(rows))
 
 
-def pooled(results: Sequence[Compared], caption: str, scope: str) -> Table:
+def pooled(results: Sequence[Compared], correction: Correction, caption: str, scope: str) -> Table:
     """The rows that carry a verdict, in fewer columns, for reading."""
-    rows = tuple(_row(c, scope, c.difference, p_value(c.adjusted_p), c.verdict) for c in results)
-    hidden = {"scope", "method"}
-    return Table("contrasts_pooled", caption, tuple(column for column in COLUMNS if column.key not in hidden), rows)
+    rows = tuple(_row(c, correction, scope, c.difference, p_value(c.adjusted_p), c.verdict) for c in results)
+    shown = tuple(column for column in columns(correction) if column.key not in ("scope", "method"))
+    return Table("contrasts_pooled", caption, shown, rows)
 
 
-def _row(c: Compared, scope: str, d: Difference | None, adjusted: str, verdict: str) -> dict[str, str]:
-    row = {column.key: NONE for column in COLUMNS}
+def _row(
+    c: Compared, correction: Correction, scope: str, d: Difference | None, adjusted: str, verdict: str
+) -> dict[str, str]:
+    row = {column.key: NONE for column in columns(correction)}
     row |= {"id": c.id, "test": c.test, "against": c.against, "scope": scope, "verdict": verdict}
     row["margin"] = percent(c.margin) if c.margin else NONE
     if d is None:
@@ -146,7 +151,7 @@ def _row(c: Compared, scope: str, d: Difference | None, adjusted: str, verdict: 
         "low": points(d.low),
         "high": points(d.high),
         "p": p_value(d.p),
-        "p_holm": adjusted,
+        f"p_{correction.name}": adjusted,
         "mde": points(d.mde, signed=False),
         "n": str(d.n),
         "missing": str(d.missing_test + d.missing_against),

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.review.results import EvaluationResult
-from bench.stats.decisions import ContrastVerdict, outcome
-from bench.stats.estimates import Difference, compare
+from bench.stats.decisions import ContrastVerdict, contrast_verdict
+from bench.stats.estimates import Difference, paired_difference
 
 _KEY = ["benchmark", "id", "sample"]
 _ITEM = ["benchmark", "id"]
@@ -92,7 +92,7 @@ class ResultComparison:
 
     @property
     def outcome(self) -> ContrastVerdict:
-        return outcome(self.difference.value, self.difference.p)
+        return contrast_verdict(self.difference.value, self.difference.p)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -133,8 +133,8 @@ def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultCompariso
         a=a.label,
         b=b.label,
         layers=tuple(_layers(a, b, list(pairs))),
-        difference=compare(test[together[0]], against[together[1]]),
-        benchmarks={name: compare(*pair) for name, pair in pairs.items()},
+        difference=paired_difference(test[together[0]], against[together[1]]),
+        benchmarks={name: paired_difference(*pair) for name, pair in pairs.items()},
         datasets=datasets,
         synthetic=tuple(datasets[name] for name in pairs if b.summary["benchmarks"][name]["synthetic"]),
         items=_items(a.verdicts, b.verdicts),

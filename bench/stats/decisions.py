@@ -1,24 +1,13 @@
 """From p-values to the only verdicts that are printed, and the power behind them."""
 
-from collections.abc import Sequence
 from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
 ContrastVerdict = Literal["better", "worse", "not resolved"]
 ALPHA = 0.05
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (Holm 1979): family-wise error <= alpha without further assumptions."""
-    from statsmodels.stats.multitest import multipletests
-
-    if not p_values:
-        return []
-    adjusted: Any = multipletests(list(p_values), method="holm")[1]
-    return [float(p) for p in adjusted]
-
-
-def outcome(difference: float, adjusted_p: float, alpha: float = ALPHA) -> ContrastVerdict:
+def contrast_verdict(difference: float, adjusted_p: float, alpha: float = ALPHA) -> ContrastVerdict:
     """Better or worse when the adjusted test rejects equality, else not resolved."""
     if adjusted_p >= alpha or difference == 0:
         return "not resolved"

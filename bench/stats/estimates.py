@@ -19,8 +19,8 @@ class Accuracy:
     """An accuracy; ``n`` counts the responses behind it, ``items`` the problems, ``seeds`` the training runs.
 
     ``mde``: the least true difference from another arm that is found with 80 % power at the 5 % level, were that arm
-    as uncertain and right on other problems independently. Arms on the same problems agree on many: ``compare`` finds
-    smaller ones.
+    as uncertain and right on other problems independently. Arms on the same problems agree on many of them:
+    ``paired_difference`` finds smaller ones.
     """
 
     value: float
@@ -98,7 +98,7 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
     return max(found, cells.items) if independent else found
 
 
-def compare(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggregate = "macro") -> Difference:
+def paired_difference(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggregate = "macro") -> Difference:
     """Paired difference of two arms on the same items, seeds and samples.
 
     The p-value inverts the two-way interval; for one seed of one benchmark with independent items, each right or

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats.decisions import holm, items_needed, outcome, seeds_needed
+from bench.stats.corrections import holm
+from bench.stats.decisions import contrast_verdict, items_needed, seeds_needed
 
 
 def test_holm_follows_its_definition():
@@ -15,10 +16,10 @@ def test_holm_follows_its_definition():
 
 
 def test_only_three_verdicts_exist():
-    assert outcome(0.02, 0.01) == "better"
-    assert outcome(-0.02, 0.01) == "worse"
-    assert outcome(0.02, 0.05) == "not resolved"
-    assert outcome(0.0, 0.0) == "not resolved"
+    assert contrast_verdict(0.02, 0.01) == "better"
+    assert contrast_verdict(-0.02, 0.01) == "worse"
+    assert contrast_verdict(0.02, 0.05) == "not resolved"
+    assert contrast_verdict(0.0, 0.0) == "not resolved"
 
 
 def test_seeds_needed_reaches_the_power_that_simulation_shows():

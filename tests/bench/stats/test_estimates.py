@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from bench.stats.cells import to_cells
-from bench.stats.estimates import accuracy, compare, mcnemar
+from bench.stats.estimates import accuracy, mcnemar, paired_difference
 
 
 def arm(correct, benchmark="b", seed=1, cluster=None) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def test_shares_of_right_samples_are_no_pairs_of_right_and_wrong():
     changes = [0.25] * 7 + [-1.0] * 3 + [0.0] * 2
     against = arm([0] * 12).assign(correct=[0.0] * 7 + [1.0] * 3 + [0.5] * 2)
     test = against.assign(correct=against["correct"] + changes)
-    got = compare(test, against)
+    got = paired_difference(test, against)
     expected: Any = stats.ttest_1samp(changes, 0)
     assert got.value == pytest.approx(np.mean(changes)) and got.value < 0
     assert got.method.startswith("item-cluster t") and got.p == pytest.approx(float(expected.pvalue), rel=0.1)
@@ -71,7 +71,7 @@ def test_shares_of_right_samples_are_no_pairs_of_right_and_wrong():
 
 def test_difference_of_one_seed_uses_the_exact_mcnemar_test():
     first, second = arm([1] * 12 + [0] * 3 + [1] * 35), arm([0] * 12 + [1] * 3 + [1] * 35)
-    got = compare(first, second)
+    got = paired_difference(first, second)
     assert got.value == pytest.approx(9 / 50)
     expected: Any = reference_mcnemar([[35, 12], [3, 0]], exact=True)
     assert got.p == pytest.approx(expected.pvalue)
@@ -81,14 +81,14 @@ def test_difference_of_one_seed_uses_the_exact_mcnemar_test():
 
 def test_missing_responses_are_counted_and_neither_wrong_nor_dropped_in_silence():
     first, second = arm([1, 1, 0, 0, 1]), arm([1, 0, 0, 0, 1]).iloc[:4]
-    got = compare(first, second)
+    got = paired_difference(first, second)
     assert (got.n, got.missing_test, got.missing_against) == (4, 0, 1)
     assert got.value == pytest.approx(0.25)
 
 
 def test_the_same_answers_differ_by_nothing_and_resolve_nothing():
     rows = pd.concat([arm([1, 0] * 40, seed=s) for s in (1, 2, 3)])
-    got = compare(rows, rows)
+    got = paired_difference(rows, rows)
     assert (got.value, got.p) == (0, 1)
     assert got.low < 0 < got.high
     assert got.within(0.05)
@@ -96,13 +96,13 @@ def test_the_same_answers_differ_by_nothing_and_resolve_nothing():
 
 def test_arms_without_common_responses_are_refused():
     with pytest.raises(ValueError, match="in common"):
-        compare(arm([1, 0], seed=1), arm([1, 0], seed=2))
+        paired_difference(arm([1, 0], seed=1), arm([1, 0], seed=2))
 
 
 def test_a_repeated_response_is_refused():
     rows = arm([1, 0, 1])
     with pytest.raises(pd.errors.MergeError):
-        compare(pd.concat([rows, rows]), rows)
+        paired_difference(pd.concat([rows, rows]), rows)
 
 
 def test_samples_of_one_item_are_averaged_before_anything_else():
@@ -118,7 +118,7 @@ def test_the_stated_effect_is_detected_with_about_eighty_percent_power():
     for _ in range(80):
         gain = rng.random(300) < 0.10
         lose = ~gain & (rng.random(300) < 0.02)
-        got = compare(arm(~lose), arm(~gain))
+        got = paired_difference(arm(~lose), arm(~gain))
         mdes.append(got.mde)
         found += got.p < 0.05
     mde = float(np.mean(mdes))

@@ -1,0 +1,43 @@
+"""Corrections of p-values for their number. A matrix file chooses one by name under ``analysis.correction``.
+
+To add a correction, write its function and add one row to ``CORRECTIONS``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A way to correct the p-values of several contrasts for their number.
+
+    name: its name in a matrix file.
+    header: its name in tables and sentences, in front of a corrected p-value.
+    function: returns the corrected p-values in the order of the p-values that it is given.
+    sentence: says in the methods of a report what was done.
+    """
+
+    name: str
+    header: str
+    function: Callable[[Sequence[float]], list[float]]
+    sentence: str
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979): family-wise error <= alpha without further assumptions."""
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return []
+    adjusted = multipletests(list(p_values), method="holm")[1]
+    return [float(p) for p in adjusted]
+
+
+def unchanged(p_values: Sequence[float]) -> list[float]:
+    """The p-values themselves."""
+    return list(p_values)
+
+
+HOLM = Correction("holm", "Holm p", holm, "their p-values are corrected for their number by Holm's method")
+UNCORRECTED = Correction("none", "uncorrected p", unchanged, "their p-values are not corrected for their number")
+CORRECTIONS = {correction.name: correction for correction in (HOLM, UNCORRECTED)}
