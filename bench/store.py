@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import ConfigurationError, ErrorClass, InfrastructureError
 from vold.files import write_whole
@@ -95,7 +95,7 @@ def from_hub(location: str, weights: bool = True) -> Path:
 class StageOutcome:
     """How a stage ended: ``done``, ``failed``, ``blocked`` (an ancestor failed) or ``stopped`` (never started)."""
 
-    state: str
+    state: Literal["done", "failed", "blocked", "stopped"]
     error_class: ErrorClass | None = None
     message: str = ""
 

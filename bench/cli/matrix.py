@@ -217,7 +217,7 @@ def _settled(plan: "Plan", store: "Store", names: Sequence[str]) -> int:
 
 def _longest(plan: "Plan", cost: "CostEstimate") -> list[str]:
     """The chain of unfinished stages that takes longest: no number of machines makes the run shorter."""
-    from bench.matrix.launchers.local import longest_paths
+    from bench.matrix.launchers.base import longest_paths
 
     todo = {name: plan.stages[name] for name in cost.seconds}
     paths = longest_paths(todo, cost.seconds)

@@ -1,6 +1,8 @@
-"""Run a matrix: plan it, do what is not done, read the results, write the report.
+"""Run a matrix file: plan it, run the unfinished stages, and write the report.
 
-``run_matrix`` is what ``vold-bench run-matrix`` calls; everything the command line can do goes through here.
+``run_matrix`` is the whole of it for Python. The commands ``run-matrix`` and ``report`` call the parts (``make_plan``,
+``complete``, ``write_report``) because they also print the plan. ``eval``, ``train`` and ``traces`` run one stage
+without a matrix and do not come through here.
 """
 
 import os
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING
 from bench.display.matrix import LineMonitor, LiveMonitor
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.matrix.costs import estimate, pending
-from bench.matrix.launchers.local import launch
+from bench.matrix.launchers.base import Launcher
+from bench.matrix.launchers.local import LocalLauncher
 from bench.matrix.plan import Plan, Stage, make_plan
 from bench.matrix.spec import Override
 from bench.store import StageOutcome, Store
@@ -26,7 +29,11 @@ REPORTS = Path("reports")
 
 @dataclass(frozen=True, slots=True)
 class MatrixRun:
-    """What a run did. ``outcomes`` holds the stages that were not finished before; ``report`` the page's path."""
+    """The outcome of a run.
+
+    outcomes: how each stage ended that was unfinished before the run.
+    report: the path of the report page, or None when no report was written.
+    """
 
     plan: Plan
     outcomes: dict[str, StageOutcome]
@@ -62,10 +69,10 @@ def run_matrix(
     reports: Path | None = REPORTS,
     console: "Console | None" = None,
 ) -> MatrixRun:
-    """Run every stage of a matrix file that is not finished and build its report under ``reports``.
+    """Run every unfinished stage of a matrix file and build its report under ``reports``.
 
-    Finished stages are never done again and interrupted ones go on where they stood. ``reports=None`` leaves
-    the report out. Raises ConfigurationError for wrong input and InfrastructureError when the store is in use.
+    Finished stages are never run again, and interrupted ones resume where they stopped. With ``reports=None`` no report
+    is written. Raises ConfigurationError for wrong input and InfrastructureError when the store is in use.
     """
     from rich.console import Console
 
@@ -74,33 +81,52 @@ def run_matrix(
     return complete(plan, home, jobs=jobs, reports=reports, console=console or Console(stderr=True))
 
 
-def complete(plan: Plan, store: Store, *, jobs: int | None, reports: Path | None, console: "Console") -> MatrixRun:
-    """Do what a plan still needs, then its report, unless nothing could be evaluated."""
-    outcomes = run_plan(plan, store, jobs=jobs, console=console)
+def complete(
+    plan: Plan,
+    store: Store,
+    *,
+    jobs: int | None,
+    reports: Path | None,
+    console: "Console",
+    launcher: Launcher | None = None,
+) -> MatrixRun:
+    """Run the unfinished stages of a plan, then write its report if at least one evaluation is finished."""
+    outcomes = run_plan(plan, store, jobs=jobs, console=console, launcher=launcher)
     evaluated = any(store.done(name) for name, stage in plan.stages.items() if stage.kind == "eval")
     report = write_report(plan, store, reports) if reports is not None and evaluated else None
     return MatrixRun(plan, outcomes, report)
 
 
-def run_plan(plan: Plan, store: Store, *, jobs: int | None, console: "Console") -> dict[str, StageOutcome]:
-    """Do the unfinished stages of a plan; raises ConfigurationError when inputs are not on this machine."""
+def run_plan(
+    plan: Plan, store: Store, *, jobs: int | None, console: "Console", launcher: Launcher | None = None
+) -> dict[str, StageOutcome]:
+    """Run the unfinished stages of a plan and return how each ended.
+
+    jobs: the number of stages that run in parallel; None: the profile's number, or one per CPU, or one on a machine
+    with GPUs.
+    launcher: where the stages run; None: in processes of this machine.
+
+    Raises ConfigurationError when inputs are missing on this machine.
+    """
     todo = pending(plan, store)
     if not todo:
         return {}
     if plan.absent:
         raise ConfigurationError("inputs are missing:\n" + "\n".join(plan.absent))
-    slots = jobs or plan.profile.settings.hardware.slots or (1 if plan.profile.settings.hardware.gpus else _cpus())
+    hardware = plan.profile.settings.hardware
+    slots = jobs or hardware.slots or (1 if hardware.gpus else _cpus())
     cost = estimate(plan, store)
-    watch = LiveMonitor if console.is_terminal else LineMonitor
+    monitor_class = LiveMonitor if console.is_terminal else LineMonitor
     with store.lock("run"):
         stages = {name: _with_threads(stage, slots) for name, stage in todo.items()}
         labels = {name: label(plan, name) for name in todo}
-        with watch(console, labels, cost.seconds, slots) as monitor:
-            return launch(stages, store, slots=slots, seconds=cost.seconds, monitor=monitor)
+        with monitor_class(console, labels, cost.seconds, slots) as monitor:
+            launcher = launcher or LocalLauncher()
+            return launcher.launch(stages, store, slots=slots, seconds=cost.seconds, monitor=monitor)
 
 
 def write_report(plan: Plan, store: Store, reports: Path) -> Path:
-    """Build the report of what is in the store and return the page's path."""
+    """Build the report from the finished stages and return the page's path."""
     from bench.matrix.results import load
     from bench.report import build
 
@@ -110,13 +136,16 @@ def write_report(plan: Plan, store: Store, reports: Path) -> Path:
 
 
 def report_name(plan: Plan) -> str:
-    """The matrix's name, with a profile other than the embedded one, and whether it is only part of the experiment."""
+    """The name of the report's directory: the matrix, the profile unless it is ``small``, and ``partial`` for a part.
+
+    A report is partial when the command line changed settings, arms or seeds of the matrix file.
+    """
     name = plan.spec.name if plan.profile.name == "small" else f"{plan.spec.name}-{plan.profile.name}"
     return f"{name}-partial" if plan.departures else name
 
 
 def label(plan: Plan, stage: str) -> str:
-    """Which arms and seeds a stage serves, in few words."""
+    """The arms and seeds that use a stage, in few words."""
     cells = [cell for cell in plan.cells if stage in cell.stages.values()]
     arms, seeds = list(dict.fromkeys(c.arm for c in cells)), list(dict.fromkeys(c.seed for c in cells))
     more = f" and {len(arms) - 1} more" if len(arms) > 1 else ""
@@ -124,7 +153,7 @@ def label(plan: Plan, stage: str) -> str:
 
 
 def _with_threads(stage: Stage, slots: int) -> Stage:
-    """Share the CPUs out where the profile leaves the number of threads open."""
+    """Divide the CPUs among the slots where the profile does not set the number of threads."""
     execution = dict(stage.spec.execution)
     if execution.get("threads") is None:
         execution["threads"] = max(1, _cpus() // slots)

@@ -19,8 +19,8 @@ from vold.training.progress import Progress
 if TYPE_CHECKING:
     from bench.engines.factory import EnginePool
 
-# What every process of a stage would import for itself, for seconds: loaded once, before the stages are forked.
-_PRELOAD = (
+# Modules that stages need and that take seconds to import; a launcher may import them once and fork stages from there.
+PRELOAD = (
     "torch",
     "transformers",
     "vold.training.sft",
@@ -41,22 +41,20 @@ class Kind:
     ``version`` counts changes of the code that change results; that of reading answers counts for itself
     (``vold.answers.VERSION``), for kinds that have ``reads_answers``. ``config`` and ``run`` are ``module:name``.
     ``roles`` are the settings that name a model's role: the model's content enters the identity, not the word.
-    ``preload`` are modules that take long to import: they are imported once and every stage is forked from there.
     """
 
     version: int
     config: str
     run: str
     roles: tuple[str, ...] = ()
-    preload: tuple[str, ...] = ()
     reads_answers: bool = False
 
 
 KINDS: dict[str, Kind] = {
-    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), _PRELOAD, True),
-    "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",), _PRELOAD),
-    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), _PRELOAD, True),
-    "eval": Kind(2, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), _PRELOAD, True),
+    "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), True),
+    "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",)),
+    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), True),
+    "eval": Kind(2, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), True),
 }
 
 

@@ -1,7 +1,7 @@
-"""A quick stand-in for every kind of stage, and a world to plan with. Also a program that runs a matrix with it.
+"""Quick stand-ins for every kind of stage, and a matrix file to plan with. Also a program that runs such a matrix.
 
-A fake stage counts to ``steps`` in ``metrics.jsonl`` and goes on from what it finds there, as a trainer does. Files in
-the directory ``control`` beside the store make a stage misbehave: ``<action>-<stage id or kind>``.
+A fake stage counts to ``steps`` in ``metrics.jsonl`` and resumes from the steps it finds there, as a trainer does.
+Files named ``<action>-<stage id or kind>`` in the directory ``control`` next to the store make a stage misbehave.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ cost: {source: a guess, traces: 1, sft: 0.01, rl: 0.01, eval: 1}
 
 
 def make_world(root: Path, matrix: str = MATRIX, profile: str = PROFILE) -> Path:
-    """Write a matrix file with all it names and return its path."""
+    """Write a matrix file with everything that it names and return its path."""
     profiles = root / "profiles"
     profiles.mkdir(parents=True)
     for name in ("student_a", "student_b", "teacher", "other"):
@@ -72,13 +72,13 @@ def make_world(root: Path, matrix: str = MATRIX, profile: str = PROFILE) -> Path
 
 
 def fake_kinds() -> dict[str, stages.Kind]:
-    """The real kinds with their real settings, doing fake work."""
+    """The real kinds of stage with their real settings, but fake work."""
     run = f"{__name__ if __name__ != '__main__' else 'tests.helpers.fake_matrix'}:run_fake"
-    return {name: dataclasses.replace(kind, run=run, preload=()) for name, kind in stages.KINDS.items()}
+    return {name: dataclasses.replace(kind, run=run) for name, kind in stages.KINDS.items()}
 
 
-def _told(store: Path, spec: StageSpec, action: str, once: bool = False) -> bool:
-    """Whether a control file asks for ``action``; ``once``: the file is used up."""
+def _must(action: str, spec: StageSpec, store: Path, once: bool = False) -> bool:
+    """Whether a control file asks the stage for ``action``; ``once``: delete the file, so that it asks only once."""
     for name in (spec.id, spec.kind):
         path = store.parent / "control" / f"{action}-{name}"
         if path.exists():
@@ -89,26 +89,27 @@ def _told(store: Path, spec: StageSpec, action: str, once: bool = False) -> bool
 
 
 def run_fake(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
-    """Count steps; the artefact is a digest of the identities of everything before it."""
+    """Count steps; the artefact holds the kind, seed and steps of this stage and the artefacts of its inputs."""
     steps = spec.config.get("steps", 5)
     metrics = work / "metrics.jsonl"
     done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     (work / f"pid-{os.getpid()}").touch()
-    if _told(store, spec, "refuse"):
+    if _must("refuse", spec, store):
         raise ValueError(f"{spec.id}: told to refuse")
-    if _told(store, spec, "full"):
+    if _must("full", spec, store):
         raise OSError(errno.ENOSPC, "No space left on device", str(metrics))
     for step in range(done, steps):
-        if step == steps // 2 and _told(store, spec, "kill", once=True):
+        if step == steps // 2 and _must("kill", spec, store, once=True):
             os.kill(os.getpid(), signal.SIGKILL)
-        if _told(store, spec, "memory") and spec.execution["rollout_batch"] > 200:
+        if _must("memory", spec, store) and spec.execution["rollout_batch"] > 200:
             raise MemoryError("told to run out of memory")
         with metrics.open("a") as file:
             file.write(json.dumps({"step": step + 1, "loss": 1 / (step + 1), "seed": spec.seed}) + "\n")
         time.sleep(STEP_SECONDS)
         progress(step + 1, steps, {"loss": 1 / (step + 1)})
-    seen = {name: location for name, location in spec.locations.items() if spec.identity["inputs"][name] in location}
-    parents = [(store / location.split("/")[0] / "out" / "result.json").read_text() for location in seen.values()]
+    identities = spec.identity["inputs"]
+    needs = [location for name, location in spec.locations.items() if identities[name] in location]
+    parents = [(store / location.split("/")[0] / "out" / "result.json").read_text() for location in needs]
     result = json.dumps([spec.kind, spec.seed, steps, parents])
     (work / "out").mkdir(exist_ok=True)
     (work / "out" / "result.json").write_text(result)
@@ -119,12 +120,13 @@ def main(matrix: Path, store: Path) -> int:
     """Run ``matrix`` to the end with fake stages; for tests that kill the whole run."""
     from rich.console import Console
 
+    from bench.matrix.launchers.local import LocalLauncher
     from bench.matrix.plan import make_plan
     from bench.matrix.run import run_plan
 
     stages.KINDS.update(fake_kinds())
-    home = Store(store)
-    outcomes = run_plan(make_plan(matrix, home), home, jobs=2, console=Console(stderr=True))
+    home, plain = Store(store), LocalLauncher(preload=())
+    outcomes = run_plan(make_plan(matrix, home), home, jobs=2, console=Console(stderr=True), launcher=plain)
     return 0 if all(outcome.state == "done" for outcome in outcomes.values()) else 1
 
 

@@ -1,7 +1,7 @@
-"""Stages as processes of this machine, side by side.
+"""The launcher for this machine: every stage is a process of its own.
 
-Every process is forked from a server that has imported the heavy libraries once. A process that loses its
-launcher, even to kill -9, ends itself: nothing goes on training unseen.
+The processes are forked from a server that has imported the heavy libraries once. A stage whose launcher is gone, even
+through kill -9, ends itself with its workers, so nothing continues to train unnoticed.
 """
 
 import multiprocessing
@@ -11,176 +11,128 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import connection, forkserver
-from typing import Any, Protocol
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 
 from bench.errors import ErrorClass, classify, describe, is_disk_full
 from bench.matrix.execute import execute
+from bench.matrix.launchers.base import Monitor, Schedule
 from bench.matrix.plan import Stage
-from bench.matrix.stages import KINDS
+from bench.matrix.stages import PRELOAD
 from bench.store import StageOutcome, StageSpec, Store
 
-_ATTEMPTS = 2
 _PROGRESS_EVERY = 0.25
 _BY_EXIT_CODE = {error.exit_code.value: error for error in ErrorClass}
-# What may shrink when memory runs out: how work is cut into pieces, never what is computed.
-_SHRINKABLE = ("micro_batch_tokens", "rollout_batch")
 
 
-class Monitor(Protocol):
-    """Told of everything that happens; shows it."""
+@dataclass(frozen=True, slots=True)
+class LocalLauncher:
+    """Runs stages as processes of this machine. ``preload``: modules to import once, before any stage is forked."""
 
-    def started(self, stage: str) -> None: ...
-    def progress(self, stage: str, done: int, total: int, metrics: dict[str, float]) -> None: ...
-    def retried(self, stage: str, outcome: StageOutcome) -> None: ...
-    def finished(self, stage: str, outcome: StageOutcome) -> None: ...
-    def tick(self) -> None: ...
+    preload: tuple[str, ...] = PRELOAD
+
+    def launch(
+        self, stages: Mapping[str, Stage], store: Store, *, slots: int, seconds: Mapping[str, float], monitor: Monitor
+    ) -> dict[str, StageOutcome]:
+        """Run ``stages`` as ``bench.matrix.launchers.base.Launcher.launch`` says."""
+        context = self._context(stages)
+        schedule = Schedule(stages, store, seconds, monitor)
+        running: dict[str, _Running] = {}
+        try:
+            while True:
+                free = slots - len(running)
+                for name in schedule.ready(running)[:free]:
+                    running[name] = _start(context, schedule.start(name), store)
+                if not running:
+                    return schedule.outcomes
+                _listen(running, monitor)
+                for name in [name for name, run in running.items() if run.process.exitcode is not None]:
+                    run = running.pop(name)
+                    _pass_on_messages(name, run, monitor)
+                    schedule.end(name, *_outcome(run, store))
+        finally:
+            for run in running.values():
+                run.kill()
+
+    def _context(self, stages: Mapping[str, Stage]) -> ForkServerContext:
+        """Start the fork server with the number of threads that the stages will use."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, *self.preload])
+        threads = max((int(stage.spec.execution.get("threads") or 1) for stage in stages.values()), default=1)
+        # Thread pools take their size when they are imported, which happens in the server.
+        with _environment_variable("OMP_NUM_THREADS", str(threads)):
+            forkserver.ensure_running()
+        return context
 
 
 @dataclass(slots=True)
 class _Running:
+    """A stage's process. ``error``: the error class, message and whether the disk was full, once it has reported."""
+
     spec: StageSpec
-    process: Any
+    process: BaseProcess
     pipe: connection.Connection
-    error: tuple[str, str, bool] | None = None
+    error: tuple[ErrorClass, str, bool] | None = None
+
+    def kill(self) -> None:
+        """End the process and all processes that it started, and wait for it."""
+        assert self.process.pid is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
 
 
-@dataclass(slots=True)
-class _Schedule:
-    """Which stages are ready, by the length of the path that hangs on them."""
-
-    stages: Mapping[str, Stage]
-    store: Store
-    priority: Mapping[str, float]
-    outcomes: dict[str, StageOutcome] = field(default_factory=dict)
-
-    def settle(self) -> list[str]:
-        """Mark what cannot run any more and return it."""
-        blocked = []
-        for name, stage in self.stages.items():
-            bad = next((n for n in stage.needs if n in self.outcomes and self.outcomes[n].state != "done"), None)
-            if name not in self.outcomes and bad is not None:
-                self.outcomes[name] = StageOutcome("blocked", None, f"needs {bad}")
-                blocked.append(name)
-        return blocked
-
-    def ready(self, running: Mapping[str, Any]) -> list[str]:
-        """Stages that may start now, the longest path first."""
-        names = [
-            name
-            for name, stage in self.stages.items()
-            if name not in self.outcomes and name not in running and all(self.store.done(n) for n in stage.needs)
-        ]
-        return sorted(names, key=lambda name: -self.priority.get(name, 0.0))
-
-
-def longest_paths(stages: Mapping[str, Stage], seconds: Mapping[str, float]) -> dict[str, float]:
-    """For each stage the seconds of the longest chain that begins with it; ``stages`` are in topological order."""
-    paths: dict[str, float] = {}
-    for name in reversed(list(stages)):
-        after = [paths[other] for other, stage in stages.items() if name in stage.needs and other in paths]
-        paths[name] = seconds.get(name, 0.0) + max(after, default=0.0)
-    return paths
-
-
-def launch(
-    stages: Mapping[str, Stage], store: Store, *, slots: int, seconds: Mapping[str, float], monitor: Monitor
-) -> dict[str, StageOutcome]:
-    """Run ``stages`` (in topological order), ``slots`` at a time, and say how each ended.
-
-    A failed stage blocks only its descendants. Failures of the machine are tried once more, out of memory with
-    pieces of half the size; a full disk stops new stages, since each would fail. KeyboardInterrupt ends the
-    processes and is raised again; everything can be resumed.
-    """
-    context = _context(stages)
-    schedule = _Schedule(stages, store, longest_paths(stages, seconds))
-    running: dict[str, _Running] = {}
-    attempts: dict[str, int] = {}
-    specs = {name: stage.spec for name, stage in stages.items()}
-    halted = False
+@contextmanager
+def _environment_variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
-        while True:
-            for name in schedule.settle():
-                monitor.finished(name, schedule.outcomes[name])
-            for name in () if halted else schedule.ready(running)[: slots - len(running)]:
-                attempts[name] = attempts.get(name, 0) + 1
-                running[name] = _start(context, specs[name], store)
-                monitor.started(name)
-            if not running:
-                break
-            _listen(running, monitor)
-            for name in [name for name, run in running.items() if run.process.exitcode is not None]:
-                _drain(name, running[name], monitor)
-                outcome, full = _end(running.pop(name), store)
-                halted = halted or full
-                if outcome.error_class and outcome.error_class.retried and not full and attempts[name] < _ATTEMPTS:
-                    specs[name] = _again(specs[name], outcome.error_class)
-                    monitor.retried(name, outcome)
-                else:
-                    schedule.outcomes[name] = outcome
-                    monitor.finished(name, outcome)
+        yield
     finally:
-        for run in running.values():
-            with suppress(ProcessLookupError):
-                os.killpg(run.process.pid, signal.SIGKILL)
-            run.process.kill()
-            run.process.join()
-    stopped = StageOutcome("stopped", None, "not started: the disk is full")
-    return {name: schedule.outcomes.get(name, stopped) for name in stages}
-
-
-def _context(stages: Mapping[str, Stage]) -> Any:
-    context = multiprocessing.get_context("forkserver")
-    modules = {name: None for stage in stages.values() for name in KINDS[stage.kind].preload}
-    context.set_forkserver_preload([__name__, *modules])
-    threads = {int(stage.spec.execution.get("threads") or 1) for stage in stages.values()}
-    # Thread pools size themselves at import, which happens in the server: it starts with the final number.
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(threads, default=1))
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
+        os.environ.pop(name)
         if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
-    return context
+            os.environ[name] = before
 
 
-def _start(context: Any, spec: StageSpec, store: Store) -> _Running:
+def _start(context: ForkServerContext, spec: StageSpec, store: Store) -> _Running:
     store.prepare(spec)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(spec, store, sender), name=spec.id)
+    process = context.Process(target=_run_stage, args=(spec, store, sender), name=spec.id)
     process.start()
     sender.close()
     return _Running(spec, process, receiver)
 
 
 def _listen(running: Mapping[str, _Running], monitor: Monitor) -> None:
-    """Wait for a message or an end, at most a second."""
-    sources = [run.pipe for run in running.values() if not run.pipe.closed]
-    ready = connection.wait([*sources, *(run.process.sentinel for run in running.values())], timeout=1.0)
+    """Wait up to one second for messages or for the end of a process, and pass the messages on."""
+    pipes = [run.pipe for run in running.values() if not run.pipe.closed]
+    ready = connection.wait([*pipes, *(run.process.sentinel for run in running.values())], timeout=1.0)
     for name, run in running.items():
         if run.pipe in ready:
-            _drain(name, run, monitor)
+            _pass_on_messages(name, run, monitor)
     monitor.tick()
 
 
-def _drain(name: str, run: _Running, monitor: Monitor) -> None:
+def _pass_on_messages(name: str, run: _Running, monitor: Monitor) -> None:
+    """Hand progress to the monitor and keep the error, until the pipe is empty or closed."""
     try:
         while not run.pipe.closed and run.pipe.poll():
             kind, *values = run.pipe.recv()
             if kind == "progress":
                 monitor.progress(name, *values)
             else:
-                run.error = (values[0], values[1], values[2])
+                error, message, disk_full = values
+                run.error = (ErrorClass(error), message, disk_full)
     except (EOFError, OSError):
         run.pipe.close()
 
 
-def _end(run: _Running, store: Store) -> tuple[StageOutcome, bool]:
+def _outcome(run: _Running, store: Store) -> tuple[StageOutcome, bool]:
     """How a process that has ended left its stage, and whether the disk was full."""
     run.process.join()
     run.pipe.close()
@@ -188,26 +140,19 @@ def _end(run: _Running, store: Store) -> tuple[StageOutcome, bool]:
     if code == 0 and store.done(run.spec.id):
         return StageOutcome("done"), False
     if run.error is not None:
-        return StageOutcome("failed", ErrorClass(run.error[0]), run.error[1]), run.error[2]
+        error, message, disk_full = run.error
+        return StageOutcome("failed", error, message), disk_full
     if code is not None and code < 0:
         hint = "; the kernel does this when memory runs out" if code == -signal.SIGKILL else ""
         return StageOutcome("failed", ErrorClass.INFRASTRUCTURE, f"killed by signal {-code}{hint}"), False
     # 255: the fork server itself is gone.
     error = ErrorClass.INFRASTRUCTURE if code == 255 else _BY_EXIT_CODE.get(code or 0, ErrorClass.FAILED)
-    return StageOutcome("failed", error, f"ended with code {code}; its log tells more"), False
+    return StageOutcome("failed", error, f"ended with code {code}; see its log"), False
 
 
-def _again(spec: StageSpec, error: ErrorClass) -> StageSpec:
-    """The same stage for its second attempt; after out of memory with smaller pieces, which its status declares."""
-    if error is not ErrorClass.OUT_OF_MEMORY:
-        return spec
-    smaller = {name: max(1, int(spec.execution[name]) // 2) for name in _SHRINKABLE if name in spec.execution}
-    return replace(spec, execution={**spec.execution, **smaller}, degraded=smaller)
-
-
-def _child(spec: StageSpec, store: Store, sender: connection.Connection) -> None:
-    """The stage's process: output into its log, progress and the final error through the pipe."""
-    # A group of its own: Ctrl-C reaches the launcher alone, and whoever ends the stage ends its workers too.
+def _run_stage(spec: StageSpec, store: Store, sender: connection.Connection) -> None:
+    """The body of a stage's process: output goes to its log, progress and the final error through the pipe."""
+    # A process group of its own: Ctrl-C reaches only the launcher, and killing the group ends the stage's workers too.
     os.setpgrp()
     threading.Thread(target=_die_with_launcher, daemon=True).start()
     log = os.open(store.work(spec.id) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from bench.errors import ErrorClass, InfrastructureError
-from bench.matrix.launchers.local import longest_paths
+from bench.matrix.launchers.base import longest_paths
+from bench.matrix.launchers.local import LocalLauncher
 from bench.matrix.plan import Plan, make_plan
 from bench.matrix.run import MatrixRun, run_plan
 from bench.store import StageOutcome, Store
@@ -24,7 +25,7 @@ def control(store: Store, name: str) -> None:
 
 def run(matrix: Path, store: Store, **options) -> tuple[Plan, dict[str, StageOutcome]]:
     plan = make_plan(matrix, store, **options)
-    return plan, run_plan(plan, store, jobs=2, console=Console(quiet=True))
+    return plan, run_plan(plan, store, jobs=2, console=Console(quiet=True), launcher=LocalLauncher(preload=()))
 
 
 def artefacts(store: Store) -> dict[str, bytes]:
