@@ -25,11 +25,12 @@ LAYERS = {
         stats store
         benchmarks prompts
         engines report smallworld
-        display scoring
+        scoring
         evaluation
-        bridges exports review
+        bridges display exports review
         matrix
-        gate
+        evaluation_request gate
+        evaluate_models
         gate_output
         cli
     """,

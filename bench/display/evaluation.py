@@ -134,3 +134,8 @@ class LiveEvaluationView(EvaluationView):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+
+
+def evaluation_view(console: "Console", label: str, samples: int) -> EvaluationView:
+    """The live view on a terminal, plain lines elsewhere."""
+    return (LiveEvaluationView if console.is_terminal else EvaluationView)(console, label, samples)

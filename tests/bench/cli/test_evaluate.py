@@ -13,12 +13,13 @@ from scipy.stats import binomtest
 
 from bench.benchmarks import BENCHMARKS
 from bench.cli import evaluate
-from bench.cli.eval_request import EvaluationRequest, chosen, labels, plan, read_ids, select, splits_of, with_settings
-from bench.cli.evaluate import Outputs
+from bench.cli.parsing import data_sources, execution_options, problem_ids, requested_splits
 from bench.display import evaluation, summary
 from bench.display.evaluation import EvaluationView
 from bench.errors import ConfigurationError
+from bench.evaluate_models import EvaluationOutputs, dry_run, evaluate_models
 from bench.evaluation.response_log import log_line
+from bench.evaluation_request import EvaluationRequest, model_labels, plan_stages, selections
 from bench.records import Response
 from bench.store import Store
 from tests.helpers.evaluation_results import problems, write_result
@@ -26,42 +27,42 @@ from tests.helpers.evaluation_results import problems, write_result
 
 def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("q1\n\n q 2,x \n")
-    assert read_ids("q1, q2,") == ["q1", "q2"]
-    assert read_ids(f"@{tmp_path}/ids.txt") == ["q1", "q 2,x"]
+    assert problem_ids("q1, q2,") == ["q1", "q2"]
+    assert problem_ids(f"@{tmp_path}/ids.txt") == ["q1", "q 2,x"]
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_ids("@no/such/file")
+        problem_ids("@no/such/file")
 
 
 def test_models_that_end_alike_are_told_apart_by_their_whole_path() -> None:
-    assert labels(["runs/a/out", "runs/b/out", "smallworld/student_a"]) == {
+    assert model_labels(["runs/a/out", "runs/b/out", "smallworld/student_a"]) == {
         "runs/a/out": "runs/a/out", "runs/b/out": "runs/b/out", "student_a": "smallworld/student_a",
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match="twice"):
-        labels(["a", "a"])
+        model_labels(["a", "a"])
 
 
 def test_a_directory_is_one_model_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "x").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a")
-    assert labels(["."]) == {"a": "."} and labels(["x/..", "x/"]) == {"a": "x/..", "x": "x/"}
+    assert model_labels(["."]) == {"a": "."} and model_labels(["x/..", "x/"]) == {"a": "x/..", "x": "x/"}
     (tmp_path / "a" / "latest").symlink_to("x")
-    assert labels(["latest"]) == {"latest": "latest"}
+    assert model_labels(["latest"]) == {"latest": "latest"}
     for other in ("./x", "../a/x", "latest", str(tmp_path / "a" / "x")):
         with pytest.raises(ConfigurationError, match="twice"):
-            labels(["x", other])
-    assert labels(["http://h/v1#org/m"]) == {"m": "http://h/v1#org/m"}
+            model_labels(["x", other])
+    assert model_labels(["http://h/v1#org/m"]) == {"m": "http://h/v1#org/m"}
 
 
 @pytest.mark.parametrize("entry", ["mathvision=", "", "mathvision= "])
 def test_data_without_a_place_is_refused(entry: str) -> None:
     with pytest.raises(ConfigurationError, match="names no directory"):
-        select([entry], [])
+        data_sources([entry], [])
 
 
 def test_a_directory_may_bear_a_benchmarks_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mathvision").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert select(["mathvision"], ["mathvision"]) == {"mathvision": "mathvision"}
+    assert data_sources(["mathvision"], ["mathvision"]) == {"mathvision": "mathvision"}
 
 
 def shown(out: Path, width: int = 80) -> str:
@@ -150,11 +151,11 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     from bench.prompts import render
 
     def counted() -> dict[str, Any]:
-        evaluate.look(store, request_, as_json=True)
+        evaluate.show_dry_run(store, request_, EvaluationOutputs(), as_json=True)
         return json.loads(capsys.readouterr().out)[random_student.name]["benchmarks"]["mathvision"]
 
     store = Store(tmp_path / "store")
-    config, (selection,) = chosen(plan(store, request_)[random_student.name], store)
+    config, (selection,) = selections(plan_stages(store, request_)[random_student.name], store)
     reader = EncodingPreparer(random_student, None)
     lengths = [len(reader.read(render(p, config.template)).prompt_ids) for p in selection.problems]  # type: ignore[union-attr]
     part = counted()
@@ -162,7 +163,7 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     assert (part["prompt_tokens"], part["completion_tokens"]) == (sum(lengths), 10 * 6)
     assert not any(store.root.glob("eval-*"))
 
-    work = store.work(plan(store, request_)[random_student.name].id)
+    work = store.work(plan_stages(store, request_)[random_student.name].id)
     work.mkdir(parents=True)
     known = [Response("mathvision", id, k, "3", 1, "stop") for id, k in (("q0", 0), ("q0", 1), ("q1", 0))]
     (work / "responses.jsonl").write_bytes(b"".join(map(log_line, known)) + b"cut off")
@@ -181,20 +182,20 @@ def test_a_dry_run_refuses_what_the_run_refuses(
     if fault == "images":
         settings, words = {"min_pixels": 9999, "max_pixels": 10000}, "outside of"
     asked = replace(request_, settings={**(request_.settings or {}), **settings})
-    for act in (lambda s: evaluate.look(s, asked, True), lambda s: evaluate.run(s, asked, Outputs())):
+    for act in (dry_run, evaluate_models):
         with pytest.raises(ValueError, match=words):
-            act(Store(tmp_path / "store"))
+            act(Store(tmp_path / "store"), asked)
 
 
 def test_a_dry_run_of_a_model_behind_a_server_asks_nobody_and_counts_all_but_prompt_tokens(
     request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, remote = Store(tmp_path / "store"), replace(request_, models=["http://127.0.0.1:9/v1#m"])
-    evaluate.look(store, remote, as_json=True)
+    evaluate.show_dry_run(store, remote, EvaluationOutputs(), as_json=True)
     part = json.loads(capsys.readouterr().out)["m"]["benchmarks"]["mathvision"]
     assert (part["requests"], part["responses"], part["completion_tokens"]) == (5, 10, 60)
     assert (part["prompt_tokens"], part["counted"], part["unreadable"]) == (None, 0, 0)
-    evaluate.look(store, remote, as_json=False)
+    evaluate.show_dry_run(store, remote, EvaluationOutputs())
     shown = capsys.readouterr().out
     assert "not known" in shown and "cannot be asked" not in shown
 
@@ -204,60 +205,63 @@ def test_scores_of_clean_problems_need_a_page_and_an_audit_before_anything_start
 ) -> None:
     store, file = Store(tmp_path / "store"), tmp_path / "audit.json"
     with pytest.raises(ConfigurationError, match="--report"):
-        evaluate.run(store, request_, Outputs(clean_of=[file]))
+        evaluate_models(store, request_, EvaluationOutputs(clean_of=[file]))
     with pytest.raises(ConfigurationError, match=r"audit\.json.*data audit"):
-        evaluate.run(store, request_, Outputs(reports=tmp_path / "reports", clean_of=[file]))
+        evaluate_models(store, request_, EvaluationOutputs(reports=tmp_path / "reports", clean_of=[file]))
     assert not any(store.root.glob("eval-*"))
 
 
 def test_a_blind_evaluation_is_called_blind(request_: EvaluationRequest, random_student: Path, tmp_path: Path) -> None:
     blind = replace(request_, settings={"blind": True})
-    assert list(plan(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
+    assert list(plan_stages(Store(tmp_path / "store"), blind)) == [f"{random_student.name} (blind)"]
 
 
 def test_an_unknown_id_is_refused_before_anything_starts(request_: EvaluationRequest, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     wrong = replace(request_, settings={"ids": ["q11"]}, execution={})
     with pytest.raises(ConfigurationError, match="'q11' is no problem of mathvision; did you mean 'q1'"):
-        evaluate.run(store, wrong, Outputs())
+        evaluate_models(store, wrong)
     assert not store.root.joinpath(".work").exists()
 
 
 def test_a_split_is_named_for_one_benchmark_or_for_all_that_have_it() -> None:
     every = list(BENCHMARKS)
-    assert splits_of(["vision"], every) == {"mmmu_pro": "vision"}
-    assert splits_of(["mmmu_pro=standard4", "testmini"], every) == {"mmmu_pro": "standard4", "mathvision": "testmini"}
-    assert splits_of(["test"], ["logicvista"]) == {}, "its only split is asked anyway"
+    assert requested_splits(["vision"], every) == {"mmmu_pro": "vision"}
+    assert requested_splits(["mmmu_pro=standard4", "testmini"], every) == {
+        "mmmu_pro": "standard4",
+        "mathvision": "testmini",
+    }
+    assert requested_splits(["test"], ["logicvista"]) == {}, "its only split is asked anyway"
     for text, words in (("visoin", "did you mean 'vision'"), ("mathvista=vision", "valid names: testmini"),
                         ("mathvison=test", "did you mean 'mathvision'")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=words):
-            splits_of([text], every)
+            requested_splits([text], every)
 
 
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["vision", "mmmu_pro=standard4"], "mmmu_pro is asked for vision already"),
-        (["mathvision=test", "mathvision=testmini"], "mathvision is asked for test already"),
-        (["mathvista=testmini"], "mathvista is not asked, but mmmu_pro, mathvision"),
+        (["vision", "mmmu_pro=standard4"], "mmmu_pro has the split vision already"),
+        (["mathvision=test", "mathvision=testmini"], "mathvision has the split test already"),
+        (["mathvista=testmini"], "mathvista is not evaluated; add its data, or choose from mmmu_pro, mathvision"),
     ],
 )
 def test_a_second_split_and_one_of_a_benchmark_that_is_not_asked_are_refused(texts: list[str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        splits_of(texts, ["mmmu_pro", "mathvision"])
-    assert splits_of(["vision", "mmmu_pro=vision"], ["mmmu_pro"]) == {"mmmu_pro": "vision"}
+        requested_splits(texts, ["mmmu_pro", "mathvision"])
+    assert requested_splits(["vision", "mmmu_pro=vision"], ["mmmu_pro"]) == {"mmmu_pro": "vision"}
 
 
 def test_generated_data_have_one_split_which_changes_no_identity(request_: EvaluationRequest, tmp_path: Path) -> None:
     store, made = Store(tmp_path / "store"), {"mmmu_pro": "smallworld/test?n=2", "mathvision": "smallworld/test?n=2"}
 
     def stage(split: dict[str, str] | None) -> str:
-        (found,) = plan(store, replace(request_, sources=made, settings={"split": split})).values()
+        (found,) = plan_stages(store, replace(request_, sources=made, settings={"split": split})).values()
         return found.id
 
     assert stage({"mmmu_pro": "vision", "mathvision": "test"}) == stage(None)
     with pytest.raises(
-        ConfigurationError, match=r"mmmu_pro=standard10: smallworld-.* is generated and has vision alone"
+        ConfigurationError, match=r"mmmu_pro=standard10: smallworld-.* is generated and has only the split vision"
     ):
         stage({"mmmu_pro": "standard10"})
 
@@ -268,10 +272,10 @@ def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(
     root = Path(request_.sources["mathvision"])
     (root / "testmini.jsonl").write_text((root / "test.jsonl").read_text().splitlines()[0] + "\n")
     store, mini = Store(tmp_path / "store"), replace(request_, settings={"split": {"mathvision": "testmini"}})
-    (stage,), (whole,) = plan(store, mini).values(), plan(store, replace(request_, settings={})).values()
-    _, (selection,) = chosen(stage, store)
+    (stage,), (whole,) = plan_stages(store, mini).values(), plan_stages(store, replace(request_, settings={})).values()
+    _, (selection,) = selections(stage, store)
     assert (selection.dataset.split, len(selection.problems)) == ("testmini", 1)
-    assert stage.id != whole.id and len(chosen(whole, store)[1][0].problems) == 5
+    assert stage.id != whole.id and len(selections(whole, store)[1][0].problems) == 5
 
 
 def test_a_split_that_lacks_a_image_is_passed_over_aloud_and_blind_alike(
@@ -284,10 +288,10 @@ def test_a_split_that_lacks_a_image_is_passed_over_aloud_and_blind_alike(
     said = "test passed over: record 'q0': no image b.png (5 of 5 images are missing)"
     for blind in (None, True):
         asked = replace(request_, settings={"max_tokens": 2, "blind": blind})
-        evaluate.look(store, asked, as_json=False)
+        evaluate.show_dry_run(store, asked, EvaluationOutputs())
         ahead = capsys.readouterr().out
         assert re.search(r"mathvision testmini +1 +1 +0 ", ahead) and said in " ".join(ahead.split())
-        evaluate.run(store, asked, Outputs(out=tmp_path / "out"))
+        evaluate.run(store, asked, EvaluationOutputs(out=tmp_path / "out"), as_json=False)
         printed = capsys.readouterr()
         assert f"mathvision: {said}" in printed.err and said in " ".join(printed.out.split())
         part = json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]["mathvision"]
@@ -298,12 +302,13 @@ def test_fresh_asks_again_and_keeps_what_was_there(
     request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path / "store")
-    evaluate.run(store, request_, Outputs(out=tmp_path / "copy", export=tmp_path / "forms", as_json=True))
+    outputs = EvaluationOutputs(out=tmp_path / "copy", export=tmp_path / "forms")
+    evaluate.run(store, request_, outputs, as_json=True)
     first = json.loads(capsys.readouterr().out)
     assert (tmp_path / "copy" / "summary.json").is_file() and (tmp_path / "forms" / "lm-eval").is_dir()
     assert first["benchmarks"]["mathvision"]["n"] == 10
 
-    evaluate.run(store, replace(request_, fresh=True), Outputs())
+    evaluate.run(store, replace(request_, fresh=True), EvaluationOutputs(), as_json=False)
     again = store.path(first["stage"])
     kept = again.with_name(f"{again.name}.1")
     assert (kept / "out" / "summary.json").read_bytes() == (again / "out" / "summary.json").read_bytes()
@@ -315,8 +320,8 @@ def test_every_setting_of_execution_can_be_given_and_the_last_counts(
 ) -> None:
     given = ["vllm.max_length=64", "evaluation.accept_missing=true", "evaluation.hang_seconds=9", "rollout_batch=3",
              "rollout_batch=4"]  # fmt: skip
-    how = with_settings({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
-    (stage,) = plan(Store(tmp_path / "store"), replace(request_, execution=how)).values()
+    how = execution_options({"device": "cpu", "dtype": None, "evaluation": {"workers": 1}}, given)
+    (stage,) = plan_stages(Store(tmp_path / "store"), replace(request_, execution=how)).values()
     found = stage.spec.execution
     assert (found["vllm"]["max_length"], found["rollout_batch"], found["dtype"]) == (64, 4, "float32")
     assert {name: found["evaluation"][name] for name in ("accept_missing", "hang_seconds", "workers")} == {
@@ -335,16 +340,16 @@ def test_every_setting_of_execution_can_be_given_and_the_last_counts(
 )
 def test_an_unknown_setting_of_execution_is_refused_with_the_nearest(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        with_settings({}, [text])
+        execution_options({}, [text])
 
 
 def test_a_value_that_execution_refuses_is_named(request_: EvaluationRequest, tmp_path: Path) -> None:
     for how, words in (
-        (with_settings({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
+        (execution_options({}, ["vllm.max_length=none"]), r"execution\.vllm\.max_length: .*found 'none'"),
         ({"dtype": "float16"}, r"execution\.dtype: .*bfloat16.*found 'float16'"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            plan(Store(tmp_path / "store"), replace(request_, execution=how))
+            plan_stages(Store(tmp_path / "store"), replace(request_, execution=how))
 
 
 def test_the_number_format_of_the_command_line_is_another_evaluation(

@@ -15,7 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench.cli import main
-from bench.cli.eval_request import select
+from bench.cli.parsing import data_sources
 from bench.errors import EXIT_CODES, ConfigurationError
 from bench.smallworld import checkpoint_path
 from bench.smallworld.sources import dataset_path
@@ -254,14 +254,14 @@ def test_every_command_that_the_documentation_names_exists():
 def test_data_is_found_by_directory_by_name_and_in_the_small_world(tmp_path):
     (tmp_path / "mathvision").mkdir()
     (tmp_path / "logicvista").mkdir()
-    assert set(select([str(tmp_path)], [])) == {"mathvision", "logicvista"}
-    assert select([str(tmp_path)], ["logicvista"]) == {"logicvista": str(tmp_path / "logicvista")}
-    assert select(["mathvista=/x", "mathvision=smallworld/test?n=5"], []) == {
+    assert set(data_sources([str(tmp_path)], [])) == {"mathvision", "logicvista"}
+    assert data_sources([str(tmp_path)], ["logicvista"]) == {"logicvista": str(tmp_path / "logicvista")}
+    assert data_sources(["mathvista=/x", "mathvision=smallworld/test?n=5"], []) == {
         "mathvista": "/x",
         "mathvision": "smallworld/test?n=5",
     }
-    assert set(select(["smallworld/test?n=5"], [])) == {"mmmu_pro", "mathvision", "mathvista", "logicvista"}
-    assert select([str(tmp_path / "mathvision")], ["mathvision"]) == {"mathvision": str(tmp_path / "mathvision")}
+    assert set(data_sources(["smallworld/test?n=5"], [])) == {"mmmu_pro", "mathvision", "mathvista", "logicvista"}
+    assert data_sources([str(tmp_path / "mathvision")], ["mathvision"]) == {"mathvision": str(tmp_path / "mathvision")}
     for data, benchmarks in ([str(tmp_path / "mathvision")], []), ([str(tmp_path)], ["mathvista"]), ([], ["mathvison"]):
         with pytest.raises(ConfigurationError):
-            select(data, benchmarks)
+            data_sources(data, benchmarks)

@@ -113,7 +113,7 @@ def test_a_judge_of_another_name_is_refused_before_anything_is_evaluated(tmp_pat
         (["--judge", "http://h/v1"], "go together"),
         (["--judge-key-env", "KEY"], "--judge-key-env: there is no judge"),
         (["--judge", "h", "--judge-model", "m"], "no URL of a server"),
-        (["--clean-of", "a.json"], "ask for it with --report"),
+        (["--clean-of", "a.json"], "add --report"),
         (["--clean-of", "a.json", "--report", "reports"], r"a\.json.*data audit"),
         (["--export", __file__], "--export .*: is a file"),
         (["--report", __file__], "--report .*: is a file"),

@@ -1,0 +1,114 @@
+"""Values of options that have a syntax of their own: data, splits, ids and settings of execution."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.benchmarks import BENCHMARKS
+from bench.errors import ConfigurationError
+from bench.evaluation_request import without_none
+from bench.hints import nearest
+from bench.matrix.plan import parse_setting
+from bench.matrix.spec import check_execution
+from bench.smallworld.sources import SMALLWORLD
+
+DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
+
+
+def data_sources(data: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
+    """Benchmark to source, from the values of ``--data`` (the small world if empty) and ``--benchmarks``.
+
+    Raises ConfigurationError for an unknown benchmark and for a directory without benchmarks.
+    """
+    for name in benchmarks:
+        if name not in BENCHMARKS:
+            raise ConfigurationError(f"--benchmarks {name}: unknown benchmark; {nearest(name, BENCHMARKS)}")
+    sources: dict[str, str] = {}
+    for entry in data or (DEFAULT_DATA,):
+        name, equals, source = entry.partition("=")
+        if not (source if equals else entry).strip():
+            raise ConfigurationError(f"--data {entry}: names no directory; write DIRECTORY or BENCHMARK=DIRECTORY")
+        if entry.startswith(SMALLWORLD):
+            sources |= dict.fromkeys(BENCHMARKS, entry)
+        elif equals and name in BENCHMARKS:
+            sources[name] = source
+        else:
+            sources |= _inside(Path(entry).expanduser(), benchmarks)
+    missing = [name for name in benchmarks if name not in sources]
+    if missing:
+        raise ConfigurationError(f"--benchmarks {','.join(missing)}: no data; add --data {missing[0]}=DIRECTORY")
+    return {name: source for name, source in sources.items() if not benchmarks or name in benchmarks}
+
+
+def _inside(root: Path, benchmarks: Sequence[str]) -> dict[str, str]:
+    """The benchmarks in directories of their names under ``root``, or ``root`` itself as the only one requested."""
+    sources = {name: str(root / name) for name in BENCHMARKS if (root / name).is_dir()}
+    if sources:
+        return sources
+    if len(benchmarks) == 1 and root.exists():
+        return {benchmarks[0]: str(root)}
+    names = ", ".join(BENCHMARKS)
+    raise ConfigurationError(f"--data {root}: holds no directory named {names}; or write BENCHMARK={root}")
+
+
+def requested_splits(texts: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
+    """Benchmark to split, from ``BENCHMARK=SPLIT``, or from ``SPLIT`` for each of ``benchmarks`` that has it.
+
+    A benchmark with a single split is left out, because that split is used anyway. Raises ConfigurationError for an
+    unknown split, a benchmark that is not evaluated, and a second split of one benchmark.
+    """
+    result: dict[str, str] = {}
+    for text in texts:
+        name, _, split = text.rpartition("=")
+        candidates = [name] if name else benchmarks
+        matches = [benchmark for benchmark in candidates if split in _splits(benchmark, text)]
+        if not matches:
+            valid = [each for benchmark in candidates for each in _splits(benchmark, text)]
+            raise ConfigurationError(f"--split {text}: no such split; {nearest(split, valid)}")
+        if name and name not in benchmarks:
+            raise ConfigurationError(
+                f"--split {text}: {name} is not evaluated; add its data, or choose from {', '.join(benchmarks)}"
+            )
+        for benchmark in matches:
+            if len(_splits(benchmark, text)) > 1 and result.setdefault(benchmark, split) != split:
+                raise ConfigurationError(
+                    f"--split {text}: {benchmark} has the split {result[benchmark]} already; name one split per "
+                    "benchmark, and evaluate the other in a second run"
+                )
+    return result
+
+
+def _splits(benchmark: str, text: str) -> list[str]:
+    if benchmark not in BENCHMARKS:
+        raise ConfigurationError(f"--split {text}: unknown benchmark; {nearest(benchmark, BENCHMARKS)}")
+    return list(BENCHMARKS[benchmark].splits)
+
+
+def problem_ids(text: str | None) -> list[str] | None:
+    """Ids separated by commas, or the lines of @FILE; raises ConfigurationError where the file cannot be read."""
+    if text is None:
+        return None
+    if text.startswith("@"):
+        try:
+            lines = Path(text[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"--ids {text}: cannot be read ({error}); name a text file of ids") from error
+    else:
+        lines = text.split(",")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def execution_options(options: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """Nested settings of ``options``, then those of ``--execution`` such as ``vllm.max_length=64``; the last counts.
+
+    Raises ConfigurationError for an unknown name.
+    """
+    settings = without_none(options)
+    for text in texts:
+        override = parse_setting(text, "--execution", check_execution, "SETTING")
+        *groups, name = override.key.split(".")
+        group_settings = settings
+        for group in groups:
+            group_settings = group_settings.setdefault(group, {})
+        group_settings[name] = override.value
+    return settings
