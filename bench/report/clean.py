@@ -5,17 +5,16 @@ from pathlib import Path
 from bench.benchmarks.audit import read_audit
 from bench.errors import ConfigurationError
 from bench.records import Frame
-from bench.report.model import Column, Spec, Table
+from bench.report.model import INTERVAL, Column, Spec, Table
 from bench.report.numbers import NONE, percent
-from bench.report.tables import Measured
+from bench.report.tables import Measured, accuracy_cells
 from bench.stats.estimates import accuracy
 
 COLUMNS = (
     Column("arm", "arm"),
     Column("family", "benchmark"),
     Column("accuracy", "clean problems, %", "number"),
-    Column("low", "low", "number"),
-    Column("high", "high", "number"),
+    *INTERVAL,
     Column("n", "n", "number"),
     Column("items", "clean", "number"),
     Column("all", "all problems, %", "number"),
@@ -57,6 +56,5 @@ def _row(arm: str, family: str, clean: Frame, measured: Measured) -> dict[str, s
         row |= {"all": percent(whole.value), "all_n": str(whole.n), "all_items": str(whole.items)}
     if len(own):
         part = accuracy(own)
-        row |= {"accuracy": percent(part.value), "low": percent(part.low), "high": percent(part.high)}
-        row |= {"n": str(part.n), "items": str(part.items)}
+        row |= accuracy_cells(part) | {"items": str(part.items)}
     return row

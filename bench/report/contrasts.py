@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.records import Frame
-from bench.report.model import Column, Contrast, Spec, Statement, Table, Tone
-from bench.report.numbers import NONE, interval, p_value, percent, points
+from bench.report.model import INTERVAL, Column, Contrast, Spec, Statement, Table, Tone
+from bench.report.numbers import NONE, interval, interval_cells, p_value, percent, points
 from bench.stats.corrections import CORRECTIONS, Correction
 from bench.stats.decisions import ContrastVerdict, contrast_verdict
 from bench.stats.estimates import Difference, paired_difference
@@ -23,8 +23,7 @@ def columns(correction: Correction) -> tuple[Column, ...]:
         Column("against", "against"),
         Column("scope", "on"),
         Column("difference", "difference", "number"),
-        Column("low", "low", "number"),
-        Column("high", "high", "number"),
+        *INTERVAL,
         Column("p", "p", "number"),
         Column(f"p_{correction.name}", correction.header, "number"),
         Column("mde", "MDE", "number"),
@@ -148,8 +147,7 @@ def _row(
         return row
     return row | {
         "difference": points(d.value),
-        "low": points(d.low),
-        "high": points(d.high),
+        **interval_cells(d.low, d.high, points),
         "p": p_value(d.p),
         f"p_{correction.name}": adjusted,
         "mde": points(d.mde, signed=False),

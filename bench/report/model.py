@@ -108,6 +108,10 @@ class Column:
     kind: Literal["text", "number"] = "text"
 
 
+INTERVAL = (Column("low", "low", "number"), Column("high", "high", "number"))
+"""The columns of a 95 % interval."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of formatted text; ``id`` names its CSV file and its place on the page."""

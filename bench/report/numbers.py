@@ -1,5 +1,6 @@
 """The only place where a number becomes text: page, Markdown, CSV and JSON agree to the last digit."""
 
+from collections.abc import Callable
 from math import isfinite
 
 NONE = "–"
@@ -21,6 +22,11 @@ def interval(low: float, high: float, signed: bool = False) -> str:
     if signed:
         return f"[{points(low)}, {points(high)}]"
     return f"[{percent(low)}, {percent(high)}]"
+
+
+def interval_cells(low: float, high: float, text: Callable[[float], str] = percent) -> dict[str, str]:
+    """The cells of the columns ``INTERVAL``; ``text`` formats each end."""
+    return {"low": text(low), "high": text(high)}
 
 
 def p_value(p: float) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 from bench.errors import ConfigurationError
 from bench.records import Frame
-from bench.report.model import Column, Results, Spec, Table
-from bench.report.numbers import NONE, decimal, percent
+from bench.report.model import INTERVAL, Column, Results, Spec, Table
+from bench.report.numbers import NONE, decimal, interval_cells, percent
 from bench.stats.cells import Aggregate, to_cells
 from bench.stats.estimates import Accuracy, accuracy
 
@@ -15,8 +15,7 @@ LEADERBOARD = (
     Column("arm", "arm"),
     Column("rank", "rank", "number"),
     Column("accuracy", "accuracy, %", "number"),
-    Column("low", "low", "number"),
-    Column("high", "high", "number"),
+    *INTERVAL,
     Column("n", "n", "number"),
     Column("expected", "expected", "number"),
     *(Column(rate, f"{rate}, %", "number") for rate in RATES),
@@ -28,8 +27,7 @@ FAMILIES = (
     Column("arm", "arm"),
     Column("family", "benchmark"),
     Column("accuracy", "accuracy, %", "number"),
-    Column("low", "low", "number"),
-    Column("high", "high", "number"),
+    *INTERVAL,
     Column("n", "n", "number"),
     Column("expected", "expected", "number"),
     Column("items", "problems", "number"),
@@ -128,10 +126,7 @@ def leaderboard(spec: Spec, results: Results, rows: Frame, measured: Measured, c
             {
                 "arm": arm,
                 "rank": str(rank),
-                "accuracy": percent(found.value),
-                "low": percent(found.low),
-                "high": percent(found.high),
-                "n": str(found.n),
+                **accuracy_cells(found),
                 "expected": str(measured.expected[""]),
                 **{rate: percent(float((own["state"] == rate).mean())) for rate in RATES},
                 "tokens": decimal(float(own["tokens"].mean()), 1),
@@ -145,6 +140,11 @@ def leaderboard(spec: Spec, results: Results, rows: Frame, measured: Measured, c
     return Table("leaderboard", caption, LEADERBOARD, tuple(table))
 
 
+def accuracy_cells(accuracy: Accuracy) -> dict[str, str]:
+    """The cells of an accuracy: its value, its interval and the number of responses."""
+    return {"accuracy": percent(accuracy.value), **interval_cells(accuracy.low, accuracy.high), "n": str(accuracy.n)}
+
+
 def families(measured: Measured, caption: str) -> Table:
     """One row for each arm and benchmark, arms in the leaderboard's order."""
     table = []
@@ -155,17 +155,7 @@ def families(measured: Measured, caption: str) -> Table:
             if found is None:
                 table.append({column.key: NONE for column in FAMILIES} | row | {"n": "0"})
                 continue
-            table.append(
-                row
-                | {
-                    "accuracy": percent(found.value),
-                    "low": percent(found.low),
-                    "high": percent(found.high),
-                    "n": str(found.n),
-                    "items": str(found.items),
-                    "seeds": str(found.seeds),
-                }
-            )
+            table.append(row | accuracy_cells(found) | {"items": str(found.items), "seeds": str(found.seeds)})
     return Table("families", caption, FAMILIES, tuple(table))
 
 
