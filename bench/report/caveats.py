@@ -40,7 +40,7 @@ def _world(rows: Frame) -> Iterator[str]:
     pairs = synthetic[["dataset", "benchmark"]].drop_duplicates().sort_values(["benchmark", "dataset"])
     names = ", ".join(f"{d} (in the record format of {b})" for d, b in pairs.itertuples(index=False))
     yield (
-        f"Small world: {names} are generated problems for models of a few million parameters. They test whether "
+        f"Small world: {names} are generated problems for models of about one million parameters. They test whether "
         "the training method behaves as claimed; they say nothing about the accuracy of real models on the real "
         "benchmarks whose record format they borrow."
     )

@@ -48,7 +48,7 @@ def new_teacher(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausal
 
 
 def new_student(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """A vision-language student of about 1.1 M parameters: one visual token a cell of the image."""
+    """A vision-language student of about 1.0 M parameters: one visual token a cell of the image."""
     ids: Any = tokenizer.convert_tokens_to_ids
     outer: dict[str, Any] = {"initializer_range": INITIALIZER_RANGE}
     text = {

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 import re
 from itertools import islice
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from bench.smallworld import CHECKPOINTS, checkpoint_path
 from bench.smallworld.build import BLUEPRINTS
@@ -50,6 +52,13 @@ def test_the_card_names_recipe_seed_and_the_hash_of_the_weights(name: str) -> No
     assert card["synthetic"] is True
     assert card["blueprint"]["seed"] == BLUEPRINTS[name].seed
     assert all(card["skills"][skill] >= least for skill, least in BLUEPRINTS[name].gate.items())
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_model_has_about_one_million_parameters_as_every_report_says(name: str) -> None:
+    with safe_open(checkpoint_path(name) / "model.safetensors", "pt") as weights:
+        sizes = [math.prod(weights.get_slice(key).get_shape()) for key in weights.keys()]  # noqa: SIM118  not a dict
+    assert 0.95e6 < sum(sizes) < 1.1e6
 
 
 @pytest.mark.parametrize("name", TEACHERS)
