@@ -9,7 +9,7 @@ from bench.report.contrasts import TONES, Compared
 from bench.report.doses import Dose
 from bench.report.model import Figure
 from bench.report.numbers import percent, points
-from bench.report.style import GRID, INK, QUIET, TONE_COLOURS, TONE_MARKERS, canvas, export, label, look
+from bench.report.style import GRID, INK, QUIET, TONE_COLOURS, TONE_MARKERS, as_svg, canvas, label, look
 from bench.report.tables import Measured
 
 SMOOTH_FROM = 20
@@ -41,12 +41,12 @@ def accuracies(measured: Measured, caption: str) -> Figure:
         _rows(axes, [label(arm) for arm in arms])
         axes.set_xlim(0, 100)
         axes.set_xlabel("accuracy, % (line: 95 % interval; short ticks below: single seeds)")
-        svg, png = export(figure)
+        svg = as_svg(figure)
     alt = "Accuracy with 95 % interval: " + "; ".join(
         f"{arm} {percent(found.value)} % [{percent(found.low)}, {percent(found.high)}]"
         for arm, found in ((arm, measured.total[arm]) for arm in arms)
     )
-    return Figure("accuracy", caption, alt, svg, png)
+    return Figure("accuracy", caption, alt, svg)
 
 
 def forest(contrasts: Sequence[Compared], caption: str) -> Figure | None:
@@ -80,13 +80,13 @@ def forest(contrasts: Sequence[Compared], caption: str) -> Figure | None:
             if any(text.get_text().startswith(start) for start in bold):
                 text.set_fontweight("bold")
         axes.set_xlabel("difference, points")
-        svg, png = export(figure)
+        svg = as_svg(figure)
     alt = "Paired differences in points: " + "; ".join(
         f"{c.id} {c.test} over {c.against} {points(d.value)} [{points(d.low)}, {points(d.high)}], {c.verdict}"
         for c in shown
         if (d := c.difference) is not None
     )
-    return Figure("forest", caption, alt, svg, png)
+    return Figure("forest", caption, alt, svg)
 
 
 def _pooled(axes: Any, c: Compared, y: float) -> None:
@@ -120,9 +120,9 @@ def families(measured: Measured, caption: str) -> Figure:
         for axes in grid.ravel()[len(names) :]:
             axes.set_visible(False)
         figure.supxlabel("accuracy, %", fontsize=9.5)
-        svg, png = export(figure)
+        svg = as_svg(figure)
     alt = "Accuracy of each arm on each benchmark; the numbers stand in the table beside this figure."
-    return Figure("families", caption, alt, svg, png)
+    return Figure("families", caption, alt, svg)
 
 
 def curves(data: Frame, order: Sequence[str], caption: str) -> Figure | None:
@@ -145,12 +145,12 @@ def curves(data: Frame, order: Sequence[str], caption: str) -> Figure | None:
             axes.set_xlabel("RL step")
         handles, names = _legend(grid.ravel())
         figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8.5)
-        svg, png = export(figure)
+        svg = as_svg(figure)
     alt = (
         f"Training curves over RL steps, panels {', '.join(PANELS[p] for p in panels)}; arms {', '.join(arms)}; "
         "the last values stand in the table beside this figure."
     )
-    return Figure("curves", caption, alt, svg, png)
+    return Figure("curves", caption, alt, svg)
 
 
 def _curve(axes: Any, own: Frame, arm: str, index: int) -> None:
@@ -212,13 +212,13 @@ def dose(found: Dose, measured: Measured, references: Sequence[str], caption: st
         axes.set_xlabel(DOSES.get(found.key, found.key))
         axes.set_ylabel("accuracy, % (95 % interval)")
         figure.legend(loc="outside lower center", ncols=4, fontsize=8.5)
-        svg, png = export(figure)
+        svg = as_svg(figure)
     alt = f"Accuracy against {found.key}: " + "; ".join(
         f"{name}: " + ", ".join(f"{x:g} gives {percent(measured.total[arm].value)} %" for x, arm in line)
         for name, line in lines.items()
         if line
     )
-    return Figure(f"dose_{found.axis}", caption, alt, svg, png)
+    return Figure(f"dose_{found.axis}", caption, alt, svg)
 
 
 def _rows(axes: Any, names: Sequence[str], at: Sequence[float] | None = None) -> None:

@@ -124,13 +124,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A drawn figure: both formats as bytes, a caption, and ``alt`` for those who do not see it."""
+    """A drawn figure as SVG, its caption, and ``alt``, a description for readers who cannot see it."""
 
     id: str
     caption: str
     alt: str
     svg: bytes
-    png: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ def files(report: ReportData, paper: Mapping[str, Any]) -> dict[str, bytes]:
     found = {path: text.encode() for path, text in texts.items()}
     for figure in report.figures.values():
         found[f"figures/{figure.id}.svg"] = figure.svg
-        found[f"figures/{figure.id}.png"] = figure.png
     return found
 
 

@@ -16,7 +16,6 @@ TONE_MARKERS = {"better": "^", "worse": "v", "unresolved": "D"}
 
 SETTINGS: dict[str, Any] = {
     "figure.dpi": 100,
-    "savefig.dpi": 160,
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
@@ -55,14 +54,13 @@ def canvas(width: float, height: float) -> Iterator[Any]:
         yield figure
 
 
-def export(figure: Any) -> tuple[bytes, bytes]:
-    """(svg, png) of a figure, the same bytes each time."""
-    svg, png = io.BytesIO(), io.BytesIO()
+def as_svg(figure: Any) -> bytes:
+    """A figure as SVG: the same bytes each time."""
+    svg = io.BytesIO()
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not again for each format
+    figure.set_layout_engine("none")  # laid out above, at the figure's resolution and not at the 72 dpi of SVG
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(png, format="png", metadata={"Software": None})
-    return svg.getvalue(), png.getvalue()
+    return svg.getvalue()
 
 
 def label(text: str, limit: int = 34) -> str:
