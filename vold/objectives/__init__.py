@@ -1,1 +1,1 @@
-"""Losses as pure functions of per-token arrays; one reducer, one fused head."""
+"""Losses as pure functions of per-token arrays, with one reducer and one fused output head."""

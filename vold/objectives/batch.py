@@ -1,4 +1,4 @@
-"""What the losses see: completion tokens of several rollouts, laid end to end."""
+"""The input of the losses: completion tokens of several rollouts, end to end."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Per-token arrays [T] in the order of the rollouts; only ``logprobs`` and ``divergence`` may carry gradient.
+    """Per-token arrays [T] in the order of the rollouts. Only ``logprobs`` and ``divergence`` may carry gradient.
 
-    logprobs: student's log-probability of each token; old_logprobs: the same by the trainer before the first update
-    on these rollouts; advantages, rewards: the rollout's value at each of its tokens.
-    teacher_logprobs, kl, divergence: the teacher's log-probability, the exact KL(student || teacher) and the exact
-    divergence that is the objective; None when the teacher did not speak.
-    sequence_log_ratio: mean of logprobs - old_logprobs over the token's rollout, for ratios of sequences.
-    correction: weight of what is estimated from sampled tokens, where the sampler was not quite the policy; None: 1.
+    logprobs: the student's log-probability of each token.
+    old_logprobs: the same, computed by the trainer before the first update on these rollouts.
+    advantages, rewards: the value of the token's rollout.
+    teacher_logprobs: the teacher's log-probability. It, kl and divergence are None if the teacher was not run.
+    kl: the exact KL(student || teacher) at the token's position.
+    divergence: the exact divergence that is optimized.
+    sequence_log_ratio: the mean of logprobs - old_logprobs over the token's rollout, for ratios of sequences.
+    correction: the importance weight of terms estimated from sampled tokens, as the sampler may differ slightly from
+    the policy. None means 1.
     """
 
     logprobs: Tensor

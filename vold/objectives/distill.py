@@ -1,14 +1,14 @@
-"""The teacher term on student rollouts: its estimators, named by what they optimise, its mask and its weight.
+"""The teacher term on student rollouts: its estimators, its mask and its weight.
 
-With s, q the student's and teacher's log-probability of the sampled token, and expectations over the student's
-tokens, the gradients are those of
+Let s and q be the student's and the teacher's log-probability of the sampled token. In expectation over the student's
+tokens, the gradient of each estimator is that of
 
 - ``k1_advantage``, ``k2``, ``k1_control``, ``reverse_kl``: KL(student || teacher)
 - ``k3_forward``, ``forward_kl``: KL(teacher || student)
-- ``jsd``, ``topk``: their own (see ``vold.objectives.divergence``)
+- ``jsd``, ``topk``: the divergence of that name (see ``vold.objectives.divergence``)
 
-``reverse_kl``, ``forward_kl``, ``jsd`` and ``topk`` are exact at each position, the others estimated from the token
-that was drawn. k1 itself, (s - q) back-propagated, is not offered: its expected gradient is exactly zero.
+``reverse_kl``, ``forward_kl``, ``jsd`` and ``topk`` are exact at each position. The others are estimated from the
+sampled token. k1 itself, (s - q) as a loss, is not offered because its expected gradient is exactly zero.
 """
 
 import math
@@ -33,14 +33,14 @@ def _k1_advantage(batch: TokenBatch) -> Tensor:
 
 
 def _k1_control(batch: TokenBatch) -> Tensor:
-    """k1 as advantage; the exact KL, which is k1's expectation, is its baseline (arXiv 2605.07865)."""
+    """k1 as an advantage, minus its expectation, the exact KL, as a baseline (arXiv 2605.07865)."""
     if batch.kl is None:
-        raise ValueError("k1_control needs the exact KL of every position")
+        raise ValueError("k1_control needs the exact KL at every position")
     return (batch.logprobs - _teacher(batch) - batch.kl).detach() * batch.logprobs
 
 
 def _k3_forward(batch: TokenBatch) -> Tensor:
-    """exp(q - s) - (q - s) - 1: its mean is the reverse KL, and its gradient back-propagated the forward KL's."""
+    """exp(q - s) - (q - s) - 1. Its mean is the reverse KL, and its gradient is that of the forward KL."""
     log_ratio = _teacher(batch) - batch.logprobs
     return log_ratio.exp() - log_ratio - 1
 
@@ -67,44 +67,45 @@ FOLLOWS: dict[Estimator, str] = {
 
 
 def exact_divergence(estimator: Estimator, top_k: int) -> Divergence | None:
-    """What the fused head has to compute for ``estimator``; None when the sampled token is enough."""
+    """The divergence that the fused head must compute for ``estimator``; None if the sampled token is enough."""
     return partial(exact.topk_reverse_kl, k=top_k) if estimator == "topk" else _EXACT.get(estimator)
 
 
 def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
-    """Per-token loss [T], already masked: wrong (1 - r), correct (r) or all (1), r the rollout's reward.
+    """The masked per-token loss [T], with weight 1 - r (wrong), r (correct) or 1 (all) for reward r.
 
-    The paper's masked objective is L_GRPO + beta * E[(1 - r) * KL]: the mean runs over all rollouts, so masked
-    tokens stay in the denominator. A masked token contributes 0 whatever the teacher said, -inf and NaN included;
-    an unmasked one then makes the loss non-finite. ``k1_advantage`` and ``k1_control`` have the gradient of
-    interest, not its value. Raises ValueError for an unknown estimator or a teacher that did not speak.
+    The paper's masked objective is L_GRPO + beta * E[(1 - r) * KL]. The mean is over all rollouts, so masked tokens
+    stay in the denominator. A masked token contributes 0 even if the teacher's value is -inf or NaN; an unmasked one
+    then makes the loss non-finite. ``k1_advantage`` and ``k1_control`` have the right gradient, but their value means
+    nothing. Raises ValueError for an unknown estimator or if the teacher's values are missing.
     """
     share = mask_share(batch.rewards, mask)
     live = share != 0
     if estimator in _SAMPLED:
-        # Behind the mask the teacher is replaced, not multiplied away: 0 * inf would be NaN.
+        # Where the mask is 0, the teacher is replaced and not multiplied by 0: 0 * inf would be NaN.
         values = _SAMPLED[estimator](_with_teacher(batch, live))
         if batch.correction is not None:
             values = values * batch.correction
     elif estimator in _EXACT or estimator == "topk":
         if batch.divergence is None:
-            raise ValueError(f"{estimator} needs the exact divergence of every position")
+            raise ValueError(f"{estimator} needs the exact divergence at every position")
         values = batch.divergence
     else:
         names = ", ".join([*_SAMPLED, *_EXACT, "topk"])
-        raise ValueError(f"unknown estimator {estimator!r}: one of {names} (k1 as a loss has no gradient)")
+        raise ValueError(f"unknown estimator {estimator!r}: use one of {names} (k1 as a loss has no gradient)")
     return torch.where(live, values * share, torch.zeros_like(values))
 
 
 def mask_share(rewards: Tensor, mask: Mask) -> Tensor:
-    """How much of the term a rollout with this reward gets: wrong (1 - r), correct (r) or all (1)."""
+    """Weight of the term for rollouts with these rewards r: 1 - r (wrong), r (correct) or 1 (all)."""
     return {"wrong": 1 - rewards, "correct": rewards, "all": torch.ones_like(rewards)}[mask]
 
 
 def distill_weight(config: DistillConfig, step: int, total: int) -> float:
-    """The term's weight at ``step`` (from 0) of ``total``: 0 for ``delay`` steps, then ``weight`` to ``weight_end``.
+    """Weight of the term at ``step`` (from 0) of ``total``.
 
-    The last step has ``weight_end``; a constant schedule stays at ``weight``.
+    It is 0 for ``delay`` steps and then moves from ``weight`` to ``weight_end``, which it reaches at the last step. A
+    constant schedule stays at ``weight``.
     """
     if step < config.delay:
         return 0.0

@@ -1,8 +1,8 @@
-"""Divergences of the student's next-token distribution p from the teacher's q, with their slopes, in little memory.
+"""Divergences between the student's next-token distribution p and the teacher's q, with their derivatives.
 
-Each takes log p, log q and p of some positions [n, V] and returns (value [n], slope [n, V]): the slope is the
-derivative with respect to the student's logits, p_v (a_v - sum_u p_u a_u) with a_v = d value / d p_v. The arrays
-that come in are overwritten.
+Each function takes log p, log q and p at n positions, all [n, V], and returns (value [n], slope [n, V]). The slope is
+the derivative with respect to the student's logits: p_v (a_v - sum_u p_u a_u), where a_v = d value / d p_v. To save
+memory, the functions overwrite their arguments.
 """
 
 import math
@@ -15,7 +15,10 @@ Divergence = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def expectation(weights: Tensor, values: Tensor) -> Tensor:
-    """Row-wise sum of weights * values [n, V], without an array for the products: [n]; never in half precision."""
+    """Row-wise sum [n] of weights * values, both [n, V], without an array of the products.
+
+    It is never computed in half precision.
+    """
     with torch.autocast(weights.device.type, enabled=False):
         return torch.bmm(weights[:, None, :], values[:, :, None])[:, 0, 0]
 
@@ -35,7 +38,7 @@ def forward_kl(student: Tensor, teacher: Tensor, p: Tensor) -> tuple[Tensor, Ten
 
 
 def jsd(student: Tensor, teacher: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Jensen-Shannon divergence: the mean of both KLs to the half-way mixture; at most log 2."""
+    """Jensen-Shannon divergence: the mean of KL(p || m) and KL(q || m) with m = (p + q) / 2. At most log 2."""
     mixture = torch.logaddexp(student, teacher).sub_(math.log(2))
     log_ratio = student.sub_(mixture)
     of_student = expectation(p, log_ratio)
@@ -47,21 +50,21 @@ def jsd(student: Tensor, teacher: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 def topk_reverse_kl(student: Tensor, teacher: Tensor, p: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """KL(student || teacher) over the teacher's ``k`` likeliest tokens and one bucket for all others.
 
-    The bucket makes it a KL of two distributions: at least 0, and 0 only where all k + 1 masses agree. Without it
-    the sum has its minimum at p = q / e, below zero. A lower bound of the full KL.
+    It is a lower bound of the full KL. The bucket makes it a KL of two distributions, which is 0 only if all k + 1
+    masses agree. Without the bucket, the sum would have its minimum below zero, at p = q / e.
     """
-    likeliest, place = teacher.topk(min(k, teacher.shape[1]), dim=1)
-    mass = p.gather(1, place)
-    log_ratio = student.gather(1, place).sub_(likeliest)
-    # Both tails are summed and not taken from 1: a small tail would drown in rounding.
-    tail = _log_sum(p.scatter_(1, place, 0.0))
-    tail_ratio = tail - _log_sum(teacher.exp_().scatter_(1, place, 0.0))
-    p.scatter_(1, place, mass)
+    likeliest, ids = teacher.topk(min(k, teacher.shape[1]), dim=1)
+    mass = p.gather(1, ids)
+    log_ratio = student.gather(1, ids).sub_(likeliest)
+    # Both tails are sums: as differences from 1, small tails would be lost to rounding.
+    tail = _log_sum(p.scatter_(1, ids, 0.0))
+    tail_ratio = tail - _log_sum(teacher.exp_().scatter_(1, ids, 0.0))
+    p.scatter_(1, ids, mass)
     value = expectation(mass, log_ratio) + tail.exp() * tail_ratio
     slope = torch.mul(p, (tail_ratio - value)[:, None], out=student)
-    return value, slope.scatter_(1, place, mass * (log_ratio - value[:, None]))
+    return value, slope.scatter_(1, ids, mass * (log_ratio - value[:, None]))
 
 
 def _log_sum(masses: Tensor) -> Tensor:
-    # An empty tail has mass 0 on both sides: a tiny floor makes its share 0 and not NaN.
+    # An empty tail has mass 0 on both sides. The tiny lower bound makes its share 0 and not NaN.
     return masses.sum(dim=1).clamp_(min=torch.finfo(masses.dtype).tiny).log_()

@@ -1,10 +1,10 @@
-"""The output head fused with the loss: log-probabilities, entropy, divergences and their gradients, chunk by chunk.
+"""The output head fused with the loss, chunk by chunk: log-probabilities, entropy, divergences and gradients.
 
-An array of tokens x vocabulary exists for one chunk alone. Because every loss here is a sum over tokens, its
-derivative at a chunk's tokens is known as soon as their statistics are; the gradients of hidden states and head
-are made at once from the logits at hand, and nothing is computed twice: per chunk one product for the logits, one
-for each gradient, one for the teacher's logits. Memory beyond hidden states, weights and their gradients is a few
-arrays of ``CHUNK_ELEMENTS``, whatever the number of tokens.
+An array of tokens x vocabulary exists for only one chunk at a time. Every loss here is a sum over tokens, so its
+derivative at a chunk's tokens is known as soon as their statistics are. The gradients of hidden states and head are
+therefore computed in the forward pass, while the chunk's logits exist, and nothing is computed twice. Each chunk takes
+one matrix product for the logits, one for each gradient and one for the teacher's logits. In addition to hidden states,
+weights and their gradients, memory holds a few arrays of ``CHUNK_ELEMENTS`` for any number of tokens.
 """
 
 import math
@@ -19,16 +19,18 @@ from torch import Tensor
 from vold.objectives.divergence import Divergence, expectation, reverse_kl
 
 CHUNK_ELEMENTS = 1 << 25
+"""Most elements (tokens x vocabulary) of one chunk."""
 _ROWS = 1 << 14
 # Finite, so that a banned id contributes 0 * finite = 0 to sums over the vocabulary, and not NaN.
 BANNED = -1e30
+"""Bias of an id that cannot be drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An output embedding [V, H] and a bias [R] (0, or ``BANNED`` where an id cannot be drawn).
+    """An output embedding ``weight`` [V, H] and a ``bias`` [R], which is 0 or ``BANNED``.
 
-    The distribution is over the first R <= V rows: models of one family pad their vocabularies differently.
+    The distribution is over the first R <= V rows, because models of one family pad their vocabularies differently.
     """
 
     weight: Tensor
@@ -41,10 +43,15 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """Per position [T]: log-probability of the target and entropy; with a teacher also its log-probability and
-    the exact KL(student || teacher); ``divergence`` is the one asked for.
+    """Statistics of the student at T positions, each an array [T]. Some need a teacher.
 
-    Inside a loss, ``logprobs`` and ``divergence`` carry gradient; the others never do.
+    Inside a loss, ``logprobs`` and ``divergence`` carry gradient. The others never do.
+
+    logprobs: log-probability of the target.
+    entropy: entropy in nats.
+    teacher_logprobs: the teacher's log-probability of the target.
+    kl: the exact KL(student || teacher).
+    divergence: the divergence that the caller asked for.
     """
 
     logprobs: Tensor
@@ -57,8 +64,8 @@ class TokenStats:
     def cat(cls, parts: list["TokenStats"]) -> "TokenStats":
         """The statistics of several spans of tokens, end to end."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
-        cat: dict[str, Any] = {n: None if values[0] is None else torch.cat(values) for n, values in columns.items()}
-        return cls(**cat)
+        joined: dict[str, Any] = {n: None if values[0] is None else torch.cat(values) for n, values in columns.items()}
+        return cls(**joined)
 
     def at(self, index: Tensor) -> "TokenStats":
         """The statistics of the tokens at ``index``, without gradient."""
@@ -68,7 +75,10 @@ class TokenStats:
 
 
 TokenLoss = Callable[[TokenStats, slice], Tensor]
-"""Statistics of a span of tokens, and the span: each token's share of the loss [n], a function of that token alone."""
+"""Each token's share of the loss [n], from the statistics of a span of n tokens and the span itself.
+
+The share of a token must depend on that token alone.
+"""
 
 
 @torch.no_grad()
@@ -81,10 +91,12 @@ def token_stats(
     teacher: tuple[Tensor, Head] | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> TokenStats:
-    """Statistics of ``targets`` [T] under softmax(head(hidden) / temperature), hidden [T, H]; without gradient.
+    """Statistics of ``targets`` [T] under softmax(head(hidden) / temperature), without gradient.
 
-    ``teacher`` is the teacher's hidden states [T, H'] and head, read at temperature 1; both heads must have the
-    same number of rows.
+    hidden: the student's hidden states [T, H].
+    teacher: the teacher's hidden states [T, H'] and head, at temperature 1. Both heads must have the same number of
+    rows; otherwise this raises ValueError.
+    chunk_elements: most elements (tokens x vocabulary) of one chunk.
     """
     view = _View.of(hidden, head, targets, temperature, teacher)
     return TokenStats.cat([view.read(span, None)[0] for span in _spans(len(targets), head.rows, chunk_elements)])
@@ -102,24 +114,31 @@ def head_loss(
     kl: bool = True,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, TokenStats]:
-    """The sum of ``loss`` over all tokens, differentiable once by ``hidden`` and ``head.weight``; their statistics.
+    """The sum of ``loss`` over all tokens, and the tokens' statistics.
 
-    Arguments as in ``token_stats``; ``divergence`` is computed where it is part of the loss, and the exact KL beside
-    it to be looked at, unless ``kl`` is False.
+    The sum can be differentiated once, with respect to ``hidden`` and ``head.weight``. Arguments are as in
+    ``token_stats``, and:
+
+    divergence: the divergence that the loss uses, if any.
+    kl: whether to compute the exact KL(student || teacher) too, for monitoring.
     """
-    learns = torch.is_grad_enabled()
+    needs_gradients = torch.is_grad_enabled()
     with torch.no_grad():
         view = _View.of(hidden, head, targets, temperature, teacher, kl)
-        gradients = _Gradients.of(hidden, head) if learns else _Gradients(None, None)
+        gradients = _Gradients.of(hidden, head) if needs_gradients else _Gradients(None, None)
         parts = [
             _learn(view, span, loss, divergence, gradients) for span in _spans(len(targets), head.rows, chunk_elements)
         ]
         value = torch.stack([share for share, _ in parts]).sum()
-    return _Attach.apply(value, hidden, head.weight, gradients), TokenStats.cat([stats for _, stats in parts])
+    total: Any = _Attach.apply(value, hidden, head.weight, gradients)  # pyright: ignore[reportUnknownMemberType]
+    return total, TokenStats.cat([stats for _, stats in parts])
 
 
 def _spans(tokens: int, rows: int, chunk_elements: int) -> list[slice]:
-    """Chunks of about equal size: a short last one would cost a pass over the head's gradient like any other."""
+    """Chunks of about equal size.
+
+    A short last chunk would cost as much as any other, because each one passes over the head's whole gradient.
+    """
     chunks = max(1, math.ceil(tokens / max(1, chunk_elements // rows)))
     bounds = [tokens * index // chunks for index in range(chunks + 1)]
     return [slice(start, end) for start, end in pairwise(bounds)]
@@ -127,7 +146,7 @@ def _spans(tokens: int, rows: int, chunk_elements: int) -> list[slice]:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Everything that the statistics of a chunk are computed from, in the type that products are computed in."""
+    """One model's hidden states [T, H] and head [R, H], in the dtype of the matrix products, and its teacher's."""
 
     hidden: Tensor
     weight: Tensor
@@ -147,33 +166,35 @@ class _View:
         teacher: tuple[Tensor, Head] | None,
         kl: bool = True,
     ) -> "_View":
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        beside = None if teacher is None else cls.of(*teacher, targets, 1.0, None)
-        if beside is not None and len(beside.weight) != head.rows:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        other = None if teacher is None else cls.of(*teacher, targets, 1.0, None)
+        if other is not None and len(other.weight) != head.rows:
             raise ValueError(
-                f"the student's head has {head.rows} rows and the teacher's {len(beside.weight)}: cut both"
+                f"the student's head has {head.rows} rows and the teacher's {len(other.weight)}: "
+                "give both heads a bias of the same length"
             )
-        return cls(hidden.to(dtype), head.weight[: head.rows].to(dtype), head.bias, targets, temperature, beside, kl)
+        return cls(hidden.to(dtype), head.weight[: head.rows].to(dtype), head.bias, targets, temperature, other, kl)
 
     def read(self, span: slice, divergence: Divergence | None) -> tuple[TokenStats, Tensor, Tensor | None]:
         """Statistics of ``span``, the student's probabilities [n, R], and the slope of ``divergence`` [n, R]."""
-        # Three arrays [n, R] at a time, a fourth where the KL is looked at beside another divergence.
-        student, chosen = self._log_softmax(span)
-        teacher, teacher_chosen = (None, None) if self.teacher is None else self.teacher._log_softmax(span)
+        # There are three arrays [n, R] at a time, and a fourth if the KL is monitored next to another divergence.
+        student, logprobs = self.log_softmax(span)
+        teacher, teacher_logprobs = (None, None) if self.teacher is None else self.teacher.log_softmax(span)
         p = student.exp()
         entropy = expectation(p, student).neg_()
         if teacher is None:
-            return TokenStats(chosen, entropy), p, None
+            return TokenStats(logprobs, entropy), p, None
         if divergence is None:
             kl = expectation(p, student.sub_(teacher)) if self.kl else None
-            return TokenStats(chosen, entropy, teacher_chosen, kl), p, None
+            return TokenStats(logprobs, entropy, teacher_logprobs, kl), p, None
         kl = expectation(p, student - teacher) if self.kl and divergence is not reverse_kl else None
         value, slope = divergence(student, teacher, p)
-        return TokenStats(chosen, entropy, teacher_chosen, value if divergence is reverse_kl else kl, value), p, slope
+        kl = value if divergence is reverse_kl else kl
+        return TokenStats(logprobs, entropy, teacher_logprobs, kl, value), p, slope
 
-    def _log_softmax(self, span: slice) -> tuple[Tensor, Tensor]:
-        """[n, R] in float32 or better, and its values at the targets [n]."""
+    def log_softmax(self, span: slice) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [n, R] of ``span``, float32 or better, and those of the targets [n]."""
         with torch.autocast(self.hidden.device.type, enabled=False):
             logits = torch.mm(self.hidden[span], self.weight.T)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -187,7 +208,7 @@ class _View:
 
 @dataclass(slots=True)
 class _Gradients:
-    """Gradients of hidden states [T, H] and head [V, H], made in the forward pass; None where none is wanted."""
+    """Gradients of hidden states [T, H] and head [V, H], computed in the forward pass; None if not needed."""
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -195,17 +216,15 @@ class _Gradients:
 
     @classmethod
     def of(cls, hidden: Tensor, head: Head) -> "_Gradients":
-        wanted = hidden.requires_grad, head.weight.requires_grad
+        # The head's gradient is a sum over chunks, which bfloat16 would round too much.
+        dtype = torch.promote_types(head.weight.dtype, torch.float32)
         return cls(
-            torch.zeros_like(hidden) if wanted[0] else None,
-            # Chunks are summed: not in bfloat16.
-            torch.zeros_like(head.weight, dtype=torch.promote_types(head.weight.dtype, torch.float32))
-            if wanted[1]
-            else None,
+            torch.zeros_like(hidden) if hidden.requires_grad else None,
+            torch.zeros_like(head.weight, dtype=dtype) if head.weight.requires_grad else None,
         )
 
     def add(self, view: _View, span: slice, by_logits: Tensor) -> None:
-        """What ``span`` contributes, from the derivative by its logits [n, R]."""
+        """Add the contribution of ``span``, from the derivative with respect to its logits [n, R]."""
         by_logits = by_logits.to(view.hidden.dtype)
         with torch.autocast(view.hidden.device.type, enabled=False):
             if self.hidden is not None:
@@ -216,22 +235,23 @@ class _Gradients:
                     rows.addmm_(by_logits.T, view.hidden[span])
                     return
                 # Products in half precision are added up in float32, some rows at a time.
-                for block, part in zip(rows.split(_ROWS), by_logits.T.split(_ROWS), strict=True):
+                blocks = zip(torch.split(rows, _ROWS), torch.split(by_logits.T, _ROWS), strict=True)
+                for block, part in blocks:
                     block.add_(torch.mm(part, view.hidden[span]))
 
 
 def _learn(
     view: _View, span: slice, loss: TokenLoss, divergence: Divergence | None, gradients: _Gradients
 ) -> tuple[Tensor, TokenStats]:
-    """One chunk: its statistics, its share of the loss, and what it adds to the gradients."""
+    """Add one chunk's contribution to ``gradients``; return its share of the loss and its statistics."""
     stats, p, slope = view.read(span, divergence)
     share, by_logprob, by_divergence = _derivatives(loss, stats, span)
-    # A chunk without any influence costs no products (rollouts without advantage, masked from the teacher term).
+    # A chunk that does not affect the loss costs no products: rollouts without advantage, masked for the teacher term.
     if (gradients.hidden is not None or gradients.weight is not None) and (by_logprob.any() or by_divergence.any()):
         by_logits = p.mul_(-by_logprob[:, None])
         by_logits.scatter_add_(1, view.targets[span, None], by_logprob[:, None])
         if slope is not None:
-            # A token outside the divergence takes nothing from it, not even a NaN.
+            # A token for which the divergence does not count must not get its NaN either.
             slope.masked_fill_((by_divergence == 0)[:, None], 0.0)
             by_logits.addcmul_(slope, by_divergence[:, None])
         gradients.add(view, span, by_logits if view.temperature == 1 else by_logits.div_(view.temperature))
@@ -239,7 +259,7 @@ def _learn(
 
 
 def _derivatives(loss: TokenLoss, stats: TokenStats, span: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """A chunk's share of the loss, and its derivative by each log-probability and each divergence [n]."""
+    """A chunk's share of the loss, and its derivatives with respect to log-probabilities [n] and divergences [n]."""
     logprobs = stats.logprobs.detach().requires_grad_()
     divergence = None if stats.divergence is None else stats.divergence.detach().requires_grad_()
     with torch.enable_grad():
@@ -248,13 +268,12 @@ def _derivatives(loss: TokenLoss, stats: TokenStats, span: slice) -> tuple[Tenso
     if not share.requires_grad:
         return share, zero, zero
     inputs = [logprobs] if divergence is None else [logprobs, divergence]
-    found = torch.autograd.grad(share, inputs, allow_unused=True)
-    given = [zero if gradient is None else gradient for gradient in found]
-    return share.detach(), given[0], given[-1] if divergence is not None else zero
+    gradients = torch.autograd.grad(share, inputs, materialize_grads=True)
+    return share.detach(), gradients[0], zero if divergence is None else gradients[1]
 
 
 class _Attach(torch.autograd.Function):
-    """Hangs gradients that are already known under a value."""
+    """Gives a value gradients that are already computed."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, hidden: Tensor, weight: Tensor, gradients: _Gradients) -> Tensor:
@@ -263,10 +282,10 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        kept: _Gradients = ctx.gradients
-        if kept.spent:
-            raise RuntimeError("a head's loss can be back-propagated once")
-        kept.spent = True
-        hidden = None if kept.hidden is None else kept.hidden.mul_(outputs[0])
-        weight = None if kept.weight is None else kept.weight.mul_(outputs[0]).to(ctx.dtype)
+        gradients: _Gradients = ctx.gradients
+        if gradients.spent:
+            raise RuntimeError("the loss of head_loss can be back-propagated only once; call head_loss again")
+        gradients.spent = True
+        hidden = None if gradients.hidden is None else gradients.hidden.mul_(outputs[0])
+        weight = None if gradients.weight is None else gradients.weight.mul_(outputs[0]).to(ctx.dtype)
         return None, hidden, weight, None

@@ -1,9 +1,13 @@
-"""Group-relative policy optimisation without a reference KL, and its relatives, as small named choices.
+"""Group-relative policy optimization (GRPO) and its variants, each a choice of a few named options.
 
-GRPO: Shao et al. 2024, arXiv 2402.03300. Dr.GRPO (no standard deviation, constant denominator): 2503.20783. DAPO
-(clip-higher, token level): 2503.14476. GSPO (ratio of sequences): 2507.18071. CISPO (clipped weight, no clipped
-token): 2506.13585. Denominators are those of ``vold.objectives.reduce``. Removed from the published algorithms: the
-reference model (the teacher term stands in its place).
+- GRPO: Shao et al. 2024, arXiv 2402.03300
+- Dr.GRPO (no standard deviation, constant denominator): arXiv 2503.20783
+- DAPO (higher upper clip bound, mean over tokens): arXiv 2503.14476
+- GSPO (ratio of sequences): arXiv 2507.18071
+- CISPO (the clipped ratio is a weight, every token keeps its gradient): arXiv 2506.13585
+
+Unlike the published algorithms, these have no reference model: the teacher term takes its place. The denominators are
+in ``vold.objectives.reduce``.
 """
 
 from typing import Literal
@@ -16,9 +20,10 @@ from vold.objectives.batch import TokenBatch
 
 
 def group_advantages(rewards: Tensor, delta: float, scale: Advantage = "group_std") -> Tensor:
-    """(r - mean), for ``group_std`` over (std + delta), within each group [G, K]; std divides by K.
+    """Advantages [G, K] of rewards r [G, K]: r minus the group's mean, for ``group_std`` over (std + delta).
 
-    An all-equal group gives exactly 0, a reward that is no finite number makes its group NaN.
+    The standard deviation divides by K. A group of equal rewards gives exactly 0. A reward that is not finite makes
+    its group NaN.
     """
     advantages = rewards - rewards.mean(dim=1, keepdim=True)
     if scale == "group_std":
@@ -28,25 +33,25 @@ def group_advantages(rewards: Tensor, delta: float, scale: Advantage = "group_st
 
 
 def importance_ratio(batch: TokenBatch, level: Ratio) -> Tensor:
-    """p / p_old [T]: of the token, or the geometric mean over its rollout.
+    """The ratio p / p_old [T] of each token, or its geometric mean over the token's rollout.
 
-    The mean has its gradient through every token of the rollout: written as sg(mean) * p / sg(p) at each token, as
-    in GSPO-token, which sums to the gradient of the mean itself wherever a rollout's tokens weigh the same.
+    The mean is written as sg(mean) * p / sg(p) at each token, as in GSPO-token, where sg stops the gradient. Summed
+    over a rollout whose tokens have equal weights, this gives the gradient of the mean itself.
     """
     if level == "token":
         return (batch.logprobs - batch.old_logprobs).exp()
     if batch.sequence_log_ratio is None:
-        raise ValueError("a ratio of sequences needs the mean log-ratio of every rollout")
+        raise ValueError("ratio sequence needs the mean log-ratio of every rollout (sequence_log_ratio)")
     return (batch.sequence_log_ratio + batch.logprobs - batch.logprobs.detach()).exp()
 
 
 def policy_loss(
     batch: TokenBatch, *, ratio: Ratio, surrogate: Surrogate, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
-    """Per-token loss [T] and whether the clip binds [T] bool, for bounds 1 - clip_low and 1 + clip_high.
+    """Per-token loss [T], and whether the clip binds [T] (bool), for bounds 1 - clip_low and 1 + clip_high.
 
-    ``clip``: -min(ratio * A, clipped ratio * A). ``cispo``: -sg(clipped ratio) * A * log p, so that no token loses
-    its gradient; it has the gradient of interest, not its value.
+    ``clip``: -min(ratio * A, clipped ratio * A).
+    ``cispo``: -sg(clipped ratio) * A * log p, so that every token keeps its gradient. Its value means nothing.
     """
     free = importance_ratio(batch, ratio)
     bounded = free.clamp(1 - clip_low, 1 + clip_high)
@@ -60,12 +65,14 @@ def policy_loss(
 
 
 def truncated_importance(log_ratio: Tensor, cap: float) -> Tensor:
-    """min(p_trainer / p_engine, cap) from its logarithm: the weight of what an engine sampled that is not quite the
-    policy; of each token's own ratio, or of its whole rollout's (``per_sequence`` sum)."""
+    """Importance weight min(p_trainer / p_engine, cap) [T] of tokens whose engine differs slightly from the policy.
+
+    log_ratio [T]: log(p_trainer / p_engine) of each token, or of its whole rollout (``per_sequence`` with "sum").
+    """
     return log_ratio.exp().clamp(max=cap)
 
 
-def per_sequence(values: Tensor, lengths: Tensor, what: Literal["sum", "mean"]) -> Tensor:
-    """Sum or mean of ``values`` [T] over each rollout of ``lengths`` [B], at each of its tokens [T]."""
-    sums = torch.segment_reduce(values, what, lengths=lengths, unsafe=True)
-    return sums.repeat_interleave(lengths)
+def per_sequence(values: Tensor, lengths: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
+    """Sum or mean of ``values`` [T] over each rollout of ``lengths`` [B], repeated at each of its tokens [T]."""
+    reduced = torch.segment_reduce(values, reduction, lengths=lengths, unsafe=True)
+    return reduced.repeat_interleave(lengths)

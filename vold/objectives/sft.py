@@ -6,5 +6,5 @@ from vold.objectives.fused import TokenLoss
 
 
 def nll(weights: Tensor) -> TokenLoss:
-    """The loss of a trace's tokens, each with its weight [T]."""
+    """The NLL of a trace's tokens, each with its weight [T]."""
     return lambda stats, span: -stats.logprobs * weights[span]

@@ -1,4 +1,4 @@
-"""The GRPO family against TRL's own loss code on the same tensors; where the two differ, a test says how."""
+"""The GRPO family against TRL's own loss code on the same tensors. Where the two differ, a test shows how."""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ LENGTHS = torch.tensor([9, 2, 5, 1, 7, 3])
 
 @pytest.fixture(scope="module")
 def trl_loss() -> Any:
-    """TRL's GRPOTrainer._compute_loss with everything around it replaced by the least that it asks for."""
+    """TRL's GRPOTrainer._compute_loss, with a minimal stand-in for the trainer."""
     need("trl", "peers")
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -43,7 +43,7 @@ def trl_loss() -> Any:
 
 
 class Case:
-    """Log-probabilities of six completions: padded [6, 9] with their mask for TRL, end to end for us."""
+    """Log-probabilities of six completions: padded [6, 9] with a mask for TRL, end to end for us."""
 
     def __init__(self) -> None:
         random = torch.Generator().manual_seed(2)
@@ -63,7 +63,7 @@ class Case:
         }  # fmt: skip
 
     def ours(self, config: RLConfig, log_correction: torch.Tensor | None = None) -> torch.Tensor:
-        """Our loss; ``log_correction`` [T]: log of trainer over engine, a token's or its rollout's."""
+        """Our loss. log_correction: log(p_trainer / p_engine) [T] of each token or of its rollout."""
         logprobs, old = self.logps[self.mask], self.old[self.mask]
         batch = TokenBatch(
             logprobs, old, self.advantages.repeat_interleave(LENGTHS), torch.zeros(len(old)),
@@ -117,8 +117,8 @@ def test_truncated_importance_sampling_agrees(trl_loss: Any, level: str) -> None
     case.assert_same(case.ours(RLConfig(algorithm="dapo"), flat), theirs)
 
 
-def test_cispo_agrees_once_the_bound_is_read_alike(trl_loss: Any) -> None:
-    """TRL's epsilon_high is the bound itself and not its distance from 1, as the paper (and our clip_high) has it."""
+def test_cispo_agrees_if_the_bound_has_the_same_meaning(trl_loss: Any) -> None:
+    """TRL's epsilon_high is the bound itself; in the paper and in our clip_high it is the distance from 1."""
     case = Case()
     bound, config = 1.4, RLConfig(algorithm="cispo", clip_high=0.4)
     case.assert_same(case.ours(config), trl_loss(case.logps, case.inputs(), "cispo", epsilon_high=bound))
@@ -128,7 +128,7 @@ def test_cispo_agrees_once_the_bound_is_read_alike(trl_loss: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "reduce"), [("bnpo", "token_mean"), ("grpo", "sequence_mean")])
 def test_trl_depends_on_the_split_into_micro_batches_where_ours_does_not(trl_loss: Any, kind: str, reduce: str) -> None:
-    """Its bnpo divides by the tokens of the micro-batch, and its grpo by the micro-batch's rows."""
+    """TRL's bnpo divides by the tokens of the micro-batch, and its grpo by the rows of the micro-batch."""
     case = Case()
     config = RLConfig.model_validate({"reduce": reduce})
     whole = trl_loss(case.logps, case.inputs(), kind)
@@ -141,8 +141,8 @@ def test_trl_depends_on_the_split_into_micro_batches_where_ours_does_not(trl_los
     assert split.item() != pytest.approx(whole.item(), rel=1e-2)
 
 
-def test_trl_takes_the_sample_deviation_of_a_group_and_we_the_one_of_all_its_members(trl_loss: Any) -> None:
-    """Ours divides by K, as the deviation of these K rewards; TRL's by K - 1, which shrinks its advantages."""
+def test_trl_takes_the_sample_deviation_of_a_group_and_we_the_population_deviation(trl_loss: Any) -> None:
+    """Ours divides by K, TRL's by K - 1, which shrinks its advantages."""
     from trl.trainer.utils import nanstd
 
     rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)

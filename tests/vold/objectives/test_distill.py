@@ -1,6 +1,7 @@
-"""Estimators of the teacher term by exact enumeration in float64; their mask, weight and defined outcomes."""
+"""Estimators of the teacher term by exact enumeration in float64, and their mask, weight and special values."""
 
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import get_args
 
@@ -16,15 +17,15 @@ SAMPLED: tuple[Estimator, ...] = ("k1_advantage", "k2", "k1_control", "k3_forwar
 
 
 def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenBatch:
-    """A token a rollout; the teacher is 0.5 nats below the student where nothing else is said."""
+    """One token per rollout. By default the teacher is 0.5 nats below the student."""
     size = len(rewards)
     logprobs = torch.full((size,), -1.0, requires_grad=True)
     divergence = torch.full((size,), 0.3, requires_grad=True)
-    said = torch.tensor(teacher) if teacher else torch.full((size,), -1.5)
-    kl = torch.full((size,), 0.3).masked_fill(~said.isfinite(), torch.inf)
+    scores = torch.tensor(teacher) if teacher else torch.full((size,), -1.5)
+    kl = torch.full((size,), 0.3).masked_fill(~scores.isfinite(), torch.inf)
     return TokenBatch(
-        logprobs, logprobs.detach(), torch.zeros(size), torch.tensor(rewards), said, kl,
-        torch.where(said.isfinite(), divergence, torch.inf),
+        logprobs, logprobs.detach(), torch.zeros(size), torch.tensor(rewards), scores, kl,
+        torch.where(scores.isfinite(), divergence, torch.inf),
     )  # fmt: skip
 
 
@@ -39,13 +40,12 @@ def test_the_expected_gradient_is_that_of_the_named_divergence(estimator: Estima
         assert enumerated(estimator, Pair.at_distance(distance, seed)).error < TOLERANCE
 
 
-def test_the_divergences_are_told_apart() -> None:
-    """The comparison above could not pass for another target."""
+def test_the_divergences_differ_clearly() -> None:
+    """The test above could not pass with another divergence as its target."""
     pair = Pair.at_distance(1.0, 0)
     targets = [enumerated(estimator, pair).target for estimator in ("k2", "k3_forward", "jsd", "topk")]
-    for one in range(4):
-        for two in range(one):
-            assert (targets[one] - targets[two]).norm() > 0.01 * targets[one].norm()
+    for first, second in combinations(targets, 2):
+        assert (first - second).norm() > 0.01 * second.norm()
 
 
 def test_k2_and_k1_advantage_agree_sample_by_sample() -> None:
@@ -65,7 +65,7 @@ def test_the_exact_baseline_lowers_the_variance_and_exact_divergences_have_none(
             assert enumerated(estimator, pair).variance < 1e-12 * noisy
 
 
-def test_the_documented_table_of_variances_is_what_the_program_prints() -> None:
+def test_the_documented_table_of_variances_is_the_program_output() -> None:
     assert table() in (Path(__file__).parents[3] / "docs" / "objectives.md").read_text()
 
 
@@ -77,7 +77,7 @@ def test_k1_as_a_loss_has_no_gradient_and_is_refused() -> None:
     assert expected.abs().max() < 1e-12
     with pytest.raises(ValueError, match="k1 as a loss has no gradient"):
         teacher_term(batch([0.0]), "k1", "all")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="expected gradient of exactly zero; k1_advantage, k2"):
+    with pytest.raises(ValueError, match="expected gradient of exactly zero: use k1_advantage, k2"):
         RLConfig.model_validate({"distill": {"weight": 0.1, "estimator": "k1"}})
 
 
@@ -94,7 +94,9 @@ def test_the_mask_weighs_by_reward(estimator: Estimator, mask: Mask, reward: flo
 
 @pytest.mark.parametrize("estimator", TARGETS)
 @pytest.mark.parametrize("value", [-math.inf, math.nan])
-def test_a_teacher_without_a_finite_answer_counts_only_where_it_is_asked(estimator: Estimator, value: float) -> None:
+def test_a_teacher_value_that_is_not_finite_counts_only_where_the_mask_is_not_0(
+    estimator: Estimator, value: float
+) -> None:
     tokens = batch([1.0, 0.0], teacher=[value, -1.5])
     loss = teacher_term(tokens, estimator, "wrong").sum()
     (gradient,) = torch.autograd.grad(loss, tokens.logprobs, allow_unused=True)
@@ -103,7 +105,7 @@ def test_a_teacher_without_a_finite_answer_counts_only_where_it_is_asked(estimat
     assert not teacher_term(tokens, estimator, "all").sum().isfinite()
 
 
-def test_a_correction_weighs_what_is_estimated_from_the_drawn_token_alone() -> None:
+def test_a_correction_weighs_only_estimates_from_the_sampled_token() -> None:
     plain = batch([0.0, 0.0])
     weights = torch.tensor([0.5, 2.0])
     corrected = TokenBatch(**{name: getattr(plain, name) for name in plain.__slots__} | {"correction": weights})

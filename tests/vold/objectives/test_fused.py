@@ -32,7 +32,7 @@ def case() -> dict[str, torch.Tensor]:
 
 
 def plain(case: dict[str, torch.Tensor], temperature: float) -> tuple[torch.Tensor, ...]:
-    """hidden, weight (float64, with gradient), log-probs, entropy, teacher log-probs, KL over the ids not banned."""
+    """hidden and weight (float64, with gradient), log-probs, entropy, teacher log-probs and KL without banned ids."""
     hidden, weight = (case[name].double().requires_grad_() for name in ("hidden", "weight"))
     allowed = case["bias"] == 0
     compressed = (allowed.cumsum(0) - 1)[case["targets"]]
@@ -80,7 +80,7 @@ def divergence_of(stats: TokenStats) -> torch.Tensor:
 
 
 def plain_divergence(name: str, student: torch.Tensor, teacher: torch.Tensor, k: int) -> torch.Tensor:
-    """From log-probabilities [T, V], each from its definition."""
+    """The divergence [T] of log-probabilities [T, V], straight from its definition."""
     p, q = student.exp(), teacher.exp()
     if name == "topk":
         top = teacher.topk(k, dim=-1).indices
@@ -121,7 +121,7 @@ def test_every_divergence_and_its_gradient_equal_the_definition_in_float64(
     torch.testing.assert_close(torch.autograd.grad(loss, (hidden, weight)), gradients, rtol=1e-8, atol=1e-10)
 
 
-def test_teacher_top_k_of_everything_is_the_whole_kl(case: dict[str, torch.Tensor]) -> None:
+def test_top_k_over_the_whole_vocabulary_is_the_full_kl(case: dict[str, torch.Tensor]) -> None:
     logprobs = [torch.randn(TOKENS, VOCABULARY).log_softmax(-1) for _ in range(2)]
     value, slope = topk_reverse_kl(logprobs[0].clone(), logprobs[1].clone(), logprobs[0].exp(), VOCABULARY + 5)
     whole, whole_slope = reverse_kl(logprobs[0].clone(), logprobs[1].clone(), logprobs[0].exp())
@@ -129,7 +129,7 @@ def test_teacher_top_k_of_everything_is_the_whole_kl(case: dict[str, torch.Tenso
     torch.testing.assert_close(slope, whole_slope)
 
 
-def test_heads_of_other_widths_are_cut_to_their_common_rows(case: dict[str, torch.Tensor]) -> None:
+def test_heads_of_different_widths_are_cut_to_their_common_rows(case: dict[str, torch.Tensor]) -> None:
     rows = VOCABULARY - 8
     targets, bias = case["targets"] % rows, torch.zeros(rows)
     weights = case["weight"].requires_grad_(), torch.cat([case["teacher_weight"], torch.ones(9, TEACHER_HIDDEN)])
@@ -148,7 +148,7 @@ def test_heads_of_other_widths_are_cut_to_their_common_rows(case: dict[str, torc
     ours, theirs = (torch.autograd.grad(value, weights[0])[0] for value in (loss, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert not ours[rows:].any()
-    with pytest.raises(ValueError, match="cut both"):
+    with pytest.raises(ValueError, match="a bias of the same length"):
         token_stats(case["hidden"], Head(weights[0]), targets, teacher=(case["teacher_hidden"], Head(weights[1])))
 
 
@@ -177,7 +177,7 @@ def test_bfloat16_products_with_a_softmax_in_float32(
         assert (ours - theirs).norm() < 0.01 * theirs.norm()
 
 
-def test_a_teacher_that_breaks_down_where_nothing_is_asked_of_it_leaves_no_trace(case: dict[str, torch.Tensor]) -> None:
+def test_a_teacher_that_is_nan_where_the_loss_ignores_it_changes_nothing(case: dict[str, torch.Tensor]) -> None:
     live = torch.arange(TOKENS) % 2
     broken = torch.where(live[:, None] == 1, case["teacher_hidden"], torch.nan)
     gradients = []
@@ -196,7 +196,7 @@ def test_a_teacher_that_breaks_down_where_nothing_is_asked_of_it_leaves_no_trace
     assert torch.equal(*gradients)
 
 
-def test_the_gradient_can_be_had_once(case: dict[str, torch.Tensor]) -> None:
+def test_the_loss_can_be_back_propagated_only_once(case: dict[str, torch.Tensor]) -> None:
     loss, _ = head_loss(
         case["hidden"].requires_grad_(), Head(case["weight"]), case["targets"], lambda stats, span: stats.logprobs
     )

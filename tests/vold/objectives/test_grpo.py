@@ -1,4 +1,4 @@
-"""Advantages and the clipped surrogate, by hand."""
+"""Advantages and policy losses against values computed by hand."""
 
 import math
 
@@ -73,12 +73,12 @@ def test_without_standardisation_advantages_are_distances_from_the_mean() -> Non
     assert group_advantages(rewards, 1e-4, "group_mean").tolist() == expected
 
 
-def test_a_reward_that_is_no_number_makes_its_group_nan_and_no_other() -> None:
+def test_a_reward_that_is_not_finite_makes_only_its_own_group_nan() -> None:
     advantages = group_advantages(torch.tensor([[math.inf, 0.0], [math.inf, math.inf], [1.0, 0.0]]), 1e-4)
     assert advantages[:2].isnan().all() and advantages[2].isfinite().all()
 
 
-def test_per_sequence_values_stand_at_every_token() -> None:
+def test_per_sequence_values_are_repeated_at_every_token() -> None:
     lengths = torch.tensor([2, 0, 3])
     values = torch.tensor([1.0, 3.0, 0.0, 6.0, 3.0])
     assert per_sequence(values, lengths, "sum").tolist() == [4.0, 4.0, 9.0, 9.0, 9.0]
@@ -130,7 +130,7 @@ def test_importance_weights_are_capped_and_weigh_the_loss() -> None:
     assert logprobs.grad.tolist() == pytest.approx([-0.5, -1.5, -2.0])
 
 
-def test_an_algorithm_fills_what_is_not_given_and_nothing_else() -> None:
+def test_an_algorithm_fills_only_the_settings_that_are_not_given() -> None:
     default = RLConfig()
     assert (default.advantage, default.ratio, default.surrogate, default.reduce) == (
         "group_std", "token", "clip", "token_mean",

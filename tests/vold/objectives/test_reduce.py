@@ -1,4 +1,4 @@
-"""The reducer's denominators, against plain loops, and its indifference to how a batch is split."""
+"""The denominators against plain loops, and that gradients do not depend on how a batch is split."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_gradients_do_not_depend_on_the_split_into_micro_batches(reduction: Redu
 
 
 class Case:
-    """24 completions (empty ones, rows without advantage and rows masked from the teacher among them) in float64."""
+    """24 completions in float64, some of them empty, without advantage or masked for the teacher term."""
 
     def __init__(self) -> None:
         random = torch.Generator().manual_seed(5)
@@ -77,8 +77,8 @@ class Case:
     def share(self, order: list[int], rows: list[int], reductions: tuple[Reduction, Reduction]) -> torch.Tensor:
         """The loss of the micro-batch ``rows``; ``order`` are the completions of all ranks, end to end."""
         policy_weights, teacher_weights = (token_weights(self.lengths[order], r, limit=9) for r in reductions)
-        place = dict(zip(order, torch.arange(len(policy_weights)).split(self.lengths[order].tolist()), strict=True))
-        index, here = torch.cat([self.spans[row] for row in rows]), torch.cat([place[row] for row in rows])
+        spans = dict(zip(order, torch.arange(len(policy_weights)).split(self.lengths[order].tolist()), strict=True))
+        index, here = torch.cat([self.spans[row] for row in rows]), torch.cat([spans[row] for row in rows])
         owner = torch.tensor(rows).repeat_interleave(self.lengths[rows])
 
         def loss(stats: TokenStats, span: slice) -> torch.Tensor:
