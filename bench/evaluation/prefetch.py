@@ -9,8 +9,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from multiprocessing import get_context, parent_process
-from threading import Lock, Thread
+from multiprocessing import get_context
+from threading import Lock
 from typing import Any
 
 from bench.engines import Preparer
@@ -18,6 +18,7 @@ from bench.engines.factory import IN_PROCESS, gpu_present
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.prompts import PromptPart
 from vold.config import Execution
+from vold.processes import end_with_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +160,10 @@ def _start_worker(preparer: Preparer) -> None:
     _preparer = preparer
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(group=False)  # a worker whose parent was killed would wait for work for ever
 
 
 def _stand() -> None: ...
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _attempt_here(turn: Sequence[PromptPart]) -> tuple[Any, int]:

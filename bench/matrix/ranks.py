@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 from bench.errors import ErrorClass, StageError, classify, describe
 from vold.config import Execution
 from vold.files import DiskFullError, is_disk_full
+from vold.processes import end_with_parent
 
 _GRACE = 1.0
 
@@ -136,7 +136,7 @@ def _rank(
     rank, world, place, log = seat
     # Ctrl-C reaches the launcher, which ends its ranks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_launcher, daemon=True).start()
+    end_with_parent(group=False)
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), RENDEZVOUS: place})
     os.environ.update({"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback})
@@ -170,10 +170,3 @@ class _Relay(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.sender.send(("log", record.name, record.levelno, record.getMessage()))
-
-
-def _die_with_launcher() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -21,6 +21,7 @@ from typing import Any
 
 from vold.files import cache_root, write_whole
 from vold.out_of_memory import kernel_kills, tells_out_of_memory
+from vold.processes import end_with_parent
 from vold.rollout.base import EngineError
 
 _POLL_SECONDS = 0.1
@@ -143,15 +144,10 @@ def log_directory() -> Path:
 def receive_task() -> dict[str, Any]:
     """In the program: its task. From now on it ends when its standard input closes."""
     task = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(group=True)
     return task
 
 
 def tell(task: Mapping[str, Any], told: Mapping[str, Any]) -> None:
     """In the program: what whoever started it waits for; ``refused`` is why it will never serve."""
     write_whole(Path(task["address"]), json.dumps(told))
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os.killpg(os.getpgid(0), signal.SIGKILL)

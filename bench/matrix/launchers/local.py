@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from bench.matrix.launchers.base import Monitor, Schedule
 from bench.matrix.plan import Stage
 from bench.matrix.stages import PRELOAD
 from bench.store import StageOutcome, StageSpec, Store
+from vold.processes import end_with_parent
 
 _PROGRESS_EVERY = 0.25
 _BY_EXIT_CODE = {error.exit_code.value: error for error in ErrorClass}
@@ -154,7 +154,7 @@ def _run_stage(spec: StageSpec, store: Store, sender: connection.Connection) -> 
     """The body of a stage's process: output goes to its log, progress and the final error through the pipe."""
     # A process group of its own: Ctrl-C reaches only the launcher, and killing the group ends the stage's workers too.
     os.setpgrp()
-    threading.Thread(target=_die_with_launcher, daemon=True).start()
+    end_with_parent(group=True)
     log = os.open(store.work(spec.id) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -173,10 +173,3 @@ def _run_stage(spec: StageSpec, store: Store, sender: connection.Connection) -> 
         kind = classify(error)
         sender.send(("error", kind.value, describe(error), is_disk_full(error)))
         sys.exit(kind.exit_code)
-
-
-def _die_with_launcher() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.killpg(0, signal.SIGKILL)
