@@ -142,8 +142,8 @@ def rollout_totals(rollouts: "Rollouts", first: "Update", last: "Update", max_ne
     """
     stats, lengths = last.stats, torch.tensor(rollouts.lengths, device=rollouts.rewards.device)
     count, flat = len(lengths), rollouts.zero_variance
-    ratio = (stats.logprobs - first.stats.logprobs)[first.read].exp().cpu()
-    mismatch = (first.stats.logprobs - rollouts.logprobs)[first.read].exp().cpu()
+    ratio = (stats.logprobs - first.stats.logprobs)[first.trainer_mask].exp().cpu()
+    mismatch = (first.stats.logprobs - rollouts.logprobs)[first.trainer_mask].exp().cpu()
     outside = (mismatch < MISMATCH_BAND[0]) | (mismatch > MISMATCH_BAND[1])
     student = first.stats.logprobs + stats.logprobs + rollouts.logprobs
     return Totals(
@@ -211,7 +211,7 @@ def _first_kl(rollouts: "Rollouts", first: "Update") -> tuple[float, float]:
 
 def _read(rollouts: "Rollouts", teacher_logprobs: Tensor) -> Tensor:
     """Which tokens [T] the teacher read and gave a finite log-probability."""
-    return teacher_logprobs.isfinite() & rollouts.taught
+    return teacher_logprobs.isfinite() & rollouts.teacher_mask
 
 
 def rollout_metrics(totals: Totals, *, start: bool) -> Metrics:

@@ -1,4 +1,4 @@
-"""Gradients of the RL objective over one batch of rollouts, micro-batch by micro-batch."""
+"""The RL objective: its loss and gradients over one batch of rollouts, micro-batch by micro-batch."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -21,16 +21,16 @@ from vold.training.runtime import precision
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Student's and teacher's output heads over the ids that the student can draw."""
+    """The output heads of student and teacher over the token ids that the student can sample."""
 
     student: Head
     teacher: Head | None
 
     @classmethod
     def of(cls, student: LanguageModel, teacher: LanguageModel | None) -> "Heads":
-        """Cut both heads to their common rows and ban what sampling bans.
+        """Cut both heads to their common rows and ban the ids that sampling bans.
 
-        The policy is the distribution that is sampled; the teacher is conditioned on the same ids.
+        The policy is the distribution that is sampled from; the teacher's is renormalized over the same ids.
         """
         rows = student.head.shape[0] if teacher is None else min(student.head.shape[0], teacher.head.shape[0])
         bias = torch.zeros(rows, device=student.device)
@@ -40,9 +40,10 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Values of one pass over the rollouts: loss terms, and per-token arrays [T] without gradient.
+    """Values of one pass over the rollouts: the loss and its terms, and arrays [T] over tokens without gradient.
 
-    read: the tokens that the trainer has computed anew; the statistics of the others are the engine's.
+    clipped: bool, whether the clip bounds the token's policy term. trainer_mask: bool, whether the token's statistics
+    were computed by the trainer; those of all other tokens are the engine's.
     """
 
     loss: float
@@ -50,11 +51,14 @@ class Update:
     distill: float
     stats: TokenStats
     clipped: Tensor
-    read: Tensor
+    trainer_mask: Tensor
 
 
 class Objective:
-    """reward_weight * policy term + distill_weight * teacher term, with denominators of the whole batch."""
+    """The RL loss: reward_weight * policy term + distill_weight * teacher term.
+
+    The denominators are those of the whole batch, over all ranks.
+    """
 
     def __init__(
         self,
@@ -74,36 +78,47 @@ class Objective:
         distill_weight: float,
         old_logprobs: Tensor | None = None,
     ) -> Update:
-        """Accumulate the gradients of this rank's ``rollouts``; the losses returned are its summands of the batch's.
+        """Accumulate the gradients of this rank's ``rollouts``; returns this rank's summands of the batch's losses.
 
-        ``teacher_states`` [T, H] where the teacher has read them. ``old_logprobs`` [T]: the log-probabilities of the
-        first update on these rollouts; None on that first update, whose weights are still those that sampled.
+        teacher_states: [T, H], None where the teacher did not read the rollouts. old_logprobs: [T], the
+        log-probabilities in the first update on these rollouts. None in that first update, whose weights are still
+        those that sampled.
         """
         run = _Pass(self, rollouts, teacher_states, distill_weight, old_logprobs)
-        budget, teaching = self.execution.micro_batch_tokens, run.teaching().tolist()
-        some, none = ([row for row, teaches in enumerate(teaching) if teaches == wanted] for wanted in (True, False))
-        for rows in self.optimizer.batches(micro_batches(rollouts.sequences, budget, some)):
+        budget, has_gradient = self.execution.micro_batch_tokens, run.has_gradient().tolist()
+        trained, measured = ([row for row, value in enumerate(has_gradient) if value == flag] for flag in (True, False))
+        for rows in self.optimizer.batches(micro_batches(rollouts.sequences, budget, trained)):
             self.optimizer.accumulate(partial(run.loss, rows))
-        if run.told:
-            run.take_over(none)
-        elif self.optimizer.ranks.max(len(none)):  # of any rank: all have to hand over their part of the weights
+        if run.engine_statistics_suffice:
+            run.add_engine_statistics(measured)
+        # The maximum over ranks: to gather the whole weights, every rank has to take part.
+        elif self.optimizer.ranks.max(len(measured)):
             with torch.no_grad(), self.optimizer.whole():
-                for rows in micro_batches(rollouts.sequences, budget, none):
+                for rows in micro_batches(rollouts.sequences, budget, measured):
                     run.loss(rows)
         return run.update()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of a micro-batch's tokens before their statistics; ``index``: their place in the rollouts."""
+class _SequenceValues:
+    """Values that the tokens of a micro-batch [n] take from their whole rollouts; ``index``: their token indices."""
 
     index: Tensor
-    sequence_log_ratio: Tensor | None
-    sequence_correction: Tensor | None
+    log_ratio: Tensor | None
+    correction: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Results for some tokens [n]: their token indices, statistics and terms of the loss, without gradient."""
+
+    index: Tensor
+    stats: TokenStats
+    terms: dict[str, Tensor]
 
 
 class _Pass:
-    """One update's pass over its rollouts."""
+    """One update's pass over its rollouts, which collects the results of every micro-batch."""
 
     def __init__(
         self,
@@ -113,7 +128,7 @@ class _Pass:
         distill_weight: float,
         old_logprobs: Tensor | None,
     ) -> None:
-        self.rollouts, self.states, self.old = rollouts, teacher_states, old_logprobs
+        self.rollouts, self.teacher_states, self.old_logprobs = rollouts, teacher_states, old_logprobs
         self.config, self.execution, self.student = objective.config, objective.execution, objective.student
         self.teacher = None if teacher_states is None else objective.teacher
         self.distill_weight = distill_weight
@@ -121,97 +136,108 @@ class _Pass:
         self.divergence = exact_divergence(distill.estimator, distill.top_k) if distill_weight > 0 else None
         lengths, limit = torch.tensor(rollouts.lengths), self.config.max_new_tokens
         reduce, device, ranks = self.config.reduce, self.student.device, objective.optimizer.ranks
-        everyones, own = ranks.gather(lengths), ranks.span(int(lengths.sum()))
-        self.policy_weights = token_weights(everyones, reduce, limit=limit)[own].to(device)
-        self.distill_weights = token_weights(everyones, distill.reduce or reduce, limit=limit)[own].to(device)
-        # Unread tokens stay in the denominator, as masked ones do: beta means the same whatever else is in the batch.
-        self.distill_weights *= rollouts.taught
+        all_lengths, own = ranks.gather(lengths), ranks.span(int(lengths.sum()))
+        self.policy_weights = token_weights(all_lengths, reduce, limit=limit)[own].to(device)
+        self.distill_weights = token_weights(all_lengths, distill.reduce or reduce, limit=limit)[own].to(device)
+        # Tokens that the teacher does not read stay in the denominator, as masked ones do. So the meaning of beta does
+        # not depend on the rest of the batch.
+        self.distill_weights *= rollouts.teacher_mask
         self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
-        self.seen: list[tuple[Tensor, TokenStats, dict[str, Tensor]]] = []
-        self.read = torch.ones(len(self.owner), dtype=torch.bool, device=device)
-        # What is wanted of a rollout without gradient is then known from the engine, which is the student itself: that
-        # of the weights that sampled, with no teacher and an advantage of 0.
-        self.told = (
-            rollouts.entropies is not None
+        self.chunks: list[_Chunk] = []
+        self.trainer_mask = torch.ones(len(self.owner), dtype=torch.bool, device=device)
+        # The metrics of a rollout without gradient need its log-probabilities and entropies under the weights that
+        # sampled. An engine that decodes with the student's own weights has measured them already. A second update,
+        # however, starts from the trainer's own log-probabilities.
+        self.engine_statistics_suffice = (
+            rollouts.engine_measured_entropy
             and teacher_states is None
             and self.config.reward_weight > 0
             and self.config.updates_per_batch == 1
         )
 
-    def teaching(self) -> Tensor:
-        """Which rollouts [N] can have a gradient; the others are read for the metrics alone."""
-        teaches = torch.zeros_like(self.rollouts.rewards, dtype=torch.bool)
+    def has_gradient(self) -> Tensor:
+        """Which rollouts [N] can have a gradient. The others are read only for the metrics."""
+        flags = torch.zeros_like(self.rollouts.rewards, dtype=torch.bool)
         if self.config.reward_weight > 0:
-            teaches |= self.rollouts.advantages != 0
+            flags |= self.rollouts.advantages != 0
         if self.distill_weight > 0:
-            teaches |= mask_share(self.rollouts.rewards, self.config.distill.mask) != 0
-        return teaches
+            flags |= mask_share(self.rollouts.rewards, self.config.distill.mask) != 0
+        return flags
 
     def loss(self, rows: list[int]) -> Tensor:
-        """The summand of the rollouts ``rows``."""
+        """The summand of the loss that belongs to the rollouts ``rows``."""
         heads = Heads.of(self.student, self.teacher)
         part = [self.rollouts.sequences[row] for row in rows]
         targets = completion_targets(part, self.student.device)
         index = token_index(self.rollouts.lengths, rows).to(self.student.device)
         with precision(self.execution, self.student.device):
             hidden = completion_hidden(self.student, part)
-            known = self._known(index, [len(s.completion_ids) for s in part], hidden.detach(), targets, heads.student)
+            lengths = [len(sequence.completion_ids) for sequence in part]
+            values = self._sequence_values(index, lengths, hidden.detach(), targets, heads.student)
             loss, _ = head_loss(
                 hidden,
                 heads.student,
                 targets,
-                lambda stats, span: self._loss(self._tokens(stats, known, span), stats, index[span]),
+                lambda stats, span: self._loss(self._tokens(stats, values, span), stats, index[span]),
                 temperature=self.config.temperature,
-                teacher=None if self.states is None or heads.teacher is None else (self.states[index], heads.teacher),
+                teacher=None
+                if self.teacher_states is None or heads.teacher is None
+                else (self.teacher_states[index], heads.teacher),
                 divergence=self.divergence,
             )
         return loss
 
-    def take_over(self, rows: list[int]) -> None:
-        """The engine's statistics of the rollouts ``rows``, which have neither loss nor gradient."""
+    def add_engine_statistics(self, rows: list[int]) -> None:
+        """Take the engine's statistics for the rollouts ``rows``, which have neither loss nor gradient."""
         entropies = self.rollouts.entropies
         if not rows or entropies is None:
             return
         index = token_index(self.rollouts.lengths, rows).to(self.student.device)
-        self.read[index] = False
-        nothing = torch.zeros(len(index), device=self.student.device)
-        terms = {"policy": nothing, "distill": nothing, "clipped": nothing.bool()}
-        self.seen.append((index, TokenStats(self.rollouts.logprobs[index], entropies[index]), terms))
+        self.trainer_mask[index] = False
+        zeros = torch.zeros(len(index), device=self.student.device)
+        terms = {"policy": zeros, "distill": zeros, "clipped": zeros.bool()}
+        self.chunks.append(_Chunk(index, TokenStats(self.rollouts.logprobs[index], entropies[index]), terms))
 
     def update(self) -> Update:
-        """Everything that was learned, in the order of the rollouts."""
+        """The results of all micro-batches, in the order of the rollouts."""
         terms, stats = self._in_order()
         policy, distill = (
             float(weights.dot(terms[name].double()))
             for name, weights in (("policy", self.policy_weights), ("distill", self.distill_weights))
         )
         loss = self.distill_weight * distill + (self.config.reward_weight * policy if self.config.reward_weight else 0)
-        return Update(loss, policy, distill, stats, terms["clipped"], self.read)
+        return Update(loss, policy, distill, stats, terms["clipped"], self.trainer_mask)
 
-    def _known(self, index: Tensor, lengths: list[int], hidden: Tensor, targets: Tensor, head: Head) -> _Known:
-        """What a token takes from its whole rollout; a pass of its own, as a loss sees one token at a time."""
-        of_ratio = self.config.ratio == "sequence"
-        of_engine = self.config.engine_correction == "sequence"
-        old, now = None if self.old is None else self.old[index], None
-        if (of_ratio and old is not None) or (of_engine and old is None):
-            now = token_stats(hidden, head, targets, temperature=self.config.temperature).logprobs
-        size = torch.tensor(lengths, device=index.device)
-        ratio = correction = None
-        if of_ratio:
-            moved = torch.zeros(len(index), device=index.device) if old is None or now is None else now - old
-            ratio = per_sequence(moved, size, "mean")
-        if of_engine:
-            sampler = now if old is None else old
+    def _sequence_values(
+        self, index: Tensor, lengths: list[int], hidden: Tensor, targets: Tensor, head: Head
+    ) -> _SequenceValues:
+        """What a token takes from its whole rollout. It needs a pass of its own, as the loss sees one token at a time.
+
+        index, targets: [n]; hidden: [n, H]; lengths: completion lengths of the micro-batch's rollouts, summing to n.
+        """
+        sequence_ratio = self.config.ratio == "sequence"
+        sequence_correction = self.config.engine_correction == "sequence"
+        old, current = None if self.old_logprobs is None else self.old_logprobs[index], None
+        if (sequence_ratio and old is not None) or (sequence_correction and old is None):
+            current = token_stats(hidden, head, targets, temperature=self.config.temperature).logprobs
+        sizes = torch.tensor(lengths, device=index.device)
+        log_ratio = correction = None
+        if sequence_ratio:
+            change = torch.zeros(len(index), device=index.device) if old is None or current is None else current - old
+            log_ratio = per_sequence(change, sizes, "mean")
+        if sequence_correction:
+            sampler = current if old is None else old
             assert sampler is not None
-            against = per_sequence(sampler - self.rollouts.logprobs[index], size, "sum")
-            correction = truncated_importance(against, self.config.engine_correction_cap)
-        return _Known(index, ratio, correction)
+            engine_log_ratio = per_sequence(sampler - self.rollouts.logprobs[index], sizes, "sum")
+            correction = truncated_importance(engine_log_ratio, self.config.engine_correction_cap)
+        return _SequenceValues(index, log_ratio, correction)
 
-    def _tokens(self, stats: TokenStats, known: _Known, span: slice) -> TokenBatch:
-        index = known.index[span]
-        # On the first update the weights are still those that sampled: the ratio is 1, and no other pass is needed.
-        old = stats.logprobs.detach() if self.old is None else self.old[index]
-        correction = None if known.sequence_correction is None else known.sequence_correction[span]
+    def _tokens(self, stats: TokenStats, values: _SequenceValues, span: slice) -> TokenBatch:
+        """The tokens ``span`` of a micro-batch as the losses take them."""
+        index = values.index[span]
+        # In the first update the weights are still those that sampled. The ratio is 1 and needs no further pass.
+        old = stats.logprobs.detach() if self.old_logprobs is None else self.old_logprobs[index]
+        correction = None if values.correction is None else values.correction[span]
         if self.config.engine_correction == "token":
             correction = truncated_importance(old - self.rollouts.logprobs[index], self.config.engine_correction_cap)
         return TokenBatch(
@@ -222,12 +248,12 @@ class _Pass:
             teacher_logprobs=stats.teacher_logprobs,
             kl=stats.kl,
             divergence=stats.divergence,
-            sequence_log_ratio=None if known.sequence_log_ratio is None else known.sequence_log_ratio[span],
+            sequence_log_ratio=None if values.log_ratio is None else values.log_ratio[span],
             correction=correction,
         )
 
     def _loss(self, batch: TokenBatch, stats: TokenStats, index: Tensor) -> Tensor:
-        """Each token's share of the loss [n]; what it is made of is kept."""
+        """Each token's share of the loss [n]; keeps the terms that it is made of for ``update``."""
         config = self.config
         policy, clipped = policy_loss(
             batch,
@@ -243,14 +269,15 @@ class _Pass:
             distill = teacher_term(batch, config.distill.estimator, config.distill.mask)
             loss = loss + self.distill_weight * distill * self.distill_weights[index]
         terms = {"policy": policy, "distill": distill, "clipped": clipped}
-        self.seen.append((index, stats, {name: values.detach() for name, values in terms.items()}))
+        self.chunks.append(_Chunk(index, stats, {name: values.detach() for name, values in terms.items()}))
         return loss
 
     def _in_order(self) -> tuple[dict[str, Tensor], TokenStats]:
-        """Per-token values [T] of all micro-batches, in the order of the rollouts."""
-        if not self.seen:
-            nothing = torch.zeros(0, device=self.student.device)
-            return dict.fromkeys(("policy", "distill", "clipped"), nothing), TokenStats(nothing, nothing)
-        order = torch.argsort(torch.cat([index for index, _, _ in self.seen]))
-        terms = {name: torch.cat([terms[name] for _, _, terms in self.seen])[order] for name in self.seen[0][2]}
-        return terms, TokenStats.cat([stats for _, stats, _ in self.seen]).at(order)
+        """The terms of the loss [T] and the statistics [T] of all tokens, in the order of the rollouts."""
+        if not self.chunks:
+            empty = torch.zeros(0, device=self.student.device)
+            return dict.fromkeys(("policy", "distill", "clipped"), empty), TokenStats(empty, empty)
+        order = torch.argsort(torch.cat([chunk.index for chunk in self.chunks]))
+        names = self.chunks[0].terms
+        terms = {name: torch.cat([chunk.terms[name] for chunk in self.chunks])[order] for name in names}
+        return terms, TokenStats.cat([chunk.stats for chunk in self.chunks]).at(order)

@@ -1,4 +1,36 @@
-"""Stage 2: GRPO and on-policy distillation on the same rollouts."""
+"""Stage 2: GRPO, on-policy distillation (OPD), or both on the same rollouts.
+
+    vold-bench train rl FILE
+    vold-bench train rl FILE --processes 8
+
+This is GRPO (Shao et al. 2024, arXiv 2402.03300) reduced to what a verifiable reward needs:
+
+1. There is no KL penalty to a reference model, so none is loaded. The optional teacher term (OPD) takes its place.
+2. There is no reward model. The reward is 1 if the answer is right and 0 otherwise, without a bonus for the format or
+   the length (``vold.rewards``).
+3. There is no entropy bonus.
+4. Rollouts are never reused in a later step. By default a step has one update, so the probability ratio is 1 and the
+   clip never binds.
+5. By default the loss is the mean over all tokens of the batch, and not first over the tokens of each rollout. The
+   upper clip bound is higher than the lower one.
+
+As in every GRPO there is no value function. The advantage of a rollout is its reward minus the mean of its group, by
+default divided by the group's standard deviation, and all its tokens share it. Dr.GRPO, DAPO, GSPO and CISPO are
+settings of the same loss (``vold.config.ALGORITHMS``).
+
+``train_rl`` reads and checks prompts and models, and tests the reward function. Then each step does the following:
+
+1. Hand the student's present weights to the rollout engine and prove that it uses them (only vLLM needs this).
+2. Draw prompts, sample a group of completions for each, and compute their rewards and advantages. On some steps, also
+   answer the validation prompts.
+3. Let the teacher read the completions, if its term is on or its KL is measured in this step.
+4. Accumulate the gradients of reward_weight * policy term + distill.weight * teacher term, micro-batch by micro-batch,
+   and update the student with AdamW. A step with a value that is not finite is skipped.
+5. Write the metrics and, every ``checkpoint_every`` steps, the training state.
+
+At the end the student's checkpoint is written to ``run/out``. With several processes, each takes its share of the
+prompts, and the gradients are summed.
+"""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -45,38 +77,43 @@ def train_rl(
     progress: Progress = silent,
     validation: Path | DataSource | None = None,
 ) -> None:
-    """Train ``student`` on ``prompts`` and write the checkpoint to ``run/out``; resumes what ``run`` holds.
+    """Train ``student`` on ``prompts`` and write the checkpoint to ``run/out``. Resumes an interrupted run.
 
-    ``teacher`` may be None when ``distill.weight`` is 0; then no KL is measured. ``validation`` are prompts that are
-    asked now and then and never learned from.
+    teacher: may be None when ``distill.weight`` is 0; no KL to it is measured then. validation: prompts that are
+    answered every ``validate_every`` steps and never trained on.
+
+    Raises ValueError for prompts, images or models that do not fit the settings, and RewardError when the reward
+    function fails its self-test.
     """
     if (run / "out").exists():
         return
     if teacher is None and config.distill.active:
         raise ValueError(
-            "distill.weight is above 0, but there is no teacher: name a checkpoint under `teacher`, or set it to 0"
+            "distill.weight is above 0, but there is no teacher; name a checkpoint under `teacher`, or set "
+            "distill.weight to 0"
         )
-    asked = read_prompts(prompts)
-    held_out = [] if validation is None else read_prompts(validation)
-    _check(asked, config, teacher is not None)
-    _check(held_out, config, has_teacher=False)
+    training_prompts = read_prompts(prompts)
+    validation_prompts = [] if validation is None else read_prompts(validation)
+    _check(training_prompts, config, teacher is not None)
+    _check(validation_prompts, config, has_teacher=False)
     self_test()
     device, ranks = start(execution)
     if ranks.main:
-        claim_data(run, asked)
-    model = load_trainee(student, config, execution, device, seed, images=any(prompt.images for prompt in asked))
+        claim_data(run, training_prompts)
+    has_images = any(prompt.images for prompt in training_prompts)
+    trainee = load_trainee(student, config, execution, device, seed, images=has_images)
     scorer = None
     if teacher is not None:
-        reader = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
-        scorer = Teacher(reader, execution.micro_batch_tokens)
-    check_models(model, scorer.model if scorer else None)
-    stage = RLStage(config, execution, ranks, model, scorer, asked, held_out, seed)
+        teacher_model = load_teacher(teacher, dtype=frozen_dtype(execution), device=device)
+        scorer = Teacher(teacher_model, execution.micro_batch_tokens)
+    check_models(trainee, scorer.model if scorer else None)
+    stage = RLStage(config, execution, ranks, trainee, scorer, training_prompts, validation_prompts, seed)
     with closing(stage.engine):
         run_steps(
             stage.step,
             config=config,
             steps=config.steps,
-            model=model,
+            model=trainee,
             optimizer=stage.optimizer,
             run=run,
             execution=execution,
@@ -85,19 +122,19 @@ def train_rl(
 
 
 def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> None:
-    """Refuse prompts whose reward could only be 0, and images that the teacher would not see."""
+    """Raise ValueError for prompts whose reward could only be 0, and for images that the teacher would not see."""
     unanswered = [prompt.id for prompt in prompts if not prompt.answer.strip()]
     if unanswered:
         raise ValueError(
-            f"{len(unanswered)} of {len(prompts)} prompts have no answer to reward (the first is {unanswered[0]!r}); "
-            "leave them out of the data, or give them one"
+            f"{len(unanswered)} of {len(prompts)} prompts have no reference answer to reward (the first is "
+            f"{unanswered[0]!r}); add the answers, or remove these prompts from the data"
         )
     if has_teacher and (config.distill.active or config.distill.monitor_every > 0):
         check_images(prompts, config.distill.images, "distill.images")
 
 
 class RLStage:
-    """Everything that a step needs."""
+    """Everything that one step of RL needs, and the step itself."""
 
     def __init__(
         self,
@@ -119,16 +156,17 @@ class RLStage:
         self.objective = Objective(student, teacher.model if teacher else None, config, execution, self.optimizer)
 
     def step(self, index: int, watch: Stopwatch) -> StepResult:
-        """Roll out, reward, let the teacher read, update; each rank its share of the prompts."""
+        """Do the step ``index`` (from 0) on this rank's share of the prompts, as the module's docstring describes."""
         weight = distill_weight(self.config.distill, index, self.config.steps)
         with precision(self.execution, self.student.device), self.optimizer.whole():
-            rollouts, validated = self._rollouts(index, watch)
-            states = self._teacher_states(index, weight, rollouts, watch)
+            rollouts, validation_reward = self._rollouts(index, watch)
+            teacher_states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
         skipped, first = False, None
         with watch.part("train"):
             for _ in range(self.config.updates_per_batch):
-                update = self.objective.backward(rollouts, states, weight, first.stats.logprobs if first else None)
+                old_logprobs = first.stats.logprobs if first else None
+                update = self.objective.backward(rollouts, teacher_states, weight, old_logprobs)
                 first = first or update
                 totals = rollout_totals(rollouts, first, update, self.config.max_new_tokens)
                 totals = totals.reduced(self.ranks.sum, self.ranks.gather)
@@ -136,25 +174,28 @@ class RLStage:
                 skipped |= skip
         metrics = rollout_metrics(totals, start=index == 0)
         metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
-        metrics |= {"validation_reward": validated}
+        metrics |= {"validation_reward": validation_reward}
         counts = torch.tensor([sum(rollouts.lengths) + rollouts.discarded_tokens, sum(map(len, rollouts.sequences))])
-        sampled, whole = self.ranks.sum(counts).tolist()
-        tokens = {"rollout": sampled, "teacher": whole, "train": whole * self.config.updates_per_batch}
+        sampled, total = self.ranks.sum(counts).tolist()
+        tokens = {"rollout": sampled, "teacher": total, "train": total * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 
     def _rollouts(self, index: int, watch: Stopwatch) -> tuple[Rollouts, float | None]:
-        """And the validation's reward; from an engine proven to hold the present weights, asleep while they change."""
+        """The step's rollouts and the validation reward, from an engine that is proven to hold the present weights.
+
+        The engine sleeps while the weights change.
+        """
         if not self.engine.live:
             with watch.part("sync"):
                 if self.student.device.type == "cuda":
-                    torch.cuda.empty_cache()  # the engine needs what the last update has left
+                    torch.cuda.empty_cache()  # the engine needs the memory that the last update used
                 self.engine.sync(weights_of(self.student))
-        rollouts, validated = self.collector.collect(index, watch), self.validator.measure(index, watch)
+        rollouts, validation_reward = self.collector.collect(index, watch), self.validator.measure(index, watch)
         self.engine.sleep()
-        return rollouts, validated
+        return rollouts, validation_reward
 
     def _teacher_states(self, index: int, weight: float, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
-        """The teacher reads when its term is on, and on the steps that monitor the KL."""
+        """The teacher's hidden states [T, H] if its term is on or this step measures the KL, otherwise None."""
         distill = self.config.distill
         monitors = distill.monitor_every > 0 and (index % distill.monitor_every == 0 or index + 1 == self.config.steps)
         if self.teacher is None or not (weight > 0 or monitors):

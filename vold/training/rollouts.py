@@ -1,4 +1,4 @@
-"""One step's rollouts: prompts drawn, answered by the live student, rewarded."""
+"""The rollouts of one step: draws prompts, samples the student's completions and rewards them."""
 
 import math
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from vold.training.journal import Stopwatch
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """N = prompts x group_size completions, a group's side by side.
+    """N = prompts * group_size completions with T tokens in all. The completions of a group follow each other.
 
-    texts: what the teacher reads of each prompt, None where it does not speak (images that it cannot see);
-    logprobs [T]: under the policy that sampled, entropies [T]: its own, in nats, None where the engine does not tell;
-    rewards, advantages [N]; truncated: how many hit the length limit;
-    refills: further prompts that were tried in place of some whose rewards were all equal, and discarded_tokens: the
-    completion tokens of those that were replaced.
+    texts: each prompt as the teacher reads it; None where it reads nothing, because of images that it cannot see.
+    logprobs: [T], under the policy that sampled. entropies: [T], of that policy in nats; None where the engine does
+    not measure them. rewards, advantages: [N]. truncated: number of completions that hit the length limit.
+    refills: number of prompts that were tried in place of others whose rewards were all equal.
+    discarded_tokens: completion tokens of the groups that were replaced.
     """
 
     texts: list[str | None]
@@ -46,24 +46,30 @@ class Rollouts:
 
     @property
     def lengths(self) -> list[int]:
+        """Number of tokens of each completion [N]."""
         return [len(sequence.completion_ids) for sequence in self.sequences]
 
     @property
-    def taught(self) -> Tensor:
-        """Whether the teacher reads the rollout of each token [T]."""
-        read = torch.tensor([text is not None for text in self.texts])
-        return read.repeat_interleave(torch.tensor(self.lengths)).to(self.rewards.device)
+    def engine_measured_entropy(self) -> bool:
+        """Whether the engine measured the entropies. The trainer then need not read rollouts without advantage."""
+        return self.entropies is not None
+
+    @property
+    def teacher_mask(self) -> Tensor:
+        """Whether the teacher reads the rollout of each token: [T] bool."""
+        mask = torch.tensor([text is not None for text in self.texts])
+        return mask.repeat_interleave(torch.tensor(self.lengths)).to(self.rewards.device)
 
     @property
     def zero_variance(self) -> Tensor:
-        """Which groups' rewards are all equal [N / group_size]."""
+        """Whether the rewards of each group are all equal: [N / group_size] bool."""
         groups = self.rewards.view(-1, self.group_size)
         return (groups == groups[:, :1]).all(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """One prompt's completions and their rewards."""
+    """The completions of one prompt and their rewards."""
 
     prompt: Prompt
     encoded: EncodedPrompt
@@ -71,8 +77,11 @@ class _Group:
     rewards: tuple[float, ...]
 
     @property
-    def settled(self) -> bool:
-        """All rewards equal: the policy term learns nothing. One that is no number is a fault and stays in sight."""
+    def lacks_signal(self) -> bool:
+        """Whether all rewards are equal, so that the policy term learns nothing.
+
+        A group with a reward that is not finite counts as having signal. It is not replaced, so that the fault shows.
+        """
         return min(self.rewards) == max(self.rewards) and all(map(math.isfinite, self.rewards))
 
     @property
@@ -81,7 +90,7 @@ class _Group:
 
 
 def encode(student: Student, prompt: Prompt) -> EncodedPrompt:
-    """The prompt as the student reads it; raises ValueError naming the prompt."""
+    """The prompt as the student reads it. Raises ValueError naming the prompt when it cannot be encoded."""
     try:
         return student.encode(prompt.messages(), prompt.images)
     except ValueError as error:
@@ -89,7 +98,7 @@ def encode(student: Student, prompt: Prompt) -> EncodedPrompt:
 
 
 class Collector:
-    """Draws prompts and lets ``engine`` answer them with the student's present weights."""
+    """Draws the prompts of a step and samples completions from ``engine``."""
 
     def __init__(
         self,
@@ -107,45 +116,49 @@ class Collector:
         )
 
     def collect(self, step: int, watch: Stopwatch) -> Rollouts:
-        """This rank's rollouts of ``step``; every sample's seed is a function of (seed, step, place).
+        """This rank's rollouts of ``step``. The seed of a sample is a function of (seed, step, position in the batch).
 
-        A group whose rewards are all equal is replaced by another prompt's, ``max_refills`` times at most; the last
-        one tried stays. Places do not depend on each other, so the batch is full and the same on any number of ranks.
+        A group whose rewards are all equal is replaced by that of another prompt, at most ``max_refills`` times; the
+        last one tried stays. Positions do not depend on each other. So the batch is full, and it is the same for any
+        number of ranks.
         """
         config = self.config
-        chosen = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
-        places = self.ranks.share(range(len(chosen)), "prompts_per_step")
-        groups = dict(zip(places, self._answer(chosen, places, ("rollout", step), watch), strict=True))
+        indices = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
+        positions = self.ranks.share(range(len(indices)), "prompts_per_step")
+        groups = dict(zip(positions, self._sample(indices, positions, ("rollout", step), watch), strict=True))
         refills = discarded = 0
         for attempt in range(config.max_refills):
-            settled = [place for place in places if groups[place].settled]
-            if not settled:
+            replaced = [position for position in positions if groups[position].lacks_signal]
+            if not replaced:
                 break
-            turn = step * config.max_refills + attempt
-            others = draw(self.seed, "refills", len(self.prompts), config.prompts_per_step, turn)
-            refills += len(settled)
-            discarded += sum(groups[place].tokens for place in settled)
-            groups |= zip(settled, self._answer(others, settled, ("refill", step, attempt), watch), strict=True)
-        return self._rollouts([groups[place] for place in places], refills, discarded)
+            batch = step * config.max_refills + attempt
+            indices = draw(self.seed, "refills", len(self.prompts), config.prompts_per_step, batch)
+            refills += len(replaced)
+            discarded += sum(groups[position].tokens for position in replaced)
+            groups |= zip(replaced, self._sample(indices, replaced, ("refill", step, attempt), watch), strict=True)
+        return self._rollouts([groups[position] for position in positions], refills, discarded)
 
-    def _answer(
-        self, chosen: Sequence[int], places: Sequence[int], stream: tuple[str | int, ...], watch: Stopwatch
+    def _sample(
+        self, indices: Sequence[int], positions: Sequence[int], stream: tuple[str | int, ...], watch: Stopwatch
     ) -> list[_Group]:
-        """A group for each of ``places``, of the prompt ``chosen[place]``; samples are seeded by stream and place."""
-        prompts, size = [self.prompts[chosen[place]] for place in places], self.config.group_size
-        encoded = [encode(self.student, prompt) for prompt in prompts]
+        """A group for each of ``positions``, with the prompt ``indices[position]``.
+
+        The seed of a sample is a function of ``stream``, position and number of the sample.
+        """
+        prompts, size = [self.prompts[indices[position]] for position in positions], self.config.group_size
+        encoded_prompts = [encode(self.student, prompt) for prompt in prompts]
         with watch.part("rollout"):
             requests = [
-                RolloutRequest.of(prompt, [derive(self.seed, *stream, place, sample) for sample in range(size)])
-                for place, prompt in zip(places, encoded, strict=True)
+                RolloutRequest.of(encoded, [derive(self.seed, *stream, position, sample) for sample in range(size)])
+                for position, encoded in zip(positions, encoded_prompts, strict=True)
             ]
-            answers = self.engine.generate(requests, self.sampling)
+            groups = self.engine.generate(requests, self.sampling)
         with watch.part("reward"):
-            texts = [self.student.decode(completion.completion_ids) for group in answers for completion in group]
+            texts = [self.student.decode(completion.completion_ids) for group in groups for completion in group]
             scores = iter(rewards(texts, [prompt for prompt in prompts for _ in range(size)]))
         return [
-            _Group(prompt, read, group, tuple(islice(scores, size)))
-            for prompt, read, group in zip(prompts, encoded, answers, strict=True)
+            _Group(prompt, encoded, completions, tuple(islice(scores, size)))
+            for prompt, encoded, completions in zip(prompts, encoded_prompts, groups, strict=True)
         ]
 
     def _rollouts(self, groups: Sequence[_Group], refills: int, discarded_tokens: int) -> Rollouts:
@@ -153,20 +166,20 @@ class Collector:
         flat = [(group, completion) for group in groups for completion in group.completions]
         scores = torch.tensor([group.rewards for group in groups])
         advantages = group_advantages(scores, config.advantage_epsilon, config.advantage)
-        entropies = [value for _, c in flat for value in c.entropies or ()]
-        told = self.engine.live and all(c.entropies is not None for _, c in flat)
+        entropies = [value for _, completion in flat for value in completion.entropies or ()]
+        measured = self.engine.live and all(completion.entropies is not None for _, completion in flat)
         return Rollouts(
             texts=[text_for_teacher(group.prompt, config.distill.images) for group, _ in flat],
             sequences=[
-                TokenSequence(g.encoded.prompt_ids, completion.completion_ids, g.encoded.pixels)
-                for g, completion in flat
+                TokenSequence(group.encoded.prompt_ids, completion.completion_ids, group.encoded.pixels)
+                for group, completion in flat
             ],
-            logprobs=torch.tensor([value for _, c in flat for value in c.logprobs], device=device),
+            logprobs=torch.tensor([value for _, completion in flat for value in completion.logprobs], device=device),
             rewards=scores.flatten().to(device),
             advantages=advantages.flatten().to(device),
             group_size=config.group_size,
             truncated=sum(completion.finish_reason == "length" for _, completion in flat),
             refills=refills,
             discarded_tokens=discarded_tokens,
-            entropies=torch.tensor(entropies, device=device) if told else None,
+            entropies=torch.tensor(entropies, device=device) if measured else None,
         )

@@ -145,7 +145,7 @@ def test_sft_imitates_answers_to_images(student_path: Path, mixed: Path, tmp_pat
 
 def test_a_prompt_without_an_answer_is_refused(student_path: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "p.jsonl", [Prompt("a", "b", "1"), Prompt("c", "d", " ")])
-    with pytest.raises(ValueError, match=r"1 of 2 prompts have no answer to reward \(the first is 'c'\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 prompts have no reference answer to reward \(the first is 'c'\)"):
         train(tmp_path / "p.jsonl", student_path, None, tmp_path / "run")
 
 

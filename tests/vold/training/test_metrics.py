@@ -108,13 +108,13 @@ def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_update
 
 def test_what_the_trainer_has_not_read_is_no_part_of_the_mismatch() -> None:
     rollouts, first = batch()
-    read = torch.arange(len(first.read)) % 3 == 0
-    row = measured(rollouts, replace(first, read=read))
+    read = torch.arange(len(first.trainer_mask)) % 3 == 0
+    row = measured(rollouts, replace(first, trainer_mask=read))
     off = (first.stats.logprobs - rollouts.logprobs).exp()[read].tolist()
     assert row["mismatch_outside_share"] == pytest.approx(sum(not 0.9 <= value <= 1.1 for value in off) / len(off))
     assert row["mismatch_q99"] == pytest.approx(float(np.quantile(off, 0.99)))
     assert row["entropy"] == pytest.approx(float(first.stats.entropy.mean()))
-    nothing = measured(rollouts, replace(first, read=torch.zeros_like(read)))
+    nothing = measured(rollouts, replace(first, trainer_mask=torch.zeros_like(read)))
     assert nothing["mismatch_q01"] is None and nothing["mismatch_outside_share"] is None
 
 

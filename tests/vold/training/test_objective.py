@@ -226,7 +226,7 @@ def test_rollouts_without_signal_are_not_read_where_the_engine_has_told_their_en
     batch = replace(rollouts(fresh, offset=-0.5), advantages=torch.tensor([*ADVANTAGES[:3], 0.0, 0.0, 0.0]))
     objective = Objective(fresh, None, RLConfig.model_validate(fields), Execution(micro_batch_tokens=40))
     read = objective.backward(batch, None, 0.0)
-    assert read.read.all()
+    assert read.trainer_mask.all()
     expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
     fresh.model.zero_grad(set_to_none=True)
     marked = replace(batch, entropies=torch.full_like(batch.logprobs, 9.0))
@@ -234,16 +234,16 @@ def test_rollouts_without_signal_are_not_read_where_the_engine_has_told_their_en
     for name, parameter in fresh.model.named_parameters():
         assert parameter.grad is None if name not in expected else parameter.grad.equal(expected[name]), name
     if fields:  # a second update must know the trainer's own probabilities before the first
-        assert told.read.all() and told.stats.entropy.equal(read.stats.entropy)
+        assert told.trainer_mask.all() and told.stats.entropy.equal(read.stats.entropy)
         return
     first = sum(map(len, COMPLETIONS[:3]))
-    assert told.read.tolist() == [True] * first + [False] * (len(told.read) - first)
+    assert told.trainer_mask.tolist() == [True] * first + [False] * (len(told.trainer_mask) - first)
     assert (told.loss, told.policy, told.clipped.any()) == (read.loss, read.policy, read.clipped.any())
     assert told.stats.entropy[:first].equal(read.stats.entropy[:first]) and (told.stats.entropy[first:] == 9).all()
     assert told.stats.logprobs[:first].equal(read.stats.logprobs[:first])
     assert told.stats.logprobs[first:].equal(batch.logprobs[first:])
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
-    assert Objective(fresh, teacher, RLConfig(), Execution()).backward(marked, states, 0.0).read.all()
+    assert Objective(fresh, teacher, RLConfig(), Execution()).backward(marked, states, 0.0).trainer_mask.all()
 
 
 def test_config_refuses_an_objective_of_nothing() -> None:
