@@ -47,7 +47,7 @@ def _run(kind: "RunKind", path: Path, processes: int | None = None) -> None:
     """
     from bench.cli.train_file import COMMANDS, FORMS, form_of
     from bench.display.training import training_view
-    from bench.matrix.ranks import launches, main_rank, run_on_ranks
+    from bench.matrix.ranks import distribute, main_rank
     from bench.matrix.yaml_file import YamlFile
     from vold.training.progress import silent
 
@@ -62,9 +62,8 @@ def _run(kind: "RunKind", path: Path, processes: int | None = None) -> None:
     claim(out, settings)
     execution = settings.execution.model_copy(update={"processes": processes or settings.execution.processes})
     with training_view(Console(stderr=True), kind, out) as view:
-        if kind != "traces" and launches(execution):
-            run_on_ranks(execution.processes, "bench.cli.train:train_rank", (kind, path), out, view)
-        else:
+        rank = "bench.cli.train:train_rank"
+        if kind == "traces" or not distribute(execution, rank, (kind, path), out, view):
             _work(settings, source, out, view)
     if kind == "traces":
         print((out / "out" / "summary.json").read_text(encoding="utf-8").rstrip())

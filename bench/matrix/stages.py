@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from bench.matrix.ranks import launches, run_on_ranks
+from bench.matrix.ranks import distribute
 from bench.store import StageSpec
 from vold.training.progress import Progress
 
@@ -111,8 +111,8 @@ def run_sft(spec: StageSpec, store: Path, work: Path, progress: Progress) -> Non
     from vold.training.sft import train_sft
 
     execution = Execution.model_validate(spec.execution)
-    if launches(execution):
-        return run_on_ranks(execution.processes, spec.run, (spec, store, work), work, progress)
+    if distribute(execution, spec.run, (spec, store, work), work, progress):
+        return
     train_sft(
         SFTConfig.model_validate(spec.config), student=spec.path("student", store),
         traces=spec.data("traces", store), run=work, seed=spec.seed,
@@ -125,8 +125,8 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
     from vold.training.rl import train_rl
 
     execution = Execution.model_validate(spec.execution)
-    if launches(execution):
-        return run_on_ranks(execution.processes, spec.run, (spec, store, work), work, progress)
+    if distribute(execution, spec.run, (spec, store, work), work, progress):
+        return
     train_rl(
         RLConfig.model_validate(spec.config), student=spec.path("student", store),
         teacher=spec.path("teacher", store) if "teacher" in spec.locations else None,
