@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ConfigurationError
 from bench.evaluation_request import EvaluationRequest, plan_stages, selections
 from vold.files import file_name
+from vold.locations import on_hub
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,8 +187,7 @@ def _preparer(stage: "Stage", store: "Store", config: "EvalConfig") -> "Encoding
     from bench.store import from_hub
 
     location = stage.spec.locations["model"]
-    hub = location.startswith("hub:")
-    model = from_hub(location, weights=False) if hub else store.root / location
+    model = from_hub(location, weights=False) if on_hub(location) else store.root / location
     check_kind(config.engine, model)
     if is_remote(model):
         return None

@@ -21,6 +21,7 @@ from bench.matrix.yaml_file import Where
 from bench.smallworld.sources import SMALLWORLD
 from bench.store import Store
 from vold.config import Execution
+from vold.locations import HUB
 
 # Used where only an upper limit is set; it is Qwen2.5-VL's own lower limit.
 _MIN_PIXELS = 56 * 56
@@ -123,7 +124,7 @@ def _absolute(model: str) -> Path:
 
 def _model(materials: Materials, model: str) -> Input:
     where, path = Where("--model"), _absolute(model)
-    if model.startswith((SMALLWORLD, "hub:", *SCHEMES)) or path.exists():
+    if model.startswith((SMALLWORLD, HUB, *SCHEMES)) or path.exists():
         return materials.model(model if not path.exists() else str(path.resolve()), where)
     raise ConfigurationError(f"--model {model}: no such directory; a model of the hub is written hub:OWNER/NAME")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import ConfigurationError, ErrorClass, InfrastructureError
 from vold.files import write_whole
+from vold.locations import hub_name, on_hub
 
 if TYPE_CHECKING:
     from vold.data.sources import DataSource
@@ -62,7 +63,7 @@ class StageSpec:
     def path(self, name: str, store: Path) -> Path:
         """Where the input ``name`` lies on this machine; fetches it when it lives on the hub."""
         location = self.locations[name]
-        if location.startswith("hub:"):
+        if on_hub(location):
             return from_hub(location)
         path = store / location
         if not path.exists():
@@ -81,10 +82,10 @@ def from_hub(location: str, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name, _, revision = location.removeprefix("hub:").partition("@")
+    name, revision = hub_name(location)
     try:
         patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigurationError(f"{name}: no such model or revision on the hub ({error})") from error
     except (HfHubHTTPError, OSError) as error:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A package may import packages of earlier lines only; those of one line do not know each other.
 LAYERS = {
     "vold": """
-        config files findings heartbeat out_of_memory processes seeding torchvision_cpu
+        config files findings heartbeat locations out_of_memory processes seeding torchvision_cpu
         answers distributed images objectives
         data models
         rewards rollout teacher

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from bench.benchmarks import hub, imported, repository, tsv
 from bench.benchmarks.base import Benchmark, BenchmarkRow, DatasetError, check_ids
-from vold.data.sources import HUB
 from vold.files import publish_directory
 from vold.images import decode_image
+from vold.locations import on_hub
 
 ImportProgress = Callable[[int], None]
 """Told the number of records so far."""
@@ -135,11 +135,11 @@ def _link(old: Path, new: Path) -> None:
 def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: bool = False) -> ImportSource:
     """Tell a source's form, check its files' sums, and open its rows."""
     place = Path(source.removeprefix("file:")).expanduser()
-    if not source.startswith(HUB) and not place.exists():
+    if not on_hub(source) and not place.exists():
         raise DatasetError(f"{place}: no such file or directory; or write hub:OWNER/NAME@REVISION")
-    if not source.startswith(HUB) and imported.is_imported(place):
+    if not on_hub(source) and imported.is_imported(place):
         raise DatasetError(f"{place}: is imported already; copy the directory")
-    if source.startswith(HUB) or hub.holds_tables(place):
+    if on_hub(source) or hub.holds_tables(place):
         return _from_tables(benchmark, source, split)
     if place.suffix == ".tsv":
         return _from_tsv(benchmark, place, split, any_version)

@@ -12,6 +12,7 @@ from bench.smallworld.sources import SMALLWORLD, dataset_path, generated, prompt
 from bench.store import Store
 from vold.data.reading import named_images
 from vold.data.sources import AbsentData, DataSource
+from vold.locations import HUB, hub_location, hub_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,7 @@ class Materials:
             with _placed(where):
                 path = describe(source, self.store.root / ".endpoints")
             return self._local(path, where, model=True)
-        name, _, revision = source.removeprefix("hub:").partition("@")
-        location = f"hub:{name}@{revision or 'main'}"
+        location = hub_location(*hub_name(source))
         return Input(location, location)
 
     def training_data(self, source: str, where: Where) -> Input:
@@ -56,7 +56,7 @@ class Materials:
         with _placed(where):
             if source.startswith(SMALLWORLD):
                 return self._data(DataSource(str(prompts_path(source, self._generated()))), where)
-            if source.startswith(("file:", "hub:")):
+            if source.startswith(("file:", HUB)):
                 return self._data(DataSource.parse(source, self.base), where)
         raise ConfigurationError(
             f"{where}: {source!r} is no source of training data; expected smallworld/SET?n=N, file: or hub:"

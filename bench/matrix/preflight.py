@@ -8,6 +8,7 @@ from bench.matrix.plan import Plan
 from bench.matrix.yaml_file import setting_place
 from bench.store import StageSpec, Store, from_hub
 from vold.config import Execution, RLConfig, SFTConfig
+from vold.locations import on_hub
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.job import Job
 
@@ -38,7 +39,7 @@ def matrix_jobs(plan: Plan, store: Store, device: Device | None) -> list[Job]:
             run=store.root,
             device=device or hardware(plan),
             where=_place(plan, spec.kind),
-            weights_here=not _root(plan, spec).startswith("hub:"),
+            weights_here=not on_hub(_root(plan, spec)),
         )
         jobs.setdefault((job.kind, job.config, job.student, job.teacher, job.data), job)
     return list(jobs.values())
@@ -65,7 +66,7 @@ def _root(plan: Plan, spec: StageSpec) -> str:
 
 def _model(plan: Plan, spec: StageSpec, role: str, store: Store) -> Path:
     location = _root(plan, spec) if role == "student" else spec.locations[role]
-    if not location.startswith("hub:"):
+    if not on_hub(location):
         return store.root / location
     try:
         return from_hub(location, weights=False)

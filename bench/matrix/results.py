@@ -10,6 +10,7 @@ from bench.matrix.plan import ArmSeed, Plan, Stage
 from bench.matrix.provenance import environment
 from bench.review.results import EvaluationResult
 from bench.store import Store
+from vold.locations import on_hub
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,4 +128,4 @@ def inputs(stages: Mapping[str, Stage]) -> dict[str, dict[str, str]]:
 
 def _portable(location: str) -> str:
     """The last two parts of a path: enough to name it, nothing of the machine."""
-    return location if location.startswith("hub:") else "/".join(Path(location).parts[-2:])
+    return location if on_hub(location) else "/".join(Path(location).parts[-2:])

@@ -11,6 +11,7 @@ from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.records import Frame
 from bench.store import Store
+from vold.locations import hub_name, on_hub
 
 _SUMMARY = "summary.json"
 ITEMS = "items.parquet"
@@ -74,7 +75,7 @@ class EvaluationResult:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
         store = self.path.parent.parent
-        return {name: store / place for name, place in places if not place.startswith("hub:")}
+        return {name: store / place for name, place in places if not on_hub(place)}
 
 
 def find(name: str, store: Store) -> EvaluationResult:
@@ -105,7 +106,7 @@ def find(name: str, store: Store) -> EvaluationResult:
 def _is_called(model: str, name: str) -> bool:
     """Whether ``name`` is the model's, or what ``--model`` took for it (``smallworld/NAME``, ``hub:OWNER/NAME``,
     ``URL#NAME``); the owner may be left out."""
-    given = name.rpartition("#")[2].removeprefix("hub:").partition("@")[0]
+    given, _ = hub_name(name.rpartition("#")[2])
     return model in (name, given, given.rpartition("/")[2]) or model.rpartition("/")[2] == given
 
 

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from vold.locations import hub_location, hub_name, on_hub
+
 SUFFIXES = (".parquet", ".jsonl", ".json")
-HUB = "hub:"
 _SPLITS = re.compile(r"train|training|validation|valid|val|dev|test|testing|eval|testmini")
 _PART = re.compile(r"-\d{5}-of-(\d{5})\b")
 _OPTIONS = ("split", "config", "format", "instruction", "malformed")
@@ -59,13 +60,13 @@ class DataSource:
             raise ValueError(f"{text!r}: unknown option {min(unknown)!r}; valid options: {', '.join(_OPTIONS)}")
         if options.get("malformed", "refuse") not in ("refuse", "skip"):
             raise ValueError(f"{text!r}: malformed must be refuse or skip")
-        if not head.startswith(HUB):
+        if not on_hub(head):
             path = Path(head.removeprefix("file:")).expanduser()
             return cls(str((base / path).resolve()), **options)
-        name, _, revision = head.removeprefix(HUB).partition("@")
+        name, revision = hub_name(head)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             raise ValueError(f"{text!r}: a hub data set is written hub:OWNER/NAME@REVISION")
-        return cls(name, revision or "main", **options)
+        return cls(name, revision, **options)
 
     @property
     def options(self) -> str:
@@ -76,7 +77,7 @@ class DataSource:
         return f"?{urlencode(set_)}" if set_ else ""
 
     def __str__(self) -> str:
-        place = f"{HUB}{self.place}@{self.revision}" if self.revision else f"file:{self.place}"
+        place = hub_location(self.place, self.revision) if self.revision else f"file:{self.place}"
         return place + self.options
 
     def files(self, *, fetch: bool = True, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
