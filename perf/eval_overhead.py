@@ -84,12 +84,12 @@ class Pair:
 def stub_chat(latency: float, client: ClientExecution, reply: str = "") -> Iterator[tuple[str, Engine]]:
     """(URL, engine) of a stub server that waits so many seconds before each reply."""
     from bench.engines.client import Endpoint
-    from bench.engines.openai import Chat, MessagePreparer
+    from bench.engines.openai import ChatEngine, MessagePreparer
     from tests.helpers.stub_server import stub_server
 
     options = ["--latency", str(latency), *(["--replies", json.dumps({"": reply})] if reply else [])]
     with stub_server(*options) as (url, _):
-        engine = Chat([Endpoint(url, None, client)], "stub", client, MessagePreparer())
+        engine = ChatEngine([Endpoint(url, None, client)], "stub", client, MessagePreparer())
         try:
             yield url, engine
         finally:

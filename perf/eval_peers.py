@@ -90,13 +90,13 @@ def straight(place: Place) -> Callable[[], int]:
 def vold_bench(place: Place) -> Callable[[], int]:
     import bench.evaluation.tables
     import bench.stats.samples  # noqa: F401  both are imported late otherwise
-    from bench.engines.endpoint import describe
+    from bench.engines.endpoint import write_endpoint
     from bench.evaluation.run import evaluate
     from perf.stub_engine import StubPool
     from vold.config import Execution
 
     engine, config = _chat(place)
-    model, run = describe(f"{place.url}#{MODEL}", place.scratch), place.scratch / "run"
+    model, run = write_endpoint(f"{place.url}#{MODEL}", place.scratch), place.scratch / "run"
 
     def work() -> int:
         evaluate(
@@ -112,12 +112,12 @@ def vold_bench(place: Place) -> Callable[[], int]:
 def _chat(place: Place) -> tuple[Any, Any]:
     """This suite's client, with a fixed number of requests in flight as the peers have it, and what it is asked."""
     from bench.engines.client import Endpoint
-    from bench.engines.openai import Chat, MessagePreparer
+    from bench.engines.openai import ChatEngine, MessagePreparer
     from bench.evaluation.config import EvalConfig
     from vold.config import ClientExecution
 
     client = ClientExecution(concurrency=IN_FLIGHT, max_concurrency=IN_FLIGHT)
-    engine = Chat([Endpoint(place.url, None, client)], MODEL, client, MessagePreparer())
+    engine = ChatEngine([Endpoint(place.url, None, client)], MODEL, client, MessagePreparer())
     return engine, EvalConfig(engine="openai", template="cot@1", max_tokens=MAX_TOKENS)
 
 

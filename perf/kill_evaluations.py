@@ -44,9 +44,9 @@ class Reporting(Builtin):
 
     pipe: int
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        for answer in super().answer(groups, settings):
-            os.write(self.pipe, f"{time.monotonic()} {answer.place} {answer.first}\n".encode())
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        for answer in super().answer(groups, decoding):
+            os.write(self.pipe, f"{time.monotonic()} {answer.index} {answer.first}\n".encode())
             yield answer
 
 

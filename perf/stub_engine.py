@@ -32,14 +32,14 @@ class StubEngine:
         self.preparer: Callable[[Sequence[PromptPart]], Any] = as_they_are
         self.seen: list[Request] = []
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
         for group in groups:
             time.sleep(self.seconds)
             for ask in group:
-                self.seen.append(Request(ask.place, None, ask.seeds))
-                yield RequestReplies(ask.place, [self.reply(ask, seed) for seed in ask.seeds])
+                self.seen.append(Request(ask.index, None, ask.seeds))
+                yield RequestReplies(ask.index, [self.reply(ask, seed) for seed in ask.seeds])
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
     def about(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class EngineLM(LM):
             asks.append(Request(place, prepared, (seed,)))
         groups = [asks[start : start + self.group_size] for start in range(0, len(asks), self.group_size)]
         for answer in self.engine.answer(groups, settings):
-            self._take(requests[answer.place], answer.place, answer.replies[0], texts)
+            self._take(requests[answer.index], answer.index, answer.replies[0], texts)
 
     def _take(self, request: Instance, place: int, reply: Reply, texts: dict[int, str]) -> None:
         text = "" if reply.finish_reason == "error" else reply.text

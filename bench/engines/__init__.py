@@ -1,4 +1,4 @@
-"""Engines that answer prompts with text and images."""
+"""Engines: models that answer prompts with text and images."""
 
 from bench.engines.base import Decoding, Engine, Preparer, PromptReading, Reply, Request, RequestReplies, Swappable
 

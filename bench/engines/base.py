@@ -1,4 +1,18 @@
-"""What evaluation needs of an engine, whichever model server stands behind it."""
+"""The interface between evaluation and a model: what every engine must guarantee.
+
+Evaluation prepares user turns ahead of time, hands them over as requests and takes the replies as they come. Every
+engine guarantees the following, whether it computes in this process or sends the requests to a server:
+
+- As far as the engine controls it, a reply depends only on the turn, its seed and ``Decoding``. The replies of a
+  ``grouped`` engine may also depend, in the last bits, on the other requests of a group. Evaluation therefore always
+  sends it the same groups.
+- Replies come in any order, but the replies to one request come in the order of its seeds.
+- A turn that can never be answered gets replies with the finish reason ``error``. It does not stop the run.
+- A request that a server did not answer is left out. It is missing, not wrong, and can be sent again.
+- A setting that makes every request fail stops the run with ConfigurationError before any of these failures are
+  yielded.
+- An engine that broke raises EngineError. What it did not answer can be sent to a new engine.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,25 +22,25 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from bench.prompts import PromptPart
 
 Preparer = Callable[[Sequence[PromptPart]], Any]
-"""One user's turn as the engine takes it: images decoded and resized, text encoded.
+"""Turns the parts of a user turn into the engine's input: images decoded and resized, text encoded.
 
-It can be pickled, so that worker processes prepare ahead. Raises ValueError for a turn that can never be asked (an
-unreadable image, a prompt that is too long).
+A preparer can be pickled, so that worker processes can prepare turns ahead of time. It raises ValueError for a turn
+that can never be answered, because an image is unreadable or the prompt is too long.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prepared turn and a seed for each wanted sample; ``place`` comes back with the answer."""
+    """A prepared turn with a seed for each sample. ``index`` identifies the request and returns with its replies."""
 
-    place: int
+    index: int
     prepared: Any
     seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One sample. ``tokens`` counts the completion; for ``error`` the text is the reason."""
+    """One sample. ``tokens`` is the length of the completion. For ``error``, the text is the reason."""
 
     text: str
     tokens: int
@@ -35,13 +49,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class RequestReplies:
-    """Replies to the ask at ``place``, in the order of its seeds: all of them, or some, ``first`` on.
+    """Replies to the request with this ``index``, in the order of its seeds. They start at seed number ``first``.
 
-    prompt_tokens: length of the turn as the model was fed it; visual_tokens: positions that its images took of
-    these. None where the engine cannot tell.
+    prompt_tokens: length of the turn as the model reads it. visual_tokens: how many of these positions are images.
+    Both are None if the engine cannot know them.
     """
 
-    place: int
+    index: int
     replies: Sequence[Reply]
     prompt_tokens: int | None = None
     visual_tokens: int | None = None
@@ -50,9 +64,10 @@ class RequestReplies:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """temperature 0 is greedy decoding; max_tokens bounds a completion.
+    """How completions are sampled. Temperature 0 means greedy decoding, and max_tokens bounds a completion.
 
-    proven: requests of this kind were answered before, so that further ones may all be refused for their own sake.
+    proven: requests with these settings were answered before. Then a run of refusals is the fault of the requests and
+    not of a setting.
     """
 
     max_tokens: int
@@ -62,10 +77,10 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class PromptReading:
-    """How the model reads a turn, for provenance.
+    """How the model reads a turn, recorded for provenance.
 
-    text: the rendered prompt, image placeholders not yet expanded. prompt_ids: what the model is fed. grids: patches
-    of each image after resizing, (time, height, width). visual_tokens: how many positions each image takes.
+    text: the rendered prompt, before image placeholders are expanded. prompt_ids: the model's input. grids: patches
+    of each image after resizing, as (time, height, width). visual_tokens: number of positions that each image takes.
     """
 
     text: str
@@ -75,25 +90,28 @@ class PromptReading:
 
 
 class Engine(Protocol):
-    """``grouped``: a reply may depend, in its last bits, on what is decoded beside it; asks come in fixed groups.
+    """A model that answers requests, with the guarantees that this module describes.
 
-    ``answer`` draws groups as it has room for them and yields answers as they are ready, in any order. What a server
-    did not answer however often it was asked is left out: it is missing, not wrong. It raises EngineError when the
-    engine broke and what was not answered may be asked again of a fresh one, ConfigurationError where
-    everything is refused or filtered (then it has yielded none of that), or a setting alone leaves a prompt no room.
+    grouped: whether a reply may depend on the other requests of its group.
     """
 
     grouped: bool
     preparer: Preparer
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]: ...
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        """Draw groups as there is room for them and yield replies as they are ready.
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
-        """None where the engine cannot tell."""
+        Raises EngineError if the engine broke. Raises ConfigurationError if every request is refused or filtered, or if
+        a setting leaves a prompt no room that the model itself would have.
+        """
+        ...
+
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+        """How the model reads a turn, or None if the engine cannot know."""
         ...
 
     def about(self) -> dict[str, Any]:
-        """Name, versions and settings that go into the result; also what was made smaller for want of memory."""
+        """Name, versions and settings for the record of a result, including limits lowered for lack of memory."""
         ...
 
     def close(self) -> None: ...
@@ -101,11 +119,11 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Swappable(Protocol):
-    """An engine that can go on with other weights of the same form."""
+    """An engine that can continue with other weights of the same form."""
 
     def swap(self, model: Path) -> bool:
-        """Take over the weights at ``model`` and forget what was computed with the old ones.
+        """Load the weights at ``model`` and forget everything computed with the old ones.
 
-        True once it is proven that the new ones are in use; after False the engine must be closed.
+        Returns True once the new weights are proven to be in use. After False the engine must be closed.
         """
         ...

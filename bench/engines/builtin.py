@@ -19,7 +19,7 @@ from vold.training.runtime import prepare
 
 
 class Builtin:
-    """Answers with a Qwen2.5-VL checkpoint, a group at a time; raises ModelError where ``path`` holds none."""
+    """Answers with a Qwen2.5-VL checkpoint, one group after the other. Raises ModelError if ``path`` has none."""
 
     grouped = True
 
@@ -37,24 +37,24 @@ class Builtin:
         self.preparer = EncodingPreparer(path, pixel_limits, thinking)
         self.engine = BuiltinEngine(self.student, execution.rollout_batch)
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        sampling = Sampling(settings.max_tokens, settings.temperature, self.student.stop_ids, self.student.banned_ids)
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        sampling = Sampling(decoding.max_tokens, decoding.temperature, self.student.stop_ids, self.student.banned_ids)
         for group in groups:
-            while not (yield from self._answered(group, sampling)):
+            while not (yield from self._answer_group(group, sampling)):
                 self._release_memory()
 
-    def _answered(self, group: Sequence[Request], sampling: Sampling) -> Generator[RequestReplies, None, bool]:
-        """Answers ``group``; False, with batches of half the size from now on, where memory ran out on the way."""
-        requests = [RolloutRequest.of(ask.prepared, ask.seeds) for ask in group]
-        sizes = [self.preparer.sizes(ask.prepared) for ask in group]
+    def _answer_group(self, group: Sequence[Request], sampling: Sampling) -> Generator[RequestReplies, None, bool]:
+        """Answer ``group``. Returns False if memory ran out; then the batch size is halved for good."""
+        rollouts = [RolloutRequest.of(request.prepared, request.seeds) for request in group]
+        sizes = [self.preparer.sizes(request.prepared) for request in group]
         try:
-            for (number, sample), completion in self.engine.stream(requests, sampling):
-                yield RequestReplies(group[number].place, [self._reply(completion)], *sizes[number], first=sample)
+            for (number, sample), completion in self.engine.stream(rollouts, sampling):
+                yield RequestReplies(group[number].index, [self._reply(completion)], *sizes[number], first=sample)
         except (MemoryError, RuntimeError) as error:
-            together = min(self.engine.max_batch, sum(len(ask.seeds) for ask in group))
-            if not is_out_of_memory(error) or together == 1:
+            batch = min(self.engine.max_batch, sum(len(request.seeds) for request in group))
+            if not is_out_of_memory(error) or batch == 1:
                 raise
-            self.engine.max_batch = together // 2
+            self.engine.max_batch = batch // 2
             return False
         return True
 
@@ -65,8 +65,8 @@ class Builtin:
         if self.student.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
-        return self.preparer.read(parts)
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+        return self.preparer.read_prompt(parts)
 
     def about(self) -> dict[str, Any]:
         import torch
@@ -82,21 +82,21 @@ class Builtin:
         }
 
     def swap(self, model: Path) -> bool:
-        """The tensors of ``model`` are copied into the student's own, and their checksums are compared."""
-        own = self.student.model.state_dict()
-        given = load_student(model, dtype=self.student.model.dtype).model.state_dict()
-        if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in given.items()}:
+        """Copy the tensors of ``model`` into the loaded student and compare checksums."""
+        tensors = self.student.model.state_dict()
+        new_tensors = load_student(model, dtype=self.student.model.dtype).model.state_dict()
+        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in new_tensors.items()}:
             return False
-        for name, tensor in given.items():
-            own[name].copy_(tensor)
-        if any(fingerprint(own[name]) != fingerprint(tensor) for name, tensor in given.items()):
+        for name, tensor in new_tensors.items():
+            tensors[name].copy_(tensor)
+        if any(fingerprint(tensors[name]) != fingerprint(tensor) for name, tensor in new_tensors.items()):
             return False
         self.student = self.engine.model = replace(self.student, path=model)
-        self.preparer = self.preparer.of(model)
+        self.preparer = self.preparer.for_checkpoint(model)
         return True
 
     def close(self) -> None:
-        """It has nothing to close."""
+        """There is nothing to close."""
 
     def _reply(self, completion: Completion) -> Reply:
         return Reply(

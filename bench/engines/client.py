@@ -1,7 +1,7 @@
-"""Asking OpenAI-compatible servers: ``POST /v1/chat/completions`` with retries and as much at once as they bear.
+"""The client for OpenAI-compatible servers: ``POST /v1/chat/completions`` with retries and adaptive concurrency.
 
-What is retried follows from who is at fault: the server or the way to it (again, after a while), the one request
-(that item alone), or the configuration (the run ends at once).
+An error is handled by its cause. Errors of the server or the network are retried after a pause. An error of the
+request concerns this request alone. An error of the configuration ends the run at once.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,41 +23,43 @@ from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 from vold.seeding import Name, generator
 
-_ITEM_AT_FAULT = frozenset({400, 413, 415, 422})
+_REFUSED = frozenset({400, 413, 415, 422})
 _RETRIED = frozenset({408, 409, 425, 429})
 _CONGESTED = frozenset({429, 503})
-_MENDS = {
+_FIXES = {
     401: "give the right key",
     403: "give a key that may use this model",
-    404: "check URL (it usually ends in /v1) and model name",
+    404: "check the URL (it usually ends in /v1) and the model name",
 }
-_FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length"}
+_FINISHED: dict[str, Literal["stop", "length"]] = {
+    "stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length",
+}  # fmt: skip
 _WITHHELD = frozenset({"content_filter", "tool_calls", "function_call"})
 _LARGE_BODY = 2**20
 _LONGEST_REPLY = 64 * 2**20
-"""Bytes. 64 samples of 32,768 tokens with their ids come to about half of it."""
+"""Bytes. 64 samples of 32,768 tokens with their ids need about half of it."""
 
 
 class RefusedError(ValueError):
-    """The server will never answer this request; another one may be fine."""
+    """The server will never answer this request, but may answer others."""
 
 
 class UnansweredError(Exception):
-    """The retries are used up; nothing is known about the answer."""
+    """The retries are used up and there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One sample. ``tokens``: its length where the server tells it; ``finish_reason``: stop, length or error."""
+    """One sample. ``tokens`` is its length, or None if the server does not report it."""
 
     text: str
     tokens: int | None
-    finish_reason: str
+    finish_reason: Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletion:
-    """A reply: at least one choice, in the order of their indices; token counts are None where not told."""
+    """A reply with at least one choice, in the order of their indices. Counts that were not reported are None."""
 
     choices: tuple[Choice, ...]
     model: str
@@ -67,11 +69,11 @@ class ChatCompletion:
 
 
 class Endpoint:
-    """One server and how much it is asked at once.
+    """A server and the limit of concurrent requests to it.
 
-    ``url`` is None while the server is down. The limit grows by one a reply until the first sign of congestion, then
-    by one a round of replies; it halves at most once for the requests that were under way together (AIMD: Chiu and
-    Jain 1989).
+    ``url`` is None while the server is down. The limit grows by one per reply until the first sign of congestion, and
+    then by one per round of replies. It halves at most once for all requests that were in flight together. This is
+    additive increase, multiplicative decrease (Chiu and Jain 1989).
     """
 
     def __init__(self, url: str | None, key: str | None, settings: ClientExecution) -> None:
@@ -85,14 +87,15 @@ class Endpoint:
     def is_free(self, now: float) -> bool:
         return self.url is not None and self.in_flight < int(self.limit) and self.resume_at <= now
 
-    def keeps_up(self) -> None:
-        """Called at each reply, which still counts as in flight; a limit that was not reached says nothing."""
+    def record_reply(self) -> None:
+        """Count a reply, which is still in flight, and raise the limit if it was reached."""
         self.answered += 1
         if self.in_flight >= int(self.limit):
             step = 1.0 if self.limit < self._threshold else 1 / self.limit
             self.limit = min(float(self.ceiling), self.limit + step)
 
-    def is_congested(self, sent_at: float) -> None:
+    def record_congestion(self, sent_at: float) -> None:
+        """Halve the limit, unless it was halved after the request was sent."""
         if sent_at >= self._cut_at:
             self.limit = self._threshold = max(1.0, self.limit / 2)
             self._cut_at = time.monotonic()
@@ -100,7 +103,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Why an attempt failed through no fault of the request."""
+    """Why an attempt failed, if the request itself is not at fault."""
 
     reason: str
     congestion: bool = False
@@ -108,17 +111,17 @@ class _Fault:
 
 
 class ChatClient:
-    """Sends each request to the least loaded of ``endpoints``; lives in one event loop.
+    """Sends each request to the least loaded of ``endpoints``. All calls must come from one event loop.
 
-    seed names the stream of the jitter. Raises RefusedError for a request that no server will answer,
-    UnansweredError for one whose retries are used up, EngineError where the servers are gone (``gone_after`` such
-    requests in a row), ConfigurationError where key, model or URL are wrong.
+    seed: for the random jitter of the pauses. Raises RefusedError for a request that no server will answer,
+    UnansweredError for a request whose retries are used up, EngineError after ``gone_after`` such requests in a row,
+    and ConfigurationError if key, model or URL are wrong.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], settings: ClientExecution, seed: int = 0) -> None:
         self.endpoints, self.settings, self.seed = endpoints, settings, seed
         self.lost: EngineError | None = None
-        """Why no server will ever come back."""
+        """The reason, once no server will come back."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._unanswered_in_a_row = 0
         self._session: aiohttp.ClientSession | None = None
@@ -129,7 +132,7 @@ class ChatClient:
         return sum(int(endpoint.limit) for endpoint in self.endpoints)
 
     async def complete(self, body: bytes, name: Name) -> ChatCompletion:
-        """Ask for a completion; ``body``: the whole JSON, ``name``: of the request, in its jitter's stream."""
+        """Request a completion. body: the complete JSON. name: names the request's stream of random jitter."""
         for attempt in range(self.settings.retries + 1):
             endpoint = await self._acquire()
             sent_at = time.monotonic()
@@ -148,13 +151,13 @@ class ChatClient:
         self._unanswered_in_a_row += 1
         if self._unanswered_in_a_row >= self.settings.gone_after:
             raise EngineError(
-                f"{self._unanswered_in_a_row} requests in a row went unanswered; the last: {outcome.reason} "
-                "(where it is these requests alone, raise execution.client.gone_after)"
+                f"{self._unanswered_in_a_row} requests in a row were not answered, the last: {outcome.reason}. "
+                "If only these requests fail, raise execution.client.gone_after"
             )
         raise UnansweredError(outcome.reason)
 
     async def models(self) -> list[str]:
-        """The names that the first server knows, empty where it does not tell. Raises as ``complete``, at once."""
+        """The models of the first server, or [] if it does not list them. Raises like ``complete``, without retries."""
         endpoint = self.endpoints[0]
         try:
             async with self._opened().get(f"{endpoint.url}/models", headers=_headers(endpoint)) as response:
@@ -163,22 +166,22 @@ class ChatClient:
                 reply = json.loads(await _body(response)) if response.status == 200 else {}
                 return [str(model["id"]) for model in reply.get("data", ())]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineError(f"{endpoint.url}: no server answers there ({_told(error)})") from error
+            raise EngineError(f"{endpoint.url}: no server answers there ({_summary(error)})") from error
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             return []
 
     async def require(self, model: str) -> None:
-        """Raise ConfigurationError where the first server knows other models only, EngineError where there is none."""
-        known = await self.models()
-        if known and model not in known:
+        """Raise ConfigurationError if the first server has other models only, and EngineError if it does not answer."""
+        names = await self.models()
+        if names and model not in names:
             raise ConfigurationError(
-                f"{self.endpoints[0].url}: serves {', '.join(known[:10])}, not {model!r}; name one of them"
+                f"{self.endpoints[0].url}: serves {', '.join(names[:10])}, not {model!r}. Name one of these"
             )
 
     def wake(self) -> None:
-        """Let waiting requests look again for a free server."""
+        """Let a waiting request look for a free server again."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -197,10 +200,10 @@ class ChatClient:
             now = time.monotonic()
             free = [endpoint for endpoint in self.endpoints if endpoint.is_free(now)]
             if free:
-                chosen = min(free, key=lambda endpoint: endpoint.in_flight / endpoint.limit)
-                chosen.in_flight += 1
-                self.wake()  # there may be room for one more
-                return chosen
+                least_loaded = min(free, key=lambda endpoint: endpoint.in_flight / endpoint.limit)
+                least_loaded.in_flight += 1
+                self.wake()  # there may be room for another request
+                return least_loaded
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
@@ -214,10 +217,10 @@ class ChatClient:
             ) as response:
                 status, content = response.status, await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _Fault(_told(error), congestion=isinstance(error, TimeoutError))
+            return _Fault(_summary(error), congestion=isinstance(error, TimeoutError))
         if status == 200:
             return _parse(content)
-        if status in _ITEM_AT_FAULT:
+        if status in _REFUSED:
             raise RefusedError(f"HTTP {status}: {_reason(content)}")
         if status in _RETRIED or status >= 500:
             wait = min(_retry_after(response.headers.get("Retry-After")), self.settings.timeout_seconds)
@@ -226,15 +229,15 @@ class ChatClient:
 
     def _adapt(self, endpoint: Endpoint, outcome: ChatCompletion | _Fault, sent_at: float) -> None:
         if isinstance(outcome, ChatCompletion):
-            return endpoint.keeps_up()
+            return endpoint.record_reply()
         if outcome.congestion:
-            endpoint.is_congested(sent_at)
-        if outcome.retry_after:  # nobody asks that server before
+            endpoint.record_congestion(sent_at)
+        if outcome.retry_after:  # no request goes to this server before
             endpoint.resume_at = time.monotonic() + outcome.retry_after
             asyncio.get_running_loop().call_later(outcome.retry_after, self.wake)
 
     def _backoff(self, name: Name, attempt: int) -> float:
-        """Seconds: doubling from one attempt to the next, half of it by chance."""
+        """Seconds to wait: doubles with each attempt, and half of it is random."""
         longest = min(self.settings.backoff_seconds * 2**attempt, self.settings.max_backoff_seconds)
         return longest * generator(self.seed, "retry", name, attempt).uniform(0.5, 1)
 
@@ -243,7 +246,7 @@ class ChatClient:
             timeout = aiohttp.ClientTimeout(
                 total=self.settings.timeout_seconds, sock_read=self.settings.read_timeout_seconds, sock_connect=30
             )
-            # The limits of the endpoints are the only ones. Proxies of the environment are for other machines.
+            # The endpoints limit concurrency, so the connector must not. A local server is never behind a proxy.
             local = all(_is_loopback(endpoint.url) for endpoint in self.endpoints)
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=not local)
@@ -262,20 +265,19 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """All of a reply; raises aiohttp.ClientPayloadError where it is too long to be one."""
+    """The body of a reply. Raises aiohttp.ClientPayloadError if it is too long."""
     content = bytearray()
     async for piece in response.content.iter_any():
         content += piece
         if len(content) > _LONGEST_REPLY:
-            raise aiohttp.ClientPayloadError(f"the reply is longer than {_LONGEST_REPLY >> 20} MiB; left unread")
+            raise aiohttp.ClientPayloadError(f"the reply is longer than {_LONGEST_REPLY >> 20} MiB")
     return bytes(content)
 
 
 def _parse(content: bytes) -> ChatCompletion | _Fault:
     try:
         reply = json.loads(content)
-        told = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))
-        choices = tuple(map(_choice, told))
+        choices = tuple(map(_choice, sorted(reply["choices"], key=lambda choice: choice.get("index", 0))))
         usage = reply.get("usage") or {}
         ids = reply.get("prompt_token_ids")
         completion = ChatCompletion(
@@ -284,34 +286,34 @@ def _parse(content: bytes) -> ChatCompletion | _Fault:
             tuple(ids) if isinstance(ids, list) else None,
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return _Fault(f"a reply that is no chat completion ({type(error).__name__}: {error}): {_reason(content)}")
+        return _Fault(f"a reply that is not a chat completion ({type(error).__name__}: {error}): {_reason(content)}")
     return completion if choices else _Fault(f"a reply without choices: {_reason(content)}")
 
 
-def _choice(told: dict[str, Any]) -> Choice:
-    text = told["message"].get("content") or ""
+def _choice(fields: dict[str, Any]) -> Choice:
+    text = fields["message"].get("content") or ""
     if not isinstance(text, str):
-        raise TypeError("the content is no text")
-    why = str(told.get("finish_reason"))
-    if why in _WITHHELD:
-        return Choice(f"the server withheld the reply: {why}", 0, "error")
-    ids = told.get("token_ids")
-    return Choice(storable(text), len(ids) if isinstance(ids, list) else None, _FINISHED[why])
+        raise TypeError("the content is not a text")
+    reason = str(fields.get("finish_reason"))
+    if reason in _WITHHELD:
+        return Choice(f"the server withheld the reply: {reason}", 0, "error")
+    ids = fields.get("token_ids")
+    return Choice(storable(text), len(ids) if isinstance(ids, list) else None, _FINISHED[reason])
 
 
 def _count(usage: dict[str, Any], name: str) -> int | None:
-    """A number of tokens; None for what can be none."""
-    told = usage.get(name)
-    return told if type(told) is int and 0 <= told < 2**31 else None
+    """A number of tokens, or None if the reply has no valid one."""
+    count = usage.get(name)
+    return count if type(count) is int and 0 <= count < 2**31 else None
 
 
 def _reason(content: bytes) -> str:
-    """The server's own words, from OpenAI's form of an error if it is one, cut short."""
+    """The server's error message, shortened. It is read from OpenAI's form of an error if the reply has this form."""
     text = content[:20_000].decode(errors="replace")
     try:
-        told = json.loads(text)
-        told = told.get("error", told)
-        text = str(told.get("message", told) if isinstance(told, dict) else told)
+        reply = json.loads(text)
+        error = reply.get("error", reply)
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, AttributeError, RecursionError):
         pass
     text = storable(" ".join(text.split()))
@@ -319,16 +321,16 @@ def _reason(content: bytes) -> str:
 
 
 def _misconfigured(endpoint: Endpoint, status: int, content: bytes) -> str:
-    mend = _MENDS.get(status, "check URL and server")
-    return f"{endpoint.url}: HTTP {status} ({_reason(content)}); {mend}"
+    fix = _FIXES.get(status, "check the URL and the server")
+    return f"{endpoint.url}: HTTP {status} ({_reason(content)}); {fix}"
 
 
-def _told(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _retry_after(value: str | None) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3: a number or a date), 0 where it says nothing."""
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3: a number or a date); 0 without a valid value."""
     if not value:
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""Turns as token ids and pixels, for the engines that take them so."""
+"""Preparation of turns as token ids and pixels, for the engines in this process."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from vold.models import EncodedPrompt, Encoder, load_encoder
 
 
 class EncodingPreparer:
-    """Implements ``Preparer`` with a checkpoint's tokenizer and image processor, read where it is first used.
+    """Implements ``Preparer`` with a checkpoint's tokenizer and image processor, which are read at the first use.
 
-    thinking: as in ``render_chat``. Raises ConfigurationError where an image was not resized to ``pixel_limits``.
+    thinking: as in ``render_chat``. Raises ConfigurationError if an image was not resized to ``pixel_limits``.
     """
 
     def __init__(self, path: Path, pixel_limits: tuple[int, int] | None = None, thinking: bool | None = None) -> None:
@@ -30,15 +30,15 @@ class EncodingPreparer:
                 check_grid(image, grid, processor.patch_size, processor.merge_size, self.pixel_limits)
         return prompt
 
-    def of(self, path: Path) -> "EncodingPreparer":
-        """The same for another checkpoint."""
+    def for_checkpoint(self, path: Path) -> "EncodingPreparer":
+        """A preparer with the same settings for another checkpoint."""
         return type(self)(path, self.pixel_limits, self.thinking)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.pixel_limits, self.thinking)
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
-        """None for a turn that cannot be asked; raises ModelError for a checkpoint that never can be."""
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+        """None for a turn that cannot be sent. Raises ModelError if the checkpoint cannot read any turn."""
         encoder = self._encoder
         try:
             prompt = self(parts)
@@ -53,7 +53,7 @@ class EncodingPreparer:
         )
 
     def sizes(self, prompt: EncodedPrompt) -> tuple[int, int]:
-        """(tokens of the prompt, positions of images among them)."""
+        """The length of a prompt in tokens, and how many of these positions are images."""
         return len(prompt.prompt_ids), prompt.prompt_ids.count(self._encoder.image_token_id)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -66,17 +66,19 @@ class EncodingPreparer:
 
 
 def check_grid(image: Path, grid: Sequence[int], patch: int, merge: int, limits: tuple[int, int]) -> None:
-    """Raise ConfigurationError where an image was read larger or smaller than ``limits`` allow.
+    """Raise ConfigurationError if an image was resized to fewer or more pixels than ``limits`` allow.
 
-    grid: patches in height and width. An image one merged patch high or wide may be larger: it cannot be made less.
+    grid: patches in height and width. An image that is only one merged patch high or wide may be larger, because it
+    cannot be made smaller.
     """
     pixels = math.prod(grid) * patch**2
     least, most = limits
     if pixels < least or (pixels > most and min(grid) > merge):
         size = f"{grid[1] * patch} x {grid[0] * patch} = {pixels} pixels"
         raise ConfigurationError(
-            f"{image}: read as {size}, outside of {least} to {most}: the checkpoint's image processor does not "
-            "follow min_pixels and max_pixels; leave them out, or use a preprocessor_config.json of Qwen2-VL's kind"
+            f"{image}: resized to {size}, outside of {least} to {most}, because the checkpoint's image processor "
+            "does not follow min_pixels and max_pixels. Remove these settings, or use a preprocessor_config.json "
+            "like Qwen2-VL's"
         )
 
 

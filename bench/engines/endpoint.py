@@ -1,6 +1,7 @@
-"""A model behind somebody's server: a directory with ``endpoint.json`` stands where a checkpoint would."""
+"""Models behind a server: a directory with ``endpoint.json`` takes the place of a checkpoint."""
 
 import hashlib
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,47 +16,60 @@ SCHEMES = ("http://", "https://")
 
 
 class RemoteModel(Strict):
-    """What is asked, and where; both belong to the identity of a result. The key does not, and is never written."""
+    """A server and a model on it. Both are part of a result's identity. The key is not, and it is never written."""
 
     url: str
     model: str = Field(min_length=1)
-    pixel_factor: int = Field(default=28, ge=1, description="patch size times merge size, where pixel limits are set")
+    pixel_factor: int = Field(default=28, ge=1, description="patch size times merge size, used if pixel limits are set")
 
 
 def base_url(text: str) -> str:
-    """A server's URL without a slash at its end; raises ConfigurationError for what is none."""
+    """The URL of a server without a slash at its end. Raises ConfigurationError for text that is not a URL."""
     try:
         parts = urlsplit(text)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that hold no address, a port that is no number
-        known = False
-    if not known:
-        raise ConfigurationError(f"{text!r} is no URL of a server; expected one such as http://127.0.0.1:8000/v1")
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # invalid address in brackets, or a port that is not a number
+        valid = False
+    if not valid:
+        raise ConfigurationError(f"{text!r} is not a server's URL. Write it like http://127.0.0.1:8000/v1")
     return text.rstrip("/")
+
+
+def key_from_environment(variable: str | None, option: str = "") -> str | None:
+    """The key in an environment variable, None without a variable. Raises ConfigurationError if it is not set.
+
+    option: the option that names the variable, for the error.
+    """
+    if variable is None:
+        return None
+    if key := os.environ.get(variable):
+        return key
+    name = f"{option} {variable}".strip()
+    raise ConfigurationError(f"{name}: this environment variable is not set or empty. Set it to the server's key")
 
 
 def is_remote(directory: Path) -> bool:
     return (directory / FILE).is_file()
 
 
-def described(directory: Path) -> RemoteModel:
-    """The model that ``endpoint.json`` describes; raises ConfigurationError where it describes none."""
+def read_endpoint(directory: Path) -> RemoteModel:
+    """The model that ``endpoint.json`` describes. Raises ConfigurationError if the file is missing or malformed."""
     path = directory / FILE
     try:
         return RemoteModel.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{directory}: no {FILE} lies there; the engine openai needs one, or URL#MODEL"
+            f"{directory}: there is no {FILE}. The engine openai needs one; or name the model as URL#MODEL"
         ) from None
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}; expected url and model") from error
+        raise ConfigurationError(f"{path}: {error}. The file must contain url and model") from error
 
 
-def describe(source: str, under: Path) -> Path:
-    """The directory under ``under`` that describes ``URL#MODEL``, written there when absent."""
+def write_endpoint(source: str, under: Path) -> Path:
+    """The directory in ``under`` that describes ``URL#MODEL``. It is written if it does not exist."""
     url, _, model = source.partition("#")
     if not model:
-        raise ConfigurationError(f"{source}: name the model that the server shall answer with, as {source}#MODEL")
+        raise ConfigurationError(f"{source}: name the model on that server: {source}#MODEL")
     text = RemoteModel(url=base_url(url), model=model).model_dump_json(indent=1) + "\n"
     directory = under / hashlib.sha256(text.encode()).hexdigest()[:12]
     if not (directory / FILE).exists():

@@ -1,4 +1,4 @@
-"""From the name of an engine and a checkpoint to the engine, kept warm from one checkpoint to the next."""
+"""Builds an engine for a checkpoint, and keeps it warm from one checkpoint to the next."""
 
 import hashlib
 import importlib.util
@@ -16,14 +16,14 @@ from vold.rollout.base import EngineError
 
 EngineName = Literal["auto", "builtin", "vllm", "vllm_server", "openai"]
 IN_PROCESS = frozenset({"builtin", "vllm"})
-"""Engines that compute in the process that asks them."""
+"""Engines that compute in the process that sends the requests."""
 
-# Files of a checkpoint that say how it came about, and nothing of what it is.
+# Files that describe how a checkpoint was made and do not change what it computes.
 _HISTORY = frozenset({"recipe.json", "model.safetensors.index.json"})
 
 
 class EngineChoice(Protocol):
-    """What of an evaluation's settings decides which engine is built, and how it reads turns."""
+    """The settings of an evaluation that decide which engine is built and how it reads turns."""
 
     @property
     def engine(self) -> str: ...
@@ -36,33 +36,33 @@ class EngineChoice(Protocol):
 
 
 def resolve(name: str) -> str:
-    """``auto`` is vLLM where a GPU and vLLM are present, else the builtin engine; any other name stays."""
+    """Resolve ``auto`` to vLLM if a GPU and vLLM are present, and to the builtin engine otherwise."""
     if name != "auto":
         return name
     return "vllm" if gpu_present() and importlib.util.find_spec("vllm") else "builtin"
 
 
 def gpu_present() -> bool:
-    """Whether this process may use an NVIDIA GPU; imports nothing heavy."""
+    """Whether this process may use an NVIDIA GPU. Imports nothing heavy."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return False
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def check_kind(engine: str, model: Path) -> None:
-    """Raise ConfigurationError where one is for models behind servers and the other is not."""
+    """Raise ConfigurationError unless engine and model are both remote or both local."""
     if is_remote(model) != (engine == "openai"):
         raise ConfigurationError(
-            f"{model}: the engine openai is for models behind a server (URL#MODEL, or a directory with endpoint.json), "
-            f"and these are for it alone; here the engine is {engine}"
+            f"{model}: the engine is {engine}. The engine openai is for models behind a server (URL#MODEL, or a "
+            "directory with endpoint.json), and only for these; choose the engine that fits the model"
         )
 
 
 def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
-    """A fresh engine over ``model``.
+    """A new engine for ``model``.
 
-    Raises ModelError where there is no checkpoint, ConfigurationError where engine and model do not go together,
-    EngineError if it cannot start.
+    Raises ModelError if there is no checkpoint, ConfigurationError if engine and model do not fit together, and
+    EngineError if the engine cannot start.
     """
     check_kind(config.engine, model)
     if config.engine == "openai":
@@ -70,33 +70,35 @@ def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
 
         return connect(model, execution.client, config.pixel_limits, config.thinking)
     if config.engine == "vllm_server":
-        from bench.engines.vllm_server import Served
+        from bench.engines.vllm_server import VLLMServers
 
-        return Served(model, execution, config.pixel_limits, config.thinking)
+        return VLLMServers(model, execution, config.pixel_limits, config.thinking)
     if config.engine == "vllm":
         from bench.engines.vllm import VLLM
 
         return VLLM(model, execution, config.pixel_limits, config.thinking)
-    from bench.engines.builtin import Builtin  # torch and transformers, only when something is to be answered
+    from bench.engines.builtin import Builtin  # imports torch and transformers
 
     return Builtin(model, execution, config.pixel_limits, config.thinking)
 
 
 class EnginePool:
-    """The engine of the checkpoint that was asked for last; one of the same form takes its place in the warm engine.
+    """Keeps one engine warm. A checkpoint of the same form replaces the weights of the running engine.
 
-    The same form: equal settings, tokenizer, template and image processor, byte for byte. The new weights are proven
-    to be in use; where that fails or the form differs, the engine is closed and a fresh one built.
+    Two checkpoints have the same form if settings, tokenizer, template and image processor are equal byte for byte.
+    The new weights are then proven to be in use. If that fails or the form differs, the engine is closed and a new one
+    is built.
     """
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._form = ""
         self._model: tuple[Path, str] | None = None
-        """Where the weights in use were read, and the checkpoint's hash as it then was."""
+        """The path of the weights in use, and the checkpoint's hash when they were read."""
         self._batch = 1
-        """What the last engine was to decode together at most."""
-        self._most: int | None = None
+        """The largest batch that the last engine was allowed."""
+        self._batch_limit: int | None = None
+        """The largest batch for the engines that follow, after memory ran out."""
 
     def __enter__(self) -> "EnginePool":
         return self
@@ -105,12 +107,12 @@ class EnginePool:
         self.drop()
 
     def engine(self, config: EngineChoice, model: Path, execution: Execution, sha256: str) -> Engine:
-        """As ``build``, warm where that can be, and within the memory that there is (see ``broke``).
+        """As ``build``, but reuse the warm engine if possible and respect the batch limit that ``drop_broken`` set.
 
-        sha256: of the checkpoint as it is now (``model_identity``); one that was overwritten is another.
+        sha256: hash of the checkpoint as it is now (``model_identity``). An overwritten checkpoint has another one.
         """
-        if self._most is not None:
-            batch = min(execution.rollout_batch, self._most)
+        if self._batch_limit is not None:
+            batch = min(execution.rollout_batch, self._batch_limit)
             execution = execution.model_copy(update={"rollout_batch": batch})
         self._batch = execution.rollout_batch
         form = _form(config, model, execution)
@@ -125,17 +127,17 @@ class EnginePool:
         self._form, self._model = form, (model, sha256)
         return self._engine
 
-    def broke(self, error: EngineError) -> None:
-        """Close the engine after ``error``; those that follow decode no more at once than it had come down to.
+    def drop_broken(self, error: EngineError) -> None:
+        """Close the engine after ``error`` and limit later engines to the batch size that it had come down to.
 
-        Where memory ran out, half of that.
+        If memory ran out, the limit is half of that.
         """
         batch = self._batch if self._engine is None else self._engine.about().get("batch", self._batch)
         self.drop()
         if is_out_of_memory(error):
             batch = max(1, batch // 2)
         if batch < self._batch:
-            self._most = batch
+            self._batch_limit = batch
 
     def drop(self) -> None:
         """Close the engine, if there is one."""
@@ -145,7 +147,7 @@ class EnginePool:
 
 
 def _form(config: EngineChoice, model: Path, execution: Execution) -> str:
-    """Hash of all that an engine is built from, except weights."""
+    """Hash of everything that an engine is built from, except the weights."""
     settings = (config.engine, config.pixel_limits, config.thinking, execution.model_dump_json())
     total = hashlib.sha256(repr(settings).encode())
     for file in sorted(model.glob("*")):

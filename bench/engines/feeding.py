@@ -1,4 +1,4 @@
-"""Work drawn in a thread of its own, so that an engine goes on while the next item is being prepared."""
+"""A background thread that draws work, so that an engine continues while the next item is being prepared."""
 
 from collections.abc import Iterable, Iterator
 from queue import Empty, Full, Queue
@@ -10,15 +10,15 @@ _END = object()
 
 
 class Feed(Generic[T]):
-    """Draws from ``items`` while it is entered, at most ``ahead`` of them; iterating never waits for one.
+    """Draws from ``items`` inside a ``with`` block, at most ``ahead`` items in advance. Iterating never waits.
 
-    Iteration yields None where no item is ready, ends with the items, and raises what drawing them raised.
+    Iteration yields None if no item is ready, ends after the last item, and raises any error of drawing them.
     """
 
     def __init__(self, items: Iterable[T], ahead: int) -> None:
         self._items = items
         self._queue: Queue[object] = Queue(ahead)
-        self._left = Event()
+        self._closed = Event()
         self._thread = Thread(target=self._draw, name="feed", daemon=True)
 
     def __enter__(self) -> "Feed[T]":
@@ -26,8 +26,8 @@ class Feed(Generic[T]):
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Returns when the item that is being prepared is done with."""
-        self._left.set()
+        """Wait until the thread has finished its current item."""
+        self._closed.set()
         self._thread.join()
 
     def __iter__(self) -> Iterator[T | None]:
@@ -53,8 +53,8 @@ class Feed(Generic[T]):
             self._put(error)
 
     def _put(self, item: object) -> bool:
-        """False when nobody wants it any more."""
-        while not self._left.is_set():
+        """Returns False once the block was left."""
+        while not self._closed.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
                 return True

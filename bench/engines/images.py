@@ -1,4 +1,4 @@
-"""Images for servers: resized where limits are set, sent as data URLs, and read without torch."""
+"""Images for servers: resized if limits are set and sent as data URLs. Works without torch."""
 
 import base64
 import io
@@ -9,8 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from vold.images import MAX_PIXELS, open_image
 
-# What every server reads; anything else is sent as PNG.
-_SENT_AS_THEY_ARE = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+# Formats that every server reads. Other formats are converted to PNG.
+_UNCHANGED_FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _MAX_RATIO = 200
 _ORIENTATION = 0x0112
 
@@ -18,8 +18,8 @@ _ORIENTATION = 0x0112
 def fitting_size(width: int, height: int, factor: int, limits: tuple[int, int]) -> tuple[int, int]:
     """The size to which Qwen's image processors resize (smart_resize in qwen-vl-utils): (width, height) in pixels.
 
-    Both are multiples of ``factor`` (patch size times merge size); their product lies within ``limits`` (min, max)
-    and their ratio is kept as far as that allows. Raises ValueError for a ratio above 200.
+    Both are multiples of ``factor`` (patch size times merge size). Their product is within ``limits`` (min, max), and
+    their ratio is kept as far as possible. Raises ValueError for a ratio above 200.
     """
     if max(width, height) > _MAX_RATIO * min(width, height):
         raise ValueError(f"{width} x {height} pixels; the longer side may be at most {_MAX_RATIO} times the shorter")
@@ -35,34 +35,33 @@ def fitting_size(width: int, height: int, factor: int, limits: tuple[int, int]) 
 
 
 def data_url(path: Path, limits: tuple[int, int] | None, factor: int) -> str:
-    """The image as a data URL: the file's own bytes where size and colours stay as they are, else a PNG.
+    """The image as a data URL: the bytes of the file if size and colours stay the same, and a PNG otherwise.
 
-    Transparency is dropped and an orientation in the metadata ignored as ``open_image`` does; servers would blend the
-    one and turn the image by the other. Raises ValueError for an image that
-    cannot be read.
+    Like ``open_image``, this drops transparency and ignores an orientation in the metadata. Servers would blend the
+    first and rotate the image by the second. Raises ValueError for an unreadable image.
     """
     try:
         with Image.open(path) as header:
-            size, kind, plain = header.size, header.format or "", header.mode in ("RGB", "L")
+            size, file_format, plain = header.size, header.format or "", header.mode in ("RGB", "L")
             plain = plain and "transparency" not in header.info and header.getexif().get(_ORIENTATION, 1) == 1
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-        open_image(path)  # says what is wrong
+        open_image(path)  # raises ValueError with the reason
         raise
-    wanted = size
+    target = size
     if limits is not None:
         try:
-            wanted = fitting_size(*size, factor, limits)
+            target = fitting_size(*size, factor, limits)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    if wanted == size and plain and kind in _SENT_AS_THEY_ARE and math.prod(size) <= MAX_PIXELS:
-        return _encoded(path.read_bytes(), _SENT_AS_THEY_ARE[kind])
+    if target == size and plain and file_format in _UNCHANGED_FORMATS and math.prod(size) <= MAX_PIXELS:
+        return _encoded(path.read_bytes(), _UNCHANGED_FORMATS[file_format])
     image = open_image(path)
-    if wanted != size:
-        image = image.resize(wanted, Image.Resampling.BICUBIC)
+    if target != size:
+        image = image.resize(target, Image.Resampling.BICUBIC)
     content = io.BytesIO()
     image.save(content, "PNG", compress_level=1)
     return _encoded(content.getvalue(), "image/png")
 
 
-def _encoded(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _encoded(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

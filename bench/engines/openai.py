@@ -1,8 +1,7 @@
-"""An engine over OpenAI-compatible servers: messages go out as JSON, images as data URLs in them. No torch here."""
+"""The engine for OpenAI-compatible servers. Messages are JSON with images as data URLs. Works without torch."""
 
 import asyncio
 import json
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from typing import Any
 
 from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.client import ChatClient, ChatCompletion, Endpoint, RefusedError, UnansweredError
-from bench.engines.endpoint import base_url, described
+from bench.engines.endpoint import base_url, key_from_environment, read_endpoint
 from bench.engines.images import data_url
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
@@ -23,11 +22,12 @@ from vold.config import ClientExecution
 from vold.rollout.base import EngineError
 
 _AHEAD = 8
+"""Requests that are started beyond what the servers may work on now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A user's turn: the JSON of ``messages``, and the parts that it was made of."""
+    """A user turn: the JSON of ``messages``, and the parts from which it was made."""
 
     messages: bytes
     parts: Sequence[PromptPart]
@@ -35,9 +35,9 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class MessagePreparer:
-    """Implements ``Preparer``.
+    """Implements ``Preparer`` for servers.
 
-    factor: patch size times merge size, of which the sides of resized images are multiples (28: Qwen2.5-VL's).
+    factor: patch size times merge size. The sides of resized images are multiples of it. Qwen2.5-VL has 28.
     """
 
     pixel_limits: tuple[int, int] | None = None
@@ -54,8 +54,8 @@ class MessagePreparer:
         return {"type": "text", "text": part.get("text", "")}
 
 
-class Background:
-    """An event loop in a thread, for callers that are no coroutines."""
+class LoopThread:
+    """An event loop in a background thread, for callers that are not coroutines."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -71,12 +71,14 @@ class Background:
         self.loop.close()
 
 
-class Chat:
-    """Implements ``Engine`` over ``endpoints`` that all serve ``model``.
+class ChatEngine:
+    """Implements ``Engine`` for ``endpoints`` that all serve ``model``.
 
-    extra: further fields of every request. image_id: the token that stands for images, to count what they take where
-    the server tells the prompt's ids. Several samples of a turn are one request (``n``) where their seeds
-    follow one another: vLLM gives sample k the seed + k; a server that sends fewer choices is asked for the rest.
+    extra: further fields of every request. image_id: the token id of image positions, used to count them if the server
+    returns the prompt's ids.
+
+    Samples of a turn with consecutive seeds are one request with ``n`` choices, because vLLM gives sample k the seed
+    + k. If a server returns fewer choices, it gets another request for the rest.
     """
 
     grouped = False
@@ -95,60 +97,62 @@ class Chat:
         self.model, self.preparer, self.name, self.extra = model, preparer, name, dict(extra or {})
         self.image_id = image_id
         self.client = ChatClient(endpoints, settings)
-        self._background = Background()
+        self._thread = LoopThread()
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        asks = chain.from_iterable(groups)
-        done: SimpleQueue[RequestReplies | Future[RequestReplies | None]] = SimpleQueue()
-        under_way: dict[Future[RequestReplies | None], Request] = {}
-        refusals, answered, missed = Refusals(settings.proven), 0, ""
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        requests = chain.from_iterable(groups)
+        events: SimpleQueue[RequestReplies | Future[RequestReplies | None]] = SimpleQueue()
+        running: dict[Future[RequestReplies | None], Request] = {}
+        refusals, answered, unanswered = Refusals(decoding.proven), 0, ""
         try:
             more = True
-            while under_way or (more and not refusals.enough):
-                if more and not refusals.enough and len(under_way) < self.client.capacity + _AHEAD:
-                    ask = next(asks, None)
-                    if ask is None:
+            while running or (more and not refusals.enough):
+                wait = True
+                if more and not refusals.enough and len(running) < self.client.capacity + _AHEAD:
+                    wait = False
+                    request = next(requests, None)
+                    if request is None:
                         more = False
                     else:
-                        future = self._background.start(self._answer(ask, settings, done.put))
-                        under_way[future] = ask
-                        future.add_done_callback(done.put)
-                    wait = False
-                else:
-                    wait = True
+                        future = self._thread.start(self._send(request, decoding, events.put))
+                        running[future] = request
+                        future.add_done_callback(events.put)
                 try:
-                    outcome = done.get(block=wait)
+                    event = events.get(block=wait)
                 except Empty:
                     continue
-                if isinstance(outcome, Future):
-                    asked = under_way.pop(outcome)
+                if isinstance(event, Future):
+                    request = running.pop(event)
                     try:
-                        refusal = outcome.result()
+                        refusal = event.result()
                     except UnansweredError as error:
-                        missed = str(error)
+                        unanswered = str(error)
                         continue
                     if refusal is None:
                         continue
-                    self._check_refusal(asked, settings)
-                    outcome = refusal
-                ready = refusals.sift(outcome)
+                    self._check_refusal(request, decoding)
+                    event = refusal
+                ready = refusals.release(event)
                 answered += len(ready)
                 yield from ready
         finally:
-            for future in under_way:
+            for future in running:
                 future.cancel()
-        held = refusals.held
-        if refusals.enough or (held and not missed):
-            raise ConfigurationError(
-                f"{self.client.endpoints[0].url}: refused each of the {len(held)} requests that it was sent, the last "
-                f"with {held[-1].replies[0].text!r}; nothing of this is kept: choose a model and settings that it takes"
-            )
-        if missed and not refusals.proven:
-            raise EngineError(f"no request was answered; the last: {missed}")
-        if missed and not answered:  # is it these requests, or is the server gone?
+        if refusals.enough or (refusals.pending and not unanswered):
+            raise self._refused_everything(refusals)
+        if unanswered and not refusals.proven:
+            raise EngineError(f"no request was answered; the last error: {unanswered}")
+        if unanswered and not answered:  # finds out whether the server is gone
             self.check_model()
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+    def _refused_everything(self, refusals: Refusals) -> ConfigurationError:
+        reason = refusals.pending[-1].replies[0].text
+        return ConfigurationError(
+            f"{self.client.endpoints[0].url}: refused all {len(refusals.pending)} requests, the last with {reason!r}. "
+            "No response is recorded. Choose a model and settings that the server accepts"
+        )
+
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
     def about(self) -> dict[str, Any]:
@@ -157,58 +161,61 @@ class Chat:
         return {"name": self.name, "model": self.model, **sent}
 
     def close(self) -> None:
-        if not self._background.loop.is_closed():
-            self._background.start(self.client.close()).result()
-            self._background.close()
+        if not self._thread.loop.is_closed():
+            self._thread.start(self.client.close()).result()
+            self._thread.close()
 
     def check_model(self) -> None:
-        """Raise ConfigurationError where the server knows other models only, EngineError where there is none."""
-        self._background.start(self.client.require(self.model)).result()
+        """Raise ConfigurationError if the server has other models only, and EngineError if no server answers."""
+        self._thread.start(self.client.require(self.model)).result()
 
     def check_switch(self) -> None:
-        """Raise ConfigurationError where ``extra`` changes nothing in how long the server's template makes a prompt."""
+        """Raise ConfigurationError if ``extra`` does not change the length of the server's prompt."""
         url = self.client.endpoints[0].url
         try:
-            plain, switched = (self._background.start(self._length(extra)).result() for extra in ({}, self.extra))
+            plain, switched = (self._thread.start(self._length(extra)).result() for extra in ({}, self.extra))
         except RefusedError as error:
-            raise ConfigurationError(f"{url}: refuses {self.extra} ({error}); leave that setting out") from error
+            raise ConfigurationError(f"{url}: refuses {self.extra} ({error}). Remove this setting") from error
         if plain is None or plain == switched:
-            told = "it does not tell how long a prompt is" if plain is None else "its prompt stays as long as it is"
+            reason = (
+                "it does not report the length of a prompt" if plain is None else "the prompt's length does not change"
+            )
             raise ConfigurationError(
-                f"{url}: thinking cannot be turned off with {self.extra}, {told}; leave that setting out, or serve a "
-                "model whose chat template has the switch"
+                f"{url}: cannot verify that {self.extra} turns thinking off, because {reason}. Remove this setting, or "
+                "serve a model whose chat template has the switch"
             )
 
     async def _length(self, extra: Mapping[str, Any]) -> int | None:
-        """Tokens of the shortest prompt, where the server tells."""
+        """Tokens of a minimal prompt, or None if the server does not report them."""
         fields = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1, **extra}
         return (await self.client.complete(json.dumps(fields).encode(), "switch")).prompt_tokens
 
-    async def _answer(
-        self, ask: Request, settings: Decoding, give: Callable[[RequestReplies], None]
+    async def _send(
+        self, request: Request, decoding: Decoding, emit: Callable[[RequestReplies], None]
     ) -> RequestReplies | None:
-        """``give`` each request's samples as they come; returned are errors for those that the server refused."""
+        """Pass each reply to ``emit`` as it comes. Returns error replies if the server refused the request."""
         first = 0
-        while first < len(ask.seeds):
-            seeds = _consecutive(ask.seeds[first:])
+        while first < len(request.seeds):
+            seeds = _consecutive(request.seeds[first:])
+            body = self._body(request.prepared.messages, seeds, decoding)
             try:
-                completion = await self.client.complete(self._body(ask.prepared.messages, seeds, settings), ask.place)
+                completion = await self.client.complete(body, request.index)
             except RefusedError as error:
                 refused = Reply(str(error), 0, "error")
-                return RequestReplies(ask.place, [refused] * (len(ask.seeds) - first), first=first)
+                return RequestReplies(request.index, [refused] * (len(request.seeds) - first), first=first)
             ids = completion.prompt_token_ids
             visual_tokens = None if ids is None or self.image_id is None else ids.count(self.image_id)
             replies = _replies(completion)[: len(seeds)]
-            give(RequestReplies(ask.place, replies, completion.prompt_tokens, visual_tokens, first))
+            emit(RequestReplies(request.index, replies, completion.prompt_tokens, visual_tokens, first))
             first += len(replies)
         return None
 
-    def _check_refusal(self, ask: Request, settings: Decoding) -> None:
-        """Raises ConfigurationError where a setting of ours is to blame."""
+    def _check_refusal(self, request: Request, decoding: Decoding) -> None:
+        """Raise ConfigurationError if a setting of the evaluation caused the refusal."""
 
-    def _body(self, messages: bytes, seeds: Sequence[int], settings: Decoding) -> bytes:
+    def _body(self, messages: bytes, seeds: Sequence[int], decoding: Decoding) -> bytes:
         fields = {
-            "model": self.model, "max_tokens": settings.max_tokens, "temperature": settings.temperature,
+            "model": self.model, "max_tokens": decoding.max_tokens, "temperature": decoding.temperature,
             "top_p": 1, "n": len(seeds), "seed": seeds[0], **self.extra,
         }  # fmt: skip
         return b'{"messages":' + messages + b"," + json.dumps(fields).encode()[1:]
@@ -219,15 +226,16 @@ def connect(
     settings: ClientExecution,
     pixel_limits: tuple[int, int] | None = None,
     thinking: bool | None = None,
-) -> Chat:
-    """An engine over the server that ``directory`` describes.
+) -> ChatEngine:
+    """An engine for the server that ``directory`` describes.
 
-    Raises ConfigurationError and EngineError where that cannot serve the model, or not without its thoughts.
+    Raises ConfigurationError or EngineError if the server cannot serve the model, or cannot turn its thinking on or off
+    as ``thinking`` says.
     """
-    remote = described(directory)
-    endpoint = Endpoint(base_url(remote.url), key_of(settings), settings)
+    remote = read_endpoint(directory)
+    endpoint = Endpoint(base_url(remote.url), key_from_environment(settings.key_variable), settings)
     preparer = MessagePreparer(pixel_limits, remote.pixel_factor)
-    engine = Chat([endpoint], remote.model, settings, preparer, extra=template_switch(thinking))
+    engine = ChatEngine([endpoint], remote.model, settings, preparer, extra=template_switch(thinking))
     try:
         engine.check_model()
         if thinking is not None:
@@ -241,22 +249,13 @@ def connect(
     return engine
 
 
-def key_of(settings: ClientExecution) -> str | None:
-    """The key in the environment variable that the settings name; raises ConfigurationError where it is empty."""
-    if settings.key_variable is None:
-        return None
-    if key := os.environ.get(settings.key_variable):
-        return key
-    raise ConfigurationError(f"{settings.key_variable}: no such environment variable, or it is empty; it holds the key")
-
-
 def template_switch(thinking: bool | None) -> dict[str, Any]:
-    """The field of a request that sets the chat template's own switch, as vLLM and SGLang know it."""
+    """The field of a request that sets the chat template's thinking switch on vLLM and SGLang."""
     return {} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}}
 
 
 def _consecutive(seeds: Sequence[int]) -> Sequence[int]:
-    """As many of the first seeds as follow one another."""
+    """The longest run of consecutive seeds at the start."""
     length = 1
     while length < len(seeds) and seeds[length] == seeds[0] + length:
         length += 1
@@ -264,13 +263,13 @@ def _consecutive(seeds: Sequence[int]) -> Sequence[int]:
 
 
 def _replies(completion: ChatCompletion) -> list[Reply]:
-    """Where a server tells only how long all samples are together, that is shared out by the length of their texts."""
+    """One reply per choice. A server's total token count is divided in proportion to the lengths of the texts."""
     total, characters = completion.completion_tokens, sum(len(choice.text) for choice in completion.choices)
-    replies, given, seen = [], 0, 0
+    replies, tokens_before, characters_so_far = [], 0, 0
     for choice in completion.choices:
-        seen += len(choice.text)
-        share = round((total or 0) * seen / characters) - given if characters else 0
-        given += share
+        characters_so_far += len(choice.text)
+        share = round((total or 0) * characters_so_far / characters) - tokens_before if characters else 0
+        tokens_before += share
         tokens = share if choice.tokens is None else choice.tokens
-        replies.append(Reply(choice.text, tokens, choice.finish_reason))  # type: ignore[arg-type]
+        replies.append(Reply(choice.text, tokens, choice.finish_reason))
     return replies

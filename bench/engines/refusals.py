@@ -1,4 +1,4 @@
-"""Refusals held back until something has been answered: where everything is refused, a setting is to blame."""
+"""Refusals are held back until something was answered. If everything is refused, a setting is at fault."""
 
 from bench.engines.base import RequestReplies
 
@@ -6,31 +6,31 @@ _TRIED = 24
 
 
 class Refusals:
-    """Of one call of ``Engine.answer``; proven: as in ``Settings``.
+    """The refusals of one call of ``Engine.answer``. proven: as in ``Decoding``.
 
-    ``held`` are the refusals so far, as long as nothing else has come. An engine whose ``held`` are not empty at the
-    end, or are ``enough`` while nothing is under way, raises ConfigurationError and has yielded none of them.
+    ``pending`` holds the refusals until the first request is answered. If refusals are still pending at the end, or
+    there are ``enough`` and no request is running, the engine raises ConfigurationError instead of yielding them.
     """
 
     def __init__(self, proven: bool) -> None:
         self.proven = proven
-        self.held: list[RequestReplies] = []
+        self.pending: list[RequestReplies] = []
 
     @property
     def enough(self) -> bool:
-        """Whether no further request is to be tried."""
-        return len(self.held) >= _TRIED
+        """Whether to stop sending requests."""
+        return len(self.pending) >= _TRIED
 
-    def sift(self, answer: RequestReplies) -> list[RequestReplies]:
-        """What may be yielded now that ``answer`` has come."""
-        self.proven = self.proven or not _is_refusal(answer)
-        self.held.append(answer)
+    def release(self, result: RequestReplies) -> list[RequestReplies]:
+        """The results that may be yielded now that ``result`` has come."""
+        self.proven = self.proven or not _is_refusal(result)
+        self.pending.append(result)
         if not self.proven:
             return []
-        ready, self.held = self.held, []
+        ready, self.pending = self.pending, []
         return ready
 
 
-def _is_refusal(answer: RequestReplies) -> bool:
-    """Whether there is no sample in it: what a server filters it has not answered."""
-    return all(reply.finish_reason == "error" for reply in answer.replies)
+def _is_refusal(result: RequestReplies) -> bool:
+    """Whether the result has no sample. A reply that a server filtered does not count as an answer."""
+    return all(reply.finish_reason == "error" for reply in result.replies)

@@ -1,4 +1,4 @@
-"""vLLM in this process: requests are added while others run, and each sample comes back when it ends."""
+"""The engine for vLLM in this process. Requests join while others run, and each sample returns when it ends."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,15 +21,16 @@ from vold.rollout.vllm import VLLMEngine
 from vold.training.runtime import precision, prepare
 
 _AHEAD = 64
+"""Requests that are prepared in advance."""
 
 
 class VLLM:
-    """Answers with a checkpoint that vLLM loads itself; raises ModelError, EngineError, ValueError naming the extra.
+    """Answers with a checkpoint that vLLM loads. Raises ModelError, EngineError, or ValueError if vLLM is missing.
 
-    A sample is a request of its own: its prompt's keys and images are computed once and shared, and it is logged
-    when it ends, not when the longest of its item does. A prompt that the model has no room for is an error of its
-    own; where it has room for none, or ``execution.vllm.max_length`` alone leaves one none, that is a
-    ConfigurationError of the run.
+    Each sample is a request to vLLM, so it is logged when it ends and does not wait for the longest sample of its
+    problem. The samples of a prompt share its keys and images. A prompt that is too long for the model gets an error
+    reply. If all prompts are too long, or one is too long only for ``execution.vllm.max_length``, the run ends with
+    ConfigurationError.
     """
 
     grouped = False
@@ -50,43 +51,42 @@ class VLLM:
             path, settings, device=self.device, dtype=execution.dtype, max_batch=execution.rollout_batch
         )
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        sampling = Sampling(settings.max_tokens, settings.temperature, self.stop_ids, self.banned_ids)
-        refusals, ready = Refusals(settings.proven), deque[RequestReplies]()
-        running: list[tuple[int, tuple[int, int]]] = []  # place and sizes of each request
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        sampling = Sampling(decoding.max_tokens, decoding.temperature, self.stop_ids, self.banned_ids)
+        refusals, ready = Refusals(decoding.proven), deque[RequestReplies]()
+        started: list[tuple[int, tuple[int, int]]] = []  # index and sizes of each request
 
-        def requests(asks: Iterable[Request | None]) -> Iterator[RolloutRequest | None]:
-            for ask in asks:
-                if ask is None:
+        def rollouts(requests: Iterable[Request | None]) -> Iterator[RolloutRequest | None]:
+            for request in requests:
+                if request is None:
                     yield None
                     continue
-                request = RolloutRequest.of(ask.prepared, ask.seeds)
+                rollout = RolloutRequest.of(request.prepared, request.seeds)
                 try:
-                    self.engine.check(request, sampling)
+                    self.engine.check(rollout, sampling)
                 except ValueError as error:
-                    most, built_for = self.execution.vllm.max_length, self.engine.positions
-                    check_room(len(request.prompt_ids), sampling.max_new_tokens, most, built_for)
-                    ready.extend(
-                        refusals.sift(RequestReplies(ask.place, [Reply(str(error), 0, "error")] * len(ask.seeds)))
-                    )
-                    if refusals.enough and not running:
-                        raise _no_room(refusals, settings) from error
+                    max_length, built_for = self.execution.vllm.max_length, self.engine.positions
+                    check_room(len(rollout.prompt_ids), sampling.max_new_tokens, max_length, built_for)
+                    errors = [Reply(str(error), 0, "error")] * len(request.seeds)
+                    ready.extend(refusals.release(RequestReplies(request.index, errors)))
+                    if refusals.enough and not started:
+                        raise _no_room(refusals, decoding) from error
                     continue
-                running.append((ask.place, self.preparer.sizes(ask.prepared)))
-                yield request
+                started.append((request.index, self.preparer.sizes(request.prepared)))
+                yield rollout
 
-        with Feed(chain.from_iterable(groups), _AHEAD) as asks:
-            for number, sample, completion in self.engine.stream(requests(asks), sampling):
-                place, sizes = running[number]
-                ready.extend(refusals.sift(RequestReplies(place, [self._reply(completion)], *sizes, first=sample)))
+        with Feed(chain.from_iterable(groups), _AHEAD) as requests:
+            for number, sample, completion in self.engine.stream(rollouts(requests), sampling):
+                index, sizes = started[number]
+                ready.extend(refusals.release(RequestReplies(index, [self._reply(completion)], *sizes, first=sample)))
                 while ready:
                     yield ready.popleft()
             yield from ready
-        if refusals.held:
-            raise _no_room(refusals, settings)
+        if refusals.pending:
+            raise _no_room(refusals, decoding)
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
-        return self.preparer.read(parts)
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+        return self.preparer.read_prompt(parts)
 
     def about(self) -> dict[str, Any]:
         import torch
@@ -103,14 +103,14 @@ class VLLM:
         }
 
     def swap(self, model: Path) -> bool:
-        """The weights' checksums, every linear layer and the log-probabilities of a text and an image are compared."""
+        """Compares checksums of the weights, every linear layer, and the log-probabilities of a text and an image."""
         try:
             with precision(self.execution, self.device):
                 weights = weights_of(load_student(model))
             self.engine.sync(weights)
         except (SyncError, EngineError):
             return False
-        self.preparer = self.preparer.of(model)
+        self.preparer = self.preparer.for_checkpoint(model)
         return True
 
     def close(self) -> None:
@@ -122,9 +122,9 @@ class VLLM:
         )
 
 
-def _no_room(refusals: Refusals, settings: Decoding) -> ConfigurationError:
+def _no_room(refusals: Refusals, decoding: Decoding) -> ConfigurationError:
     return ConfigurationError(
-        f"max_tokens {settings.max_tokens}: the model takes none of the {len(refusals.held)} prompts that it was asked "
-        f"(the last: {refusals.held[-1].replies[0].text}); nothing of this is kept: lower max_tokens, or shorten the "
-        "prompts"
+        f"max_tokens {decoding.max_tokens}: none of the {len(refusals.pending)} prompts leaves room for these "
+        f"(the last: {refusals.pending[-1].replies[0].text}). No response is recorded. "
+        "Lower max_tokens, or shorten the prompts"
     )

@@ -1,9 +1,9 @@
-"""vLLM's own OpenAI-compatible server on one checkpoint: the program that ``bench.engines.vllm_server`` starts.
+"""The program that ``bench.engines.vllm_server`` starts: vLLM's OpenAI-compatible server for one checkpoint.
 
-It listens on loopback, answers whoever knows the run's random key, and ends with its parent.
+It listens on the loopback address only, requires the run's random key, and ends with its parent process.
 """
 
-import vold  # isort: skip  # first: it lets torchvision be imported beside a CPU build of torch
+import vold  # isort: skip  # first: it makes torchvision importable with a CPU build of torch
 
 import json
 import os
@@ -19,11 +19,11 @@ from vold.rollout.vllm import check_platform, fit_process, worker_extension
 assert vold.__doc__
 
 MODEL = "model"
-"""The name under which the checkpoint is served."""
+"""The name of the checkpoint on the server."""
 
 
 def main() -> None:
-    """Serve until whoever started this process ends, or the engine does."""
+    """Serve until the parent process or the engine ends."""
     task = receive_task()
     os.environ |= {
         "VLLM_API_KEY": task["key"], "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _arguments(task: Mapping[str, Any]) -> Any:
-    """vLLM's parsed command line. Raises ValueError where vLLM is absent or built for another device."""
+    """vLLM's parsed command line. Raises ValueError if vLLM is missing or built for another device."""
     check_platform(task["device"])
     on_cpu = fit_process(Path(task["checkpoint"]))
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -51,7 +51,7 @@ def _arguments(task: Mapping[str, Any]) -> Any:
 
 
 def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
-    """What vLLM's server is told of a task."""
+    """The command line of vLLM's server for a task."""
     settings = VLLMExecution.model_validate(task["settings"])
     line = [
         "--model", task["checkpoint"], "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", "0",
@@ -60,7 +60,7 @@ def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
         "--gpu-memory-utilization", str(settings.memory_share), "--limit-mm-per-prompt", '{"video": 0}',
         "--worker-extension-cls", worker_extension(), "--disable-uvicorn-access-log",
     ]  # fmt: skip
-    if on_cpu:  # as in the process of vold.rollout.vllm, which says why
+    if on_cpu:  # vold.rollout.vllm says why
         line.append("--no-enable-chunked-prefill")
     if settings.max_length is not None:
         line += ["--max-model-len", str(settings.max_length)]
@@ -78,10 +78,10 @@ async def _serve(task: Mapping[str, Any], arguments: Any, stop_ids: Sequence[int
     from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
     from vllm.entrypoints.launchers.launcher import setup_server
 
-    place, socket = setup_server(arguments, reuse_port=False)
+    address, socket = setup_server(arguments, reuse_port=False)
     async with build_async_engine_client(arguments) as engine:
         await engine.collective_rpc("vold_ban", args=(banned_ids,))
-        ending = build_and_serve(engine, place, socket, arguments)
+        ending = build_and_serve(engine, address, socket, arguments)
         tell(task, {"port": socket.getsockname()[1], "stop_ids": stop_ids})
         ended = await ending
     await ended

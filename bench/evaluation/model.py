@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from bench.engines.endpoint import described, is_remote
+from bench.engines.endpoint import is_remote, read_endpoint
 from bench.errors import ConfigurationError
 from vold.files import MODEL_SUFFIXES, WEIGHTS
 
@@ -22,7 +22,7 @@ def model_name(path: Path) -> str:
     A server's is any text: where it becomes the name of a file, ``vold.files.file_name`` makes it one.
     """
     if is_remote(path):
-        return described(path).model
+        return read_endpoint(path).model
     repository = path.parent.parent.name
     if path.parent.name == "snapshots" and repository.startswith(_HUB):
         return repository.removeprefix(_HUB).replace("--", "/", 1)

@@ -23,7 +23,7 @@ def shown(engine: Engine, config: EvalConfig, first: Iterable[Problem]) -> dict[
 
 def _record(engine: Engine, config: EvalConfig, problem: Problem) -> dict[str, Any]:
     parts = turn(config, problem)
-    reading = engine.read(parts)
+    reading = engine.read_prompt(parts)
     return {
         "id": problem.id,
         "template": config.template,

@@ -87,8 +87,8 @@ class Asking:
                 yield asks
 
     def _take(self, answer: RequestReplies) -> None:
-        problem = self.problems[answer.place]
-        samples = self._asked[answer.place][answer.first :]
+        problem = self.problems[answer.index]
+        samples = self._asked[answer.index][answer.first :]
         sizes = (answer.prompt_tokens, answer.visual_tokens)
         for sample, reply in zip(samples, answer.replies, strict=False):
             text, key = storable(reply.text), (problem.benchmark, problem.id, sample)

@@ -112,7 +112,7 @@ class _Work:
             try:
                 self._pass(pool)
             except EngineError as error:
-                pool.broke(error)
+                pool.drop_broken(error)
                 failures = 1 if len(self.log) > before else failures + 1
                 if failures > settings.restarts:
                     kind = OutOfMemoryError if is_out_of_memory(error) else InfrastructureError

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.engines.endpoint import SCHEMES, describe
+from bench.engines.endpoint import SCHEMES, write_endpoint
 from bench.errors import ConfigurationError
 from bench.matrix.yaml_file import Where
 from bench.smallworld.sources import SMALLWORLD, dataset_path, generated, prompts_path
@@ -46,7 +46,7 @@ class Materials:
             return self._local(self._path(source), where, model=True, mend="give a checkpoint directory")
         if source.startswith(SCHEMES):
             with _placed(where):
-                path = describe(source, self.store.root / ".endpoints")
+                path = write_endpoint(source, self.store.root / ".endpoints")
             return self._local(path, where, model=True)
         location = hub_location(*hub_name(source))
         return Input(location, location)

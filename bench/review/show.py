@@ -135,7 +135,7 @@ def _rendered(result: EvaluationResult, config: EvalConfig, parts: list[PromptPa
     from bench.engines.encoding import EncodingPreparer  # torch and transformers
 
     try:
-        reading = EncodingPreparer(model, config.pixel_limits, config.thinking).read(parts)
+        reading = EncodingPreparer(model, config.pixel_limits, config.thinking).read_prompt(parts)
     except (OSError, ValueError):
         return ""
     return "" if reading is None else reading.text

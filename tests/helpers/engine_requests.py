@@ -9,9 +9,9 @@ from typing import Any
 from urllib.request import urlopen
 
 from bench.engines import Decoding, Engine, Request, RequestReplies
-from bench.engines.endpoint import describe
+from bench.engines.endpoint import write_endpoint
 from bench.engines.factory import EngineChoice, EnginePool
-from bench.engines.openai import Chat, connect
+from bench.engines.openai import ChatEngine, connect
 from bench.evaluation.model import model_identity
 from bench.prompts import PromptPart
 from vold.config import ClientExecution, Execution
@@ -39,7 +39,7 @@ class Asker:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.engines: list[Chat] = []
+        self.engines: list[ChatEngine] = []
 
     def __call__(
         self,
@@ -48,23 +48,23 @@ class Asker:
         model: str = "stub",
         thinking: bool | None = None,
         **settings: Any,
-    ) -> Chat:
+    ) -> ChatEngine:
         client = ClientExecution(**{**QUICK, **settings}, key_variable=key_variable)
-        self.engines.append(connect(describe(f"{url}#{model}", self.directory), client, thinking=thinking))
+        self.engines.append(connect(write_endpoint(f"{url}#{model}", self.directory), client, thinking=thinking))
         return self.engines[-1]
 
 
 def answers(
-    engine: Chat, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any
+    engine: ChatEngine, texts: Sequence[str], seeds: Sequence[int] = (7,), **sampling: Any
 ) -> dict[int, RequestReplies]:
     """By place, parts of an answer put together; each text is asked with all seeds."""
     asks = [Request(place, engine.preparer(text(content)), tuple(seeds)) for place, content in enumerate(texts)]
     settings = Decoding(**{"max_tokens": 16, "temperature": 0.0, **sampling})
     found: dict[int, RequestReplies] = {}
     for answer in engine.answer([[ask] for ask in asks], settings):
-        before = found[answer.place].replies if answer.place in found else []
+        before = found[answer.index].replies if answer.index in found else []
         assert answer.first == len(before)
-        found[answer.place] = replace(answer, replies=[*before, *answer.replies], first=0)
+        found[answer.index] = replace(answer, replies=[*before, *answer.replies], first=0)
     return found
 
 

@@ -29,14 +29,14 @@ class Canned:
             raise ValueError("too long")
         return text
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
         for group in groups:
-            self.asked.append((len(group), settings))
+            self.asked.append((len(group), decoding))
             for ask in reversed(group):
                 if ask.prepared != "lost":
-                    yield RequestReplies(ask.place, [Reply(ask.prepared, 3, "stop")])
+                    yield RequestReplies(ask.index, [Reply(ask.prepared, 3, "stop")])
 
-    def read(self, parts: Sequence[PromptPart]) -> PromptReading | None:
+    def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
     def about(self) -> dict[str, Any]:

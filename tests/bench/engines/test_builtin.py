@@ -32,7 +32,7 @@ def asks(engine: Any) -> list[Request]:
 
 def texts(engine: Any) -> dict[tuple[int, int], str]:
     return {
-        (answer.place, answer.first + number): reply.text
+        (answer.index, answer.first + number): reply.text
         for answer in engine.answer([asks(engine)], SETTINGS)
         for number, reply in enumerate(answer.replies)
     }

@@ -104,7 +104,7 @@ def test_a_grid_outside_of_the_limits_is_refused_unless_it_cannot_be_made_less(
     if allowed:
         assert check_grid(Path("p.png"), grid, 14, 2, limits) is None
     else:
-        with pytest.raises(ConfigurationError, match=r"p\.png: read as .* pixels, outside of 3136 to 50176"):
+        with pytest.raises(ConfigurationError, match=r"p\.png: resized to .* pixels, outside of 3136 to 50176"):
             check_grid(Path("p.png"), grid, 14, 2, limits)
 
 
@@ -166,5 +166,5 @@ def test_a_checkpoint_without_its_weights_can_be_counted_with(random_student: Pa
     """As a dry run fetches a model of the hub."""
     shutil.copytree(random_student, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     turn: list[PromptPart] = [{"type": "text", "text": "How many dots?"}]
-    counted = EncodingPreparer(tmp_path / "bare").read(turn)
-    assert counted is not None and counted == EncodingPreparer(random_student).read(turn)
+    counted = EncodingPreparer(tmp_path / "bare").read_prompt(turn)
+    assert counted is not None and counted == EncodingPreparer(random_student).read_prompt(turn)

@@ -31,8 +31,8 @@ class Tight(StubEngine):
     def about(self) -> dict[str, Any]:
         return {"name": "vllm", "batch": self.batch}
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        for number, answer in enumerate(super().answer(groups, settings)):
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        for number, answer in enumerate(super().answer(groups, decoding)):
             if self.batch > self.room and number == self.before:
                 raise EngineError(self.reason)
             yield answer

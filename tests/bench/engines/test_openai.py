@@ -30,12 +30,12 @@ def test_thinking_is_turned_off_where_the_servers_template_has_the_switch_and_re
         assert {**asked, **switch} == asked
     with (
         stub_server() as (url, _),
-        pytest.raises(ConfigurationError, match=r"cannot be turned off .* its prompt stays as long as it is; leave"),
+        pytest.raises(ConfigurationError, match=r"cannot verify .* the prompt's length does not change\. Remove"),
     ):
         ask_stub(url, thinking=False)
     with (
         stub_server("--faults", '{"1": ["400"]}') as (url, _),
-        pytest.raises(ConfigurationError, match=r"refuses .*leave that setting out"),
+        pytest.raises(ConfigurationError, match=r"refuses .*Remove this setting"),
     ):
         ask_stub(url, thinking=False)
 
@@ -57,7 +57,7 @@ def test_a_turn_is_sent_in_the_order_of_its_parts(tmp_path: Path, ask_stub):
         "messages": [{"role": "user", "content": content}], "model": "stub", "max_tokens": 16, "temperature": 0.0,
         "top_p": 1, "n": 1, "seed": 11,
     }  # fmt: skip
-    assert answer.place == 5 and answer.prompt_tokens == len("look:  what?")
+    assert answer.index == 5 and answer.prompt_tokens == len("look:  what?")
 
 
 def test_samples_are_one_request_and_keep_the_order_of_their_seeds(ask_stub):

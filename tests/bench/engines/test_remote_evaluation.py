@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli.main import app
-from bench.engines.endpoint import describe, described, is_remote
+from bench.engines.endpoint import is_remote, read_endpoint, write_endpoint
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
@@ -137,7 +137,7 @@ def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp
     log = run / "responses.jsonl"
     execution = Execution(evaluation=EvaluationExecution(workers=0))
     with stub_server("--faults", json.dumps({"solve": ["", "", "", "", "400"]}), "--replies", REPLIES) as (url, _):
-        model = describe(f"{url}#stub", tmp_path)
+        model = write_endpoint(f"{url}#stub", tmp_path)
         evaluate(config, model=model, data=data, run=run, seed=0, execution=execution)
         *kept, lost = log.read_text().splitlines(keepends=True)
         log.write_text("".join(kept))
@@ -150,16 +150,16 @@ def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp
     ("model", "options", "message"),
     [
         ("http://127.0.0.1:9/v1", (), "#MODEL"),
-        ("http:///v1#m", (), "no URL of a server"),
-        ("http://[x#m", (), "'http://[x' is no URL of a server"),
-        ("smallworld/student_a", ("--judge", "http://[x", "--judge-model", "m"), "'http://[x' is no URL of a server"),
+        ("http:///v1#m", (), "not a server's URL"),
+        ("http://[x#m", (), "'http://[x' is not a server's URL"),
+        ("smallworld/student_a", ("--judge", "http://[x", "--judge-model", "m"), "'http://[x' is not a server's URL"),
         (
             "smallworld/student_a",
             ("--temperature", "inf", "--samples", "2"),
             "temperature: Input should be a finite number",
         ),
-        ("http://127.0.0.1:9/v1#m", ("--engine", "builtin"), "the engine openai is for"),
-        ("smallworld/student_a", ("--engine", "openai"), "the engine openai is for"),
+        ("http://127.0.0.1:9/v1#m", ("--engine", "builtin"), "The engine openai is for"),
+        ("smallworld/student_a", ("--engine", "openai"), "The engine openai is for"),
         ("http://127.0.0.1:9/v1#m", ("--dry-run", "--engine", "builtin"), "the engine is builtin"),
         ("http://127.0.0.1:9/v1#m", ("--key-env", "NO_SUCH_KEY"), "NO_SUCH_KEY"),
     ],
@@ -170,9 +170,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, model: str, option
 
 
 def test_the_description_names_what_is_wrong_in_it(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match=r"no endpoint\.json lies there"):
-        described(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"there is no endpoint\.json"):
+        read_endpoint(tmp_path)
     (tmp_path / "endpoint.json").write_text('{"url": "http://h/v1", "key": "secret"}')
     assert is_remote(tmp_path)
-    with pytest.raises(ConfigurationError, match="expected url and model"):
-        described(tmp_path)
+    with pytest.raises(ConfigurationError, match="must contain url and model"):
+        read_endpoint(tmp_path)

@@ -52,11 +52,11 @@ def turns(image: Path) -> list[list[Any]]:
     return [[{"type": "text", "text": "[7+5-3*2]solve"}], [shown, read], [shown, shown, read]]
 
 
-def replies(engine: Any, asked: list[list[Any]], settings: Decoding, seeds: tuple[int, ...] = (5,)) -> dict[Any, Any]:
+def replies(engine: Any, asked: list[list[Any]], decoding: Decoding, seeds: tuple[int, ...] = (5,)) -> dict[Any, Any]:
     asks = [Request(place, engine.preparer(turn), seeds) for place, turn in enumerate(asked)]
     return {
-        (answer.place, answer.first + number): reply
-        for answer in engine.answer([asks], settings)
+        (answer.index, answer.first + number): reply
+        for answer in engine.answer([asks], decoding)
         for number, reply in enumerate(answer.replies)
     }
 

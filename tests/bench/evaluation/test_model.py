@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.endpoint import describe
+from bench.engines.endpoint import write_endpoint
 from bench.evaluation.model import model_name
 
 
 @pytest.mark.parametrize("name", ["Qwen2.5-VL-3B", "Qwen/Qwen2.5-VL-3B", "../../x\x1b[2J", "<b>模型</b>"])
 def test_a_model_behind_a_url_is_called_as_its_server_calls_it(tmp_path: Path, name: str) -> None:
-    assert model_name(describe(f"http://127.0.0.1:9/v1#{name}", tmp_path)) == name
+    assert model_name(write_endpoint(f"http://127.0.0.1:9/v1#{name}", tmp_path)) == name
 
 
 @pytest.mark.parametrize(

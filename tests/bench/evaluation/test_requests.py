@@ -80,7 +80,7 @@ def test_a_grouped_engine_gets_the_whole_group_again_and_only_what_is_missing_is
 
     start("run", engine)
 
-    assert [(ask.place, len(ask.seeds)) for ask in engine.seen] == [(4, 3), (5, 3), (6, 3), (7, 3)]
+    assert [(ask.index, len(ask.seeds)) for ask in engine.seen] == [(4, 3), (5, 3), (6, 3), (7, 3)]
     assert len((run / "responses.jsonl").read_bytes().splitlines()) == 30
     assert same_tables(run, whole)
 
@@ -93,11 +93,11 @@ def test_half_a_character_of_an_engine_becomes_a_sign_that_files_can_hold(start:
 class Backwards(StubEngine):
     """Answers when it has drawn everything, the last ask first and its last sample first."""
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
         asks = [ask for group in groups for ask in group]
         for ask in reversed(asks):
             for place in reversed(range(len(ask.seeds))):
-                yield RequestReplies(ask.place, [self.reply(ask, ask.seeds[place])], first=place)
+                yield RequestReplies(ask.index, [self.reply(ask, ask.seeds[place])], first=place)
 
 
 def test_tables_do_not_depend_on_the_order_of_answers(start: Start) -> None:
@@ -111,8 +111,8 @@ class Breaking(StubEngine):
 
     answers = 2
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        for number, answer in enumerate(super().answer(groups, settings)):
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        for number, answer in enumerate(super().answer(groups, decoding)):
             if number == self.answers:
                 raise EngineError("it fell over")
             yield answer
@@ -152,15 +152,15 @@ def test_engines_that_break_without_an_answer_end_the_run_and_a_later_one_goes_o
 class Forgetful(StubEngine):
     """Never answers item 3."""
 
-    def answer(self, groups: Iterable[Sequence[Request]], settings: Decoding) -> Iterator[RequestReplies]:
-        yield from (answer for answer in super().answer(groups, settings) if answer.place != 3)
+    def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
+        yield from (answer for answer in super().answer(groups, decoding) if answer.index != 3)
 
 
 def test_responses_that_stay_missing_are_no_result_unless_that_is_accepted(start: Start, tmp_path: Path) -> None:
     engine = Forgetful()
     with pytest.raises(InfrastructureError, match="no answer to 3 of 30 requests; 27 responses are kept"):
         start("run", engine)
-    assert [ask.place for ask in engine.seen].count(3) == 2, "it was asked once more"
+    assert [ask.index for ask in engine.seen].count(3) == 2, "it was asked once more"
     assert not (tmp_path / "run/out").exists()
 
     run = start("run", Forgetful(), accept_missing=True)
@@ -197,8 +197,8 @@ def test_a_hanging_engine_ends_the_process_and_a_rerun_goes_on(start: Start, tex
         "import sys, time; from pathlib import Path\n"
         "from tests.bench.evaluation.test_requests import *\n"
         "class Hanging(StubEngine):\n"
-        "    def answer(self, groups, settings):\n"
-        "        for number, answer in enumerate(super().answer(groups, settings)):\n"
+        "    def answer(self, groups, decoding):\n"
+        "        for number, answer in enumerate(super().answer(groups, decoding)):\n"
         "            yield answer\n"
         "            if number == 3: time.sleep(60)\n"
         "execution = Execution.model_validate({'evaluation': {'hang_seconds': 0.5}})\n"

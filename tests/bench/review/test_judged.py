@@ -112,7 +112,7 @@ def test_a_judge_of_another_name_is_refused_before_anything_is_evaluated(tmp_pat
     [
         (["--judge", "http://h/v1"], "go together"),
         (["--judge-key-env", "KEY"], "--judge-key-env: there is no judge"),
-        (["--judge", "h", "--judge-model", "m"], "no URL of a server"),
+        (["--judge", "h", "--judge-model", "m"], "not a server's URL"),
         (["--clean-of", "a.json"], "add --report"),
         (["--clean-of", "a.json", "--report", "reports"], r"a\.json.*data audit"),
         (["--export", __file__], "--export .*: is a file"),

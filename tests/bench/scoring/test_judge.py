@@ -214,7 +214,7 @@ def test_score_shows_control_characters_in_the_judges_refusal_and_does_not_print
     ("options", "message"),
     [
         (["--judge", "http://127.0.0.1:1/v1"], "go together"),
-        (["--judge", "nowhere", "--judge-model", "m"], "no URL of a server"),
+        (["--judge", "nowhere", "--judge-model", "m"], "not a server's URL"),
         (["--judge", "http://h/v1", "--judge-model", "m", "--judge-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
         (["--judge", "http://h/v1", "--judge-model", "m", "--mode", "official"], "--mode strict"),
     ],
