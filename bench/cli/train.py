@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.matrix.yaml_file import YamlFile
     from vold.training.progress import Progress
 
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML; see docs/guide.md.")]
+ConfigArgument = Annotated[Path, typer.Argument(help="A training file (YAML); docs/guide/training.md describes it.")]
 ProcessesOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that share the training, one a GPU \\[default: the file's].")
 ]

@@ -1,4 +1,4 @@
-"""Every fault of a server, from a real server process, against what docs/guide.md says of it."""
+"""Every fault of a server, from a real server process, against what docs/reference/faults.md says about it."""
 
 import asyncio
 import json
