@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import ConfigurationError
 from bench.evaluation_request import EvaluationRequest, plan_stages, selections
+from bench.summary import Summary
 from vold.files import file_name
 from vold.locations import on_hub
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from bench.evaluation.dry_run import Ahead
     from bench.matrix.plan import Stage
     from bench.matrix.results import MatrixResults
+    from bench.review.judged import JudgedResult
     from bench.scoring.judge import Judge
     from bench.store import Store
 
@@ -63,16 +65,15 @@ class EvaluatedModel:
     """The finished evaluation of one model.
 
     label: name that is unique among the models of the request. stage: id in the store. folder: its tables.
-    summary: content of ``summary.json``. report: page that shows it, if one was written.
-    judged: result of ``bench.review.judged.judge_result``, after a judge was asked.
+    report: page that shows the summary, if one was written. judged: the verdicts of a judge, after it was asked.
     """
 
     label: str
     stage: str
     folder: Path
-    summary: dict[str, Any]
+    summary: Summary
     report: Path | None = None
-    judged: dict[str, Any] | None = None
+    judged: "JudgedResult | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,4 +257,4 @@ def _judge(results: Sequence[EvaluatedModel], outputs: EvaluationOutputs, judge:
     for result in results:
         result.judged = judge_result(judge, result.folder.parent)
         if outputs.out is not None:
-            shutil.copy(result.judged["file"], outputs.out / _subfolder(result, results))
+            shutil.copy(result.judged.file, outputs.out / _subfolder(result, results))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench import summary
 from bench.errors import ConfigurationError, ErrorClass, InfrastructureError
 from vold.files import write_whole
 from vold.locations import hub_name, on_hub
@@ -151,7 +152,7 @@ class Store:
         if not self.done(spec.id):
             return False
         accepted = spec.execution.get("evaluation", {}).get("accept_missing", False)
-        return accepted or spec.kind != "eval" or not _lacks_responses(self.path(spec.id) / "out/summary.json")
+        return accepted or spec.kind != "eval" or not _lacks_responses(self.path(spec.id) / "out")
 
     def reopen(self, stage: str) -> None:
         """Make a finished stage one at work again, with all that it holds; call with its lock held."""
@@ -237,12 +238,11 @@ class Store:
         return value
 
 
-def _lacks_responses(summary: Path) -> bool:
+def _lacks_responses(result: Path) -> bool:
     try:
-        parts = json.loads(summary.read_text(encoding="utf-8"))["benchmarks"].values()
-        return any(part["n"] < part.get("expected", part["n"]) for part in parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # what reads the result says what is wrong with it
+        return summary.read(result).missing > 0
+    except ConfigurationError:
+        return False  # the next reader of the result reports what is wrong with it
 
 
 def _file_hash(path: Path) -> str:

@@ -22,6 +22,7 @@ LAYERS = {
     "bench": """
         hints records terminal
         errors
+        summary
         stats store
         benchmarks prompts
         engines report smallworld

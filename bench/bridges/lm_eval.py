@@ -20,9 +20,9 @@ from bench.engines.factory import build
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.model import model_record
-from bench.evaluation.prompt_record import shown, turn
+from bench.evaluation.prompt_record import first_prompts, turn
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import write_tables
+from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
 from bench.scoring.verdicts import score
 from vold.config import Execution
@@ -143,13 +143,13 @@ def evaluate_text(
 
     Returns lm-eval's own results by task. Raises ModelError (no checkpoint), ConfigurationError and EngineError.
     """
-    identity = model_record(model)
+    checkpoint = model_record(model)
     engine = build(config, model, execution)
     try:
         lm = EngineLM(engine, config.group_size, seed)
         tasks = [task(selection, config) for selection in selections]
         found: Any = simple_evaluate(lm, tasks=tasks, bootstrap_iters=0, log_samples=False)  # type: ignore[arg-type]
-        prompts = shown(engine, config, [selection.problems[0] for selection in selections])
+        prompts = first_prompts(engine, config, selections)
         about = engine.about()
     finally:
         engine.close()
@@ -160,13 +160,7 @@ def evaluate_text(
             reply = lm.replies[problem.benchmark, problem.id]
             response = Response(problem.benchmark, problem.id, 0, reply.text, reply.tokens, reply.finish_reason)
             responses[response.key], verdicts[response.key] = response, score(problem, response)
-    provenance = {
-        "config": config.model_dump(mode="json"),
-        "seed": seed,
-        "model": identity,
-        "engine": about,
-        "prompts": prompts,
-        "lm_eval": {"version": lm_eval_version, "accuracy": figures},
-    }
-    write_tables(out, selections, responses, verdicts, config.samples, provenance)
+    lm_eval = {"version": lm_eval_version, "accuracy": figures}
+    provenance = Provenance(config, seed, checkpoint, about, prompts, lm_eval)
+    write_tables(out, selections, responses, verdicts, provenance)
     return figures

@@ -4,13 +4,14 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from bench import summary
 from bench.cli.json_output import print_json
 from bench.cli.options import (
     BenchmarkOption,
@@ -35,6 +36,7 @@ from vold.files import write_whole
 
 if TYPE_CHECKING:
     from bench.bridges.vlmeval import ScorerComparison
+    from bench.summary import Summary
 
 _SHOWN = 50
 app = typer.Typer(help="Other suites' scorers and tasks beside ours.", no_args_is_help=True)
@@ -119,22 +121,20 @@ def lm_eval(
         seed=seed,
         execution=Execution(device=device) if threads is None else Execution(device=device, threads=threads),
     )
-    summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
+    result = summary.read(place)
     if as_json:
-        return print_json({"out": place, **summary})
-    _show_tasks(summary)
+        return print_json({"out": place, **result.to_json()})
+    _show_tasks(result)
     print(f"result: {place}")
 
 
-def _show_tasks(summary: dict[str, Any]) -> None:
+def _show_tasks(result: "Summary") -> None:
     table = Table("task", Column("n", justify="right"), "% right, 95 % interval", "not read")
-    for name, part in summary["benchmarks"].items():
-        measure = next(iter(part["measures"].values()))
-        states = ", ".join(
-            f"{n} {state}" for state, n in part["states"].items() if n and state not in ("right", "wrong")
-        )
-        score = f"{percent(part['accuracy'])} {interval(measure['low'], measure['high'])}"
-        table.add_row(name, str(part["n"]), score, states or "none")
+    for name, part in result.benchmarks.items():
+        measure = next(iter(part.measures.values()))
+        states = ", ".join(f"{n} {state}" for state, n in part.states.items() if n and state not in ("right", "wrong"))
+        score = f"{percent(measure.value)} {interval(measure.low, measure.high)}"
+        table.add_row(name, str(part.n), score, states or "none")
     Console().print(table)
 
 

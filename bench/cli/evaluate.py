@@ -199,8 +199,10 @@ def show_dry_run(
 
 
 def _result_data(result: "EvaluatedModel") -> dict[str, Any]:
-    data = {"stage": result.stage, "out": result.folder, "report": result.report, **result.summary}
-    return data if result.judged is None else {**data, "judge": result.judged}
+    data = {"stage": result.stage, "out": result.folder, "report": result.report, **result.summary.to_json()}
+    if result.judged is None:
+        return data
+    return {**data, "judge": {**result.judged.to_json(), "file": result.judged.file}}
 
 
 def _show_results(results: "Sequence[EvaluatedModel]") -> None:
@@ -220,4 +222,5 @@ def _show_judged(results: "Sequence[EvaluatedModel]") -> None:
 
     for result in results:
         if result.judged is not None:
-            summary.show_judged(result.label, result.judged, Console(highlight=False))
+            judged, console = result.judged, Console(highlight=False)
+            summary.show_judged(result.label, judged.summary, judged.judge, judged.file, console)

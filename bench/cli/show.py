@@ -59,7 +59,7 @@ def _newest(store: "Store", id: str) -> "EvaluationResult":
 
 def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
     console.print(Rule(Text(printable(f"{shown.title} {shown.id}")), align="left"))
-    config = result.summary["config"]
+    config = result.summary.config
     _line(console, "result", f"{result.label}, {config['template']}")
     _record(console, shown.problem)
     for image in shown.images:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def show(title: str, parts: "Mapping[str, Ahead]", console: Console) -> None:
     """Print requests, responses and tokens of each benchmark, then the splits and prompts that cannot be used."""
     console.print(title, markup=False, style="bold")
-    names = {benchmark: data_name(benchmark, part.to_json()) for benchmark, part in parts.items()}
+    names = {benchmark: data_name(benchmark, part) for benchmark, part in parts.items()}
     table = plain_table("data", "requests", "responses", "answered", "prompt\ntokens", "completion\nat most")
     for benchmark, part in parts.items():
         estimated = "≈ " if part.counted < part.requests else ""

@@ -1,7 +1,8 @@
 """What ``vold-bench eval`` prints at the end: every number with n, interval, MDE and what can be had for nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bench.report.numbers import NONE, interval, percent, points
+from bench.summary import Baselines, BenchmarkSummary, Measure, Summary
 from bench.terminal import printable
 
 _UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
@@ -18,49 +20,58 @@ _NOTE = (
 )
 
 
-def show(label: str, summary: Mapping[str, Any], console: Console) -> None:
+def show(label: str, summary: Summary, console: Console) -> None:
     """The table of one evaluation's ``summary.json``, and what was not read below it."""
-    samples = summary["config"]["samples"]
+    samples = summary.samples
     console.print(Text(label, style="bold"))
     table = plain_table("data", "n", "% right,\n95 % interval", "MDE", "chance /\nmajority")
-    parts = summary["benchmarks"]
+    parts = summary.benchmarks
     names = {benchmark: data_name(benchmark, part) for benchmark, part in parts.items()}
     for benchmark, part in parts.items():
-        _rows(table, names[benchmark], part["measures"], samples, part["expected"], part["baselines"])
+        _rows(table, names[benchmark], part.measures, samples, part.expected, part.baselines)
     if len(parts) > 1:
-        expected = sum(part["expected"] for part in parts.values())
-        mean = {
-            name: sum(part["baselines"][name] for part in parts.values()) / len(parts)
-            for name in ("chance", "majority")
-        }
-        _rows(table, "all, equal weights", summary["measures"], samples, expected, mean)
+        expected = sum(part.expected for part in parts.values())
+        _rows(table, "all, equal weights", summary.measures, samples, expected, _mean_baselines(parts.values()))
     console.print(table)
     for benchmark, part in parts.items():
-        show_passed_over(names[benchmark], part.get("passed_over", {}), console)  # which older results lack
+        show_passed_over(names[benchmark], part.passed_over, console)
         if (left := unread(part)) != "none":
             console.print(f"{names[benchmark]}: not read as an answer: {left}", markup=False)
-    note_synthetic([part["dataset"] for part in parts.values() if part["synthetic"]], console)
+    note_synthetic([part.dataset for part in parts.values() if part.synthetic], console)
 
 
-def show_judged(label: str, judged: Mapping[str, Any], console: Console) -> None:
-    """The same table with a judge's verdicts in place of ``unparsed``; ``judged`` is what ``judge_result`` gives."""
-    told = judged["judge"]
-    show(f"{label}, judge {told['model']} on what the rules left unparsed", judged, console)
+def show_judged(label: str, summary: Summary, judge: Mapping[str, Any], file: Path, console: Console) -> None:
+    """Print the table with a judge's verdicts in place of ``unparsed``, and how many responses the judge read.
+
+    judge, file: as in ``JudgedResult``.
+    """
+    show(f"{label}, judge {judge['model']} on what the rules left unparsed", summary, console)
     console.print(
-        f"judge: asked about {told['asked']} responses, {told['answered']} answered, all in {judged['file']}",
+        f"judge: asked about {judge['asked']} responses, {judge['answered']} answered, all in {file}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    if told["missing"]:
-        why = printable(told["missing"][0]["why"])
-        console.print(f"{len(told['missing'])} are missing, not wrong: {why}; run again to ask again", markup=False)
+    if judge["missing"]:
+        why = printable(judge["missing"][0]["why"])
+        console.print(f"{len(judge['missing'])} are missing, not wrong: {why}; run again to ask again", markup=False)
 
 
-def data_name(benchmark: str, part: Mapping[str, Any]) -> str:
-    """What a part of a summary was asked of: the data set, with its split where the benchmark has several."""
+class SplitName(Protocol):
+    """``BenchmarkSummary`` or ``Ahead``: a split of a data set."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def synthetic(self) -> bool: ...
+
+
+def data_name(benchmark: str, part: SplitName) -> str:
+    """The data set, with the split if the benchmark has several."""
     from bench.benchmarks import BENCHMARKS
 
-    several = not part["synthetic"] and benchmark in BENCHMARKS and len(BENCHMARKS[benchmark].splits) > 1
-    return f"{part['dataset']} {part['split']}" if several else part["dataset"]
+    several = not part.synthetic and benchmark in BENCHMARKS and len(BENCHMARKS[benchmark].splits) > 1
+    return f"{part.dataset} {part.split}" if several else part.dataset
 
 
 def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:
@@ -89,30 +100,35 @@ def note(console: Console) -> None:
     console.print(Text(_NOTE, style="dim"))
 
 
-def unread(part: Mapping[str, Any]) -> str:
+def unread(part: BenchmarkSummary) -> str:
     """What was not read as an answer, and what is missing; "none" where nothing is."""
-    counts = [(part["states"][state], state) for state in _UNREAD] + [(part["expected"] - part["n"], "missing")]
+    counts = [(part.states[state], state) for state in _UNREAD] + [(part.missing, "missing")]
     return ", ".join(f"{count} {name}" for count, name in counts if count) or "none"
 
 
 def _rows(
-    table: Table, data: str, measures: Mapping[str, Any], samples: int, expected: int, baselines: Mapping[str, float]
+    table: Table, data: str, measures: Mapping[str, Measure], samples: int, expected: int, baselines: Baselines
 ) -> None:
     """A row a measure; what belongs to all of them stands in the first."""
-    free = f"{percent(baselines['chance'])} / {percent(baselines['majority'])}"
+    free = f"{percent(baselines.chance)} / {percent(baselines.majority)}"
     if not measures:
         table.add_row(Text(printable(data)), f"0/{expected}", NONE, NONE, free)
-    for name, found in _chosen(measures, samples):
+    for name, measure in _with_all_samples(measures, samples):
         first = name.startswith("avg")
         table.add_row(
             Text(printable(data if first and samples == 1 else f"{data}, {name}" if first else f"  {name}")),
-            f"{found['n']}/{expected}" if first else str(found["items"]),
-            f"{percent(found['value'])} {interval(found['low'], found['high'])}",
-            points(found["mde"], signed=False),
+            f"{measure.n}/{expected}" if first else str(measure.items),
+            f"{percent(measure.value)} {interval(measure.low, measure.high)}",
+            points(measure.mde, signed=False),
             free if first else "",
         )
 
 
-def _chosen(measures: Mapping[str, Any], samples: int) -> Iterator[tuple[str, Any]]:
-    """avg@k, pass@k and maj@k; pass@j of fewer samples stands in summary.json alone."""
+def _mean_baselines(parts: Collection[BenchmarkSummary]) -> Baselines:
+    chance = sum(part.baselines.chance for part in parts) / len(parts)
+    return Baselines(chance, sum(part.baselines.majority for part in parts) / len(parts))
+
+
+def _with_all_samples(measures: Mapping[str, Measure], samples: int) -> Iterator[tuple[str, Measure]]:
+    """avg@k, pass@k and maj@k; pass@j of fewer samples is only in ``summary.json``."""
     return ((name, measures[name]) for kind in ("avg", "pass", "maj") if (name := f"{kind}@{samples}") in measures)

@@ -109,7 +109,7 @@ class EnginePool:
     def engine(self, config: EngineChoice, model: Path, execution: Execution, sha256: str) -> Engine:
         """As ``build``, but reuse the warm engine if possible and respect the batch limit that ``drop_broken`` set.
 
-        sha256: hash of the checkpoint as it is now (``model_identity``). An overwritten checkpoint has another one.
+        sha256: hash of the checkpoint as it is now (``model_hash``). An overwritten checkpoint has another one.
         """
         if self._batch_limit is not None:
             batch = min(execution.rollout_batch, self._batch_limit)

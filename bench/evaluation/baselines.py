@@ -2,24 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bench.records import Problem
+from bench.summary import Baselines
 from vold.answers import labels_of_gold
 
 Group = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Baselines:
-    """Expected accuracies in [0, 1] on the problems that are asked.
-
-    chance: a choice is guessed uniformly, everything else never met. majority: always the most frequent gold of the
-    data set among problems of the same kind and number of options.
-    """
-
-    chance: float
-    majority: float
 
 
 def baselines(records: Sequence[Problem], asked: Sequence[Problem]) -> Baselines:

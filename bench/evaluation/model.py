@@ -5,15 +5,16 @@ from pathlib import Path
 
 from bench.engines.endpoint import is_remote, read_endpoint
 from bench.errors import ConfigurationError
+from bench.summary import ModelRecord
 from vold.files import MODEL_SUFFIXES, WEIGHTS
 
 _HUB = "models--"
 """Begins the directory that the hub's cache keeps a model in, as ``models--OWNER--NAME/snapshots/COMMIT``."""
 
 
-def model_record(path: Path) -> dict[str, str]:
-    """``name`` and ``sha256``; raises ConfigurationError where neither a checkpoint nor an endpoint lies there."""
-    return {"name": model_name(path), **model_identity(path)}
+def model_record(path: Path) -> ModelRecord:
+    """The model at ``path``. Raises ConfigurationError if there is neither a checkpoint nor an endpoint."""
+    return ModelRecord(model_name(path), model_hash(path))
 
 
 def model_name(path: Path) -> str:
@@ -29,7 +30,7 @@ def model_name(path: Path) -> str:
     return path.name
 
 
-def model_identity(path: Path) -> dict[str, str]:
+def model_hash(path: Path) -> str:
     """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
     files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
     if not any(file.suffix == WEIGHTS for file in files) and not is_remote(path):
@@ -38,4 +39,4 @@ def model_identity(path: Path) -> dict[str, str]:
     for file in files:
         with file.open("rb") as content:
             total.update(f"{file.name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    return {"sha256": total.hexdigest()}
+    return total.hexdigest()

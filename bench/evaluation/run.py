@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,15 +14,17 @@ from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
 from bench.evaluation.background import Beside
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.hashes import combined_hash, record_hashes
 from bench.evaluation.model import model_record
 from bench.evaluation.prefetch import prefetch
-from bench.evaluation.prompt_record import shown
+from bench.evaluation.prompt_record import first_prompts
 from bench.evaluation.requests import Asking, keys
 from bench.evaluation.response_log import ResponseLog, keep_aside
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection, choose
 from bench.evaluation.watchdog import Watchdog
 from bench.records import Response
+from bench.summary import FirstPrompt
 from vold.config import Execution
 from vold.files import write_whole
 from vold.out_of_memory import is_out_of_memory
@@ -51,9 +53,7 @@ def evaluate(
     belongs to another evaluation), InfrastructureError (the engine left responses out), OutOfMemoryError and
     DiskFullError.
     """
-    # pandas is slow to import, and a plan only needs the config
-    from bench.evaluation.summary import record_hashes, records_hash
-    from bench.evaluation.tables import write_tables
+    from bench.evaluation.tables import Provenance, write_tables  # pandas imports slowly
 
     selections = choose(config, data)
     for selection in selections:
@@ -62,14 +62,16 @@ def evaluate(
     run.mkdir(parents=True, exist_ok=True)
     if fresh:
         _begin_anew(run)
-    provenance: dict[str, Any] = {
+    checkpoint = model_record(model)
+    records = {s.dataset.benchmark: record_hashes(s.problems) for s in selections}
+    claim = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
-        "model": model_record(model),
+        "model": asdict(checkpoint),
+        "dtype": execution.dtype,
+        "records_sha256": {benchmark: combined_hash(hashes) for benchmark, hashes in records.items()},
     }
-    records = {s.dataset.benchmark: record_hashes(s.problems) for s in selections}
-    asked_of = {benchmark: records_hash(hashes) for benchmark, hashes in records.items()}
-    _claim(run, {**provenance, "dtype": execution.dtype, "records_sha256": asked_of})
+    _claim(run, claim)
     problems = [problem for selection in selections for problem in selection.problems]
     wanted = {key for problem in problems for key in keys(problem, config.samples)}
     with (
@@ -79,12 +81,18 @@ def evaluate(
         board = Scoreboard(problems)
         for response in log.values():
             board.add(response)
-        sha256 = provenance["model"]["sha256"]
+        sha256 = checkpoint.sha256
         work = _Work(config, model, sha256, run, seed, execution, selections, log, board, len(wanted), progress)
         work.fill(pool)
-        first_prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
-        record = {**provenance, "engine": Used(run / "engine.json").summary, "prompts": first_prompts}
-        write_tables(run / "out", selections, log, board.verdicts, config.samples, record, records)
+        prompts = json.loads((run / "prompts.json").read_text(encoding="utf-8"))
+        provenance = Provenance(
+            config=config,
+            seed=seed,
+            model=checkpoint,
+            engine=Used(run / "engine.json").summary,
+            prompts={benchmark: FirstPrompt(**prompt) for benchmark, prompt in prompts.items()},
+        )
+        write_tables(run / "out", selections, log, board.verdicts, provenance, records)
 
 
 @dataclass
@@ -134,8 +142,8 @@ class _Work:
     def _pass(self, pool: EnginePool) -> None:
         engine = pool.engine(self.config, self.model, self.execution, self.sha256)
         if not (self.run / "prompts.json").exists():
-            first = [selection.problems[0] for selection in self.selections]
-            _write_json(self.run / "prompts.json", shown(engine, self.config, first))
+            prompts = first_prompts(engine, self.config, self.selections)
+            _write_json(self.run / "prompts.json", {name: asdict(prompt) for name, prompt in prompts.items()})
         used, lock = Used(self.run / "engine.json"), Lock()
 
         def take(response: Response) -> None:
@@ -191,12 +199,14 @@ def _claim(run: Path, claim: Mapping[str, Any]) -> None:
     path = run / "evaluation.json"
     if not path.exists():
         return _write_json(path, claim)
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if "model" in held:
-        held["model"]["name"] = claim["model"]["name"]  # what a model is called is not what it is
-    # An older directory does not name all that a newer one does.
-    if not held.keys() <= claim.keys() or any(claim[name] != value for name, value in held.items()):
+    owner = json.loads(path.read_text(encoding="utf-8"))
+    if _without_name(owner) != _without_name(claim):
         raise ConfigurationError(
             f"{run}: holds another evaluation (other settings, seed, model or records, see {path.name}); "
             "give this one a directory of its own"
         )
+
+
+def _without_name(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """The same weights may be called differently."""
+    return {**claim, "model": claim["model"]["sha256"]}

@@ -1,7 +1,10 @@
-"""From responses to tables: items, responses, verdicts (parquet) and summary.json, the same bytes for the same log."""
+"""From responses to a result: problems, responses and verdicts as parquet tables, and ``summary.json``.
 
-import json
+The same responses give the same bytes.
+"""
+
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,30 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import summary
+from bench.evaluation.config import EvalConfig
+from bench.evaluation.hashes import record_hashes
 from bench.evaluation.items import write_items
+from bench.evaluation.measures import measures, summarise
 from bench.evaluation.selection import Selection
-from bench.evaluation.summary import measures, record_hashes, summarise
 from bench.records import Column, Frame, Problem, Response, ResponseKey, Verdict, columns
+from bench.summary import BenchmarkSummary, FirstPrompt, ModelRecord, ScoringRecord, Summary
 from vold.answers import VERSION
 from vold.files import publish_directory
 
 TableRow = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where responses come from. prompts: the first prompt of each benchmark. lm_eval: as in ``Summary``."""
+
+    config: EvalConfig
+    seed: int
+    model: ModelRecord
+    engine: Mapping[str, Any]
+    prompts: Mapping[str, FirstPrompt]
+    lm_eval: Mapping[str, Any] | None = None
 
 
 def write_tables(
@@ -24,53 +43,60 @@ def write_tables(
     selections: Sequence[Selection],
     responses: Mapping[ResponseKey, Response],
     verdicts: Mapping[ResponseKey, Verdict],
-    samples: int,
-    provenance: Mapping[str, Any],
+    provenance: Provenance,
     hashes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
-    """Publish ``out`` whole, from responses and the verdicts on them. A missing response is an absent row.
+    """Write ``out``, which appears when it is complete. A missing response has no row.
 
-    hashes: by benchmark, the ``record_hashes`` of the problems, where they are known already.
+    verdicts: one for each response. hashes: the ``record_hashes`` of each benchmark's problems, if the caller has them.
     """
-    judged: list[Frame] = []
-    summary: dict[str, Any] = {}
+    samples = provenance.config.samples
+    frames: list[Frame] = []
+    parts: dict[str, BenchmarkSummary] = {}
     with publish_directory(out) as scratch:
         write_items(scratch / "items.parquet", selections)
-        with _ResponseTable(scratch / "responses.parquet") as answered:
+        with _ResponseTable(scratch / "responses.parquet") as table:
             for selection in selections:
                 benchmark = selection.dataset.benchmark
                 records = hashes[benchmark] if hashes is not None else record_hashes(selection.problems)
-                judged.append(_judged(selection, responses, verdicts, samples, records, answered))
-                summary[benchmark] = {
-                    **summarise(selection, judged[-1], samples, records),
-                    "prompt": provenance["prompts"].get(benchmark),
-                }
-        table = pd.concat([frame for frame in judged if len(frame)] or judged, ignore_index=True)
-        table.to_parquet(scratch / "verdicts.parquet", index=False)
-        scoring = {"mode": "strict", "version": VERSION}
-        rest = {key: value for key, value in provenance.items() if key != "prompts"}
-        (first, *others) = summary.values()
-        overall = measures(table, samples) if others else first["measures"]
-        whole = {**rest, "scoring": scoring, "measures": overall, "benchmarks": summary}
-        (scratch / "summary.json").write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                frame = _verdict_rows(selection, responses, verdicts, samples, records, table)
+                frames.append(frame)
+                parts[benchmark] = summarise(selection, frame, samples, records, provenance.prompts[benchmark])
+        rows = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+        rows.to_parquet(scratch / "verdicts.parquet", index=False)
+        summary.write(_summary(provenance, parts, rows), scratch)
 
 
-def _judged(
+def _summary(provenance: Provenance, parts: dict[str, BenchmarkSummary], rows: Frame) -> Summary:
+    first, *others = parts.values()
+    return Summary(
+        config=provenance.config.model_dump(mode="json"),
+        seed=provenance.seed,
+        model=provenance.model,
+        engine=dict(provenance.engine),
+        scoring=ScoringRecord("strict", VERSION),
+        measures=measures(rows, provenance.config.samples) if others else first.measures,
+        benchmarks=parts,
+        lm_eval=None if provenance.lm_eval is None else dict(provenance.lm_eval),
+    )
+
+
+def _verdict_rows(
     selection: Selection,
     responses: Mapping[ResponseKey, Response],
     verdicts: Mapping[ResponseKey, Verdict],
     samples: int,
     records: Mapping[str, str],
-    answered: "_ResponseTable",
+    table: "_ResponseTable",
 ) -> Frame:
-    """A row a response with its verdict; the responses themselves go to ``answered`` on the way."""
-    columns: dict[str, list[Any]] = {}  # a dictionary a row takes ten times the memory
+    """A row per response with its verdict; adds the responses to ``table`` on the way."""
+    columns: dict[str, list[Any]] = {}  # a dictionary per row would take ten times the memory
     for problem in selection.problems:
         for sample in range(samples):
             key = (problem.benchmark, problem.id, sample)
             response = responses.get(key)
             if response is not None:
-                answered.add(response)
+                table.add(response)
                 row = _verdict_row(selection, problem, response, verdicts[key])
                 for name, value in {**row, "record": records[problem.id]}.items():
                     columns.setdefault(name, []).append(value)

@@ -1,20 +1,21 @@
 """A finished evaluation as the exports need it: what it says of itself, and its rows by benchmark."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench import summary
 from bench.errors import ConfigurationError
 from bench.evaluation.items import read_items
 from bench.records import Problem
+from bench.summary import BenchmarkSummary, Measure
 from vold.files import file_name
 
-_FILES = ("summary.json", "items.parquet", "responses.parquet", "verdicts.parquet")
+_FILES = (summary.FILE, "items.parquet", "responses.parquet", "verdicts.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,12 @@ class BenchmarkExport:
 
     evaluation: "Evaluation"
     benchmark: str
-    summary: Mapping[str, Any]
+    summary: BenchmarkSummary
 
     @property
     def task(self) -> str:
         """Data set and split; synthetic data bear the generator's name, not the benchmark's."""
-        name, split = self.summary["dataset"], self.summary["split"]
+        name, split = self.summary.dataset, self.summary.split
         return f"{name}_{split}" if split else name
 
     @property
@@ -63,7 +64,7 @@ class BenchmarkExport:
 
     @property
     def synthetic(self) -> bool:
-        return bool(self.summary["synthetic"])
+        return self.summary.synthetic
 
     @cached_property
     def problems(self) -> dict[str, Problem]:
@@ -85,38 +86,37 @@ class BenchmarkExport:
         absent = [(id, number) for id in self.problems for number in range(k) if (id, number) not in there]
         return [id if k == 1 else f"{id}#{number}" for id, number in absent]
 
-    @cached_property
-    def measures(self) -> dict[str, dict[str, Any]]:
-        """Name (``avg@k`` first) to value, low and high in [0, 1] and counts; empty where nothing was answered."""
-        return dict(self.summary["measures"])
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """By name, ``avg@k`` first; empty if there is no response."""
+        return self.summary.measures
 
     @property
     def about(self) -> dict[str, Any]:
         """What a number of this benchmark cannot be told without; in every export."""
-        prompt = self.summary.get("prompt") or {}
-        config = self.evaluation.config
+        config, prompt = self.evaluation.config, self.summary.prompt
         return {
             "benchmark": self.benchmark,
-            "dataset": self.summary["dataset"],
-            "split": self.summary["split"],
+            "dataset": self.summary.dataset,
+            "split": self.summary.split,
             "synthetic": self.synthetic,
-            "n": self.summary["n"],
-            "expected": self.summary["expected"],
+            "n": self.summary.n,
+            "expected": self.summary.expected,
             "missing": self.missing,
-            "states": self.summary["states"],
+            "states": self.summary.states,
             "k": self.evaluation.k,
-            "measures": self.measures,
+            "measures": {name: asdict(measure) for name, measure in self.measures.items()},
             "interval": "95 %: Wilson's, on the effective number of items",
             "scoring": self.evaluation.scoring,
             "template": config["template"],
-            "prompt_sha256": prompt.get("sha256"),
-            "prompt_token_ids_sha256": prompt.get("token_ids_sha256"),
-            "first_prompt": prompt.get("rendered"),
+            "prompt_sha256": prompt.sha256,
+            "prompt_token_ids_sha256": prompt.token_ids_sha256,
+            "first_prompt": prompt.rendered,
             "temperature": config["temperature"],
             "max_tokens": config["max_tokens"],
-            "seed": self.evaluation.summary["seed"],
+            "seed": self.evaluation.summary.seed,
             "engine": self.evaluation.engine,
-            "model": self.evaluation.summary["model"],
+            "model": asdict(self.evaluation.summary.model),
         }
 
     def _rows(self, table: str, columns: list[str]) -> list[dict[str, Any]]:
@@ -140,37 +140,36 @@ class Evaluation:
                 "`vold-bench eval` printed as its result"
             )
         self.path = path
-        self.summary: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        self.summary = summary.read(path)
         self.model = model or self._own_name
 
     @property
     def _own_name(self) -> str:
         """The checkpoint's directory; one that a matrix trained lies in ``out``, which says nothing."""
-        told = self.summary["model"]
-        return f"checkpoint-{told['sha256'][:12]}" if told["name"] == "out" else str(told["name"])
+        record = self.summary.model
+        return f"checkpoint-{record.sha256[:12]}" if record.name == "out" else record.name
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return self.summary["config"]
+        return self.summary.config
 
     @property
     def k(self) -> int:
-        return int(self.config["samples"])
+        return self.summary.samples
 
     @property
     def engine(self) -> Mapping[str, Any]:
-        """Its name, and versions and settings where they were told."""
-        return self.summary.get("engine") or {"name": self.config["engine"]}
+        """Its name, and the versions and settings that it reports."""
+        return self.summary.engine
 
     @property
     def scoring(self) -> str:
-        """Mode and version; an older result names the mode alone."""
-        told = self.summary["scoring"]
-        return f"{told['mode']} (version {told['version']})" if isinstance(told, dict) else str(told)
+        scoring = self.summary.scoring
+        return f"{scoring.mode} (version {scoring.version})"
 
     @property
     def finished(self) -> datetime:
-        return datetime.fromtimestamp((self.path / "summary.json").stat().st_mtime, UTC)
+        return datetime.fromtimestamp((self.path / summary.FILE).stat().st_mtime, UTC)
 
     @property
     def file_name(self) -> str:
@@ -179,5 +178,5 @@ class Evaluation:
         return file_name("__".join(filter(None, parts))) or "model"
 
     def parts(self) -> Iterator[BenchmarkExport]:
-        for benchmark, summary in self.summary["benchmarks"].items():
-            yield BenchmarkExport(self, benchmark, summary)
+        for benchmark, part in self.summary.benchmarks.items():
+            yield BenchmarkExport(self, benchmark, part)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from bench.benchmarks import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
 from bench.exports.names import HUB, REPOSITORIES
+from bench.summary import Measure
 from vold.files import write_whole
 
 SCHEMA = "0.3.0"
@@ -89,12 +91,12 @@ def _model(evaluation: Evaluation) -> dict[str, Any]:
         "additional_details": {
             "deployment_type": _UNKNOWN if served else "self_deployed",
             "model_availability": _UNKNOWN,
-            **_strings({"engine": engine, **evaluation.summary["model"]}),
+            **_strings({"engine": engine, **asdict(evaluation.summary.model)}),
         },
     }
 
 
-def _measure(part: BenchmarkExport, name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(part: BenchmarkExport, name: str, measure: Measure) -> dict[str, Any]:
     kind, _, k = name.partition("@")
     config = part.evaluation.config
     return {
@@ -116,16 +118,16 @@ def _measure(part: BenchmarkExport, name: str, measure: Mapping[str, Any]) -> di
             "max_score": 1,
         },
         "score_details": {
-            "score": measure["value"],
+            "score": measure.value,
             "details": _strings(part.about),
             "uncertainty": {
                 "confidence_interval": {
-                    "lower": measure["low"],
-                    "upper": measure["high"],
+                    "lower": measure.low,
+                    "upper": measure.high,
                     "confidence_level": 0.95,
                     "method": "Wilson on the effective number of items",
                 },
-                "num_samples": measure["n"],
+                "num_samples": measure.n,
             },
         },
         "generation_config": {
@@ -134,14 +136,14 @@ def _measure(part: BenchmarkExport, name: str, measure: Mapping[str, Any]) -> di
                 "max_tokens": config["max_tokens"],
                 "prompt_template": config["template"],
             },
-            "additional_details": _strings({"seed": part.evaluation.summary["seed"], "samples": part.evaluation.k}),
+            "additional_details": _strings({"seed": part.evaluation.summary.seed, "samples": part.evaluation.k}),
         },
     }
 
 
 def _source(part: BenchmarkExport) -> dict[str, Any]:
     """Where the problems come from; what is synthetic is called so and points nowhere."""
-    told = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary["split"]})
+    told = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary.split})
     if part.synthetic:
         return {"dataset_name": f"{part.task} (synthetic)", "source_type": "other", "additional_details": told}
     if part.benchmark not in BENCHMARKS:  # a text-only set from a local file
@@ -149,12 +151,12 @@ def _source(part: BenchmarkExport) -> dict[str, Any]:
     if part.benchmark not in HUB:
         url = [REPOSITORIES[part.benchmark]]
         return {"dataset_name": part.benchmark, "source_type": "url", "url": url, "additional_details": told}
-    split = BENCHMARKS[part.benchmark].splits.get(part.summary["split"])
+    split = BENCHMARKS[part.benchmark].splits.get(part.summary.split)
     return {
         "dataset_name": part.benchmark,
         "source_type": "hf_dataset",
         "hf_repo": HUB[part.benchmark],
-        "hf_split": split.hub_split if split else part.summary["split"],
+        "hf_split": split.hub_split if split else part.summary.split,
         "samples_number": len(part.problems),
         "sample_ids": list(part.problems),
         "additional_details": told,

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.exports.evaluation import BenchmarkExport, Evaluation
 from bench.exports.names import HUB
+from bench.summary import Measure
 from vold.files import write_whole
 
 FOLDER = ".eval_results"
@@ -34,23 +35,23 @@ def _entry(part: BenchmarkExport) -> dict[str, Any]:
     first = next(iter(part.measures.values()))
     return {
         "dataset": {"id": dataset, "task_id": part.task},
-        "value": round(100 * first["value"], 4),
+        "value": round(100 * first.value, 4),
         "date": part.evaluation.finished.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "notes": _notes(part, first),
     }
 
 
-def _notes(part: BenchmarkExport, measure: dict[str, Any]) -> str:
+def _notes(part: BenchmarkExport, measure: Measure) -> str:
     about = part.about
     told = [
         "synthetic problems, not the benchmark's" if part.synthetic else "",
         f"{about['scoring']} scoring by vold-bench, in percent",
-        f"95 % interval {100 * measure['low']:.1f} to {100 * measure['high']:.1f}",
+        f"95 % interval {100 * measure.low:.1f} to {100 * measure.high:.1f}",
         f"n {about['n']} of {about['expected']} responses, {len(part.missing)} missing",
         f"k {about['k']}, temperature {about['temperature']}, seed {about['seed']}, max_tokens {about['max_tokens']}",
         f"prompt {about['template']} (token ids of the first sha256 {about['prompt_token_ids_sha256'] or 'not known'}, "
         f"parts sha256 {about['prompt_sha256']})",
         f"engine {about['engine']['name']}",
-        f"weights and settings sha256 {about['model']['sha256']}" if about["model"].get("sha256") else "",
+        f"weights and settings sha256 {about['model']['sha256']}" if about["model"]["sha256"] else "",
     ]
     return "; ".join(filter(None, told))

@@ -39,15 +39,15 @@ def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, 
         "n-shot": {part.task: 0 for part in parts},
         "higher_is_better": {part.task: {_metric(name): True for name in part.measures} for part in parts},
         "n-samples": {
-            part.task: {"original": part.summary["records"], "effective": part.summary["problems"]} for part in parts
+            part.task: {"original": part.summary.records, "effective": part.summary.problems} for part in parts
         },
         "config": {
             "model": evaluation.engine["name"],
             "model_args": {"pretrained": evaluation.model},
-            "model_sha": evaluation.summary["model"]["sha256"],
+            "model_sha": evaluation.summary.model.sha256,
             "limit": config["limit"],
             "gen_kwargs": _generation(evaluation),
-            "random_seed": evaluation.summary["seed"],
+            "random_seed": evaluation.summary.seed,
         },
         "date": evaluation.finished.timestamp(),
         "model_source": "vold-bench",
@@ -59,10 +59,10 @@ def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, 
 
 def _metrics(part: BenchmarkExport) -> dict[str, Any]:
     """``_stderr`` is half the 95 % interval over 1.96: the interval itself is not symmetric."""
-    found: dict[str, Any] = {"name": part.task, "alias": part.task, "sample_len": part.summary["n"]}
+    found: dict[str, Any] = {"name": part.task, "alias": part.task, "sample_len": part.summary.n}
     for name, measure in part.measures.items():
-        found[f"{_metric(name)},{_FILTER}"] = measure["value"]
-        found[f"{_metric(name)}_stderr,{_FILTER}"] = (measure["high"] - measure["low"]) / (2 * _Z)
+        found[f"{_metric(name)},{_FILTER}"] = measure.value
+        found[f"{_metric(name)}_stderr,{_FILTER}"] = (measure.high - measure.low) / (2 * _Z)
     return found
 
 
@@ -73,8 +73,8 @@ def _metric(name: str) -> str:
 def _configuration(part: BenchmarkExport) -> dict[str, Any]:
     return {
         "task": part.task,
-        "dataset_path": part.summary["dataset"],
-        "test_split": part.summary["split"],
+        "dataset_path": part.summary.dataset,
+        "test_split": part.summary.split,
         "output_type": "generate_until",
         "doc_to_text": part.evaluation.config["template"],
         "description": "synthetic problems, not the benchmark's" if part.synthetic else "",

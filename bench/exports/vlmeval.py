@@ -36,7 +36,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
 def _dataset(part: BenchmarkExport) -> str:
     """VLMEvalKit's name of a benchmark's split, where it has one and the problems are the benchmark's own."""
     known = BENCHMARKS.get(part.benchmark)
-    split = known.splits.get(part.summary["split"]) if known else None
+    split = known.splits.get(part.summary.split) if known else None
     return split.tsv.removesuffix(".tsv") if split and split.tsv and not part.synthetic else part.file_name
 
 

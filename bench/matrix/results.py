@@ -10,6 +10,7 @@ from bench.matrix.plan import ArmSeed, Plan, Stage
 from bench.matrix.provenance import environment
 from bench.review.results import EvaluationResult
 from bench.store import Store
+from bench.summary import Summary
 from vold.locations import on_hub
 
 if TYPE_CHECKING:
@@ -24,14 +25,13 @@ class MatrixResults:
 
     ``curves``: arm, seed, stage (sft or rl), step, metric, value. ``stages``: arm, seed, kind, stage_id, status,
     cpu_seconds, wall_seconds; a stage that several arms share is listed under each. ``summaries``: by (arm, seed)
-    the ``summary.json`` of the evaluation, with ``expected`` responses by benchmark. ``settings``: by (arm, kind)
-    the resolved configuration.
+    the summary of the evaluation. ``settings``: by (arm, kind) the resolved configuration.
     """
 
     verdicts: "pd.DataFrame"
     curves: "pd.DataFrame"
     stages: "pd.DataFrame"
-    summaries: dict[tuple[str, int], dict[str, Any]]
+    summaries: dict[tuple[str, int], Summary]
     settings: dict[tuple[str, str], dict[str, Any]]
     provenance: dict[str, Any]
 
@@ -59,7 +59,7 @@ def read(
             if kind == "eval":
                 result = EvaluationResult(store.path(name) / "out", name)
                 verdicts.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
-                summaries[cell.arm, cell.seed] = _with_expected(result.summary)
+                summaries[cell.arm, cell.seed] = result.summary
     return MatrixResults(
         verdicts=pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["arm", "seed"]),
         curves=pd.DataFrame(curves, columns=["arm", "seed", "stage", "step", "metric", "value"]),
@@ -68,11 +68,6 @@ def read(
         settings=settings,
         provenance=dict(origin),
     )
-
-
-def _with_expected(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary of an evaluation, with the number of responses that each benchmark should have."""
-    return {**summary, "expected": {name: part["expected"] for name, part in summary["benchmarks"].items()}}
 
 
 def _status(store: Store, name: str) -> dict[str, Any]:

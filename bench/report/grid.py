@@ -30,15 +30,13 @@ def grid(long: Table, results: Results, rows: Frame, caption: str) -> Table:
 
 
 def baselines(results: Results) -> dict[str, dict[str, str]]:
-    """Chance and the most frequent answer by family, in per cent; empty for results that do not state them."""
+    """Chance and the most frequent answer by family, in per cent."""
     found: dict[str, dict[str, str]] = {}
     for summary in results.summaries.values():
-        for benchmark, part in summary.get("benchmarks", {}).items():
-            family = part["dataset"] if part["synthetic"] else benchmark
-            stated = part.get("baselines", {})
-            for name, key in ((CHANCE, "chance"), (MAJORITY, "majority")):
-                if key in stated:
-                    found.setdefault(name, {})[family] = percent(stated[key])
+        for benchmark, part in summary.benchmarks.items():
+            family = part.dataset if part.synthetic else benchmark
+            for name, value in ((CHANCE, part.baselines.chance), (MAJORITY, part.baselines.majority)):
+                found.setdefault(name, {})[family] = percent(value)
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from bench.records import Frame
+from bench.summary import Summary
 
 Expect = Literal["better", "worse", "not_better", "not_worse"]
 Tone = Literal["better", "worse", "unresolved"]
@@ -92,7 +93,7 @@ class Results(Protocol):
     @property
     def stages(self) -> Frame: ...
     @property
-    def summaries(self) -> Mapping[tuple[str, int], Mapping[str, Any]]: ...
+    def summaries(self) -> Mapping[tuple[str, int], Summary]: ...
     @property
     def settings(self) -> ArmSettings: ...
     @property

@@ -104,9 +104,9 @@ def measure(spec: Spec, results: Results, rows: Frame, seeds: int) -> Measured:
 def _expected(results: Results, rows: Frame) -> dict[str, int]:
     """Responses that one complete evaluation has, by family: what its summary says, else all that any arm has."""
     seen: Any = rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
-    stated = [summary.get("expected", {}) for summary in results.summaries.values()]
+    stated = [summary.benchmarks for summary in results.summaries.values()]
     return {
-        str(family): max([int(count), *(int(each.get(benchmark, 0)) for each in stated)])
+        str(family): max([int(count), *(parts[benchmark].expected for parts in stated if benchmark in parts)])
         for (family, benchmark), count in seen.items()
     }
 

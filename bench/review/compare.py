@@ -1,6 +1,6 @@
 """Two evaluations side by side: what changed between them, layer by layer, and only then the difference in accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ _KEY = ["benchmark", "id", "sample"]
 _ITEM = ["benchmark", "id"]
 _OF_PROMPT = ("template", "blind", "think")
 _OF_SAMPLING = ("samples", "temperature", "max_tokens")
+EngineRecord = Mapping[str, Any]
+"""What an engine says of itself, as in ``Summary.engine``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,15 @@ def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultCompariso
     ConfigurationError where they have no problem in common.
     """
     rows = {result: result.verdicts.assign(seed=0) for result in (a, b)}
-    if a.summary["config"]["samples"] != b.summary["config"]["samples"]:
+    if a.summary.samples != b.summary.samples:
         rows = {result: _by_item(table) for result, table in rows.items()}
     test, against = rows[b], rows[a]
-    shared = [name for name in a.summary["benchmarks"] if name in b.summary["benchmarks"]]
+    shared = [name for name in a.summary.benchmarks if name in b.summary.benchmarks]
     pairs = {name: (_of(test, name), _of(against, name)) for name in shared}
     pairs = {name: pair for name, pair in pairs.items() if set(pair[0]["id"]) & set(pair[1]["id"])}
     if not pairs:
         raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
-    datasets = {name: b.summary["benchmarks"][name]["dataset"] for name in pairs}
+    datasets = {name: b.summary.benchmarks[name].dataset for name in pairs}
     together = test["benchmark"].isin(pairs), against["benchmark"].isin(pairs)
     return ResultComparison(
         a=a.label,
@@ -136,7 +138,7 @@ def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultCompariso
         difference=paired_difference(test[together[0]], against[together[1]]),
         benchmarks={name: paired_difference(*pair) for name, pair in pairs.items()},
         datasets=datasets,
-        synthetic=tuple(datasets[name] for name in pairs if b.summary["benchmarks"][name]["synthetic"]),
+        synthetic=tuple(datasets[name] for name in pairs if b.summary.benchmarks[name].synthetic),
         items=_items(a.verdicts, b.verdicts),
         counts=_counts(a, b),
     )
@@ -174,18 +176,15 @@ def _layers(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
         _prompt(a, b, benchmarks),
         _recorded(a, b, benchmarks, "token ids", "token_ids_sha256"),
         _images(a, b, benchmarks),
-        _engine(a.summary.get("engine"), b.summary.get("engine")),
+        _engine(a.summary.engine, b.summary.engine),
         _values("sampling", _sampling(a), _sampling(b)),
         _errors(a, b, benchmarks),
-        _scoring(a.summary.get("scoring"), b.summary.get("scoring")),
+        _values("scoring", asdict(a.summary.scoring), asdict(b.summary.scoring)),
         _model(a, b),
     ]
 
 
 def _data(a: EvaluationResult, b: EvaluationResult) -> Layer:
-    told = ["record" in result.verdicts for result in (a, b)]
-    if not all(told):
-        return _untold("data", any(told), "which records it asked")
     tables = [result.verdicts[[*_ITEM, "record"]].drop_duplicates(_ITEM) for result in (a, b)]
     both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
     other = both[both["record_a"] != both["record_b"]]
@@ -203,7 +202,7 @@ def _selection(a: EvaluationResult, b: EvaluationResult) -> Layer:
 
 
 def _prompt(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
-    settings = [{name: result.summary["config"].get(name) for name in _OF_PROMPT} for result in (a, b)]
+    settings = [{name: result.summary.config[name] for name in _OF_PROMPT} for result in (a, b)]
     if settings[0] != settings[1]:
         return _values("prompt", *settings)
     return _recorded(a, b, benchmarks, "prompt", "sha256")
@@ -212,7 +211,7 @@ def _prompt(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
 def _images(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
     """Patches of the first problem's images, then the number of visual tokens of every problem."""
     first = _recorded(a, b, benchmarks, "image grid", "image_grids")
-    if first.state == "differs" or not all("visual_tokens" in result.responses for result in (a, b)):
+    if first.state == "differs":
         return first
     tables = [result.responses[[*_ITEM, "visual_tokens"]].dropna().drop_duplicates(_ITEM) for result in (a, b)]
     both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
@@ -223,45 +222,44 @@ def _images(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
 
 
 def _recorded(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str], name: str, field: str) -> Layer:
-    """A field of the first prompt's record, on the benchmarks whose first problem is the same in both."""
-    compared = told = 0
+    """A field of the first prompt, on the benchmarks whose first problem is the same in both."""
+    compared = recorded = 0
     for benchmark in benchmarks:
-        parts = [result.summary["benchmarks"][benchmark] for result in (a, b)]
-        records = [part.get("prompt") or {} for part in parts]
-        values = [record.get(field) for record in records]
-        told += values != [None, None]
-        if records[0].get("id") != records[1].get("id") or None in values:
+        parts = [result.summary.benchmarks[benchmark] for result in (a, b)]
+        prompts = [part.prompt for part in parts]
+        values = [getattr(prompt, field) for prompt in prompts]
+        recorded += values != [None, None]
+        if prompts[0].id != prompts[1].id or None in values:
             continue
         compared += 1
         if values[0] != values[1]:
-            return Layer(name, "differs", f"{parts[1]['dataset']}, problem {records[0]['id']}")
-    if not told:
-        return _untold(name, False)
+            return Layer(name, "differs", f"{parts[1].dataset}, problem {prompts[0].id}")
+    if not recorded:
+        return Layer(name, "unknown", "neither result records it")
     if not compared:
-        return Layer(name, "not recorded", "no first prompt of a benchmark that both have")
+        return Layer(name, "not recorded", "the results have no first prompt in common that both record")
     return Layer(name, "same")
 
 
-def _engine(a: Any, b: Any) -> Layer:
-    """The model's own name there, by which a server is asked, is no matter of the engine."""
-    named = [_without_model(each) for each in (a, b)]
-    found = _values("engine", *named)
-    if found.state == "same" and isinstance(named[0], dict) and named[0].get("name") == "openai":
-        return Layer("engine", "unknown", "what a server behind a URL runs, and how, is not told; it was sent the same")
-    return found
+def _engine(a: EngineRecord, b: EngineRecord) -> Layer:
+    """The name under which a server knows the model says nothing about the engine."""
+    engines = [_without_model(engine) for engine in (a, b)]
+    layer = _values("engine", *engines)
+    if layer.state == "same" and engines[0].get("name") == "openai":
+        detail = "a server behind a URL does not say what it runs and how; both were sent the same requests"
+        return Layer("engine", "unknown", detail)
+    return layer
 
 
-def _without_model(engine: Any) -> Any:
-    """Also of each ``earlier`` state."""
-    if not isinstance(engine, dict):
-        return engine
+def _without_model(engine: EngineRecord) -> EngineRecord:
+    """The record of an engine, and of its ``earlier`` states, without the model's name."""
     rest = {name: value for name, value in engine.items() if name != "model"}
     return rest | ({"earlier": [_without_model(each) for each in rest["earlier"]]} if "earlier" in rest else {})
 
 
 def _sampling(result: EvaluationResult) -> dict[str, Any]:
-    config = result.summary["config"]
-    seed = {"seed": result.summary.get("seed")} if config["temperature"] > 0 else {}
+    config = result.summary.config
+    seed = {"seed": result.summary.seed} if config["temperature"] > 0 else {}
     return {name: config[name] for name in _OF_SAMPLING} | seed
 
 
@@ -279,40 +277,21 @@ def _errors(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
 
 def _failures(result: EvaluationResult, benchmarks: Sequence[str]) -> tuple[int, int]:
     """(responses in state error, responses that are missing)."""
-    parts = [result.summary["benchmarks"][name] for name in benchmarks]
     verdicts = result.verdicts[result.verdicts["benchmark"].isin(benchmarks)]
-    missing = sum(part.get("expected", part["n"]) - part["n"] for part in parts)
+    missing = sum(result.summary.benchmarks[name].missing for name in benchmarks)
     return int((verdicts["state"] == "error").sum()), missing
 
 
-def _scoring(a: Any, b: Any) -> Layer:
-    """An older result names the mode alone, as a text."""
-    named: list[Any] = [{"mode": each} if isinstance(each, str) else each for each in (a, b)]
-    if None not in named and named[0].keys() != named[1].keys() and named[0]["mode"] == named[1]["mode"]:
-        return Layer("scoring", "not recorded", "an older result does not say which version of it")
-    return _values("scoring", *named)
-
-
 def _model(a: EvaluationResult, b: EvaluationResult) -> Layer:
-    same = a.summary["model"].get("sha256") == b.summary["model"].get("sha256")
+    same = a.summary.model.sha256 == b.summary.model.sha256
     return Layer("model", "same") if same else Layer("model", "differs", f"{a.model} in A, {b.model} in B")
 
 
-def _values(name: str, a: Any, b: Any) -> Layer:
-    if a is None or b is None:
-        return _untold(name, a is not b)
+def _values(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Layer:
     if a == b:
         return Layer(name, "same")
-    if not isinstance(a, dict) or not isinstance(b, dict):
-        return Layer(name, "differs", f"{_text(a)} in A, {_text(b)} in B")
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
     return Layer(name, "differs", "; ".join(f"{k} {_text(a.get(k))} in A, {_text(b.get(k))} in B" for k in keys))
-
-
-def _untold(name: str, in_one: bool, what: str = "") -> Layer:
-    if in_one:
-        return Layer(name, "not recorded", f"one of the two does not say {what}".rstrip())
-    return Layer(name, "unknown", f"neither says {what}".rstrip())
 
 
 def _text(value: Any) -> str:

@@ -1,10 +1,10 @@
 """The responses of a finished evaluation as predictions, for whoever scores them in another way."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import summary
 from bench.benchmarks.base import titled
 from bench.errors import ConfigurationError
 from bench.evaluation.items import read_items
@@ -43,9 +43,9 @@ def answered(place: Path, benchmark: str) -> Answered:
     if not rows:
         asked = ", ".join(map(str, table["benchmark"].unique()))
         raise ConfigurationError(f"{place}: holds no responses to {benchmark}, but to {asked}")
-    part = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["benchmarks"][benchmark]
+    part = summary.read(folder).benchmarks[benchmark]
     return Answered(
-        titled(part["dataset"], part["synthetic"]),
+        titled(part.dataset, part.synthetic),
         tuple(item for item in read_items(folder / "items.parquet") if item.benchmark == benchmark),
         tuple(Prediction(row["id"], row["sample"], row["text"]) for row in rows),
         tuple(Verdict(**{name: row[name] for name in _FIELDS}) for row in rows),

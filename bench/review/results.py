@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from bench import summary
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.records import Frame
 from bench.store import Store
+from bench.summary import Summary
 from vold.locations import hub_name, on_hub
 
-_SUMMARY = "summary.json"
 ITEMS = "items.parquet"
 
 
@@ -25,15 +25,9 @@ class EvaluationResult:
     id: str
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
-        """Raises ConfigurationError where the file is no summary."""
-        file = self.path / _SUMMARY
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            _ = found["config"], found["benchmarks"], found["model"]["name"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigurationError(f"{file}: does not describe an evaluation; {self._mend}") from error
-        return found
+    def summary(self) -> Summary:
+        """Raises ConfigurationError if the file is damaged or of another schema."""
+        return summary.read(self.path)
 
     @cached_property
     def verdicts(self) -> Frame:
@@ -51,20 +45,17 @@ class EvaluationResult:
         try:
             return pd.read_parquet(self.path / name)
         except (OSError, ValueError) as error:  # pyarrow's errors are of these
-            raise ConfigurationError(f"{self.path / name}: cannot be read ({error}); {self._mend}") from error
-
-    @property
-    def _mend(self) -> str:
-        return f"remove {self.path.parent} and run again, or evaluate again with --fresh"
+            fix = summary.evaluate_again(self.path)
+            raise ConfigurationError(f"{self.path / name}: cannot be read ({error}); {fix}") from error
 
     @property
     def model(self) -> str:
-        return self.summary["model"]["name"]
+        return self.summary.model.name
 
     @property
     def label(self) -> str:
         """Model and id, and whether it was asked without the images."""
-        return f"{self.model} ({self.id}{', blind' if self.summary['config']['blind'] else ''})"
+        return f"{self.model} ({self.id}{', blind' if self.summary.config['blind'] else ''})"
 
     def locations(self) -> dict[str, Path]:
         """Where model and data lay, by the names of the stage's inputs; empty for a copy outside of the store."""
@@ -85,7 +76,7 @@ def find(name: str, store: Store) -> EvaluationResult:
     """
     path = Path(name).expanduser()
     for place in (path, path / "out"):
-        if (place / _SUMMARY).is_file():
+        if (place / summary.FILE).is_file():
             return EvaluationResult(place, path.resolve().name)
     finished = list(results(store))
     same = [result for result in finished if result.id == name]
@@ -119,9 +110,8 @@ def results(store: Store) -> Iterator[EvaluationResult]:
 
 def _described(result: EvaluationResult) -> str:
     """What tells the results of one model apart."""
-    config = result.summary["config"]
+    config, parts = result.summary.config, result.summary.benchmarks.values()
     words = [f"{name} {config[name]}" for name in ("template", "samples", "temperature", "max_tokens", "limit")]
     words += [name for name in ("blind",) if config[name]]
-    words.append(f"{sum(part['problems'] for part in result.summary['benchmarks'].values())} problems")
-    datasets = [part["dataset"] for part in result.summary["benchmarks"].values()]
-    return f"{result.id}  {', '.join(datasets)}; {', '.join(words)}"
+    words.append(f"{sum(part.problems for part in parts)} problems")
+    return f"{result.id}  {', '.join(part.dataset for part in parts)}; {', '.join(words)}"

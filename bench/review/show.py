@@ -8,9 +8,9 @@ from bench import benchmarks
 from bench.benchmarks.base import DatasetError, titled
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.hashes import record_hashes
 from bench.evaluation.items import read_items
 from bench.evaluation.prompt_record import turn
-from bench.evaluation.summary import record_hashes
 from bench.hints import nearest
 from bench.prompts import PromptPart
 from bench.records import Problem
@@ -60,13 +60,11 @@ def lookup(result: EvaluationResult, id: str, benchmark: str | None = None) -> l
     Raises ConfigurationError where none did.
     """
     verdicts = result.verdicts
-    parts = result.summary["benchmarks"]
-    names = {name: name for name in parts} | {part["dataset"]: name for name, part in parts.items()}
+    parts = result.summary.benchmarks
+    names = {name: name for name in parts} | {part.dataset: name for name, part in parts.items()}
     if benchmark is not None and benchmark not in names:
-        shown = [part["dataset"] for part in parts.values()]
+        shown = [part.dataset for part in parts.values()]
         raise ConfigurationError(f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, shown)}")
-    if not (result.path / ITEMS).is_file():
-        raise ConfigurationError(f"{result.path}: holds no {ITEMS}, it is of an older version; evaluate again")
     asked = verdicts if benchmark is None else verdicts[verdicts["benchmark"] == names[benchmark]]
     own = asked[asked["id"] == id]
     if own.empty:
@@ -78,18 +76,18 @@ def lookup(result: EvaluationResult, id: str, benchmark: str | None = None) -> l
 
 def _shown(result: EvaluationResult, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
     """The record is the result's own; only its images are looked for where the evaluation read them."""
-    config, about = EvalConfig.model_validate(result.summary["config"]), result.summary["benchmarks"][benchmark]
+    config, about = EvalConfig.model_validate(result.summary.config), result.summary.benchmarks[benchmark]
     problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
-    split = None if about["synthetic"] else about["split"]  # a generated set has one alone
+    split = None if about.synthetic else about.split  # a generated set has only one
     paths, absent = _images(result, problem, split, samples[0]["record"])
     problem = replace(problem, images=paths)
     parts = turn(config, problem)
     rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
     images = tuple(map(_shown_image, problem.images))
     judged = tuple(judgements(result, benchmark, id))
-    dataset, synthetic = about["dataset"], about["synthetic"]
     return Shown(
-        benchmark, dataset, synthetic, id, problem, images, tuple(parts), rendered, tuple(samples), judged, absent
+        benchmark, about.dataset, about.synthetic, id, problem, images, tuple(parts), rendered, tuple(samples), judged,
+        absent,
     )  # fmt: skip
 
 
@@ -124,8 +122,8 @@ def _shown_image(path: Path) -> ShownImage:
 
 def _recorded(result: EvaluationResult, benchmark: str, id: str) -> str:
     """The rendered prompt where the result itself holds it: that of the benchmark's first problem."""
-    record = result.summary["benchmarks"][benchmark].get("prompt") or {}
-    return record.get("rendered", "") if record.get("id") == id else ""
+    prompt = result.summary.benchmarks[benchmark].prompt
+    return (prompt.rendered or "") if prompt.id == id else ""
 
 
 def _rendered(result: EvaluationResult, config: EvalConfig, parts: list[PromptPart]) -> str:

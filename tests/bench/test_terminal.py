@@ -10,6 +10,7 @@ from bench.cli import main
 from bench.display.summary import show_judged
 from bench.errors import ConfigurationError
 from bench.terminal import printable
+from tests.helpers.evaluation_results import a_summary
 from tests.helpers.stub_server import stub_server
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"
@@ -49,6 +50,6 @@ def test_a_refusal_in_a_servers_words_reaches_the_terminal_escaped(
 
 def test_why_a_judge_gave_no_verdict_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     judge = {"model": "reader", "asked": 1, "answered": 0, "missing": [{"why": HOSTILE}]}
-    show_judged("model", {"config": {"samples": 1}, "benchmarks": {}, "file": "f", "judge": judge}, Console())
+    show_judged("model", a_summary({}), judge, Path("f"), Console())
     told = capsys.readouterr().out
     assert f"missing, not wrong: {ESCAPED}; run again" in told and "\x1b" not in told

@@ -12,7 +12,7 @@ from bench.engines import Decoding, Engine, Request, RequestReplies
 from bench.engines.endpoint import write_endpoint
 from bench.engines.factory import EngineChoice, EnginePool
 from bench.engines.openai import ChatEngine, connect
-from bench.evaluation.model import model_identity
+from bench.evaluation.model import model_hash
 from bench.prompts import PromptPart
 from vold.config import ClientExecution, Execution
 
@@ -26,7 +26,7 @@ def text(content: str) -> list[PromptPart]:
 
 def pooled(pool: EnginePool, config: EngineChoice, model: Path, execution: Execution) -> Engine:
     """The pool's engine for the checkpoint as it is now."""
-    return pool.engine(config, model, execution, model_identity(model)["sha256"])
+    return pool.engine(config, model, execution, model_hash(model))
 
 
 def stats(url: str) -> dict[str, Any]:

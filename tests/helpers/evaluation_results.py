@@ -9,8 +9,9 @@ from bench.engines import Reply
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.scoreboard import Scoreboard
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import write_tables
+from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
+from bench.summary import Baselines, BenchmarkSummary, FirstPrompt, ModelRecord, ScoringRecord, Summary
 
 ENGINE = {"name": "builtin", "versions": {"torch": "2.13.0"}}
 
@@ -49,14 +50,30 @@ def write_result(
     board = Scoreboard(asked)
     for response in responses.values():
         board.add(response)
-    prompt = {"id": asked[0].id, "sha256": config.template, "token_ids_sha256": config.template, "image_grids": []}
-    provenance = {
-        "config": config.model_dump(mode="json"),
-        "seed": 0,
-        "model": {"name": model, "sha256": model},
-        "engine": dict(engine),
-        "prompts": {benchmark: prompt},
-    }
+    prompts = {benchmark: first_prompt(asked[0].id, config)}
+    provenance = Provenance(config, 0, ModelRecord(model, model), engine, prompts)
     data = Dataset(benchmark, dataset, "test", dataset != benchmark, tuple(asked))
-    write_tables(out, [Selection(data, tuple(asked))], responses, board.verdicts, samples, provenance)
+    write_tables(out, [Selection(data, tuple(asked))], responses, board.verdicts, provenance)
     return out
+
+
+def first_prompt(id: str, config: EvalConfig) -> FirstPrompt:
+    """A first prompt whose hashes are the template's name."""
+    template = config.template
+    return FirstPrompt(id, template, [], sha256=template, token_ids_sha256=template, image_grids=[])
+
+
+def a_summary(benchmarks: Mapping[str, BenchmarkSummary]) -> Summary:
+    scoring = ScoringRecord("strict", 1)
+    config = EvalConfig(engine="builtin").model_dump(mode="json")
+    return Summary(config, 0, ModelRecord("student", "aa"), dict(ENGINE), scoring, {}, dict(benchmarks))
+
+
+def a_benchmark_summary(dataset: str, problems: int) -> BenchmarkSummary:
+    """The summary of synthetic problems with one right response each."""
+    return BenchmarkSummary(
+        dataset=dataset, split="test", synthetic=True, passed_over={}, records=problems, problems=problems,
+        records_sha256="aa", unscorable={}, expected=problems, n=problems, accuracy=1.0, measures={},
+        baselines=Baselines(0.25, 0.125), states={"right": problems}, errors={}, tokens=problems,
+        prompt=first_prompt("0", EvalConfig(engine="builtin")),
+    )  # fmt: skip

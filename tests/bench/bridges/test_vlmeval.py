@@ -10,11 +10,14 @@ from bench.bridges import vlmeval
 from bench.bridges.reasons import Theirs
 from bench.cli.main import app
 from bench.errors import ConfigurationError
+from bench.evaluation.config import EvalConfig
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import write_tables
+from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
 from bench.scoring.verdicts import score
+from bench.summary import ModelRecord
 from tests.conftest import need
+from tests.helpers.evaluation_results import ENGINE, first_prompt
 
 RECORDS = [
     {"id": "1", "question": "Which?", "options": ["10", "20", "30"], "answer": "B"},
@@ -51,7 +54,9 @@ def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
     }
     verdicts = {key: score(problem, response) for key, response in responses.items()}
     selection = Selection(Dataset("mathvision", "mathvision", "test", False, (problem,)), (problem,))
-    write_tables(tmp_path / "eval" / "out", [selection], responses, verdicts, 3, {"prompts": {}})
+    config = EvalConfig(samples=3, temperature=1, engine="builtin")
+    provenance = Provenance(config, 0, ModelRecord("student", "aa"), ENGINE, {"mathvision": first_prompt("1", config)})
+    write_tables(tmp_path / "eval" / "out", [selection], responses, verdicts, provenance)
     asked = []
 
     def ask(benchmark: str, rows: list[dict[str, Any]], cot: bool) -> tuple[str, list[Theirs]]:

@@ -22,7 +22,8 @@ from bench.evaluation.response_log import log_line
 from bench.evaluation_request import EvaluationRequest, model_labels, plan_stages, selections
 from bench.records import Response
 from bench.store import Store
-from tests.helpers.evaluation_results import problems, write_result
+from bench.summary import read
+from tests.helpers.evaluation_results import a_benchmark_summary, problems, write_result
 
 
 def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_directory_may_bear_a_benchmarks_name(tmp_path: Path, monkeypatch: pyt
 
 def shown(out: Path, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    summary.show("student", json.loads((out / "summary.json").read_text()), console)
+    summary.show("student", read(out), console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -377,6 +378,5 @@ def test_the_table_names_the_split_where_a_benchmark_has_several_and_synthetic_d
     assert "mathvision test " in shown(write_result(tmp_path / "real", problems(["a"]), given))
     made = shown(write_result(tmp_path / "made", problems(["a"]), given, dataset="smallworld-chain-free"))
     assert "mathvision" not in made and "synthetic problems, no benchmark's: smallworld-chain-free" in made
-    assert summary.data_name("logicvista", {"dataset": "logicvista", "split": "test", "synthetic": False}) == (
-        "logicvista"
-    )
+    part = replace(a_benchmark_summary("logicvista", 1), synthetic=False)
+    assert summary.data_name("logicvista", part) == "logicvista"

@@ -9,9 +9,11 @@ import pytest
 from bench.benchmarks import Dataset
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import write_tables
+from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
 from bench.scoring.verdicts import score
+from bench.summary import FirstPrompt, ModelRecord
+from tests.helpers.evaluation_results import ENGINE
 
 HOSTILE = {
     "formula": '=HYPERLINK("http://x","y")\nAnswer: A',
@@ -34,7 +36,7 @@ def problems(benchmark: str) -> tuple[Problem, ...]:
     return tuple(one(id) for id in [*HOSTILE, "failed", "absent"])
 
 
-def publish(out: Path, selections: list[Selection], config: EvalConfig, **provenance: Any) -> None:
+def publish(out: Path, selections: list[Selection], config: EvalConfig) -> None:
     """Responses as in ``HOSTILE``; ``failed`` broke in the engine; the last sample of ``absent`` is missing."""
     responses, verdicts = {}, {}
     for selection in selections:
@@ -48,19 +50,14 @@ def publish(out: Path, selections: list[Selection], config: EvalConfig, **proven
                 key = (problem.benchmark, problem.id, sample)
                 response = Response(*key, text, 0 if failed else 7, "error" if failed else "stop", *sizes)
                 responses[key], verdicts[key] = response, score(problem, response)
-    shown = {
-        selection.dataset.benchmark: {
-            "id": "formula", "template": config.template, "parts": [{"type": "text", "text": "Which?"}],
-            "sha256": "aa11", "rendered": "<|im_start|>user\nWhich?", "tokens": 30, "token_ids_sha256": "bb22",
-            "image_grids": [[1, 4, 4]], "visual_tokens": [4],
-        }
-        for selection in selections
-    }  # fmt: skip
-    told = {
-        "config": config.model_dump(mode="json"), "seed": 5, "model": {"name": "student", "sha256": "cc33"},
-        "engine": {"name": "builtin", "versions": {"torch": "2.13.0"}}, "prompts": shown, **provenance,
-    }  # fmt: skip
-    write_tables(out, selections, responses, verdicts, config.samples, told)
+    prompt = FirstPrompt(
+        id="formula", template=config.template, parts=[{"type": "text", "text": "Which?"}], sha256="aa11",
+        rendered="<|im_start|>user\nWhich?", tokens=30, token_ids_sha256="bb22", image_grids=[[1, 4, 4]],
+        visual_tokens=[4],
+    )  # fmt: skip
+    prompts = {selection.dataset.benchmark: prompt for selection in selections}
+    provenance = Provenance(config, 5, ModelRecord("student", "cc33"), ENGINE, prompts)
+    write_tables(out, selections, responses, verdicts, provenance)
 
 
 def dataset(benchmark: str, split: str, synthetic: bool = False) -> Selection:

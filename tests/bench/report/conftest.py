@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from bench.report import analysis, build
+from bench.summary import Summary
+from tests.helpers.evaluation_results import a_benchmark_summary, a_summary
 
 FAMILIES = {
     "logicvista": "smallworld-bars-choice",
@@ -67,7 +69,7 @@ class Results:
     verdicts: pd.DataFrame
     curves: pd.DataFrame
     stages: pd.DataFrame
-    summaries: dict[tuple[str, int], dict[str, Any]]
+    summaries: dict[tuple[str, int], Summary]
     settings: dict[tuple[str, str], dict[str, Any]]
     provenance: dict[str, Any]
 
@@ -125,6 +127,7 @@ def _results(spec: Spec, accuracies: Mapping[str, float], settings: dict[Any, An
     cells = [(arm, seed) for arm in spec.arms for seed in spec.seeds]
     done = [(arm, seed) for arm, seed in cells if arm.name in accuracies]
     trained = [(arm, seed) for arm, seed in done if "rl" not in arm.skip]
+    summary = a_summary({name: a_benchmark_summary(dataset, items) for name, dataset in FAMILIES.items()})
     return Results(
         verdicts=pd.concat([_verdicts(a.name, s, accuracies[a.name], items) for a, s in done], ignore_index=True),
         curves=pd.concat([_curves(a.name, s, accuracies[a.name]) for a, s in trained], ignore_index=True),
@@ -143,7 +146,7 @@ def _results(spec: Spec, accuracies: Mapping[str, float], settings: dict[Any, An
                 if k not in a.skip
             ]
         ),
-        summaries={(a.name, s): {"expected": dict.fromkeys(FAMILIES, items)} for a, s in done},
+        summaries={(a.name, s): summary for a, s in done},
         settings=settings,
         provenance={"git": {"commit": "0" * 40}, "seeds": list(spec.seeds), "first_started": 1.7e9, "profile": "small"},
     )

@@ -160,23 +160,19 @@ def test_seeds_that_share_a_base_model_and_evaluations_counted_again_are_caveats
 @pytest.mark.slow
 def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
     spec, results = cold_start
-    assert "No blind (no image) baseline and no majority baseline were run." in analyse(spec, results, {}).caveats
+    assert "No blind (no image) baseline was run." in analyse(spec, results, {}).caveats
     results.settings["base", "eval"] = {"blind": True}
     caveats = analyse(spec, results, {}).caveats
-    assert "No majority baseline was run." in caveats
+    assert not any("baseline was run" in text for text in caveats)
     assert "Evaluated blind, with the images left out: base." in caveats
 
 
 def test_baselines_of_the_records_stand_below_the_arms_by_benchmark(cold_start, without_figures):
     spec, results = cold_start
     family = str(results.verdicts["dataset"].iloc[0])
-    part = {"dataset": family, "synthetic": True, "baselines": {"chance": 0.25, "majority": 0.125}}
-    next(iter(results.summaries.values()))["benchmarks"] = {"mathvision": part}
-    found = analyse(spec, results, {})
-    *_, chance, majority = found.tables["families_wide"].rows
+    *_, chance, majority = analyse(spec, results, {}).tables["families_wide"].rows
     assert (chance["arm"], chance[family]) == ("chance", "25.0")
     assert (majority["arm"], majority[family]) == ("most frequent answer", "12.5")
-    assert "No blind (no image) baseline was run." in found.caveats
 
 
 def test_problems_answered_twice_have_rows_for_pass_and_majority(cold_start, without_figures):

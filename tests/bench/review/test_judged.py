@@ -56,7 +56,7 @@ def test_judged_rows_lie_beside_the_strict_tables_which_stay_as_they_are(stage: 
     assert [row.text for row in reader.asked] == [VAGUE] * 4
     (file,) = stage.glob("judged-org-reader-*.json")
     held = json.loads(file.read_text())
-    assert {**held, "file": found["file"]} == found
+    assert held == found.to_json() and file == found.file
     told = held["judge"]
     assert (told["model"], told["asked"], told["answered"], [row["id"] for row in told["missing"]]) == (
         "org/reader", 4, 3, ["m"],
