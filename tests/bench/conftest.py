@@ -7,16 +7,7 @@ from typing import Any
 
 import pytest
 
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{%- for part in message['content'] -%}"
-    "{%- if part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>"
-    "{%- else -%}{{ part['text'] }}{%- endif -%}"
-    "{%- endfor -%}{{ '<|im_end|>\n' }}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
-)
-SPECIALS = [f"<|{name}|>" for name in ("endoftext", "im_start", "im_end", "vision_start", "vision_end")]
-SPECIALS += ["<|image_pad|>", "<|video_pad|>"]
+from tests.helpers.special_tokens import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 
 def byte_level_tokenizer() -> Any:
@@ -30,7 +21,7 @@ def byte_level_tokenizer() -> Any:
     text = ["Which number should stand in place of the question mark?", "How many squares are there? Answer: 12."] * 20
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(text, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False))
-    core.add_special_tokens(SPECIALS)
+    core.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -20,24 +20,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from tests.helpers.special_tokens import CHAT_TEMPLATE, SPECIAL_TOKENS
 from vold.models import LanguageModel, Student, load_student, load_teacher
 
-SPECIALS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
 VOCABULARY_ROWS = 300
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def byte_tokenizer(extra: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
@@ -47,10 +33,10 @@ def byte_tokenizer(extra: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> 
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
+    core.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     core.add_tokens([AddedToken(token, special=False) for token in extra])
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
     )
 
 
