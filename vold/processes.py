@@ -1,10 +1,13 @@
-"""Processes that end together with the process that started them."""
+"""Child processes: they end together with their parent, and the parent reads their messages."""
 
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
 
 def end_with_parent(*, group: bool) -> None:
@@ -29,3 +32,12 @@ def end_with_parent(*, group: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def received(pipe: Connection) -> Iterator[Any]:
+    """The messages that have arrived, without waiting for more. Closes ``pipe`` when its other end is closed."""
+    try:
+        while not pipe.closed and pipe.poll():
+            yield pipe.recv()
+    except (EOFError, OSError):
+        pipe.close()

@@ -23,7 +23,7 @@ from typing import Any
 from bench.errors import ErrorClass, StageError, classify, describe
 from vold.config import Execution
 from vold.files import DiskFullError, is_disk_full
-from vold.processes import end_with_parent
+from vold.processes import end_with_parent, received
 from vold.training.progress import Progress
 
 _GRACE_SECONDS = 1.0
@@ -118,19 +118,15 @@ def _cause_of_death(process: BaseProcess) -> str:
 
 def _read_messages(pipe: connection.Connection, progress: Progress) -> None:
     """Pass on the progress and log records that have arrived; raise the error if there is one."""
-    try:
-        while not pipe.closed and pipe.poll():
-            kind, *values = pipe.recv()
-            if kind == "progress":
-                progress(*values)
-            elif kind == "log":
-                name, level, message = values
-                logging.getLogger(name).log(level, "%s", message)
-            else:
-                error, message, disk_full = values
-                raise DiskFullError(message) if disk_full else StageError(ErrorClass(error), message)
-    except (EOFError, ConnectionError):
-        pipe.close()
+    for kind, *values in received(pipe):
+        if kind == "progress":
+            progress(*values)
+        elif kind == "log":
+            name, level, message = values
+            logging.getLogger(name).log(level, "%s", message)
+        else:
+            error, message, disk_full = values
+            raise DiskFullError(message) if disk_full else StageError(ErrorClass(error), message)
 
 
 @dataclass(frozen=True, slots=True)

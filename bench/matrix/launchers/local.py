@@ -23,7 +23,7 @@ from bench.matrix.launchers.base import Monitor, Schedule
 from bench.matrix.plan import Stage
 from bench.matrix.stages import PRELOAD
 from bench.store import StageOutcome, StageSpec, Store
-from vold.processes import end_with_parent
+from vold.processes import end_with_parent, received
 
 _PROGRESS_EVERY = 0.25
 _BY_EXIT_CODE = {error.exit_code.value: error for error in ErrorClass}
@@ -120,16 +120,12 @@ def _listen(running: Mapping[str, _Running], monitor: Monitor) -> None:
 
 def _pass_on_messages(name: str, run: _Running, monitor: Monitor) -> None:
     """Hand progress to the monitor and keep the error, until the pipe is empty or closed."""
-    try:
-        while not run.pipe.closed and run.pipe.poll():
-            kind, *values = run.pipe.recv()
-            if kind == "progress":
-                monitor.progress(name, *values)
-            else:
-                error, message, disk_full = values
-                run.error = (ErrorClass(error), message, disk_full)
-    except (EOFError, OSError):
-        run.pipe.close()
+    for kind, *values in received(run.pipe):
+        if kind == "progress":
+            monitor.progress(name, *values)
+        else:
+            error, message, disk_full = values
+            run.error = (ErrorClass(error), message, disk_full)
 
 
 def _outcome(run: _Running, store: Store) -> tuple[StageOutcome, bool]:
