@@ -3,7 +3,6 @@
 Every module of the command line imports nothing heavy before a command runs: ``vold-bench --help`` reads them all.
 """
 
-import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -93,10 +92,9 @@ def judge_of(
         return None
     if url is None or model is None:
         raise ConfigurationError("--judge and --judge-model go together: the server's URL, and the model's exact name")
-    key = os.environ.get(key_variable) if key_variable else None
-    if key_variable and not key:
-        raise ConfigurationError(f"--judge-key-env {key_variable}: no such environment variable, or it is empty")
+    from bench.engines.endpoint import key_from_environment
     from bench.scoring.judge import Judge, JudgeConfig
     from vold.files import cache_root
 
+    key = key_from_environment(key_variable, "--judge-key-env")
     return Judge(JudgeConfig(url=url, model=model), cache_root() / "judge", key, settings)
