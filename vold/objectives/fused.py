@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -130,8 +130,8 @@ def head_loss(
             _learn(view, span, loss, divergence, gradients) for span in _spans(len(targets), head.rows, chunk_elements)
         ]
         value = torch.stack([share for share, _ in parts]).sum()
-    total: Any = _Attach.apply(value, hidden, head.weight, gradients)  # pyright: ignore[reportUnknownMemberType]
-    return total, TokenStats.cat([stats for _, stats in parts])
+    total = _Attach.apply(value, hidden, head.weight, gradients)  # pyright: ignore  (torch leaves apply untyped)
+    return cast(Tensor, total), TokenStats.cat([stats for _, stats in parts])
 
 
 def _spans(tokens: int, rows: int, chunk_elements: int) -> list[slice]:
