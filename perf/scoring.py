@@ -94,7 +94,7 @@ def math_verify() -> Scorer:
 
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
 
-    from vold.answers import labels_of_gold
+    from vold.answers import reference_labels
 
     logging.disable(logging.CRITICAL)
     letters = StringExtractionConfig(strings=tuple("ABCDEFGHIJ"))
@@ -106,7 +106,7 @@ def math_verify() -> Scorer:
             known = {problem.id: problem for problem in part.problems}
             for prediction in part.predictions:
                 problem = known[prediction.id]
-                labels = sorted(labels_of_gold(problem.answer, problem.options)) if problem.options else []
+                labels = sorted(reference_labels(problem.answer, problem.options)) if problem.options else []
                 gold = parse(labels[0] if labels else f"${problem.answer}$", kinds)
                 answer = parse(prediction.response, kinds)
                 judged += bool(answer)

@@ -10,7 +10,7 @@ from typing import Any
 from bench.errors import ConfigurationError
 from bench.records import Problem
 from bench.terminal import printable
-from vold.answers import labels_of_gold
+from vold.answers import reference_labels
 
 
 class DatasetError(ConfigurationError):
@@ -172,6 +172,6 @@ def scorable(answer: str, options: Sequence[str]) -> str:
     """Why no answer can ever be right, or "" where one can."""
     if not answer.strip():
         return "the record has no answer"
-    if options and not labels_of_gold(answer, options):
+    if options and not reference_labels(answer, options):
         return f"the gold {answer!r} is neither a label nor a text of its {len(options)} options"
     return ""

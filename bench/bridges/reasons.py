@@ -5,7 +5,7 @@ from typing import Literal
 
 from bench.records import Problem, Verdict
 from vold.answers import labels as option_labels
-from vold.answers import labels_of_gold
+from vold.answers import reference_labels
 from vold.answers.values import parse
 
 Reason = Literal[
@@ -62,7 +62,7 @@ def _of_choice(problem: Problem, ours: Verdict, theirs: Theirs) -> Reason:
     if theirs.extracted not in labels:
         nearest = problem.benchmark == "mathvista" and ours.method.startswith(("stored", "rule"))
         return "nearest" if nearest and ours.correct else "not_found"
-    if len(labels_of_gold(problem.answer, problem.options)) > 1:
+    if len(reference_labels(problem.answer, problem.options)) > 1:
         return "same_texts"
     if option_labels.read(ours.extracted, labels, problem.options) != {theirs.extracted}:
         return "extraction"

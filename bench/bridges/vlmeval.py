@@ -16,7 +16,7 @@ from typing import Any
 from bench.bridges.reasons import MEANING, Reason, Theirs, reason
 from bench.errors import ConfigurationError
 from bench.records import Prediction, Problem, Verdict
-from vold.answers import labels_of_gold
+from vold.answers import reference_labels
 from vold.answers.labels import of as labels_of
 
 START_SECONDS = 600
@@ -133,7 +133,7 @@ def row_of(problem: Problem, prediction: Prediction) -> dict[str, Any]:
         "options": problem.options[: len(labels)],
         "labels": labels,
         "answer": problem.answer,
-        "gold_labels": sorted(labels_of_gold(problem.answer, problem.options)) if labels else [],
+        "gold_labels": sorted(reference_labels(problem.answer, problem.options)) if labels else [],
         "kind": problem.kind,
         "response": prediction.response,
         "extraction": prediction.extraction,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.records import Problem
 from bench.summary import Baselines
-from vold.answers import labels_of_gold
+from vold.answers import reference_labels
 
 Group = tuple[str, int]
 
@@ -36,12 +36,12 @@ def _group(problem: Problem) -> Group:
 
 def _gold(problem: Problem) -> str:
     """A label where the gold names one, else the answer itself."""
-    labels = labels_of_gold(problem.answer, problem.options) if problem.options else ()
+    labels = reference_labels(problem.answer, problem.options) if problem.options else ()
     return ",".join(sorted(labels)) or problem.answer.strip()
 
 
 def _chance(problem: Problem, labels: int) -> float:
     if problem.kind != "choice":
         return 0.0
-    right = len(labels_of_gold(problem.answer, problem.options)) if problem.options else 1
+    right = len(reference_labels(problem.answer, problem.options)) if problem.options else 1
     return right / (len(problem.options) or labels)

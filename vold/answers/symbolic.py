@@ -29,28 +29,28 @@ _REFUSED = re.compile(rf"[,:;=]|{_COSTLY}")
 _REFUSED_NUMBER = re.compile(rf"[;=]|{_COSTLY}")
 
 
-def equal(answer: Value, gold: Value) -> tuple[bool, str]:
+def equal(answer: Value, reference: Value) -> tuple[bool, str]:
     """(are they equal, the rule that said so). Sequences compare part by part; undecided counts as different."""
-    if gold.kind == "sequence":
-        pairs = values.paired(answer, gold)
+    if reference.kind == "sequence":
+        pairs = values.paired(answer, reference)
         return all(values.equal(left, right) or equal(left, right)[0] for left, right in pairs), "symbolic"
     if any(
         not _MATHS.search(side.text) or _REFUSED.search(side.text) or len(side.text) > _LONGEST
-        for side in (answer, gold)
+        for side in (answer, reference)
     ):
-        return answer.text.casefold() == gold.text.casefold(), "text"
-    if _far_apart(answer.text, gold.text):
+        return answer.text.casefold() == reference.text.casefold(), "text"
+    if _far_apart(answer.text, reference.text):
         return False, "numeric"
-    same = _ask(answer.text, gold.text)
+    same = _ask(answer.text, reference.text)
     return bool(same), "symbolic" if same is not None else "symbolic-limit"
 
 
-def _far_apart(answer: str, gold: str) -> bool:
+def _far_apart(answer: str, reference: str) -> bool:
     """Whether both are plain numbers that differ by far more than 40 digits leave open: algebra cannot make them equal.
 
     It spares the worker nearly every question that it would answer with no.
     """
-    left, right = arithmetic.approximation(answer), arithmetic.approximation(gold)
+    left, right = arithmetic.approximation(answer), arithmetic.approximation(reference)
     return left is not None and right is not None and abs(left - right) > _FAR * max(1, abs(right))
 
 
@@ -64,8 +64,8 @@ def number(text: str) -> float | None:
 
 
 @lru_cache(maxsize=1 << 14)
-def _ask(answer: str, gold: str) -> bool | None:
-    same = _worker(os.getpid()).ask(answer, gold)
+def _ask(answer: str, reference: str) -> bool | None:
+    same = _worker(os.getpid()).ask(answer, reference)
     return None if same is None else same is True
 
 

@@ -38,7 +38,7 @@ def unwrap(text: str) -> str:
 def clean(text: str) -> str:
     """One spelling: ASCII operators, no math delimiters, no Markdown, no sizing, single blanks.
 
-    Golds carry a form feed where ``\\f`` was meant (MathVision 2830): it is mended here.
+    Reference answers carry a form feed where ``\\f`` was meant (MathVision 2830): it is mended here.
     """
     text = text[:LONGEST].translate(_BROKEN_ESCAPES)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found.group().translate(_SUPERSCRIPTS) + "}", text)

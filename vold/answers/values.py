@@ -150,35 +150,37 @@ def _split(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def equal(answer: Value, gold: Value, precision: int | None = None) -> bool | None:
-    """Is ``answer`` the same as ``gold``? None: only a symbolic comparison can tell.
+def equal(answer: Value, reference: Value, precision: int | None = None) -> bool | None:
+    """Is ``answer`` the same as ``reference``? None: only a symbolic comparison can tell.
 
-    precision: decimals of the item; an answer then counts when it rounds (half away from zero) to the gold.
+    precision: decimals of the item; an answer then counts when it rounds (half away from zero) to the reference.
     """
-    if answer.kind == gold.kind == "number":
-        return _equal_numbers(answer, gold, precision)
-    if answer.kind == gold.kind == "ratio":
-        return _proportional([item.number for item in answer.items], [item.number for item in gold.items])
-    if "sequence" in (answer.kind, gold.kind):
-        return _equal_sequences(answer, gold, precision)
-    if "ratio" in (answer.kind, gold.kind) or _units_differ(answer, gold):
+    if answer.kind == reference.kind == "number":
+        return _equal_numbers(answer, reference, precision)
+    if answer.kind == reference.kind == "ratio":
+        return _proportional([item.number for item in answer.items], [item.number for item in reference.items])
+    if "sequence" in (answer.kind, reference.kind):
+        return _equal_sequences(answer, reference, precision)
+    if "ratio" in (answer.kind, reference.kind) or _units_differ(answer, reference):
         return False
-    return True if answer.text == gold.text else None
+    return True if answer.text == reference.text else None
 
 
-def _units_differ(answer: Value, gold: Value) -> bool:
-    return bool(answer.unit and gold.unit and answer.unit != gold.unit and "unit" not in answer.unit + gold.unit)
+def _units_differ(answer: Value, reference: Value) -> bool:
+    return bool(
+        answer.unit and reference.unit and answer.unit != reference.unit and "unit" not in answer.unit + reference.unit
+    )
 
 
-def _equal_numbers(answer: Value, gold: Value, precision: int | None) -> bool:
-    left, right = answer.number, gold.number
+def _equal_numbers(answer: Value, reference: Value, precision: int | None) -> bool:
+    left, right = answer.number, reference.number
     assert left is not None and right is not None
-    if _units_differ(answer, gold):
+    if _units_differ(answer, reference):
         return False
-    decimal = answer.decimal or gold.decimal
-    if answer.unit == "%" and not gold.unit and _close(left / 100, right, decimal):
+    decimal = answer.decimal or reference.decimal
+    if answer.unit == "%" and not reference.unit and _close(left / 100, right, decimal):
         return True
-    if gold.unit == "%" and not answer.unit and _close(left, right / 100, decimal):
+    if reference.unit == "%" and not answer.unit and _close(left, right / 100, decimal):
         return True
     if precision is not None:
         return _rounded(left, precision) == _rounded(right, precision)
@@ -202,19 +204,19 @@ def _proportional(left: list[Fraction | None], right: list[Fraction | None]) -> 
     return len(left) == len(right) == len(pairs) and len(factors) == 1 and factors.isdisjoint({None, Fraction(0)})
 
 
-def _equal_sequences(answer: Value, gold: Value, precision: int | None) -> bool | None:
-    if answer.kind != gold.kind or len(answer.items) != len(gold.items):
+def _equal_sequences(answer: Value, reference: Value, precision: int | None) -> bool | None:
+    if answer.kind != reference.kind or len(answer.items) != len(reference.items):
         return False
-    if len(gold.items) == 2 and len({answer.brackets, gold.brackets} - {""}) == 2:
+    if len(reference.items) == 2 and len({answer.brackets, reference.brackets} - {""}) == 2:
         return False  # two parts may be an interval: (1, 2] is not [1, 2]
-    results = [equal(a, b, precision) for a, b in paired(answer, gold)]
+    results = [equal(a, b, precision) for a, b in paired(answer, reference)]
     return False if False in results else None if None in results else True
 
 
-def paired(answer: Value, gold: Value) -> list[tuple[Value, Value]]:
+def paired(answer: Value, reference: Value) -> list[tuple[Value, Value]]:
     """The parts of two sequences of one length side by side, those of a set in sorted order."""
-    left, right = answer.items, gold.items
-    if gold.brackets == "{}":
+    left, right = answer.items, reference.items
+    if reference.brackets == "{}":
         left, right = _sorted(left), _sorted(right)
     return list(zip(left, right, strict=True))
 

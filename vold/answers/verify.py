@@ -77,23 +77,23 @@ class AnswerOutcome:
         return self.state == "right"
 
 
-class _Gold(Protocol):
+class _Reference(Protocol):
     def judge(self, claim: Claim) -> AnswerOutcome | None:
         """The verdict on a claim, or None where it cannot be read as an answer of this kind."""
         ...
 
 
 def verify(response: str, answer: str, options: Sequence[str] = (), *, precision: int | None = None) -> AnswerOutcome:
-    """Judge ``response`` against the gold ``answer``.
+    """Judge ``response`` against the reference ``answer``.
 
-    options: the texts of a multiple-choice item, labelled A, B, ...; the gold is then a label or a text.
-    Without options a gold such as ``C`` or ``A, C`` still names labels, of which A to I exist.
+    options: the texts of a multiple-choice item, labelled A, B, ...; the reference is then a label or a text.
+    Without options a reference such as ``C`` or ``A, C`` still names labels, of which A to I exist.
     precision: decimals to which a number must agree (MathVista); None compares exactly.
     Thoughts (``<think>``) are no part of the answer, whatever they declare.
     """
-    gold = _gold(answer, tuple(options), precision)
+    reference = _read_reference(answer, tuple(options), precision)
     for claim in claims(spoken(response)):
-        outcome = gold.judge(claim)
+        outcome = reference.judge(claim)
         if outcome is not None:
             return outcome
         if claim.method == "boxed":
@@ -101,15 +101,15 @@ def verify(response: str, answer: str, options: Sequence[str] = (), *, precision
     return AnswerOutcome("unparsed")
 
 
-def labels_of_gold(answer: str, options: Sequence[str]) -> frozenset[str]:
+def reference_labels(answer: str, options: Sequence[str]) -> frozenset[str]:
     """The labels of the options that are right: the one that ``answer`` names, or all that read like it."""
     return option_labels.read(answer, option_labels.of(options), options) or option_labels.by_text(answer, options)
 
 
 @lru_cache(maxsize=1 << 12)  # several responses to one problem follow one another
-def _gold(answer: str, options: tuple[str, ...], precision: int | None) -> _Gold:
+def _read_reference(answer: str, options: tuple[str, ...], precision: int | None) -> _Reference:
     if options:
-        right = labels_of_gold(answer, options)
+        right = reference_labels(answer, options)
         if right:
             by_text = answer.strip() not in option_labels.of(options)
             return _Labels(right, option_labels.of(options), options, any_of=by_text)
@@ -120,7 +120,7 @@ def _gold(answer: str, options: tuple[str, ...], precision: int | None) -> _Gold
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """A gold that is one label or a set of them; ``any_of``: a text that several options share."""
+    """A reference that is one label or a set of them; ``any_of``: a text that several options share."""
 
     right: frozenset[str]
     labels: tuple[str, ...]
@@ -205,20 +205,20 @@ class _Labels:
 
 @dataclass(frozen=True, slots=True)
 class _Quantity:
-    """A gold that is a number, a ratio, a sequence or an expression."""
+    """A reference that is a number, a ratio, a sequence or an expression."""
 
-    gold: Value | None
+    reference: Value | None
     precision: int | None
 
     def judge(self, claim: Claim) -> AnswerOutcome | None:
-        if self.gold is None:
+        if self.reference is None:
             return None
         value = self._read(claim)
         if value is None:
             return None
-        same, method = equal(value, self.gold, self.precision), claim.method
+        same, method = equal(value, self.reference, self.precision), claim.method
         if same is None:
-            same, how = symbolic.equal(value, self.gold)
+            same, how = symbolic.equal(value, self.reference)
             method = f"{method}+{how}"
         return AnswerOutcome("right" if same else "wrong", claim.text, value.text, method)
 
@@ -240,13 +240,13 @@ class _Quantity:
         return None
 
     def _plausible(self, value: Value, claim: Claim) -> bool:
-        """Prose is no answer, unless the gold is a word too."""
+        """Prose is no answer, unless the reference is a word too."""
         if value.kind != "expression":
             return not any(item.kind == "expression" and _is_prose(item.text) for item in value.items)
-        assert self.gold is not None
+        assert self.reference is not None
         if _is_prose(value.text):
-            return value.text == self.gold.text
-        return claim.method != "lone" or self.gold.kind == "expression"
+            return value.text == self.reference.text
+        return claim.method != "lone" or self.reference.kind == "expression"
 
 
 def _math(text: str) -> str:

@@ -1,6 +1,6 @@
 """The process that asks math-verify: one JSON line in, one out.
 
-[answer, gold] asks for equality (a boolean), [expression] for its value (a number, null where it has none).
+[answer, reference] asks for equality (a boolean), [expression] for its value (a number, null where it has none).
 
 Memory is capped, and so is the CPU time of each question: SIGPROF, left at its default, ends the process even
 inside a C function. CPU time, not wall time, so that a verdict does not depend on what else the machine does;
@@ -86,8 +86,8 @@ def _libraries() -> Answer:
             expression: Any = latex2sympy(texts[0])
             value = float(expression.evalf())
             return value if math.isfinite(value) else None
-        given, gold = map(parsed, texts)
-        return bool(given and gold and same(gold, given, timeout_seconds=0))
+        given, reference = map(parsed, texts)
+        return bool(given and reference and same(reference, given, timeout_seconds=0))
 
     return answer
 

@@ -42,7 +42,7 @@ def test_the_degree_of_a_root_is_no_factor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold", "same"),
+    ("answer", "reference", "same"),
     [
         (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}", True),
         (r"\sqrt{8}", r"2\sqrt{2}", True),
@@ -52,6 +52,6 @@ def test_the_degree_of_a_root_is_no_factor() -> None:
     ],
 )
 def test_irrational_numbers_are_equal_by_algebra_and_different_by_their_digits(
-    answer: str, gold: str, same: bool
+    answer: str, reference: str, same: bool
 ) -> None:
-    assert verify(rf"\boxed{{{answer}}}", gold).correct is same
+    assert verify(rf"\boxed{{{answer}}}", reference).correct is same

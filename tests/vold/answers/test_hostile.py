@@ -13,7 +13,7 @@ from vold.answers import verify, worker
 
 SECONDS = 1.0
 assert worker.CPU_SECONDS < SECONDS
-GOLDS = ("7", r"\frac{1}{2}", "B", "A, C", "(3,-4)", r"5\sqrt{3}", "2:3", "69{degrees}")
+REFERENCES = ("7", r"\frac{1}{2}", "B", "A, C", "(3,-4)", r"5\sqrt{3}", "2:3", "69{degrees}")
 KINDS: tuple[Callable[[random.Random], str], ...] = (
     lambda r: "^".join(str(r.randint(2, 99)) for _ in range(r.randint(2, 60))),
     lambda r: f"{r.randint(2, 9)}^{{{10 ** r.randint(3, 30)}}}",
@@ -48,10 +48,11 @@ WRAPS = ("{}", r"\boxed{{{}}}", "Answer: {}", "The answer is {}.", "so ${}$\n", 
 
 
 def hostile(count: int) -> list[tuple[str, str]]:
-    """(response, gold), the same each time."""
+    """(response, reference), the same each time."""
     source = random.Random(20260)
     return [
-        (source.choice(WRAPS).format(KINDS[index % len(KINDS)](source)), source.choice(GOLDS)) for index in range(count)
+        (source.choice(WRAPS).format(KINDS[index % len(KINDS)](source)), source.choice(REFERENCES))
+        for index in range(count)
     ]
 
 
@@ -59,9 +60,9 @@ def hostile(count: int) -> list[tuple[str, str]]:
 def test_ten_thousand_hostile_answers_are_judged_without_a_hang_a_crash_or_an_execution(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slowest, what = 0.0, ""
-    for response, gold in hostile(10_000):
+    for response, reference in hostile(10_000):
         start = time.thread_time()
-        outcome = verify(response, gold, ("3", "7", "x") if gold == "B" else ())
+        outcome = verify(response, reference, ("3", "7", "x") if reference == "B" else ())
         spent = time.thread_time() - start  # CPU time: the machine may be busy; the worker's is capped below a second
         assert outcome.state in ("right", "wrong", "unparsed", "ambiguous")
         slowest, what = max((slowest, what), (spent, response[:80]))
@@ -73,10 +74,10 @@ def test_ten_thousand_hostile_answers_are_judged_without_a_hang_a_crash_or_an_ex
 def test_the_published_procedures_hold_out_too(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ("3", "7", "x")
-    for response, gold in hostile(len(KINDS) * len(WRAPS) * 3):
+    for response, reference in hostile(len(KINDS) * len(WRAPS) * 3):
         for benchmark, judge in PROCEDURES.items():
-            choice = benchmark == "mmmu_pro" or gold == "B"
-            kind, answer = ("choice", "B") if choice else ("free", gold)
+            choice = benchmark == "mmmu_pro" or reference == "B"
+            kind, answer = ("choice", "B") if choice else ("free", reference)
             problem = Problem(benchmark, "1", "", (), options if choice else (), answer, kind, "1")
             start = time.thread_time()
             ruling = judge(problem, Prediction("1", 0, response))

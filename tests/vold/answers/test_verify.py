@@ -241,11 +241,11 @@ def test_only_labels_of_the_item_exist() -> None:
 
 
 def test_a_label_wins_over_a_text_that_looks_like_one() -> None:
-    options = ("A", "B", "D", "F", "G")  # MathVision 654: the gold E is the text G
+    options = ("A", "B", "D", "F", "G")  # MathVision 654: the reference E is the text G
     assert verify(r"\boxed{E}", "E", options).correct
     assert verify(r"\boxed{D}", "D", options).normalised == "D"
     assert verify(r"\boxed{G}", "E", options).correct  # G is no label here, so it is the text
-    bracketed = ("(c)", "(a)", "(e)", "(d)", "(b)")  # MathVista 168: the gold is a text
+    bracketed = ("(c)", "(a)", "(e)", "(d)", "(b)")  # MathVista 168: the reference is a text
     assert verify("Answer: (b)", "(b)", bracketed).normalised == "E"
 
 
@@ -312,12 +312,12 @@ HOSTILE = {
     "zero": r"\boxed{\frac{1}{0}} \boxed{0^{-1}}",
     "other digits": r"\boxed{٣} \boxed{①}",
 }
-GOLDS = (("8", ()), (r"5\sqrt{3}", ()), ("A, C", ()), ("B", FOUR), ("(3,-4)", ()), ("1:2", ()))
+REFERENCES = (("8", ()), (r"5\sqrt{3}", ()), ("A, C", ()), ("B", FOUR), ("(3,-4)", ()), ("1:2", ()))
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_text_is_judged_within_a_second_of_cpu(text: str) -> None:
-    for answer, options in GOLDS:
+    for answer, options in REFERENCES:
         start = time.process_time()
         outcome = verify(text, answer, options)
         assert time.process_time() - start < 1
@@ -328,9 +328,9 @@ def test_a_symbolic_question_that_takes_too_long_is_cut_off_and_the_next_one_ans
     from vold.answers import symbolic
     from vold.answers.values import parse
 
-    heavy, gold = parse(r"(\sqrt{2}+\sqrt{3}+\sqrt{5}+x)^{4000}"), parse(r"5\sqrt{3}")
-    assert heavy is not None and gold is not None
-    assert not symbolic.equal(heavy, gold)[0]
+    heavy, reference = parse(r"(\sqrt{2}+\sqrt{3}+\sqrt{5}+x)^{4000}"), parse(r"5\sqrt{3}")
+    assert heavy is not None and reference is not None
+    assert not symbolic.equal(heavy, reference)[0]
     assert verify(r"\boxed{\sqrt{27}}", r"3\sqrt{3}").correct
 
 

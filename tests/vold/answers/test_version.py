@@ -7,7 +7,7 @@ import pytest
 
 from vold.answers import VERSION, verify
 
-GOLDS = (("8", ()), ("0.5", ()), ("B", ("nine", "twelve", "8", "none of these")))
+REFERENCES = (("8", ()), ("0.5", ()), ("B", ("nine", "twelve", "8", "none of these")))
 PIECES = (
     "The answer is", "Answer:", "is not", "not", "or", "and", "maybe", "if", "about", "more than",
     "the result", "so", "=", "7+5=2,", "2-3=9.", r"\boxed{", r"\text{", "}", "{", "(", ")", "$", "**", "%",
@@ -22,7 +22,7 @@ def outcomes() -> str:
     source, total = random.Random(417), hashlib.sha256()
     for number in range(1500):
         text = " ".join(source.choices(PIECES, k=source.randint(1, 9)))
-        answer, options = GOLDS[number % len(GOLDS)]
+        answer, options = REFERENCES[number % len(REFERENCES)]
         total.update(f"{verify(text, answer, options)}\n".encode())
     return total.hexdigest()
 
