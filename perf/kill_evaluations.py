@@ -33,7 +33,7 @@ from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
 from vold.config import Execution
 
-TABLES = ("items.parquet", "responses.parquet", "verdicts.parquet", "summary.json")
+TABLES = ("problems.parquet", "responses.parquet", "verdicts.parquet", "summary.json")
 BENCHMARK = "mathvision"
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=16)
 KEPT_AFTER = 1.0

@@ -169,7 +169,7 @@ class EvaluationExecution(Strict):
         description="Processes that prepare prompts ahead. None: 0 for an engine in the same process on CPUs, "
         "otherwise 1 to 4, depending on the CPUs.",
     )
-    ahead_items: int = Field(
+    ahead_problems: int = Field(
         default=256, ge=1, description="Most prompts that are prepared before the engine takes them."
     )
     ahead_mib: int = Field(default=2048, ge=1, description="Most memory in MiB for prompts prepared ahead.")

@@ -25,11 +25,11 @@ from vold.processes import end_with_parent
 class Prefetch:
     """How turns are prepared. workers 0: in this process, when the engine asks for them.
 
-    items, bytes: of what is prepared and not yet taken, with what the workers are at.
+    problems, bytes: the most that may be in preparation, or prepared and not yet taken by the engine.
     """
 
     workers: int
-    items: int
+    problems: int
     bytes: int
 
 
@@ -40,7 +40,7 @@ def prefetch(engine: str, execution: Execution) -> Prefetch:
     if workers is None:
         on_gpu = execution.device.startswith("cuda") or (execution.device == "auto" and gpu_present())
         workers = 0 if engine in IN_PROCESS and not on_gpu else max(1, min(4, cpus // 2))
-    return Prefetch(workers, settings.ahead_items, settings.ahead_mib << 20)
+    return Prefetch(workers, settings.ahead_problems, settings.ahead_mib << 20)
 
 
 class Preparation:
@@ -127,7 +127,7 @@ class _Room:
         """Whether one more turn may be prepared; the first always may."""
         with self._lock:
             expected = self._bytes + (pending - self._waiting + 1) * self._largest
-        return pending == 0 or (pending < self.prefetch.items and expected <= self.prefetch.bytes)
+        return pending == 0 or (pending < self.prefetch.problems and expected <= self.prefetch.bytes)
 
     def arrived(self, future: "Future[tuple[Any, int]]") -> None:
         if not future.cancelled() and future.exception() is None:

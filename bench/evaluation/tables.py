@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from bench import summary
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.hashes import record_hashes
-from bench.evaluation.items import write_items
 from bench.evaluation.measures import measures, summarise
+from bench.evaluation.problem_table import write_problems
 from bench.evaluation.selection import Selection
 from bench.records import Column, Frame, Problem, Response, ResponseKey, Verdict, columns
 from bench.summary import BenchmarkSummary, FirstPrompt, ModelRecord, ScoringRecord, Summary
@@ -54,7 +54,7 @@ def write_tables(
     frames: list[Frame] = []
     parts: dict[str, BenchmarkSummary] = {}
     with publish_directory(out) as scratch:
-        write_items(scratch / "items.parquet", selections)
+        write_problems(scratch, selections)
         with _ResponseTable(scratch / "responses.parquet") as table:
             for selection in selections:
                 benchmark = selection.dataset.benchmark

@@ -10,12 +10,12 @@ from typing import Any
 
 from bench import summary
 from bench.errors import ConfigurationError
-from bench.evaluation.items import read_items
+from bench.evaluation import problem_table
 from bench.records import Problem
 from bench.summary import BenchmarkSummary, Measure
 from vold.files import file_name
 
-_FILES = (summary.FILE, "items.parquet", "responses.parquet", "verdicts.parquet")
+_FILES = (summary.FILE, problem_table.FILE, "responses.parquet", "verdicts.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ class BenchmarkExport:
 
     @cached_property
     def problems(self) -> dict[str, Problem]:
-        return {p.id: p for p in read_items(self.evaluation.path / "items.parquet") if p.benchmark == self.benchmark}
+        problems = problem_table.read_problems(self.evaluation.path)
+        return {problem.id: problem for problem in problems if problem.benchmark == self.benchmark}
 
     @cached_property
     def samples(self) -> list[Sample]:

@@ -7,7 +7,7 @@ from typing import Any
 from bench import summary
 from bench.benchmarks.base import titled
 from bench.errors import ConfigurationError
-from bench.evaluation.items import read_items
+from bench.evaluation.problem_table import read_problems
 from bench.records import Prediction, Problem, Verdict
 
 _FIELDS = ("id", "sample", "state", "extracted", "normalised", "method")
@@ -46,7 +46,7 @@ def answered(place: Path, benchmark: str) -> Answered:
     part = summary.read(folder).benchmarks[benchmark]
     return Answered(
         titled(part.dataset, part.synthetic),
-        tuple(item for item in read_items(folder / "items.parquet") if item.benchmark == benchmark),
+        tuple(problem for problem in read_problems(folder) if problem.benchmark == benchmark),
         tuple(Prediction(row["id"], row["sample"], row["text"]) for row in rows),
         tuple(Verdict(**{name: row[name] for name in _FIELDS}) for row in rows),
     )

@@ -14,8 +14,6 @@ from bench.store import Store
 from bench.summary import Summary
 from vold.locations import hub_name, on_hub
 
-ITEMS = "items.parquet"
-
 
 @dataclass(frozen=True)
 class EvaluationResult:

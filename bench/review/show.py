@@ -9,13 +9,13 @@ from bench.benchmarks.base import DatasetError, titled
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.hashes import record_hashes
-from bench.evaluation.items import read_items
+from bench.evaluation.problem_table import read_problems
 from bench.evaluation.prompt_record import turn
 from bench.hints import nearest
 from bench.prompts import PromptPart
 from bench.records import Problem
 from bench.review.judged import judgements
-from bench.review.results import ITEMS, EvaluationResult
+from bench.review.results import EvaluationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def lookup(result: EvaluationResult, id: str, benchmark: str | None = None) -> l
 def _shown(result: EvaluationResult, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
     """The record is the result's own; only its images are looked for where the evaluation read them."""
     config, about = EvalConfig.model_validate(result.summary.config), result.summary.benchmarks[benchmark]
-    problem = next(p for p in read_items(result.path / ITEMS) if (p.benchmark, p.id) == (benchmark, id))
+    problem = next(p for p in read_problems(result.path) if (p.benchmark, p.id) == (benchmark, id))
     split = None if about.synthetic else about.split  # a generated set has only one
     paths, absent = _images(result, problem, split, samples[0]["record"])
     problem = replace(problem, images=paths)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bench.benchmarks import BENCHMARKS, Dataset, read
-from bench.evaluation.items import read_items, write_items
+from bench.evaluation.problem_table import read_problems, write_problems
 from bench.evaluation.selection import Selection
 
 
@@ -17,7 +17,7 @@ def test_every_real_record_comes_back_as_it_was_but_for_the_place_of_its_images(
     problems = read(benchmark, benchmark_data / benchmark, split, require_images=False).problems
     asked = tuple(problem for problem in problems if not problem.unscorable)
     dataset = Dataset(benchmark, benchmark, "test", False, problems)
-    write_items(tmp_path / "items.parquet", [Selection(dataset, asked)])
-    found = list(read_items(tmp_path / "items.parquet"))
+    write_problems(tmp_path, [Selection(dataset, asked)])
+    found = list(read_problems(tmp_path))
     assert found == [replace(problem, images=tuple(Path(image.name) for image in problem.images)) for problem in asked]
     assert len(found) > 400
