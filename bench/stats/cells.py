@@ -1,28 +1,35 @@
-"""From judged responses to the cells that every statistic here starts from: one score a (seed, item)."""
+"""Cells: one score per training seed and problem (item). Every statistic of this package starts from them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+from bench.records import Frame
 
 Aggregate = Literal["macro", "micro"]
-CELL_KEY = ["benchmark", "id", "seed"]
+SAMPLE_KEY = ["benchmark", "id", "seed", "sample"]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Scores in a seeds x items layout, stored long; all arrays have shape [cells].
+    """Scores per seed and item, in long form. Every array has shape [cells].
 
-    ``score`` is an accuracy in [0, 1] or a paired difference in [-1, 1] (mean over the item's samples);
-    ``stratum``, ``seed`` and ``cluster`` are codes from 0. A cluster lies in exactly one stratum (benchmark).
+    score: an accuracy in [0, 1], or a paired difference in [-1, 1]; a mean over the samples of the item.
+    stratum: number of the benchmark, from 0.
+    seed: number of the training seed, from 0.
+    cluster: number of the group of items with a common source, from 0. A cluster belongs to one stratum.
+    items, samples: counts of the items and of the responses behind the scores.
     """
 
-    score: np.ndarray
-    stratum: np.ndarray
-    seed: np.ndarray
-    cluster: np.ndarray
+    score: FloatArray
+    stratum: IntArray
+    seed: IntArray
+    cluster: IntArray
     items: int
     samples: int
 
@@ -40,28 +47,28 @@ class Cells:
 
     @property
     def plain(self) -> bool:
-        """True when items are independent, of one benchmark, and seen once: exact methods apply."""
+        """Whether exact methods apply: independent items of one benchmark, one seed, one sample per item."""
         return self.strata == 1 and self.seeds == 1 and self.clusters == self.items == self.samples
 
-    def weights(self, aggregate: Aggregate) -> np.ndarray:
-        """Weight of each cell in the estimate; sums to 1. Macro: every benchmark counts the same."""
+    def weights(self, aggregate: Aggregate) -> FloatArray:
+        """Weight of each cell in the mean, shape [cells], with sum 1. Macro: every benchmark counts the same."""
         if aggregate == "micro":
             return np.full(len(self.score), 1 / len(self.score))
         counts = np.bincount(self.stratum, minlength=self.strata)
         return 1 / (self.strata * counts[self.stratum])
 
 
-def to_cells(scores: pd.DataFrame) -> Cells:
-    """Cells of a table with the columns benchmark, id, cluster, seed, score (a row each sample).
+def to_cells(scores: Frame) -> Cells:
+    """Cells of a table with the columns benchmark, id, cluster, seed and score, one row per sample.
 
-    Raises:
-        ValueError: no rows, or a score that is not finite.
+    Raises ValueError for a table without rows and for a score that is not finite.
     """
     if scores.empty:
-        raise ValueError("no responses to average: check that the evaluation stages of these arms have finished")
+        raise ValueError("no responses to average; check that the evaluation stages of these arms have finished")
     if not np.isfinite(scores["score"].to_numpy(float)).all():
-        raise ValueError("a score is not finite: a missing response must be an absent row")
-    stratum, item, seed, cluster = (pd.factorize(scores[name])[0] for name in ("benchmark", "id", "seed", "cluster"))
+        raise ValueError("a score is not finite; leave the row of a missing response out")
+    stratum, item, seed, cluster = (_codes(scores[name]) for name in ("benchmark", "id", "seed", "cluster"))
+    # An id or a cluster of the same name in another benchmark is another one.
     item = stratum * (item.max() + 1) + item
     cluster = stratum * (cluster.max() + 1) + cluster
     _, first, cell, samples = np.unique(
@@ -77,21 +84,26 @@ def to_cells(scores: pd.DataFrame) -> Cells:
     )
 
 
+def _codes(values: Any) -> IntArray:
+    """The number of each value, in the order of first occurrence."""
+    factorize: Any = pd.factorize
+    return factorize(values)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Samples that two arms share, and how many each lacks of those the other has."""
+    """The samples that two arms share, and how many samples of one arm the other lacks."""
 
-    common: pd.DataFrame
+    common: Frame
     missing_test: int
     missing_against: int
 
 
-def pair(test: pd.DataFrame, against: pd.DataFrame) -> Pairing:
-    """Join two arms on (benchmark, id, seed, sample); ``common.score`` is test minus against."""
-    key: Sequence[str] = [*CELL_KEY, "sample"]
-    columns = [*key, "cluster", "correct"]
+def pair(test: Frame, against: Frame) -> Pairing:
+    """Join two arms on benchmark, id, seed and sample; ``common["score"]`` is test minus against."""
+    columns = [*SAMPLE_KEY, "cluster", "correct"]
     joined: Any = test[columns].merge(
-        against[columns], on=list(key), how="outer", suffixes=("", "_against"), indicator=True, validate="one_to_one"
+        against[columns], on=SAMPLE_KEY, how="outer", suffixes=("", "_against"), indicator=True, validate="one_to_one"
     )
     where = joined["_merge"]
     common = joined[where == "both"].copy()

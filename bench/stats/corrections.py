@@ -25,16 +25,16 @@ class Correction:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values (Holm 1979): family-wise error <= alpha without further assumptions."""
-    from statsmodels.stats.multitest import multipletests
-
-    if not p_values:
-        return []
-    adjusted = multipletests(list(p_values), method="holm")[1]
-    return [float(p) for p in adjusted]
+    count, largest = len(p_values), 0.0
+    adjusted = [0.0] * count
+    for rank, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        largest = max(largest, min((count - rank) * p_values[index], 1.0))
+        adjusted[index] = largest
+    return adjusted
 
 
 def unchanged(p_values: Sequence[float]) -> list[float]:
-    """The p-values themselves."""
+    """The p-values, as they are."""
     return list(p_values)
 
 

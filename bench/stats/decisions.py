@@ -1,14 +1,16 @@
-"""From p-values to the only verdicts that are printed, and the power behind them."""
+"""Verdicts from p-values, and how many seeds or problems a test needs."""
 
 from math import ceil
 from typing import Literal
+
+from bench.stats.distributions import noncentral_t_tail, normal_quantile, t_quantile
 
 ContrastVerdict = Literal["better", "worse", "not resolved"]
 ALPHA = 0.05
 
 
 def contrast_verdict(difference: float, adjusted_p: float, alpha: float = ALPHA) -> ContrastVerdict:
-    """Better or worse when the adjusted test rejects equality, else not resolved."""
+    """Better or worse when the adjusted test rejects equality at ``alpha``, otherwise not resolved."""
     if adjusted_p >= alpha or difference == 0:
         return "not resolved"
     return "better" if difference > 0 else "worse"
@@ -17,38 +19,34 @@ def contrast_verdict(difference: float, adjusted_p: float, alpha: float = ALPHA)
 def seeds_needed(
     effect: float, sd: float, item_error: float = 0.0, power: float = 0.8, limit: int = 1000
 ) -> int | None:
-    """Fewest seeds at which a true ``effect`` is found with ``power`` at the 5 % level, two-sided.
+    """The smallest number of seeds at which a two-sided 5 % test finds a true ``effect`` with ``power``.
 
-    ``sd`` is the standard deviation over seeds of the paired difference; ``item_error`` the standard error that
-    items alone leave however many seeds are run; all three in the same unit. Power of the t-test with
-    seeds - 1 degrees of freedom from the noncentral t distribution. None: not within ``limit`` seeds.
+    The power is that of the t-test with seeds - 1 degrees of freedom, from the noncentral t distribution.
+    ``effect``, ``sd`` and ``item_error`` have the same unit. Returns None where ``limit`` seeds are too few.
+    Raises ValueError for an effect of 0 and for a negative spread.
 
-    Raises:
-        ValueError: an effect of 0 or a negative spread.
+    sd: standard deviation of the paired difference over seeds.
+    item_error: standard error that the choice of problems leaves, however many seeds are run.
     """
-    from scipy import stats
-
     if effect == 0 or sd < 0 or item_error < 0:
-        raise ValueError("seeds_needed wants an effect other than 0 and spreads of 0 or more")
+        raise ValueError(f"the effect must not be 0 and spreads must not be negative: {effect=}, {sd=}, {item_error=}")
     for seeds in range(2, limit + 1):
         variance = sd**2 / seeds + item_error**2
         if variance == 0:
             return seeds
-        critical = float(stats.t.ppf(1 - ALPHA / 2, seeds - 1))
-        if float(stats.nct.sf(critical, seeds - 1, abs(effect) / variance**0.5)) >= power:
+        critical = t_quantile(1 - ALPHA / 2, seeds - 1)
+        if noncentral_t_tail(critical, seeds - 1, abs(effect) / variance**0.5) >= power:
             return seeds
     return None
 
 
 def items_needed(margin: float, sd: float, power: float = 0.8, alpha: float = ALPHA) -> int:
-    """Items at which a one-sided test against ``margin`` has ``power`` when nothing changed; ``sd`` is one item's.
+    """The number of problems at which a one-sided test against ``margin`` has ``power`` when nothing changed.
 
-    Raises:
-        ValueError: a margin that is not above 0.
+    sd: standard deviation of one problem's score, in the unit of ``margin``.
+    Raises ValueError for a margin that is not above 0.
     """
-    from scipy import stats
-
     if margin <= 0:
-        raise ValueError("the margin must be above 0")
-    z = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+        raise ValueError(f"the margin must be above 0: {margin=}")
+    z = normal_quantile(1 - alpha / 2) + normal_quantile(power)
     return max(2, ceil((z * sd / margin) ** 2))

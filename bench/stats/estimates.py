@@ -1,13 +1,13 @@
-"""Accuracy of one arm, and the paired difference of two, each with its 95 % interval. Everything in [0, 1] units."""
+"""The accuracy of one arm and the paired difference of two, each with its 95 % interval, as shares in [0, 1]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from bench.stats.cells import Aggregate, Cells, pair, to_cells
+from bench.records import Frame
+from bench.stats.cells import Aggregate, Cells, FloatArray, pair, to_cells
+from bench.stats.distributions import normal_quantile, sign_test, wilson_interval
 from bench.stats.variance import Spread, mean_and_spread
 
 LEVEL = 0.95
@@ -16,11 +16,11 @@ POWER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """An accuracy; ``n`` counts the responses behind it, ``items`` the problems, ``seeds`` the training runs.
+    """An accuracy with its 95 % interval.
 
-    ``mde``: the least true difference from another arm that is found with 80 % power at the 5 % level, were that arm
-    as uncertain and right on other problems independently. Arms on the same problems agree on many of them:
-    ``paired_difference`` finds smaller ones.
+    n, items, seeds: counts of the responses, the problems and the training runs behind it.
+    mde: the smallest true difference from a second, equally uncertain and independent arm that a 5 % test finds with
+        80 % power. ``paired_difference`` finds smaller differences, because arms agree on many problems.
     """
 
     value: float
@@ -34,10 +34,13 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Test minus against on the responses both have; ``mde`` is detectable with 80 % power at the 5 % level.
+    """Test minus against, on the responses that both arms have.
 
-    ``missing_test`` counts responses that only the other arm has, ``missing_against`` the reverse.
-    ``method`` names the test behind ``p``. ``inner`` bounds the 90 % interval, which two one-sided tests use.
+    low, high: bounds of the 95 % interval.
+    inner: bounds of the 90 % interval, which two one-sided tests use.
+    p: two-sided p-value of the test that ``method`` names.
+    mde: the smallest true difference that a 5 % test finds with 80 % power.
+    missing_test: responses that only the arm ``against`` has. ``missing_against`` is the reverse.
     """
 
     value: float
@@ -55,36 +58,32 @@ class Difference:
     spread: Spread
 
     def within(self, margin: float) -> bool:
-        """Equivalence at the 5 % level: two one-sided tests against +-``margin`` (Schuirmann 1987)."""
+        """Whether the arms are equivalent: two one-sided 5 % tests against ±``margin`` (Schuirmann 1987)."""
         return -margin < self.inner[0] and self.inner[1] < margin
 
 
-def accuracy(verdicts: pd.DataFrame, aggregate: Aggregate = "macro") -> Accuracy:
-    """Accuracy over the rows of one arm (columns benchmark, id, cluster, seed, correct).
+def accuracy(verdicts: Frame, aggregate: Aggregate = "macro") -> Accuracy:
+    """The accuracy of one arm, from rows with the columns benchmark, id, cluster, seed and correct.
 
-    Wilson's interval on the effective number of items p(1-p)/V, V from ``mean_and_spread`` (Korn and Graubard
-    1998), so that it stays within [0, 1] and does not collapse at 0 % and 100 %. For one seed of unclustered
-    items the effective number is the number of items: Wilson's interval itself. Several samples an item make it
-    larger, never smaller: a score in [0, 1] of mean p has a variance of at most p(1-p).
+    The interval is Wilson's on the effective number of items p(1-p)/V, with V from ``mean_and_spread`` (Korn and
+    Graubard 1998). It stays within [0, 1] and does not collapse at 0 % and 100 %. For one seed of unclustered items
+    the effective number is the number of items, which gives Wilson's interval itself. Several samples per item make
+    the number larger, never smaller: a score in [0, 1] of mean p has a variance of at most p(1-p).
 
-    Raises:
-        ValueError: no rows.
+    Raises ValueError for an arm without rows.
     """
-    from scipy.stats import norm
-    from statsmodels.stats.proportion import proportion_confint
-
     cells = to_cells(verdicts.assign(score=verdicts["correct"].astype(float)))
     mean, spread = mean_and_spread(cells, aggregate)
     value = min(max(mean, 0.0), 1.0)
-    n = float(cells.items) if cells.plain else _effective_items(cells, value, spread, aggregate, float(norm.ppf(0.975)))
-    bounds: Any = proportion_confint(value * n, n, alpha=1 - LEVEL, method="wilson")
-    # The bounds of 0 % and 100 % miss the value itself by rounding errors.
-    low, high = min(float(bounds[0]), value), max(float(bounds[1]), value)
+    n = float(cells.items) if cells.plain else _effective_items(cells, value, spread, aggregate)
+    low, high = wilson_interval(value, n, LEVEL)
+    # Rounding errors can put a bound of 0 % or 100 % on the wrong side of the value.
+    low, high = min(low, value), max(high, value)
     mde = min(2**0.5 * (spread.reach(0.5 + LEVEL / 2) + spread.reach(POWER)), 1.0)
     return Accuracy(value, low, high, cells.samples, cells.items, cells.seeds, mde)
 
 
-def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggregate, z: float) -> float:
+def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggregate) -> float:
     weights = cells.weights(aggregate)
     per_cluster = np.bincount(cells.cluster, weights)
     largest = 1 / float(np.sum(per_cluster**2))  # Kish's effective number of clusters
@@ -94,22 +93,25 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
     if reach == float("inf"):
         return 1.0
     independent = cells.seeds == cells.strata == 1 and cells.clusters == cells.items
-    found = min(value * (1 - value) / (reach / z) ** 2, largest * cells.samples / cells.items)
-    return max(found, cells.items) if independent else found
+    effective = min(
+        value * (1 - value) / (reach / normal_quantile(0.5 + LEVEL / 2)) ** 2, largest * cells.samples / cells.items
+    )
+    return max(effective, cells.items) if independent else effective
 
 
-def paired_difference(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggregate = "macro") -> Difference:
-    """Paired difference of two arms on the same items, seeds and samples.
+def paired_difference(test: Frame, against: Frame, aggregate: Aggregate = "macro") -> Difference:
+    """The paired difference of two arms on the same items, seeds and samples.
 
-    The p-value inverts the two-way interval; for one seed of one benchmark with independent items, each right or
-    wrong, it is McNemar's exact test.
+    The p-value inverts the two-way interval. One seed of one benchmark with independent items, each right or wrong,
+    gets McNemar's exact test instead.
 
-    Raises:
-        ValueError: the arms share no response, or a key occurs twice in one arm.
+    Raises ValueError when the arms share no response, and when a response occurs twice in one arm.
     """
     pairing = pair(test, against)
     if pairing.common.empty:
-        raise ValueError("the two arms have no (item, seed) in common: evaluate both on the same problems and seeds")
+        raise ValueError(
+            "the two arms have no problem and seed in common; evaluate both on the same problems and seeds"
+        )
     cells = to_cells(pairing.common)
     value, spread = mean_and_spread(cells, aggregate)
     reach, inner = spread.reach(0.5 + LEVEL / 2), spread.reach(0.95)
@@ -135,10 +137,7 @@ def paired_difference(test: pd.DataFrame, against: pd.DataFrame, aggregate: Aggr
     )
 
 
-def mcnemar(differences: Sequence[float] | np.ndarray) -> float:
-    """Exact two-sided McNemar p-value of paired 0/1 scores given as differences in {-1, 0, 1}."""
-    from scipy.stats import binomtest
-
+def mcnemar(differences: Sequence[float] | FloatArray) -> float:
+    """The exact two-sided McNemar p-value of paired 0/1 scores, from their differences in {-1, 0, 1}."""
     array = np.asarray(differences)
-    gained, lost = int((array > 0).sum()), int((array < 0).sum())
-    return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+    return sign_test(int((array > 0).sum()), int((array < 0).sum()))

@@ -1,43 +1,50 @@
-"""What several samples an item say: their mean, whether any is right, what most of them answer. In [0, 1] units."""
+"""Metrics over several samples per problem: avg@k, pass@k and maj@k, as shares in [0, 1]."""
 
 from collections import Counter
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
+from bench.records import Frame
+from bench.stats.cells import FloatArray, IntArray
 from bench.stats.estimates import Accuracy, accuracy
 
 _VOTERS = frozenset({"right", "wrong"})
 
 
-def sample_metrics(verdicts: pd.DataFrame, samples: int) -> dict[str, Accuracy]:
+def sample_metrics(verdicts: Frame, samples: int) -> dict[str, Accuracy]:
     """avg@k, and for ``samples`` > 1 also pass@j (j = 2, 4, ... and k) and maj@k, each with its interval.
 
-    verdicts: the rows of one arm (columns benchmark, id, cluster, sample, state, correct, normalised), a row each
-    sample that there is. pass@j is the unbiased estimator; an item with fewer than j samples is left out of it, and
-    ``items`` says how many are in. maj@k votes over the samples that there are. Raises ValueError where there is no
-    row.
+    pass@j is the unbiased estimator. It leaves out problems with fewer than j samples, and ``items`` of the result
+    counts the problems that are in. maj@k votes over the samples that exist.
+    Raises ValueError for an arm without rows.
+
+    verdicts: rows of one arm, one per existing sample, with the columns benchmark, id, cluster, sample, state,
+        correct and normalised. Without a column seed, all rows belong to one seed.
+    samples: the planned number k of samples per problem.
     """
     rows = verdicts if "seed" in verdicts else verdicts.assign(seed=0)
-    found = {f"avg@{samples}": accuracy(rows)}
+    metrics = {f"avg@{samples}": accuracy(rows)}
     if samples == 1:
-        return found
-    items = _items(rows)
+        return metrics
+    problems = _counts(rows)
     for tries in _ladder(samples):
-        enough = items[items["n"] >= tries]
+        enough = problems[problems["n"] >= tries]
         if len(enough):
             passed = pass_at(enough["n"].to_numpy(), enough["right"].to_numpy(), tries)
-            found[f"pass@{tries}"] = accuracy(enough.assign(correct=passed))
-    found[f"maj@{samples}"] = accuracy(items.assign(correct=items["majority"]))
-    return found
+            metrics[f"pass@{tries}"] = accuracy(enough.assign(correct=passed))
+    metrics[f"maj@{samples}"] = accuracy(problems.assign(correct=problems["majority"]))
+    return metrics
 
 
-def pass_at(n: np.ndarray, right: np.ndarray, tries: int) -> np.ndarray:
-    """1 - C(n - right, tries) / C(n, tries) for each item: the unbiased estimator of at least one right answer in
-    ``tries`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", eq. 1), as a stable product.
+def pass_at(n: IntArray, right: IntArray, tries: int) -> FloatArray:
+    """pass@k of each problem: the probability that ``tries`` of its samples contain a right answer, shape [problems].
 
-    n, right: shape [items], n >= tries. Returns shape [items].
+    The unbiased estimator 1 - C(n - right, tries) / C(n, tries) of Chen et al. 2021, "Evaluating Large Language
+    Models Trained on Code", eq. 1, as a numerically stable product.
+
+    n, right: counts of all samples and of right samples, shape [problems], with n >= tries.
     """
     drawn = np.arange(tries)
     factors = 1 - right[:, None] / np.maximum(n[:, None] - drawn, 1)
@@ -45,12 +52,12 @@ def pass_at(n: np.ndarray, right: np.ndarray, tries: int) -> np.ndarray:
 
 
 def _ladder(samples: int) -> list[int]:
-    """2, 4, 8, ... below ``samples``, and ``samples``."""
+    """2, 4, 8, ... below ``samples``, then ``samples`` itself."""
     return [2**power for power in range(1, samples.bit_length()) if 2**power < samples] + [samples]
 
 
-def _items(rows: Any) -> Any:
-    """One row an item and seed: ``n`` samples, ``right`` of them, and whether the ``majority`` is right."""
+def _counts(rows: Frame) -> Frame:
+    """One row per problem and seed: the counts ``n`` and ``right``, and whether the ``majority`` is right."""
     columns = ["benchmark", "id", "seed", "cluster", "sample", "state", "correct", "normalised"]
     ordered = rows[columns].sort_values("sample", kind="stable")
     cells: dict[tuple[Any, ...], list[tuple[str, bool, str]]] = {}
@@ -68,9 +75,9 @@ def _items(rows: Any) -> Any:
 
 
 def _majority_is_right(samples: list[tuple[str, bool, str]]) -> bool:
-    """Only answers that were read vote; of equally frequent ones the first given wins."""
+    """Whether the most frequent answer is right. Unreadable answers have no vote; on a tie the first answer wins."""
     votes = Counter(answer for state, _, answer in samples if state in _VOTERS)
     if not votes:
         return False
-    winner = votes.most_common(1)[0][0]  # in the order of first occurrence where counts are equal
+    winner = votes.most_common(1)[0][0]  # on a tie, in the order of first occurrence
     return next(correct for state, correct, answer in samples if state in _VOTERS and answer == winner)

@@ -1,7 +1,7 @@
-"""Does an interval that says 95 % cover 95 %? A seeded simulation: ``python -m bench.stats.simulate``.
+"""A seeded simulation of how often a 95 % interval covers the truth: ``python -m bench.stats.simulate``.
 
-Binary answers of two arms to the same items over several seeds, in a linear probability model, so that the true
-difference is known: item difficulty, item-specific gain, and a seed effect of each arm.
+Two arms answer the same items over several seeds, right or wrong. The true difference is known, because each answer
+follows a linear probability model of item difficulty, a gain of the item, and a seed effect of each arm.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,12 @@ from vold.seeding import generator
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``seed_sd``: one arm's seed effect; ``gain_sd``: how the gain differs between items; ``effect``: the truth."""
+    """A simulated contrast. The random stream depends on the ``repr`` of this class, so its name and fields must stay.
+
+    seed_sd: standard deviation of an arm's seed effect.
+    gain_sd: standard deviation of the gain over items.
+    effect: the true difference.
+    """
 
     seeds: int
     items: int
@@ -28,7 +33,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Shares of repetitions in which the interval held the truth, and in which it excluded 0."""
+    """Shares of repetitions in which the interval covered the truth, and in which it excluded 0."""
 
     setting: Setting
     covered: float
@@ -43,8 +48,8 @@ GRID = tuple(
 )
 
 
-def draw(setting: Setting, rng: np.random.Generator) -> Cells:
-    """One simulated contrast of two benchmarks of equal size; probabilities stay within [0, 1]."""
+def simulate_contrast(setting: Setting, rng: np.random.Generator) -> Cells:
+    """The paired differences of one simulated contrast on two benchmarks of equal size."""
     shape = (setting.seeds, setting.items)
     difficulty = rng.choice([-0.2, 0.2], setting.items)
     gain = rng.choice([-1.0, 1.0], setting.items) * setting.gain_sd
@@ -64,18 +69,18 @@ def draw(setting: Setting, rng: np.random.Generator) -> Cells:
 
 
 def coverage(setting: Setting, repetitions: int, seed: int = 7) -> Coverage:
-    """Simulate ``setting``; deterministic in ``seed``."""
+    """The coverage of the interval over ``repetitions`` simulated contrasts; deterministic in ``seed``."""
     rng = generator(seed, "coverage", repr(setting))
     covered = excluded = 0
     for _ in range(repetitions):
-        value, spread = mean_and_spread(draw(setting, rng))
+        value, spread = mean_and_spread(simulate_contrast(setting, rng))
         reach = spread.reach(0.975)
         covered += abs(value - setting.effect) <= reach
         excluded += abs(value) > reach
     return Coverage(setting, covered / repetitions, excluded / repetitions)
 
 
-def table(repetitions: int = 2000) -> Iterator[str]:
+def coverage_table(repetitions: int = 2000) -> Iterator[str]:
     """Lines of the coverage table over ``GRID``."""
     yield "seeds items seed_sd gain_sd effect covered excludes_0"
     results = [coverage(setting, repetitions) for setting in GRID]
@@ -91,4 +96,4 @@ def table(repetitions: int = 2000) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(table()))
+    print("\n".join(coverage_table()))

@@ -1,10 +1,11 @@
-"""Verdicts, Holm's correction and planning numbers."""
+"""Verdicts, Holm's correction, and the numbers of seeds and problems that a test needs."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from bench.stats.corrections import holm
 from bench.stats.decisions import contrast_verdict, items_needed, seeds_needed
@@ -13,6 +14,11 @@ from bench.stats.decisions import contrast_verdict, items_needed, seeds_needed
 def test_holm_follows_its_definition():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+def test_holm_agrees_with_statsmodels():
+    p_values = [*np.random.default_rng(4).random(40) ** 3, 0.0, 1.0, 0.5, 0.5]
+    assert holm(p_values) == list(multipletests(p_values, method="holm")[1])
 
 
 def test_only_three_verdicts_exist():
@@ -27,8 +33,8 @@ def test_seeds_needed_reaches_the_power_that_simulation_shows():
     rng = np.random.default_rng(0)
 
     def power(n: int) -> float:
-        found: Any = stats.ttest_1samp(rng.normal(2.0, 1.5, (4000, n)), 0, axis=1)
-        return float(np.mean(found.pvalue < 0.05))
+        test: Any = stats.ttest_1samp(rng.normal(2.0, 1.5, (4000, n)), 0, axis=1)
+        return float(np.mean(test.pvalue < 0.05))
 
     assert seeds is not None
     assert power(seeds) > 0.78

@@ -1,4 +1,4 @@
-"""Accuracies and paired differences against hand counts and other libraries."""
+"""Accuracies and paired differences, checked against hand counts and other libraries."""
 
 from typing import Any
 
@@ -57,8 +57,8 @@ def test_seed_spread_widens_the_accuracy_interval():
     assert b.high - b.low > 2 * (a.high - a.low)
 
 
-def test_shares_of_right_samples_are_no_pairs_of_right_and_wrong():
-    """7 problems gain a little and 3 lose much: a sign test would contradict the difference beside it."""
+def test_shares_of_right_samples_are_not_pairs_of_right_and_wrong():
+    """7 problems gain a little and 3 lose much, so a sign test would contradict the difference."""
     changes = [0.25] * 7 + [-1.0] * 3 + [0.0] * 2
     against = arm([0] * 12).assign(correct=[0.0] * 7 + [1.0] * 3 + [0.5] * 2)
     test = against.assign(correct=against["correct"] + changes)
@@ -79,14 +79,14 @@ def test_difference_of_one_seed_uses_the_exact_mcnemar_test():
     assert mcnemar([0, 0]) == 1.0
 
 
-def test_missing_responses_are_counted_and_neither_wrong_nor_dropped_in_silence():
+def test_missing_responses_are_counted_and_neither_wrong_nor_silently_dropped():
     first, second = arm([1, 1, 0, 0, 1]), arm([1, 0, 0, 0, 1]).iloc[:4]
     got = paired_difference(first, second)
     assert (got.n, got.missing_test, got.missing_against) == (4, 0, 1)
     assert got.value == pytest.approx(0.25)
 
 
-def test_the_same_answers_differ_by_nothing_and_resolve_nothing():
+def test_equal_answers_have_no_difference_and_no_verdict():
     rows = pd.concat([arm([1, 0] * 40, seed=s) for s in (1, 2, 3)])
     got = paired_difference(rows, rows)
     assert (got.value, got.p) == (0, 1)
@@ -114,20 +114,20 @@ def test_samples_of_one_item_are_averaged_before_anything_else():
 
 def test_the_stated_effect_is_detected_with_about_eighty_percent_power():
     rng = np.random.default_rng(5)
-    found, mdes = 0, []
+    detected, mdes = 0, []
     for _ in range(80):
         gain = rng.random(300) < 0.10
         lose = ~gain & (rng.random(300) < 0.02)
         got = paired_difference(arm(~lose), arm(~gain))
         mdes.append(got.mde)
-        found += got.p < 0.05
+        detected += got.p < 0.05
     mde = float(np.mean(mdes))
-    # A true difference of 0.08 lies well above the average detectable effect, so power must exceed 80 %.
+    # A true difference of 0.08 is well above the average detectable effect, so power must exceed 80 %.
     assert mde < 0.08
-    assert found / 80 > 0.85
+    assert detected / 80 > 0.85
 
 
-def test_several_samples_an_item_never_widen_the_interval_beyond_that_of_the_items():
+def test_several_samples_per_item_never_widen_the_interval_beyond_that_of_the_items():
     rare = pd.concat([arm([k == 0 and i == 0 for i in range(12)]).assign(sample=k) for k in range(4)])
     got = accuracy(rare)
     expected = stats.binomtest(1, 48).statistic
@@ -136,7 +136,7 @@ def test_several_samples_an_item_never_widen_the_interval_beyond_that_of_the_ite
     assert wilson.low <= got.low and got.high < wilson.high + 0.05
 
 
-def test_samples_that_do_not_depend_on_their_item_narrow_the_interval_as_so_many_items_would():
+def test_samples_that_do_not_depend_on_their_item_narrow_the_interval_like_more_items():
     rng = np.random.default_rng(3)
     got = accuracy(pd.concat([arm(rng.random(400) < 0.2).assign(sample=k) for k in range(4)]))
     wilson = stats.binomtest(round(got.value * 1600), 1600).proportion_ci(method="wilson")

@@ -1,4 +1,4 @@
-"""Measures over several samples an item against enumeration of all draws."""
+"""Metrics over several samples per problem, checked against all possible draws."""
 
 from itertools import combinations
 
@@ -28,7 +28,7 @@ def rows(items: list[list[tuple[str, str]]]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])
-def test_pass_at_is_the_share_of_draws_without_replacement_that_hold_a_right_answer(n):
+def test_pass_at_is_the_share_of_draws_without_replacement_with_a_right_answer(n):
     for right in range(n + 1):
         samples = [True] * right + [False] * (n - right)
         for tries in range(1, n + 1):
@@ -42,15 +42,15 @@ RIGHT, WRONG, NONE = ("right", "1"), ("wrong", "2"), ("unparsed", "")
 
 def test_measures_of_four_samples_by_hand():
     table = rows([[RIGHT, RIGHT, WRONG, WRONG], [WRONG, RIGHT, NONE, NONE], [NONE] * 4, [RIGHT, NONE, NONE, NONE]])
-    found = sample_metrics(table, 4)
-    assert list(found) == ["avg@4", "pass@2", "pass@4", "maj@4"]
-    assert found["avg@4"].value == pytest.approx(4 / 16) and found["avg@4"].n == 16
-    # Of two draws from four: both right ones missed in 1 of 6; the one right one missed in 3 of 6.
-    assert found["pass@2"].value == pytest.approx((5 / 6 + 1 / 2 + 0 + 1 / 2) / 4)
-    assert found["pass@4"].value == pytest.approx(3 / 4)
-    # Ties go to the first answer; what was not read has no vote; an item without a vote is not right.
-    assert found["maj@4"].value == pytest.approx(2 / 4)
-    assert all(measure.low <= measure.value <= measure.high for measure in found.values())
+    metrics = sample_metrics(table, 4)
+    assert list(metrics) == ["avg@4", "pass@2", "pass@4", "maj@4"]
+    assert metrics["avg@4"].value == pytest.approx(4 / 16) and metrics["avg@4"].n == 16
+    # Of two draws from four: both right samples are missed in 1 of 6, a single right sample in 3 of 6.
+    assert metrics["pass@2"].value == pytest.approx((5 / 6 + 1 / 2 + 0 + 1 / 2) / 4)
+    assert metrics["pass@4"].value == pytest.approx(3 / 4)
+    # A tie goes to the first answer. An unreadable answer has no vote. A problem without a vote is wrong.
+    assert metrics["maj@4"].value == pytest.approx(2 / 4)
+    assert all(measure.low <= measure.value <= measure.high for measure in metrics.values())
 
 
 def test_equal_answers_are_counted_together_and_a_later_majority_wins():
@@ -65,18 +65,18 @@ def test_the_order_of_the_rows_does_not_matter_to_ties():
 
 def test_items_with_too_few_samples_are_left_out_of_pass_and_counted():
     table = rows([[RIGHT, WRONG], [RIGHT], [WRONG, WRONG]])
-    found = sample_metrics(table, 2)
-    assert (found["pass@2"].items, found["pass@2"].value) == (2, 0.5)
-    assert found["avg@2"].n == 5 and found["maj@2"].items == 3
+    metrics = sample_metrics(table, 2)
+    assert (metrics["pass@2"].items, metrics["pass@2"].value) == (2, 0.5)
+    assert metrics["avg@2"].n == 5 and metrics["maj@2"].items == 3
 
 
-def test_one_sample_has_one_measure_which_is_the_accuracy():
+def test_one_sample_has_one_metric_which_is_the_accuracy():
     table = rows([[RIGHT], [WRONG], [WRONG]])
     assert sample_metrics(table, 1) == {"avg@1": accuracy(table.assign(seed=0))}
 
 
 def test_the_mde_of_an_accuracy_is_that_of_two_independent_arms():
-    """z-approximation of the power of a two-sample comparison at n = 1000 a side."""
+    """The z-approximation of the power of a two-sample comparison with n = 1000 per arm."""
     table = rows([[RIGHT], [WRONG]] * 500)
     expected = (1.95996 + 0.84162) * (2 * 0.25 / 1000) ** 0.5
     assert sample_metrics(table, 1)["avg@1"].mde == pytest.approx(expected, rel=5e-3)

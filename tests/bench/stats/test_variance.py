@@ -1,4 +1,4 @@
-"""The two-way variance against the ANOVA estimator worked out on a balanced table, and by simulation."""
+"""The two-way variance, checked against the ANOVA estimator of a balanced table and by simulation."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_clustered_items_have_the_variance_of_cluster_means():
     assert spread.item == pytest.approx(np.var([1, 0, 1], ddof=1) / 3)
 
 
-def test_macro_mean_weighs_benchmarks_alike_and_micro_weighs_items_alike():
+def test_macro_mean_weighs_benchmarks_equally_and_micro_weighs_items_equally():
     cells = Cells(
         score=np.array([1.0, 1, 0, 0, 0, 0]),
         stratum=np.array([0, 0, 1, 1, 1, 1]),
@@ -67,13 +67,13 @@ def test_macro_mean_weighs_benchmarks_alike_and_micro_weighs_items_alike():
     assert mean_and_spread(cells, "micro")[0] == pytest.approx(1 / 3)
 
 
-def test_items_that_all_agree_still_leave_a_doubt():
+def test_items_that_all_agree_still_leave_an_interval():
     value, spread = mean_and_spread(crossed(np.zeros((3, 40))))
     assert value == 0
     assert 0 < spread.reach(0.975) < 0.06
 
 
-def test_seeds_that_end_alike_by_chance_do_not_close_the_interval():
+def test_seeds_with_equal_means_by_chance_do_not_close_the_interval():
     table = np.array([[1.0, 0, 1, 0] * 10, [0.0, 1, 0, 1] * 10, [1.0, 1, 0, 0] * 10])
     assert np.ptp(table.mean(1)) == 0
     _, spread = mean_and_spread(crossed(table))
@@ -105,7 +105,7 @@ def test_p_value_and_interval_agree_on_what_is_significant():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_interval_covers_what_it_says_and_equal_arms_raise_no_false_alarm(seeds):
+def test_the_interval_covers_its_nominal_share_and_equal_arms_raise_few_false_alarms(seeds):
     results = [coverage(s, repetitions=250) for s in GRID if s.seeds == seeds]
     assert 0.94 <= np.mean([r.covered for r in results]) <= 0.97
     assert min(r.covered for r in results) > 0.91
