@@ -10,13 +10,14 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help install matrix test test-fast lint format clean
+.PHONY: help install matrix test test-fast cov lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make matrix     train, evaluate and compare every arm of $(MATRIX); ends with the report's path"
 	@echo "make test       the whole test suite            make test-fast  without the slow tests"
 	@echo "make install    only set up .venv               make lint       ruff and pyright"
+	@echo "make cov        the whole suite with coverage"
 	@echo "make format     rewrite the code's layout       make clean      remove .venv and generated files, keep results"
 
 $(BIN)/python:
@@ -51,6 +52,9 @@ test: $(VENV)/.test
 
 test-fast: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+
+cov: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
