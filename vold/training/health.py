@@ -1,4 +1,4 @@
-"""Guards over a run: steps that must not be taken, and warnings when a run goes where it does not recover from."""
+"""Guards of a training run: which steps to skip, and warnings when the run is about to fail."""
 
 import logging
 import math
@@ -17,11 +17,12 @@ MetricsRow = Mapping[str, float | int | None]
 
 
 def guarded_loss(loss: float, totals: "Totals") -> float:
-    """The loss, or NaN (which the optimiser skips) where what it was computed from cannot be learned from.
+    """The loss, or NaN if the step must be skipped: no token was sampled, or a reward or log-probability is not finite.
 
-    An infinite reward can hide behind an all-equal group, a NaN of the engine behind a ratio of 1, and an empty batch
-    has a loss of 0: none of them would be seen in the loss or its gradient. A teacher log-probability of -inf makes the
-    loss itself non-finite where the teacher's term is on, and where it is only watched it concerns no update.
+    Such values need not show in the loss or its gradient. A group of equal infinite rewards has advantages of 0, a
+    ratio of 1 hides a NaN of the engine, and an empty batch has a loss of 0. The optimizer skips a step whose loss is
+    NaN. A teacher log-probability of -inf needs no check: it makes the loss non-finite if the teacher term is on, and
+    otherwise it is only measured.
     """
     sums = totals.sums
     learnable = sums["tokens"] and not sums["nonfinite_rewards"] and not sums["nonfinite_logprobs"]
@@ -30,9 +31,11 @@ def guarded_loss(loss: float, totals: "Totals") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """``raised`` looks at a row, each metric's first value, and the limits; ``text`` is formatted with the row.
+    """A warning about a run.
 
-    It is told again when it was off for ``quiet`` steps.
+    name: the metric that is 1 when the alarm is raised. needs: the metric that a row must have to be checked.
+    raised: whether a row raises the alarm, given the first value of each metric and the limits. text: the warning,
+    formatted with the row. quiet: number of steps for which the alarm must be off before it is logged again.
     """
 
     name: str
@@ -43,7 +46,7 @@ class Alarm:
 
 
 def _number(row: MetricsRow, name: str) -> float:
-    """The value, NaN where there is none: every comparison with it is false."""
+    """The value, or NaN if it is missing. Every comparison with NaN is false."""
     value = row.get(name)
     return math.nan if value is None else float(value)
 
@@ -57,53 +60,54 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "skipped", "skipped",
         lambda row, first, limits: bool(row["skipped"]),
-        "the step was skipped, the weights are as before: loss {loss}, gradient norm {grad_norm}, not finite: "
-        "{nonfinite_rewards} rewards, {nonfinite_logprobs} log-probabilities, {nonfinite_teacher_logprobs} of the "
-        "teacher's; {tokens} tokens",
+        "the step was skipped and the weights are unchanged: loss {loss}, gradient norm {grad_norm}, {tokens} tokens; "
+        "not finite are {nonfinite_rewards} rewards, {nonfinite_logprobs} log-probabilities of the student and "
+        "{nonfinite_teacher_logprobs} of the teacher",
         quiet=0,
     ),
     Alarm(
         "warn_teacher", "nonfinite_teacher_logprobs",
         lambda row, first, limits: _number(row, "nonfinite_teacher_logprobs") > 0,
-        "the teacher gave {nonfinite_teacher_logprobs} of {tokens} tokens no finite log-probability; "
-        "`vold-bench preflight` compares the two vocabularies",
+        "the teacher's log-probability of {nonfinite_teacher_logprobs} of {tokens} tokens is not finite; "
+        "run `vold-bench preflight` to compare the two vocabularies",
     ),
     Alarm(
         "warn_entropy", "entropy",
         lambda row, first, limits: _number(row, "entropy") < limits.entropy_share * _number(first, "entropy"),
-        "the entropy collapsed to {entropy} nats a token: the student hardly explores; "
+        "the entropy collapsed to {entropy} nats per token, so the student hardly explores; "
         "raise clip_high or lower the learning rate",
     ),
     Alarm(
         "warn_truncation", "truncated_share",
         lambda row, first, limits: _number(row, "truncated_share") > limits.truncated_share,
-        "{truncated_share} of the completions hit the length limit; raise max_new_tokens",
+        "a share of {truncated_share} of the completions hit the length limit; raise max_new_tokens",
     ),
     Alarm(
         "warn_kl", "kl_sampled",
         _kl_exploded,
-        "the student runs away from the teacher: KL exact {kl_exact}, sampled {kl_sampled} nats a token; "
+        "the student drifts away from the teacher: KL {kl_exact} (exact), {kl_sampled} (sampled) nats per token; "
         "lower the learning rate or raise distill.weight",
     ),
     Alarm(
         "warn_signal", "reward_zero_variance_share",
         lambda row, first, limits: row["reward_zero_variance_share"] == 1,
-        "in every group all rewards are equal (mean {reward_mean}): the policy term has no gradient",
+        "in every group all rewards are equal (mean {reward_mean}), so the policy term has no gradient; "
+        "use prompts that the student sometimes solves",
     ),
     Alarm(
         "warn_mismatch", "mismatch_outside_share",
         lambda row, first, limits: _number(row, "mismatch_outside_share") > limits.mismatch_share,
-        "engine and trainer disagree on {mismatch_outside_share} of the tokens by more than a tenth; "
-        "are both in the same precision?",
+        "engine and trainer disagree by more than 10 % in probability on a share of {mismatch_outside_share} of the "
+        "tokens; use the same precision for both, or set engine_correction",
     ),
 )  # fmt: skip
 
 
 class Health:
-    """Watches the rows of a run. It logs when an alarm is raised, and each row says which are."""
+    """Checks the rows of a run: logs a warning when an alarm is raised, and returns which alarms are."""
 
     def __init__(self, limits: HealthConfig, earlier: Iterable[MetricsRow] = ()) -> None:
-        """``earlier`` are the rows before a resume: they count, and are not told again."""
+        """earlier: the rows before a resume. They set the first values and are not logged again."""
         self.limits = limits
         self.first: dict[str, float | int | None] = {}
         self.last_raised: dict[str, int] = {}
@@ -111,14 +115,14 @@ class Health:
             self._raised(row)
 
     def check(self, row: MetricsRow) -> dict[str, int]:
-        """0 or 1 for each alarm that this kind of row can raise."""
-        before = dict(self.last_raised)
+        """0 or 1 for each alarm whose metric the row has; logs the alarms that are raised after a pause."""
+        previous = dict(self.last_raised)
         flags = self._raised(row)
         step = int(row["step"] or 0)
         for alarm in ALARMS:
-            silent = step - before.get(alarm.name, -alarm.quiet) > alarm.quiet
-            if flags.get(alarm.name) and silent:
-                _log.warning("step %d: %s", step, alarm.text.format_map(_Shown(row)))
+            was_quiet = step - previous.get(alarm.name, -alarm.quiet) > alarm.quiet
+            if flags.get(alarm.name) and was_quiet:
+                _log.warning("step %d: %s", step, alarm.text.format_map(_FormattedRow(row)))
         return flags
 
     def _raised(self, row: MetricsRow) -> dict[str, int]:
@@ -129,8 +133,8 @@ class Health:
         return flags
 
 
-class _Shown(dict[str, str]):
-    """A row's values as a sentence shows them; what the row lacks is a dash."""
+class _FormattedRow(dict[str, str]):
+    """The values of a row with three significant digits. A missing value is a dash."""
 
     def __init__(self, row: MetricsRow) -> None:
         super().__init__({name: "-" if value is None else f"{value:.3g}" for name, value in row.items()})
