@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.benchmarks import BENCHMARKS, splits_there
-from bench.benchmarks.repository import descriptor
+from bench.benchmarks import BENCHMARKS, available_splits
+from bench.benchmarks.repository import read_descriptor
 from bench.engines.endpoint import SCHEMES
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
@@ -83,9 +83,9 @@ def _splits(request: EvaluationRequest, data: Mapping[str, Input], store: Store)
     splits: dict[str, str] = dict(request.settings.get("split") or {})
     for name, split in list(splits.items()):
         path = store.root / data[f"data.{name}"].location
-        description = descriptor(BENCHMARKS[name], path)
+        description = read_descriptor(BENCHMARKS[name], path)
         if description:
-            present = splits_there(name, path)
+            present = available_splits(name, path)
             if split not in present:
                 raise ConfigurationError(
                     f"--split {name}={split}: {description.get('name', name)} is generated and has only the split "

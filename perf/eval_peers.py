@@ -50,11 +50,11 @@ class Place:
 
     def rows(self) -> list[dict[str, Any]]:
         """The records as peers take them."""
-        from bench.benchmarks import read
+        from bench.benchmarks import read_benchmark
 
         return [
             {"index": number, "id": p.id, "image": str(p.images[0]), "options": list(p.options), "answer": p.answer}
-            for number, p in enumerate(read(BENCHMARK, self.data).problems)
+            for number, p in enumerate(read_benchmark(BENCHMARK, self.data).problems)
         ]
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench.benchmarks import BENCHMARKS, read
+from bench.benchmarks import BENCHMARKS, read_benchmark
 from bench.records import Prediction, Problem
 from bench.scoring.predictions import read_predictions
 from bench.scoring.verdicts import Mode, score_predictions
@@ -65,7 +65,7 @@ Scorer = Callable[[Sequence[Rows]], tuple[int, int]]
 def sample(data: Path, count: int) -> list[Rows]:
     """``count`` predictions in a seeded order, by benchmark; sample numbers keep repeats apart."""
     first = {name: next(iter(BENCHMARKS[name].splits)) for name in FILES}
-    problems = {name: read(name, data / name, first[name], require_images=False).problems for name in FILES}
+    problems = {name: read_benchmark(name, data / name, first[name], require_images=False).problems for name in FILES}
     pool = [
         (name, prediction)
         for name, pattern in FILES.items()
@@ -120,17 +120,17 @@ def vlmevalkit() -> Scorer:
     """Its functions in this process, without the process that it starts for each comparison; no judge model."""
     import vlmeval  # noqa: F401
 
-    from bench.bridges.vlmeval import row_of
-    from bench.bridges.vlmeval_scorer import NoJudge, judge_of
+    from bench.bridges.vlmeval import sheet_row
+    from bench.bridges.vlmeval_scorer import NoJudge, scorer_of
 
     def score(parts: Sequence[Rows]) -> tuple[int, int]:
         judged = right = 0
         for part in parts:
             known = {problem.id: problem for problem in part.problems}
-            judge = judge_of(part.benchmark, cot=False)
+            judge = scorer_of(part.benchmark, cot=False)
             for prediction in part.predictions:
                 with suppress(NoJudge), redirect_stdout(sys.stderr):
-                    right += judge(row_of(known[prediction.id], prediction))[1] or False
+                    right += judge(sheet_row(known[prediction.id], prediction))[1] or False
                     judged += 1
         return judged, right
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, load
+from bench.benchmarks import BENCHMARKS, load_problems
 from bench.engines import Reply, Request
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
@@ -56,7 +56,7 @@ def say_b(request: Request, seed: int) -> Reply:
 
 
 def problems(benchmark: str, world: dict[str, Path]) -> list[Problem]:
-    return load(benchmark, world[benchmark])
+    return load_problems(benchmark, world[benchmark])
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)

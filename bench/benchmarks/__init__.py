@@ -11,41 +11,52 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (mmmu_pro, mathvision, mathvista, logicvista)
 }
 
-__all__ = ["BENCHMARKS", "Dataset", "DatasetError", "known", "load", "place_of", "read", "splits_there"]
+__all__ = [
+    "BENCHMARKS",
+    "Dataset",
+    "DatasetError",
+    "available_splits",
+    "find_benchmark",
+    "load_problems",
+    "read_benchmark",
+    "records_path",
+]
 
 
-def read(benchmark: str, root: Path, split: str | None = None, *, require_images: bool = True) -> Dataset:
+def read_benchmark(benchmark: str, root: Path, split: str | None = None, *, require_images: bool = True) -> Dataset:
     """Load a benchmark from its directory (its repository's files, or imported), or from one of its record files.
 
     split: None takes the first, in the benchmark's order, whose records and images are all there.
     require_images: False serves blind runs and scoring: the same split, or where none is whole the first. Raises
     DatasetError naming file, id and mend.
     """
-    found = known(benchmark)
+    found = find_benchmark(benchmark)
     if imported.is_imported(root):
-        return imported.read(found, root, split, require_images=require_images)
-    return repository.read(found, root, split, require_images=require_images)
+        return imported.read_imported(found, root, split, require_images=require_images)
+    return repository.read_repository(found, root, split, require_images=require_images)
 
 
-def splits_there(benchmark: str, root: Path) -> list[str]:
-    """The splits whose records lie in a benchmark's directory, whatever their state; raises DatasetError."""
-    form = imported if imported.is_imported(root) else repository
-    return form.there(known(benchmark), root)
+def available_splits(benchmark: str, root: Path) -> list[str]:
+    """The splits with records in a benchmark's directory, complete or not. Raises DatasetError."""
+    description = find_benchmark(benchmark)
+    if imported.is_imported(root):
+        return imported.imported_splits(description, root)
+    return repository.repository_splits(description, root)
 
 
-def known(name: str) -> Benchmark:
+def find_benchmark(name: str) -> Benchmark:
     """A benchmark by its name; raises DatasetError."""
     if name not in BENCHMARKS:
         raise DatasetError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
-def load(benchmark: str, root: Path, split: str | None = None) -> list[Problem]:
+def load_problems(benchmark: str, root: Path, split: str | None = None) -> list[Problem]:
     """The problems of ``read``."""
-    return list(read(benchmark, root, split).problems)
+    return list(read_benchmark(benchmark, root, split).problems)
 
 
-def place_of(benchmark: str, records: Path | None) -> Path:
+def records_path(benchmark: str, records: Path | None) -> Path:
     """Where a benchmark's records lie: as asked, or under $VOLD_BENCH_DATA. Raises DatasetError."""
     if records is None and not os.environ.get("VOLD_BENCH_DATA"):
         raise DatasetError(f"--records: name the directory of {benchmark}'s records, or set VOLD_BENCH_DATA")

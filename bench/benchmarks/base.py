@@ -40,7 +40,7 @@ class BenchmarkRow:
         """A required text; numbers are written out, as some copies hold them unquoted."""
         value = self.fields.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self.error(f"{name!r} must be a text, found {kind(value)}")
+            raise self.error(f"{name!r} must be a text, found {type_name(value)}")
         return str(value)
 
     def optional(self, name: str) -> str:
@@ -58,7 +58,7 @@ class BenchmarkRow:
             except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
                 raise self.error(f"{name!r} is no Python list") from error
         if not isinstance(value, list):
-            raise self.error(f"{name!r} must be a list, found {kind(value)}")
+            raise self.error(f"{name!r} must be a list, found {type_name(value)}")
         self._check_characters(name, value)  # which a text that holds a list may have escaped
         return value
 
@@ -82,7 +82,7 @@ class BenchmarkRow:
                 self._check_characters(name, part)
 
 
-def kind(value: object) -> str:
+def type_name(value: object) -> str:
     """What a value is, for an error's text."""
     return "nothing" if value is None else type(value).__name__
 
@@ -145,15 +145,15 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        return titled(self.name, self.synthetic)
+        return dataset_title(self.name, self.synthetic)
 
 
-def passed_over(splits: Mapping[str, str]) -> list[str]:
+def passed_over_lines(splits: Mapping[str, str]) -> list[str]:
     """A line for each split that was not taken (``Dataset.passed_over``), safe for a terminal."""
     return [printable(f"{split} passed over: {why}") for split, why in splits.items()]
 
 
-def titled(name: str, synthetic: bool) -> str:
+def dataset_title(name: str, synthetic: bool) -> str:
     """A data set as every table names it: what is synthetic is called so."""
     return f"{name} (synthetic)" if synthetic else name
 
@@ -168,7 +168,7 @@ def check_ids(ids: Iterable[str], file: Path) -> None:
         raise DatasetError(f"{file}: holds no records; take a fresh copy")
 
 
-def scorable(answer: str, options: Sequence[str]) -> str:
+def unscorable_reason(answer: str, options: Sequence[str]) -> str:
     """Why no answer can ever be right, or "" where one can."""
     if not answer.strip():
         return "the record has no answer"

@@ -11,7 +11,7 @@ _IDS = ("id", "pid", "index", "imagename")
 _SUFFIX = ".parquet"
 
 
-def files(benchmark: Benchmark, source: str, split: str) -> list[Path]:
+def table_files(benchmark: Benchmark, source: str, split: str) -> list[Path]:
     """The tables of a split in ``hub:OWNER/NAME@REVISION``, in a directory or in one file.
 
     A fetch shows its progress, takes up where it was cut off, and is cached by the hub's client. Raises ValueError
@@ -30,7 +30,7 @@ def holds_tables(root: Path) -> bool:
     return root.suffix == _SUFFIX or (root.is_dir() and next(root.rglob(f"*{_SUFFIX}"), None) is not None)
 
 
-def commit(file: Path) -> str:
+def hub_commit(file: Path) -> str:
     """The commit that a fetched file is of, from its place in the hub's cache."""
     found = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
     return found[1] if found else ""
@@ -39,11 +39,11 @@ def commit(file: Path) -> str:
 def check_fetched(file: Path, sha256: str) -> None:
     """The hub's client names large files by their hash; raises DatasetError where a fetched one is another."""
     stored = file.resolve()
-    if commit(file) and re.fullmatch("[0-9a-f]{64}", stored.name) and stored.name != sha256:
+    if hub_commit(file) and re.fullmatch("[0-9a-f]{64}", stored.name) and stored.name != sha256:
         raise DatasetError(f"{file}: differs from the file on the hub; delete {stored} and run again")
 
 
-def table_rows(benchmark: Benchmark, file: Path) -> Iterator[BenchmarkRow]:
+def parquet_rows(benchmark: Benchmark, file: Path) -> Iterator[BenchmarkRow]:
     """The rows of a table with their images' bytes."""
     for number, fields in rows(file):
         name = next((name for name in _IDS if fields.get(name) not in (None, "")), None)

@@ -90,7 +90,7 @@ def manifest_text(benchmark: str, splits: Mapping[str, Any]) -> str:
     return json.dumps({**content, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
 
 
-def manifest(place: Path) -> dict[str, Any]:
+def read_manifest(place: Path) -> dict[str, Any]:
     """The manifest of an imported directory; raises DatasetError where it is none, or was changed."""
     file = _home(place) / MANIFEST
     try:
@@ -107,19 +107,19 @@ def manifest(place: Path) -> dict[str, Any]:
     return found
 
 
-def read(benchmark: Benchmark, place: Path, split: str | None, *, require_images: bool = True) -> Dataset:
+def read_imported(benchmark: Benchmark, place: Path, split: str | None, *, require_images: bool = True) -> Dataset:
     """Load a split; None takes the first, in the benchmark's order. Its images become files of the cache.
 
     place: the directory, or one of its tables. Raises DatasetError, also for a row or image that was changed.
     """
-    found = manifest(place)
+    found = read_manifest(place)
     if found["benchmark"] != benchmark.name:
         raise DatasetError(f"{place}: holds {found['benchmark']}, not {benchmark.name}")
     if split is None and place.suffix == ".parquet":
         split = place.stem
     if split is not None:
         benchmark.check_split(split)
-    here = there(benchmark, place)
+    here = imported_splits(benchmark, place)
     chosen = next((name for name in here if split in (name, None)), None)
     if chosen is None:
         raise DatasetError(
@@ -132,9 +132,9 @@ def read(benchmark: Benchmark, place: Path, split: str | None, *, require_images
     return Dataset(benchmark.name, benchmark.name, chosen, False, problems)
 
 
-def there(benchmark: Benchmark, place: Path) -> list[str]:
+def imported_splits(benchmark: Benchmark, place: Path) -> list[str]:
     """The splits that are imported, in the benchmark's order; raises DatasetError."""
-    found = manifest(place)["splits"]
+    found = read_manifest(place)["splits"]
     return [name for name in benchmark.splits if name in found]
 
 

@@ -117,7 +117,7 @@ def _others(benchmark: Benchmark, home: Path) -> dict[str, Any]:
         return {}
     if not imported.is_imported(home):
         raise DatasetError(f"{home}: holds other files; name another directory with --out")
-    found = imported.manifest(home)
+    found = imported.read_manifest(home)
     if found["benchmark"] != benchmark.name:
         raise DatasetError(f"{home}: holds {found['benchmark']}; name another directory with --out")
     return found["splits"]
@@ -144,19 +144,19 @@ def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: b
     if place.suffix == ".tsv":
         return _from_tsv(benchmark, place, split, any_version)
     root = place.parent if place.is_file() else place
-    if repository.descriptor(benchmark, root):
+    if repository.read_descriptor(benchmark, root):
         raise DatasetError(f"{root}: was generated here, and is read as it is")
     file, rows = repository.split_rows(benchmark, root, split)
     return ImportSource("repository", str(place), "", "unknown", {file.name: imported.file_hashes(file)}, rows)
 
 
 def _from_tables(benchmark: Benchmark, source: str, split: str) -> ImportSource:
-    files = hub.files(benchmark, source, split)
+    files = hub.table_files(benchmark, source, split)
     hashes = {file.name: imported.file_hashes(file) for file in files}
     for file in files:
         hub.check_fetched(file, hashes[file.name]["sha256"])
-    rows = (row for file in files for row in hub.table_rows(benchmark, file))
-    return ImportSource("hub", source, hub.commit(files[0]), "unknown", hashes, rows)
+    rows = (row for file in files for row in hub.parquet_rows(benchmark, file))
+    return ImportSource("hub", source, hub.hub_commit(files[0]), "unknown", hashes, rows)
 
 
 def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -> ImportSource:
@@ -168,7 +168,7 @@ def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -
             "another split, or of another version; fetch it again, or accept it with --any-version"
         )
     version = "known" if same else "other" if known else "unknown"
-    return ImportSource("tsv", str(file), "", version, {file.name: hashes}, tsv.table_rows(benchmark, file, split))
+    return ImportSource("tsv", str(file), "", version, {file.name: hashes}, tsv.tsv_rows(benchmark, file, split))
 
 
 def _write(

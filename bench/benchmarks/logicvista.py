@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, unscorable_reason
 from bench.benchmarks.repository import image_path
 from bench.records import Problem
 
@@ -22,7 +22,7 @@ def problem(row: BenchmarkRow) -> Problem:
         kind="choices" if "," in answer else "choice",
         cluster=question.strip() or row.id,
         category=", ".join(map(str, skill)) if isinstance(skill, list) else "",
-        unscorable=scorable(answer, ()),
+        unscorable=unscorable_reason(answer, ()),
     )
 
 

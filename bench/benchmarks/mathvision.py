@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, unscorable_reason
 from bench.benchmarks.repository import image_path
 from bench.records import AnswerKind, Problem
 
@@ -22,7 +22,7 @@ def problem(row: BenchmarkRow) -> Problem:
         kind=_kind(answer, options),
         cluster=row.id,
         category=row.optional("subject"),
-        unscorable=scorable(answer, options),
+        unscorable=unscorable_reason(answer, options),
     )
 
 

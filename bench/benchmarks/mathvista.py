@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, unscorable_reason
 from bench.benchmarks.repository import image_path
 from bench.records import AnswerKind, Problem
 
@@ -34,7 +34,7 @@ def problem(row: BenchmarkRow) -> Problem:
         cluster=row.text("image"),
         category=str(metadata.get("task", "")) if isinstance(metadata, Mapping) else "",
         precision=_precision(row) if kind == "float" else None,
-        unscorable=scorable(answer, options),
+        unscorable=unscorable_reason(answer, options),
     )
 
 

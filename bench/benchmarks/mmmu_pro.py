@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, scorable
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Split, unscorable_reason
 from bench.benchmarks.repository import image_path, jsonl_rows
 from bench.records import Problem
 
@@ -43,7 +43,7 @@ def problem(row: BenchmarkRow) -> Problem:
         kind="choice",
         cluster=row.id,
         category=row.optional("subject"),
-        unscorable=scorable(answer, options),
+        unscorable=unscorable_reason(answer, options),
     )
 
 

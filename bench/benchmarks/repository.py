@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks.base import Benchmark, BenchmarkRow, Dataset, DatasetError, check_ids, kind
+from bench.benchmarks.base import Benchmark, BenchmarkRow, Dataset, DatasetError, check_ids, type_name
 from bench.records import Problem
 
 DESCRIPTOR = "smallworld.json"
@@ -70,10 +70,10 @@ def dictionary_rows(file: Path) -> Iterator[BenchmarkRow]:
             f"{file}:{error.lineno}: not JSON ({error.msg}); the file may be cut short: take a fresh copy"
         ) from error
     if not isinstance(records, dict):
-        raise DatasetError(f"{file}: must hold a dictionary of records by id, found {kind(records)}")
+        raise DatasetError(f"{file}: must hold a dictionary of records by id, found {type_name(records)}")
     for key, fields in records.items():
         if not isinstance(fields, dict):
-            raise DatasetError(f"{file}: record {key!r} must be an object, found {kind(fields)}; mend the record")
+            raise DatasetError(f"{file}: record {key!r} must be an object, found {type_name(fields)}; mend the record")
         yield BenchmarkRow(file, key, fields)
 
 
@@ -89,7 +89,7 @@ def image_path(row: BenchmarkRow, root: Path, relative: str) -> Path:
     return next((candidate for candidate in candidates if candidate.is_file()), path)
 
 
-def read(benchmark: Benchmark, root: Path, split: str | None, *, require_images: bool = True) -> Dataset:
+def read_repository(benchmark: Benchmark, root: Path, split: str | None, *, require_images: bool = True) -> Dataset:
     """Load a split; None takes the first whose records and images are all there, and tells what it passed over.
 
     ``require_images`` has no say in which: a blind run asks what one with images would. It only refuses to read
@@ -97,7 +97,7 @@ def read(benchmark: Benchmark, root: Path, split: str | None, *, require_images:
     Raises DatasetError.
     """
     root, split = _place(benchmark, root, split)
-    names = there(benchmark, root) if split is None else [split]
+    names = repository_splits(benchmark, root) if split is None else [split]
     if not names:
         raise _absent(benchmark, root, [file for known in benchmark.splits.values() for file in known.files])
     first: Dataset | None = None
@@ -118,13 +118,13 @@ def read(benchmark: Benchmark, root: Path, split: str | None, *, require_images:
     return first
 
 
-def there(benchmark: Benchmark, root: Path) -> list[str]:
+def repository_splits(benchmark: Benchmark, root: Path) -> list[str]:
     """The splits whose record files lie under a benchmark's directory, whatever these hold."""
     return [name for name in benchmark.splits if _file(benchmark, root, name) is not None]
 
 
 def _split(benchmark: Benchmark, root: Path, name: str) -> Dataset:
-    described = descriptor(benchmark, root)
+    described = read_descriptor(benchmark, root)
     file, rows = split_rows(benchmark, root, name)
     problems = tuple(_problem(benchmark, row) for row in rows)
     check_ids((problem.id for problem in problems), file)
@@ -175,7 +175,7 @@ def _file(benchmark: Benchmark, root: Path, split: str) -> Path | None:
     return next((root / name for name in benchmark.splits[split].files if (root / name).is_file()), None)
 
 
-def descriptor(benchmark: Benchmark, root: Path) -> dict[str, Any]:
+def read_descriptor(benchmark: Benchmark, root: Path) -> dict[str, Any]:
     """What ``smallworld.json`` says of generated records; empty for real ones. Raises DatasetError."""
     file = root / DESCRIPTOR
     if not file.is_file():

@@ -16,7 +16,7 @@ _ABSENT = ("", "nan", "NaN")
 _FIELD_LIMIT = 2**31 - 1  # of csv, for images in base64
 
 
-def table_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[BenchmarkRow]:
+def tsv_rows(benchmark: Benchmark, file: Path, split: str) -> Iterator[BenchmarkRow]:
     """The rows of a table with their images' bytes; raises DatasetError naming row and fault, so for a cut file."""
     shared = _shared(file)
     for row in _rows(file):

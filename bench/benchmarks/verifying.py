@@ -6,13 +6,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bench.benchmarks.base import DatasetError
-from bench.benchmarks.imported import MANIFEST, RowGroup, file_hashes, manifest, row_groups, row_hash
+from bench.benchmarks.imported import MANIFEST, RowGroup, file_hashes, read_manifest, row_groups, row_hash
 
 
 def differences(root: Path) -> Iterator[str]:
     """A line for each file, row and image that is not as imported; none where all is."""
     try:
-        found = manifest(root)
+        found = read_manifest(root)
     except DatasetError as error:
         yield str(error)
         return

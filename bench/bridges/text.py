@@ -22,7 +22,7 @@ FILES: dict[str, tuple[str, ...]] = {
 _GOLD = re.compile(r"####\s*(.+?)\s*$")
 
 
-def read(task: str, root: Path) -> Dataset:
+def read_task(task: str, root: Path) -> Dataset:
     """The problems of one set; ids are their numbers in the file. Raises DatasetError naming file, row and mend."""
     if task not in FILES:
         raise DatasetError(f"unknown task {task!r}; choose from {', '.join(FILES)}")

@@ -116,7 +116,7 @@ def compare(
             "the bridge needs VLMEvalKit; install it with `pip install 'vold-bench[vlmeval]'`"
         ) from None
     known = {problem.id: problem for problem in problems}
-    network, theirs = ask(benchmark, [row_of(known[prediction.id], prediction) for prediction in predictions], cot)
+    network, theirs = ask(benchmark, [sheet_row(known[prediction.id], prediction) for prediction in predictions], cot)
     rows = tuple(
         ComparedResponse(own, other, reason(known[prediction.id], own, other))
         for prediction, own, other in zip(predictions, verdicts, theirs, strict=True)
@@ -124,7 +124,7 @@ def compare(
     return ScorerComparison(benchmark, mode, found, network, rows)
 
 
-def row_of(problem: Problem, prediction: Prediction) -> dict[str, Any]:
+def sheet_row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
     """What the scorer's process is told of one response."""
     labels = list(labels_of(problem.options))
     return {

@@ -53,7 +53,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_seconds"], asked["cpu_seconds"]))
-    judge = judge_of(asked["benchmark"], asked["cot"])
+    judge = scorer_of(asked["benchmark"], asked["cot"])
     print(json.dumps({"network": network}), file=out, flush=True)
     for row in asked["rows"]:
         try:
@@ -76,7 +76,7 @@ def _without_network() -> str:
     return "python sockets refused"
 
 
-def judge_of(benchmark: str, cot: bool) -> Callable[[SheetRow], ScorerReading]:
+def scorer_of(benchmark: str, cot: bool) -> Callable[[SheetRow], ScorerReading]:
     return {"mmmu_pro": _mmmu_pro(cot), "mathvision": _mathvision, "mathvista": _mathvista, "logicvista": _logicvista}[
         benchmark
     ]

@@ -56,20 +56,20 @@ def vlmeval(
     out: Annotated[Path | None, typer.Option("--json", help="Also write every row to this file.")] = None,
 ) -> None:
     """Score responses by VLMEvalKit's own code; every verdict that differs from ours has a reason."""
-    from bench.benchmarks import known
+    from bench.benchmarks import find_benchmark
     from bench.bridges.vlmeval import compare
     from bench.review.predictions import answered
-    from bench.scoring.predictions import read_predictions, records_of
+    from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
 
-    known(benchmark)
+    find_benchmark(benchmark)
     scoring = mode_of(mode)
     if predictions.is_dir():
         found = answered(predictions, benchmark)
         title, problems, given, verdicts = found.title, found.problems, found.predictions, found.verdicts
     else:
         given = read_predictions(predictions)
-        data = records_of(given, predictions, benchmark, records, split)
+        data = find_records(given, predictions, benchmark, records, split)
         title, problems, verdicts = data.title, data.problems, ()
     if not verdicts or scoring == "official":
         verdicts = score_predictions(benchmark, problems, given, scoring).verdicts
@@ -111,7 +111,7 @@ def lm_eval(
     path = _checkpoint(model)
     asked = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
     config = EvalConfig.model_validate({name: value for name, value in asked.items() if value is not None})
-    sets = [text.read(name, data) for name in listed(tasks)]
+    sets = [text.read_task(name, data) for name in listed(tasks)]
     place = out or Path("results") / "lm_eval" / path.name
     evaluate_text(
         config,

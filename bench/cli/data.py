@@ -42,10 +42,10 @@ def import_records(
     """Bring a benchmark's records from any public form into one table with images and hashes."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from bench.benchmarks import known
+    from bench.benchmarks import find_benchmark
     from bench.benchmarks.importing import import_split
 
-    found = known(benchmark)
+    found = find_benchmark(benchmark)
     console = Console(stderr=True)
     columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
@@ -96,19 +96,19 @@ def list_records(
 
 
 def _listed(name: str, folder: Path) -> list[dict[str, Any]]:
-    from bench.benchmarks import BENCHMARKS, DatasetError, imported, read
+    from bench.benchmarks import BENCHMARKS, DatasetError, imported, read_benchmark
 
     if not folder.is_dir():
         return [{"benchmark": name, "problems": 0, "note": f"nothing at {folder}"}]
     try:
-        entries = imported.manifest(folder)["splits"] if imported.is_imported(folder) else {}
+        entries = imported.read_manifest(folder)["splits"] if imported.is_imported(folder) else {}
     except DatasetError as error:
         return [{"benchmark": name, "problems": 0, "note": str(error)}]
     rows: list[dict[str, Any]] = []
     for split in entries or BENCHMARKS[name].splits:
         row: dict[str, Any] = {"benchmark": name, "split": split}
         try:
-            found = read(name, folder, split, require_images=False)
+            found = read_benchmark(name, folder, split, require_images=False)
         except DatasetError as error:
             rows.append({**row, "problems": 0, "note": str(error)})
             continue
@@ -170,9 +170,9 @@ def audit(
 ) -> None:
     """Find a benchmark's problems in training data: same or similar images, 13 words in a row."""
     from bench.benchmarks import audit as auditing
-    from bench.benchmarks import place_of, read
+    from bench.benchmarks import read_benchmark, records_path
 
-    dataset = read(benchmark, place_of(benchmark, records), split)
+    dataset = read_benchmark(benchmark, records_path(benchmark, records), split)
     limit = auditing.DISTANCE if distance is None else distance
     result = auditing.audit(dataset, against, limit, lambda text: print(text, file=sys.stderr))
     if out is not None:

@@ -173,7 +173,7 @@ def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
 
 
 def _inputs_table(plan: "Plan") -> Table:
-    from bench.smallworld.sources import title
+    from bench.smallworld.sources import source_title
 
     settings = plan.profile.settings
     table = Table("input", "source", title="models and data", title_justify="left")
@@ -182,7 +182,7 @@ def _inputs_table(plan: "Plan") -> Table:
     table.add_row("prompts of the traces", Text(settings.data.traces))
     table.add_row("prompts of RL", Text(settings.data.rl))
     for benchmark, source in settings.data.eval.items():
-        table.add_row(Text(title(benchmark, source)), Text(source))
+        table.add_row(Text(source_title(benchmark, source)), Text(source))
     return table
 
 

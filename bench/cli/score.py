@@ -45,13 +45,13 @@ def score(
     judge_agreement: Annotated[int, judged(min=0, help="Also ask it about this many rows that the rules decided.")] = 0,
 ) -> None:
     """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
-    from bench.benchmarks import known
+    from bench.benchmarks import find_benchmark
     from bench.benchmarks.audit import clean_ids
     from bench.scoring.judge import judged_scores
-    from bench.scoring.predictions import read_predictions, records_of
+    from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
 
-    known(benchmark)
+    find_benchmark(benchmark)
     scoring = mode_of(mode)
     asked = judge_of(judge, judge_model, judge_key_env, judge_agreement)
     if asked is not None and scoring == "official":
@@ -59,7 +59,7 @@ def score(
     if out is not None and not out.parent.is_dir():
         raise ConfigurationError(f"--json {out}: no directory {out.parent}; make it first (mkdir -p {out.parent})")
     predictions = read_predictions(file)
-    data = records_of(predictions, file, benchmark, records, split)
+    data = find_records(predictions, file, benchmark, records, split)
     scores = score_predictions(benchmark, data.problems, predictions, scoring)
     told: dict[str, Any] = {}
     if asked is not None:

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from bench.matrix.yaml_file import YamlFile
-from bench.smallworld.sources import SMALLWORLD, generated, prompts_path
+from bench.smallworld.sources import SMALLWORLD, generated_data_path, prompts_path
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
 from vold.data.images import cache_directory
 from vold.data.sources import DataSource
@@ -70,7 +70,7 @@ def parse_data(source: YamlFile, key: str, text: str) -> DataSource:
     """Any form of ``vold.data.sources``, or ``smallworld/SET?n=N``; raises ConfigurationError at its line otherwise."""
     try:
         if text.startswith(SMALLWORLD):
-            return DataSource(str(prompts_path(text, generated(cache_directory().with_name("smallworld")))))
+            return DataSource(str(prompts_path(text, generated_data_path(cache_directory().with_name("smallworld")))))
         return DataSource.parse(text, source.path.parent)
     except ValueError as error:
         source.fail((key,), str(error))

@@ -76,9 +76,9 @@ def data_name(benchmark: str, part: SplitName) -> str:
 
 def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:
     """Below a table: which splits were not asked for lack of images."""
-    from bench.benchmarks.base import passed_over
+    from bench.benchmarks.base import passed_over_lines
 
-    for line in passed_over(splits):
+    for line in passed_over_lines(splits):
         console.print(f"{name}: {line}", markup=False)
 
 

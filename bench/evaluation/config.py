@@ -41,7 +41,7 @@ class EvalConfig(Strict):
     @field_validator("template")
     @classmethod
     def _with_its_version(cls, name: str) -> str:
-        return prompts.template(name).name
+        return prompts.find_template(name).name
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "EvalConfig":

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from bench.benchmarks.base import passed_over
+from bench.benchmarks.base import passed_over_lines
 from bench.engines.factory import IN_PROCESS, EnginePool
 from bench.errors import ConfigurationError, InfrastructureError, OutOfMemoryError
 from bench.evaluation.background import Beside
@@ -57,7 +57,7 @@ def evaluate(
 
     selections = choose(config, data)
     for selection in selections:
-        for line in passed_over(selection.dataset.passed_over):
+        for line in passed_over_lines(selection.dataset.passed_over):
             print(f"{selection.dataset.benchmark}: {line}", file=sys.stderr)
     run.mkdir(parents=True, exist_ok=True)
     if fresh:

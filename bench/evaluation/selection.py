@@ -61,7 +61,7 @@ def _names(config: EvalConfig, data: Mapping[str, Path]) -> list[str]:
 
 
 def _read(config: EvalConfig, name: str, place: Path) -> Dataset:
-    return benchmarks.read(name, place, config.splits.get(name), require_images=not config.blind)
+    return benchmarks.read_benchmark(name, place, config.splits.get(name), require_images=not config.blind)
 
 
 def _check_ids(ids: Sequence[str], datasets: Sequence[Dataset]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.engines.endpoint import SCHEMES, write_endpoint
 from bench.errors import ConfigurationError
 from bench.matrix.yaml_file import Where
-from bench.smallworld.sources import SMALLWORLD, dataset_path, generated, prompts_path
+from bench.smallworld.sources import SMALLWORLD, dataset_path, generated_data_path, prompts_path
 from bench.store import Store
 from vold.data.reading import named_images
 from vold.data.sources import AbsentData, DataSource
@@ -93,7 +93,7 @@ class Materials:
         return Input(f"sha256:{self.store.content_hash(path, beside=beside)}{source.options}", location)
 
     def _generated(self) -> Path:
-        return generated(self.store.root / ".data")
+        return generated_data_path(self.store.root / ".data")
 
 
 def _offline() -> bool:

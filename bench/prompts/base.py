@@ -19,18 +19,18 @@ class Template:
     benchmark: str | None = None
 
 
-def lettered(options: Sequence[str], form: str = "{}. {}") -> list[str]:
+def letter_options(options: Sequence[str], form: str = "{}. {}") -> list[str]:
     """A line an option: its letter and its text."""
     return [form.format(letter, text) for letter, text in zip(string.ascii_uppercase, options, strict=False)]
 
 
-def printed(problem: Problem) -> list[str]:
+def option_lines(problem: Problem) -> list[str]:
     """The options in the benchmark's own form, line by line.
 
     MathVision leaves them out where they are nothing but the letters A to E: there they stand in the image.
     """
     if problem.benchmark == "mathvision":
-        return [] if "".join(problem.options) == "ABCDE" else lettered(problem.options, "({}) {}")
+        return [] if "".join(problem.options) == "ABCDE" else letter_options(problem.options, "({}) {}")
     if problem.benchmark == "mathvista":
-        return ["Choices:", *lettered(problem.options, "({}) {}")] if problem.options else []
-    return lettered(problem.options)
+        return ["Choices:", *letter_options(problem.options, "({}) {}")] if problem.options else []
+    return letter_options(problem.options)

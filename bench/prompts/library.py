@@ -8,7 +8,7 @@ from bench.prompts.own import OWN
 TEMPLATES: dict[str, Template] = {template.name: template for template in (*OWN, *OFFICIAL)}
 
 
-def template(name: str) -> Template:
+def find_template(name: str) -> Template:
     """A template by ``name@version``; a bare name means its newest version. Raises ConfigurationError."""
     versions = [key for key in TEMPLATES if key == name or key.partition("@")[0] == name]
     if not versions:

@@ -7,7 +7,7 @@ all where there is none (some of the published scripts put them all behind the t
 from collections.abc import Callable, Mapping
 
 from bench.errors import ConfigurationError
-from bench.prompts.base import Template, printed
+from bench.prompts.base import Template, option_lines
 from bench.records import Problem
 
 _LETTER = (
@@ -40,7 +40,7 @@ def _mmmu_pro_direct(problem: Problem) -> str:
     """
     if not problem.question:
         return f"{_MMMU_PRO_DIRECT} {_LETTER}"
-    return "\n".join([problem.question, *printed(problem), _MMMU_PRO_DIRECT])
+    return "\n".join([problem.question, *option_lines(problem), _MMMU_PRO_DIRECT])
 
 
 def _mmmu_pro_cot(problem: Problem) -> str:
@@ -49,17 +49,17 @@ def _mmmu_pro_cot(problem: Problem) -> str:
     if not problem.question:
         return f"Write out the multiple-choice question in the image and then solve it. {steps}"
     instruction = f"Answer the preceding multiple choice question. {steps}"
-    return "\n".join([problem.question, *printed(problem), instruction])
+    return "\n".join([problem.question, *option_lines(problem), instruction])
 
 
 def _mathvision_cot(problem: Problem) -> str:
     """mathllm/MATH-V, models/Qwen-VL.py: instruction, question, options, and a line break after each."""
-    return "".join(f"{line}\n" for line in (_MATHVISION_BOXED, problem.question, *printed(problem)))
+    return "".join(f"{line}\n" for line in (_MATHVISION_BOXED, problem.question, *option_lines(problem)))
 
 
 def _mathvision_direct(problem: Problem) -> str:
     """As above: the form without reasoning, also of models/GPT4V.py."""
-    lines = "".join(f"{line}\n" for line in (problem.question, *printed(problem)))
+    lines = "".join(f"{line}\n" for line in (problem.question, *option_lines(problem)))
     return f"{lines}\nAnswer the question using a single word or phrase."
 
 
@@ -75,7 +75,7 @@ def _mathvista(problem: Problem) -> str:
             f"mathvista {problem.id}: no official hint for a {problem.kind} answer of precision {problem.precision} "
             "(the benchmark has 1 and 2); use a template that fits any problem, such as boxed@2"
         )
-    lines = [f"Hint: Please answer the question {hint}", f"Question: {problem.question}", *printed(problem)]
+    lines = [f"Hint: Please answer the question {hint}", f"Question: {problem.question}", *option_lines(problem)]
     return "\n".join(lines).rstrip()
 
 

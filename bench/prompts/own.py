@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.prompts.base import Template, lettered, printed
+from bench.prompts.base import Template, letter_options, option_lines
 from bench.records import Problem
 
 NO_QUESTION = "solve"
@@ -41,7 +41,7 @@ def _first(instruction: Instruction) -> Callable[[Problem], str]:
     """Version 1: options as lines ``A. text``; a page without a question is asked to ``solve``."""
 
     def text(problem: Problem) -> str:
-        options = lettered(problem.options) if problem.question else []
+        options = letter_options(problem.options) if problem.question else []
         return _lines(problem.question or NO_QUESTION, *options, instruction(problem))
 
     return text
@@ -53,7 +53,7 @@ def _second(instruction: Instruction) -> Callable[[Problem], str]:
     def text(problem: Problem) -> str:
         if not problem.question:
             return instruction(problem) or NO_QUESTION
-        return _lines(problem.question, *printed(problem), instruction(problem))
+        return _lines(problem.question, *option_lines(problem), instruction(problem))
 
     return text
 

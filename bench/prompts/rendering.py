@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from bench.errors import ConfigurationError
-from bench.prompts.library import template
+from bench.prompts.library import find_template
 from bench.records import Problem
 
 _MARK = re.compile(r"<image ?(\d+)>")
@@ -29,7 +29,7 @@ def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> l
     blind: leave all images out, to measure what the text alone gives away. Raises ConfigurationError for a template
     that is not there, or is another benchmark's.
     """
-    chosen = template(name)
+    chosen = find_template(name)
     if chosen.benchmark not in (None, problem.benchmark):
         raise ConfigurationError(
             f"the prompt template {chosen.name!r} is for {chosen.benchmark}, not for {problem.benchmark}; "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import summary
-from bench.benchmarks.base import titled
+from bench.benchmarks.base import dataset_title
 from bench.errors import ConfigurationError
 from bench.evaluation.problem_table import read_problems
 from bench.records import Prediction, Problem, Verdict
@@ -45,7 +45,7 @@ def answered(place: Path, benchmark: str) -> Answered:
         raise ConfigurationError(f"{place}: holds no responses to {benchmark}, but to {asked}")
     part = summary.read(folder).benchmarks[benchmark]
     return Answered(
-        titled(part.dataset, part.synthetic),
+        dataset_title(part.dataset, part.synthetic),
         tuple(problem for problem in read_problems(folder) if problem.benchmark == benchmark),
         tuple(Prediction(row["id"], row["sample"], row["text"]) for row in rows),
         tuple(Verdict(**{name: row[name] for name in _FIELDS}) for row in rows),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import benchmarks
-from bench.benchmarks.base import DatasetError, titled
+from bench.benchmarks.base import DatasetError, dataset_title
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.hashes import record_hashes
@@ -48,7 +48,7 @@ class Shown:
 
     @property
     def title(self) -> str:
-        return titled(self.dataset, self.synthetic)
+        return dataset_title(self.dataset, self.synthetic)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -100,7 +100,7 @@ def _images(result: EvaluationResult, problem: Problem, split: str | None, recor
     if place is None or not place.exists():
         return problem.images, "the images are not where the evaluation read them"
     try:
-        dataset = benchmarks.read(problem.benchmark, place, split, require_images=False)
+        dataset = benchmarks.read_benchmark(problem.benchmark, place, split, require_images=False)
     except DatasetError as error:
         return problem.images, f"the data cannot be read any more: {error}"
     found = next((p for p in dataset.problems if p.id == problem.id), None)

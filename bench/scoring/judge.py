@@ -99,7 +99,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgeVerdicts:
     """Verdicts of the judge by (id, sample), and the responses that it could not be asked about: these are missing."""
 
     verdicts: dict[tuple[str, int], Verdict]
@@ -128,10 +128,10 @@ class Judge:
         """Raises InfrastructureError where no server answers, ConfigurationError where it knows other models only."""
         self._run(lambda client: client.require(self.config.model))
 
-    def judge(self, rows: Iterable[JudgeCase]) -> Judged:
+    def judge(self, rows: Iterable[JudgeCase]) -> JudgeVerdicts:
         """Ask about the ``unparsed`` ones among ``rows``."""
         asked = [row for row in rows if row.verdict.state == "unparsed"]
-        judged = Judged({}, {})
+        judged = JudgeVerdicts({}, {})
         for row, outcome in zip(asked, self._read(asked), strict=True):
             if isinstance(outcome, Judgement):
                 judged.verdicts[row.place] = self._verdict(row, outcome)
@@ -189,7 +189,7 @@ class Judge:
         return [task.result() for task in tasks]
 
     async def _one(self, client: ChatClient, row: JudgeCase) -> Judgement | str:
-        nonce, prompt = ask(row.problem, spoken(row.text)[-self.config.max_characters :])
+        nonce, prompt = judge_prompt(row.problem, spoken(row.text)[-self.config.max_characters :])
         path = self._path(prompt)
         if (known := _cached(path)) is not None:
             return known
@@ -219,7 +219,7 @@ class Judge:
         reply = completion.choices[0].text
         if completion.choices[0].finish_reason != "stop":
             return f"the judge's reply ended by {completion.choices[0].finish_reason}"
-        answer = parse(reply, nonce)
+        answer = parse_reply(reply, nonce)
         if answer is None:
             return "the judge's reply has not the form asked for"
         return Judgement(completion.model, None if answer == _NONE else answer, reply)
@@ -249,7 +249,7 @@ def judged_scores(
     return replace(scores, verdicts=tuple(kept)), told
 
 
-def ask(problem: Problem, response: str) -> tuple[str, str]:
+def judge_prompt(problem: Problem, response: str) -> tuple[str, str]:
     """(nonce, prompt) for a response.
 
     The nonce is a hash of everything that is quoted: whoever writes a response cannot put its own hash into it, and
@@ -262,7 +262,7 @@ def ask(problem: Problem, response: str) -> tuple[str, str]:
     return nonce, _TEMPLATE.format(nonce=nonce, question=question, response=response, form=form, none=_NONE)
 
 
-def parse(reply: str, nonce: str) -> str | None:
+def parse_reply(reply: str, nonce: str) -> str | None:
     """The answer in a judge's reply, None unless exactly one line has the form, the last, and says something."""
     lines = reply.strip().splitlines()
     marked = [line for line in lines if nonce in line]

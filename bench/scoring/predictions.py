@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks import Dataset, place_of, read, splits_there
+from bench.benchmarks import Dataset, available_splits, read_benchmark, records_path
 from bench.errors import ConfigurationError
 from bench.records import Prediction
 
@@ -160,7 +160,7 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def records_of(
+def find_records(
     predictions: Sequence[Prediction], file: Path, benchmark: str, records: Path | None, split: str | None = None
 ) -> Dataset:
     """The records that ``predictions`` of ``file`` answer: those of ``split``, or of the only split that has all ids.
@@ -168,7 +168,7 @@ def records_of(
     Raises DatasetError, and ConfigurationError for ids that are no record's and for a split that cannot be known:
     several have these ids, and other options, answers or questions to them.
     """
-    root = place_of(benchmark, records)
+    root = records_path(benchmark, records)
     asked = {prediction.id for prediction in predictions}
     found = _datasets(benchmark, root, split)
     fitting = [dataset for dataset in found if asked <= {problem.id for problem in dataset.problems}]
@@ -193,8 +193,8 @@ def records_of(
 
 def _datasets(benchmark: str, root: Path, split: str | None) -> list[Dataset]:
     """The splits whose records are there; raises DatasetError where none is, or one is damaged."""
-    names = [split] if split or root.is_file() else splits_there(benchmark, root) or [None]
-    return [read(benchmark, root, name, require_images=False) for name in names]
+    names = [split] if split or root.is_file() else available_splits(benchmark, root) or [None]
+    return [read_benchmark(benchmark, root, name, require_images=False) for name in names]
 
 
 def _asked(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:

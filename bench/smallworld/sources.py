@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from bench.benchmarks.base import titled
+from bench.benchmarks.base import dataset_title
 from bench.errors import ConfigurationError
 
 SMALLWORLD = "smallworld/"
@@ -16,7 +16,7 @@ def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
 
     Raises ConfigurationError naming the mend.
     """
-    split, n = smallworld_source(source)
+    split, n = parse_source(source)
     from bench.smallworld.records import materialise
 
     try:
@@ -28,13 +28,15 @@ def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
     return made[benchmark]
 
 
-def title(benchmark: str, source: str) -> str:
+def source_title(benchmark: str, source: str) -> str:
     """What a source's problems are called: the small world's by their own name, others by the benchmark's."""
     if not source.startswith(SMALLWORLD):
         return benchmark
     from bench.smallworld.records import DATASETS
 
-    return next((titled(dataset.name, True) for dataset in DATASETS if dataset.benchmark == benchmark), benchmark)
+    return next(
+        (dataset_title(dataset.name, True) for dataset in DATASETS if dataset.benchmark == benchmark), benchmark
+    )
 
 
 def prompts_path(source: str, cache: Path) -> Path:
@@ -42,7 +44,7 @@ def prompts_path(source: str, cache: Path) -> Path:
 
     Raises ConfigurationError naming the mend.
     """
-    name, n = smallworld_source(source)
+    name, n = parse_source(source)
     path = cache / f"prompts-{name}-{n}.jsonl"
     if not path.exists():
         from bench.smallworld.prompts import materialise
@@ -57,7 +59,7 @@ def prompts_path(source: str, cache: Path) -> Path:
     return path
 
 
-def generated(root: Path) -> Path:
+def generated_data_path(root: Path) -> Path:
     """A place under ``root`` for the data of this state of the generator's code.
 
     Data made by other code is made again, and is the same bytes or has another identity.
@@ -68,7 +70,7 @@ def generated(root: Path) -> Path:
     return root / hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
 
 
-def smallworld_source(source: str) -> tuple[str, int]:
+def parse_source(source: str) -> tuple[str, int]:
     """Name and number of ``smallworld/NAME?n=N``; raises ConfigurationError."""
     parts = urlsplit(source.removeprefix(SMALLWORLD))
     query = dict(parse_qsl(parts.query))

@@ -7,10 +7,10 @@ from bench.scoring.official import logicvista, mathvision, mathvista, mmmu_pro
 from bench.scoring.official.base import Procedure, Ruling
 
 PROCEDURES: dict[str, Procedure] = {
-    "mmmu_pro": mmmu_pro.judge,
-    "mathvision": mathvision.judge,
-    "mathvista": mathvista.judge,
-    "logicvista": logicvista.judge,
+    "mmmu_pro": mmmu_pro.score_mmmu_pro,
+    "mathvision": mathvision.score_mathvision,
+    "mathvista": mathvista.score_mathvista,
+    "logicvista": logicvista.score_logicvista,
 }
 
 __all__ = ["PROCEDURES", "Procedure", "Ruling"]

@@ -14,7 +14,7 @@ from vold.answers import verify
 _THROWN_AWAY = re.compile(r"[f-z]")
 
 
-def judge(problem: Problem, prediction: Prediction) -> Ruling:
+def score_logicvista(problem: Problem, prediction: Prediction) -> Ruling:
     stored = prediction.extraction
     found = _parts(stored if stored is not None else _by_rule(problem, prediction.response))
     method = "rule" if stored is None else "stored"

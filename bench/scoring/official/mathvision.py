@@ -34,9 +34,9 @@ _LONGEST = 20_000
 """Characters that are looked at, from the end: hostile megabytes must not cost minutes."""
 
 
-def judge(problem: Problem, prediction: Prediction) -> Ruling:
+def score_mathvision(problem: Problem, prediction: Prediction) -> Ruling:
     stored = prediction.extraction
-    answer = extract(prediction.response) if stored is None else stored.strip()
+    answer = extract_mathvision(prediction.response) if stored is None else stored.strip()
     golds = [problem.answer]
     if problem.options:
         place = ord(problem.answer) - ord("A") if len(problem.answer) == 1 else -1
@@ -47,7 +47,7 @@ def judge(problem: Problem, prediction: Prediction) -> Ruling:
     return Ruling.of(bool(rules), answer, rules[0] if rules else "rule" if stored is None else "stored")
 
 
-def extract(response: str) -> str:
+def extract_mathvision(response: str) -> str:
     """The answer in the published spelling."""
     answer = response.strip()[-_LONGEST:]
     for letter in _LETTERS:

@@ -18,16 +18,16 @@ _LETTER = re.compile(r"\(([a-zA-Z])\)")
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 
 
-def judge(problem: Problem, prediction: Prediction) -> Ruling:
+def score_mathvista(problem: Problem, prediction: Prediction) -> Ruling:
     stored = prediction.extraction
-    extraction, method = (stored, "stored") if stored is not None else extract(problem, prediction.response)
-    normalised = normalise(problem, extraction)
+    extraction, method = (stored, "stored") if stored is not None else extract_mathvista(problem, prediction.response)
+    normalised = normalise_mathvista(problem, extraction)
     if normalised is None:
         return Ruling("unparsed", "", method)
     return Ruling.of(normalised.strip() == problem.answer.strip(), normalised, method)
 
 
-def extract(problem: Problem, response: str) -> tuple[str, str]:
+def extract_mathvista(problem: Problem, response: str) -> tuple[str, str]:
     """(extraction, rule): the published short cuts, then the last declaration that strict mode reads."""
     if not response:
         return "", "rule:empty"
@@ -56,7 +56,7 @@ def _float(text: str) -> str | None:
         return None
 
 
-def normalise(problem: Problem, extraction: str) -> str | None:
+def normalise_mathvista(problem: Problem, extraction: str) -> str | None:
     """The answer in the gold's form; None where it has none."""
     if problem.kind == "choice":
         return _choice(problem.options, extraction.strip())

@@ -19,9 +19,9 @@ _SHORT = 5
 """Responses of at most this many words are not searched for an option's text."""
 
 
-def judge(problem: Problem, prediction: Prediction) -> Ruling:
+def score_mmmu_pro(problem: Problem, prediction: Prediction) -> Ruling:
     options = dict(zip(string.ascii_uppercase, problem.options, strict=False))
-    letter, method = parse(prediction.response, options)
+    letter, method = find_letter(prediction.response, options)
     if not letter:
         method = "guessed"
         stream = generator(0, "mmmu_pro", prediction.id, prediction.sample, prediction.response)
@@ -29,7 +29,7 @@ def judge(problem: Problem, prediction: Prediction) -> Ruling:
     return Ruling.of(letter == problem.answer, letter, method)
 
 
-def parse(response: str, options: Mapping[str, str]) -> tuple[str, str]:
+def find_letter(response: str, options: Mapping[str, str]) -> tuple[str, str]:
     """(letter, rule) of a response; the letter is "" where the published parser draws one."""
     _, declared, tail = response.rpartition(_ANSWER)
     named = [letter for letter in options if declared and letter in tail]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from bench.benchmarks import read
+from bench.benchmarks import read_benchmark
 from bench.benchmarks.audit import DISTANCE, audit, difference_hash, ngrams
 from bench.cli.main import app
 from bench.errors import ConfigurationError
@@ -54,7 +54,7 @@ def training(tmp_path: Path, records: Path) -> Path:
 
 def test_an_audit_names_what_is_hit_why_and_where(tmp_path: Path, records: Path) -> None:
     file = training(tmp_path, records)
-    result = audit(read("logicvista", records), [f"file:{file}"])
+    result = audit(read_benchmark("logicvista", records), [f"file:{file}"])
     hits = {hit["id"]: (hit["why"], hit["where"]) for hit in result["hits"]}
     assert set(hits) == {"v1_0", "v1_1", "v1_2"}
     assert hits["v1_0"][0].startswith("13 words (a farmer has seventeen")
@@ -87,7 +87,7 @@ def test_a_blank_image_is_like_nothing(tmp_path: Path, records: Path) -> None:
     Image.new("RGB", (70, 70), "white").save(tmp_path / "blank.png")
     file = tmp_path / "prompts.jsonl"
     file.write_text(json.dumps({"id": "a", "text": "?", "answer": "B", "images": ["blank.png"]}))
-    assert audit(read("logicvista", records), [str(file)])["hits"] == []
+    assert audit(read_benchmark("logicvista", records), [str(file)])["hits"] == []
 
 
 def test_thirteen_words_in_a_row_are_needed() -> None:
@@ -118,7 +118,7 @@ def test_an_audit_of_other_records_is_refused(tmp_path: Path, records: Path) -> 
     from bench.benchmarks.audit import clean_ids
 
     found = tmp_path / "audit.json"
-    dataset = read("logicvista", records)
+    dataset = read_benchmark("logicvista", records)
     found.write_text(json.dumps(audit(dataset, [str(training(tmp_path, records))])))
     with pytest.raises(ConfigurationError, match="is of other records"):
         clean_ids(found, "logicvista", dataset.problems[:2])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read
+from bench.benchmarks import BENCHMARKS, DatasetError, read_benchmark
 from bench.benchmarks.importing import import_split
 from bench.records import Problem
 from tests.helpers.benchmark_imports import bring
@@ -21,7 +21,7 @@ READ = ("repository", "hub", "tsv")
 
 def imported(benchmark: str, forms: Forms, form: str, out: Path) -> tuple[Problem, ...]:
     bring(benchmark, getattr(forms, form)(), forms.split, out)
-    return read(benchmark, out / benchmark).problems
+    return read_benchmark(benchmark, out / benchmark).problems
 
 
 # Texts that tables, JSON and base64 have to carry: signs of each format, line ends, other scripts, marks.
@@ -80,7 +80,7 @@ def test_the_same_records_in_three_forms_are_equal_problems(tmp_path: Path, benc
     ways = [imported(benchmark, forms, form, tmp_path / f"out-{form}") for form in READ]
     assert len(ways[0]) == 8
     assert ways[0] == ways[1] == ways[2]
-    direct = read(benchmark, tmp_path / "repository").problems
+    direct = read_benchmark(benchmark, tmp_path / "repository").problems
     assert [replace(problem, images=()) for problem in ways[0]] == [replace(problem, images=()) for problem in direct]
     for problem, before in zip(ways[0], direct, strict=True):
         assert [path.read_bytes() for path in problem.images] == [path.read_bytes() for path in before.images]
@@ -101,13 +101,13 @@ def test_every_real_record_is_the_same_problem_in_three_forms(
     forms = FORMS[benchmark](tmp_path, records, {key: images_of(benchmark, record) for key, record in records.items()})
     if isinstance(forms, MathVista):
         forms.queries = json.loads((benchmark_data / benchmark / "query.json").read_text(encoding="utf-8"))
-    direct = read(benchmark, benchmark_data / benchmark, forms.split, require_images=False).problems
+    direct = read_benchmark(benchmark, benchmark_data / benchmark, forms.split, require_images=False).problems
     unscorable = {"mmmu_pro": {"validation_Accounting_29"}, "logicvista": {"v1_382"}}.get(benchmark, set())
     for form in ("hub", "tsv"):
         entry = bring(benchmark, getattr(forms, form)(), forms.split, tmp_path / form, partial=False)
         assert (set(entry["unscorable"]), entry["notes"]) == (unscorable, {})
         assert all(entry["unscorable"].values())
-        problems = read(benchmark, tmp_path / form / benchmark, require_images=False).problems
+        problems = read_benchmark(benchmark, tmp_path / form / benchmark, require_images=False).problems
         assert [replace(problem, images=()) for problem in problems] == [
             replace(problem, images=()) for problem in direct
         ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read
+from bench.benchmarks import BENCHMARKS, DatasetError, read_benchmark
 from bench.benchmarks.importing import RecordRemark, import_split, remarks
 from bench.smallworld.sources import dataset_path
 from tests.helpers.benchmark_imports import bring, run, two_plain_records
@@ -15,9 +15,9 @@ from tests.helpers.benchmark_sources import MathVision, encoded, held, image_byt
 def test_the_real_edge_rows_and_their_images_are_imported_as_they_are(benchmark_data: Path, tmp_path: Path) -> None:
     home = benchmark_data / "mathvision"
     entry = bring("mathvision", home, "edge", tmp_path)
-    problems = read("mathvision", tmp_path / "mathvision").problems
+    problems = read_benchmark("mathvision", tmp_path / "mathvision").problems
     assert (entry["rows"], entry["images"], entry["unscorable"]) == (41, 41, {})
-    direct = {problem.id: problem.images[0] for problem in read("mathvision", home, "edge").problems}
+    direct = {problem.id: problem.images[0] for problem in read_benchmark("mathvision", home, "edge").problems}
     assert all(problem.images[0].read_bytes() == direct[problem.id].read_bytes() for problem in problems)
 
 
@@ -57,7 +57,7 @@ def test_records_without_their_image_files_are_left_out_only_when_that_is_declar
     assert not list((tmp_path / "out").glob("*"))
     entry = bring("mathvision", source, "test", tmp_path / "out")
     assert (entry["rows"], list(entry["left_out"]), entry["partial"]) == (1, ["0"], True)
-    assert [problem.id for problem in read("mathvision", tmp_path / "out" / "mathvision").problems] == ["1"]
+    assert [problem.id for problem in read_benchmark("mathvision", tmp_path / "out" / "mathvision").problems] == ["1"]
     code, output = run("data", "verify", str(tmp_path / "out"))
     assert (code, "every byte is as imported" in output) == (0, True)
     (source / "images" / "1.png").unlink()
@@ -106,7 +106,9 @@ def test_a_row_may_share_the_image_of_another_that_comes_before_or_after(tmp_pat
     ]
     rows[1]["image"], rows[2]["image"] = encoded([image_bytes(1)]), encoded([image_bytes(2)])
     bring("mathvision", write_tsv(tmp_path / "MathVision.tsv", rows), "test", tmp_path / "out")
-    found = {p.id: p.images[0].read_bytes() for p in read("mathvision", tmp_path / "out" / "mathvision").problems}
+    found = {
+        p.id: p.images[0].read_bytes() for p in read_benchmark("mathvision", tmp_path / "out" / "mathvision").problems
+    }
     assert found == {"7": image_bytes(2), "8": image_bytes(1), "9": image_bytes(2), "10": image_bytes(1)}
 
 
@@ -114,10 +116,10 @@ def test_options_in_columns_keep_their_letters(tmp_path: Path) -> None:
     row = {"index": 0, "id": "test_1", "question": "Which?", "A": "one", "B": "", "C": "three", "D": "nan", "E": "",
            "answer": "C", "category": "Art", "image": encoded([image_bytes(1)])}  # fmt: skip
     bring("mmmu_pro", write_tsv(tmp_path / "MMMU_Pro_10c.tsv", [row]), "standard10", tmp_path / "out")
-    (problem,) = read("mmmu_pro", tmp_path / "out" / "mmmu_pro").problems
+    (problem,) = read_benchmark("mmmu_pro", tmp_path / "out" / "mmmu_pro").problems
     assert problem.options == ("one", "", "three")
     bring("mmmu_pro", write_tsv(tmp_path / "MMMU_Pro_V.tsv", [row]), "vision", tmp_path / "out")
-    assert read("mmmu_pro", tmp_path / "out" / "mmmu_pro", "vision").problems[0].question == ""
+    assert read_benchmark("mmmu_pro", tmp_path / "out" / "mmmu_pro", "vision").problems[0].question == ""
 
 
 def test_the_four_options_and_the_pages_come_from_their_own_configuration(tmp_path: Path) -> None:
@@ -128,8 +130,8 @@ def test_the_four_options_and_the_pages_come_from_their_own_configuration(tmp_pa
     write_table(tmp_path / "hub" / "vision" / "test-00000-of-00001.parquet", [{**row, "image": held(image_bytes(3))}])
     for split, source in (("standard4", tmp_path / "hub"), ("vision", tmp_path / "hub" / "vision")):
         bring("mmmu_pro", source, split, tmp_path / "out")
-    four = read("mmmu_pro", tmp_path / "out" / "mmmu_pro", "standard4").problems[0]
-    page = read("mmmu_pro", tmp_path / "out" / "mmmu_pro", "vision").problems[0]
+    four = read_benchmark("mmmu_pro", tmp_path / "out" / "mmmu_pro", "standard4").problems[0]
+    page = read_benchmark("mmmu_pro", tmp_path / "out" / "mmmu_pro", "vision").problems[0]
     assert [path.read_bytes() for path in four.images] == [image_bytes(1), image_bytes(2)]
     assert (page.question, page.options, page.images[0].read_bytes()) == ("", ("a", "b", "c", "d"), image_bytes(3))
     with pytest.raises(ValueError, match="no data file"):
@@ -144,9 +146,9 @@ def test_a_second_split_keeps_the_first_and_other_files_are_never_replaced(tmp_p
     bring("mathvision", source, "test", tmp_path / "out")
     home = tmp_path / "out" / "mathvision"
     assert {path.name for path in home.iterdir()} == {"manifest.json", "test.parquet", "testmini.parquet"}
-    assert len(read("mathvision", home, "testmini").problems) == 1
-    assert read("mathvision", home).split == "test"
-    assert read("mathvision", home / "testmini.parquet").split == "testmini"
+    assert len(read_benchmark("mathvision", home, "testmini").problems) == 1
+    assert read_benchmark("mathvision", home).split == "test"
+    assert read_benchmark("mathvision", home / "testmini.parquet").split == "testmini"
     other = tmp_path / "mine" / "mathvision"
     other.mkdir(parents=True)
     (other / "notes.txt").write_text("mine")
@@ -205,4 +207,4 @@ def test_a_place_that_holds_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="has several; choose from test, testmini"):
         import_split(BENCHMARKS["mathvision"], str(tmp_path), None, tmp_path / "out")
     with pytest.raises(DatasetError, match="vold-bench data import"):
-        read("mathvision", tmp_path)
+        read_benchmark("mathvision", tmp_path)

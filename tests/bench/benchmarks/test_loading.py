@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.benchmarks import DatasetError, load, read
-from bench.benchmarks.base import passed_over
+from bench.benchmarks import DatasetError, load_problems, read_benchmark
+from bench.benchmarks.base import passed_over_lines
 from bench.records import Problem, Response
 from bench.scoring.verdicts import is_correct, score
 
@@ -29,7 +29,7 @@ def _write(root: Path, name: str, records: Any) -> Path:
 
 
 def test_a_vision_page_has_no_question_and_ten_options_in_a_text(tmp_path: Path) -> None:
-    (problem,) = load("mmmu_pro", _write(tmp_path, "records.jsonl", [VISION]))
+    (problem,) = load_problems("mmmu_pro", _write(tmp_path, "records.jsonl", [VISION]))
     assert (problem.question, problem.options, problem.answer, problem.category) == (
         "",
         ("ten", "twelve"),
@@ -40,18 +40,20 @@ def test_a_vision_page_has_no_question_and_ten_options_in_a_text(tmp_path: Path)
 
 
 def test_options_may_be_a_list(tmp_path: Path) -> None:
-    (problem,) = load("mmmu_pro", _write(tmp_path, "records.jsonl", [{**VISION, "options": ["ten", "twelve"]}]))
+    (problem,) = load_problems(
+        "mmmu_pro", _write(tmp_path, "records.jsonl", [{**VISION, "options": ["ten", "twelve"]}])
+    )
     assert problem.options == ("ten", "twelve")
 
 
 def test_mathvista_keeps_unit_precision_and_category(tmp_path: Path) -> None:
-    (problem,) = load("mathvista", _write(tmp_path, "testmini.json", {"7": VISTA}))
+    (problem,) = load_problems("mathvista", _write(tmp_path, "testmini.json", {"7": VISTA}))
     assert problem.question == "How heavy? (Unit: g)"
     assert (problem.precision, problem.kind, problem.category) == (1, "float", "measuring")
 
 
 def test_logicvista_reads_several_letters_and_misspelt_columns(tmp_path: Path) -> None:
-    (problem,) = load("logicvista", _write(tmp_path, "dataset.json", {"v1_0": LOGIC}))
+    (problem,) = load_problems("logicvista", _write(tmp_path, "dataset.json", {"v1_0": LOGIC}))
     assert (problem.kind, problem.cluster, problem.category) == ("choices", "Which?", "inductive")
 
 
@@ -60,11 +62,11 @@ def test_a_descriptor_names_a_synthetic_data_set(tmp_path: Path) -> None:
     descriptor = {"schema": "vold-bench/dataset@1", "name": "smallworld-chain-free", "benchmark": "mathvision",
                   "split": "report", "synthetic": True, "generator": "g"}  # fmt: skip
     (root / "smallworld.json").write_text(json.dumps(descriptor))
-    dataset = read("mathvision", root)
+    dataset = read_benchmark("mathvision", root)
     assert (dataset.name, dataset.split, dataset.synthetic) == ("smallworld-chain-free", "report", True)
     (root / "smallworld.json").write_text(json.dumps({**descriptor, "benchmark": "mathvista"}))
     with pytest.raises(DatasetError, match=r"smallworld\.json"):
-        read("mathvision", root)
+        read_benchmark("mathvision", root)
 
 
 @pytest.mark.parametrize("field", ["name", "split"])
@@ -74,27 +76,27 @@ def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, field: str,
     descriptor = {"schema": "vold-bench/dataset@1", "name": "smallworld-a_b.c", "benchmark": "mathvision"}
     (root / "smallworld.json").write_text(json.dumps({**descriptor, field: told}))
     with pytest.raises(DatasetError, match=rf"smallworld\.json: the {field} "):
-        read("mathvision", root)
+        read_benchmark("mathvision", root)
 
 
 def test_what_is_said_of_a_passed_over_split_is_safe_for_a_terminal() -> None:
-    assert passed_over({"test": "no image a\x1b[2J.png"}) == [r"test passed over: no image a\x1b[2J.png"]
+    assert passed_over_lines({"test": "no image a\x1b[2J.png"}) == [r"test passed over: no image a\x1b[2J.png"]
 
 
 def test_without_a_split_the_first_with_all_its_images_is_taken(tmp_path: Path) -> None:
     root = _write(tmp_path, "test.jsonl", [MATH, {**MATH, "id": "6", "image": "images/6.png"}])
     _write(root, "testmini.jsonl", [MATH])
     for require_images in (True, False):
-        found = read("mathvision", root, require_images=require_images)
+        found = read_benchmark("mathvision", root, require_images=require_images)
         assert (found.split, len(found.problems)) == ("testmini", 1), "a blind run asks what one with images asks"
         assert found.passed_over == {"test": "record '6': no image images/6.png (1 of 2 images are missing)"}
-    named = read("mathvision", root, "test", require_images=False)
+    named = read_benchmark("mathvision", root, "test", require_images=False)
     assert (named.split, named.passed_over) == ("test", {})
-    assert read("mathvision", root / "testmini.jsonl").passed_over == {}
+    assert read_benchmark("mathvision", root / "testmini.jsonl").passed_over == {}
     (root / "images/1.png").unlink()
     with pytest.raises(DatasetError, match=r"test\.jsonl: record '5': no image .* \(2 of 2 .*--blind"):
-        read("mathvision", root)
-    blind = read("mathvision", root, require_images=False)
+        read_benchmark("mathvision", root)
+    blind = read_benchmark("mathvision", root, require_images=False)
     assert (blind.split, blind.passed_over) == ("test", {}), "without images anywhere it is the first"
 
 
@@ -119,27 +121,27 @@ def test_a_fault_in_the_records_names_file_id_and_mend(
     tmp_path: Path, benchmark: str, name: str, records: Any, complaint: str
 ) -> None:
     with pytest.raises(DatasetError, match=complaint):
-        load(benchmark, _write(tmp_path, name, records))
+        load_problems(benchmark, _write(tmp_path, name, records))
 
 
 def test_a_file_cut_short_and_a_repeated_key_are_refused(tmp_path: Path) -> None:
     root = _write(tmp_path / "a", "test.jsonl", [MATH])
     (root / "test.jsonl").write_text(json.dumps(MATH)[:-9])
     with pytest.raises(DatasetError, match=r"test\.jsonl:1: not JSON"):
-        load("mathvision", root)
+        load_problems("mathvision", root)
     root = _write(tmp_path / "b", "dataset.json", {"v1_0": LOGIC})
     (root / "dataset.json").write_text(f'{{"v1_0": {json.dumps(LOGIC)}, "v1_0": {json.dumps(LOGIC)}}}')
     with pytest.raises(DatasetError, match="'v1_0' stands there twice"):
-        load("logicvista", root)
+        load_problems("logicvista", root)
 
 
 def test_unknown_names_offer_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="mmmu_pro, mathvision, mathvista, logicvista"):
-        load("mmmu", tmp_path)
+        load_problems("mmmu", tmp_path)
     with pytest.raises(DatasetError, match="test, testmini"):
-        load("mathvision", tmp_path, "val")
+        load_problems("mathvision", tmp_path, "val")
     with pytest.raises(DatasetError, match=r"expected records_standard10_1730\.jsonl or records\.jsonl"):
-        load("mmmu_pro", tmp_path)
+        load_problems("mmmu_pro", tmp_path)
 
 
 REAL = {"mmmu_pro": ("standard10", 1730), "mathvision": ("test", 3040), "mathvista": ("testmini", 1000),
@@ -148,7 +150,7 @@ UNSCORABLE = {"mmmu_pro": {"validation_Accounting_29"}, "logicvista": {"v1_382"}
 
 
 def _real(data: Path, benchmark: str) -> tuple[Problem, ...]:
-    return read(benchmark, data / benchmark, REAL[benchmark][0], require_images=False).problems
+    return read_benchmark(benchmark, data / benchmark, REAL[benchmark][0], require_images=False).problems
 
 
 @pytest.mark.real
@@ -223,7 +225,7 @@ def test_marks_of_standard_records_name_images_by_their_number(benchmark_data: P
 
 @pytest.mark.real
 def test_the_vision_pages_at_hand_borrow_their_options(benchmark_data: Path) -> None:
-    problems = load("mmmu_pro", benchmark_data / "mmmu_pro", "vision")
+    problems = load_problems("mmmu_pro", benchmark_data / "mmmu_pro", "vision")
     assert len(problems) == 11
     assert all(problem.options and not problem.unscorable for problem in problems)
 
@@ -236,4 +238,4 @@ def test_half_a_character_is_refused_where_records_are_read(changes: dict[str, A
     root = _write(tmp_path, "test.jsonl", [{**MATH, **changes}])
     name = next(iter(changes))
     with pytest.raises(DatasetError, match=rf"record .*{name!r} holds .*half a character"):
-        load("mathvision", root)
+        load_problems("mathvision", root)

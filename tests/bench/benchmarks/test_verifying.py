@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read
-from bench.benchmarks.imported import manifest, manifest_text, row_hash
+from bench.benchmarks import BENCHMARKS, DatasetError, read_benchmark
+from bench.benchmarks.imported import manifest_text, read_manifest, row_hash
 from bench.benchmarks.importing import import_split
 from bench.benchmarks.verifying import differences
 from bench.cli.main import app
@@ -49,7 +49,7 @@ def test_a_changed_question_is_named_by_its_row(home: Path) -> None:
     assert not any("image" in line for line in found)
     for require_images in (True, False):
         with pytest.raises(DatasetError, match="a row was changed; `vold-bench data verify"):
-            read("mathvision", home, require_images=require_images)
+            read_benchmark("mathvision", home, require_images=require_images)
 
 
 def test_a_changed_image_is_named_and_refused(home: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_changed_image_is_named_and_refused(home: Path) -> None:
     change(file, file.read_bytes().index(content) + len(content) // 2)
     assert any("row 65 ('64'): image 1 was changed" in line for line in differences(home))
     with pytest.raises(DatasetError, match="an image was changed"):
-        read("mathvision", home)
+        read_benchmark("mathvision", home)
 
 
 def test_a_byte_changed_anywhere_is_found(home: Path) -> None:
@@ -84,7 +84,7 @@ def test_changes_of_the_manifest_and_of_files_are_named(home: Path) -> None:
         described.write_text(text.replace(old, new, 1))
         assert [line for line in differences(home) if "manifest.json: was changed" in line]
         with pytest.raises(DatasetError, match=r"manifest\.json: was changed"):
-            read("mathvision", home)
+            read_benchmark("mathvision", home)
     described.write_text(text)
     (home / "extra.txt").write_text("x")
     (home / "test.parquet").unlink()
@@ -92,10 +92,10 @@ def test_changes_of_the_manifest_and_of_files_are_named(home: Path) -> None:
 
 
 def test_a_split_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
-    splits = manifest(home)["splits"]
+    splits = read_manifest(home)["splits"]
     (home / "manifest.json").write_text(manifest_text("mathvision", {**splits, "../../elsewhere": splits["test"]}))
     with pytest.raises(DatasetError, match="a split's name"):
-        read("mathvision", home)
+        read_benchmark("mathvision", home)
 
 
 def test_a_hash_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_hash_that_names_a_file_elsewhere_is_refused(home: Path) -> None:
         row["sha256"] = row_hash(row, row["image_sha256"])
     pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(home / "test.parquet")), home / "test.parquet")
     with pytest.raises(ValueError, match="is no SHA-256 of an image"):
-        read("mathvision", home)
+        read_benchmark("mathvision", home)
 
 
 def test_a_table_exchanged_for_another_is_found(home: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_table_exchanged_for_another_is_found(home: Path) -> None:
     found = list(differences(home))
     assert f"{file}: 99 rows, imported were 100" in found
     with pytest.raises(DatasetError, match="99 rows, not as imported"):
-        read("mathvision", home)
+        read_benchmark("mathvision", home)
 
 
 def test_the_command_leaves_with_the_documented_code(home: Path) -> None:

@@ -80,7 +80,7 @@ def test_lm_eval_scores_as_we_do_and_asks_the_rendered_turn(tmp_path: Path) -> N
     from bench.evaluation.selection import select
 
     (tmp_path / "aime24.jsonl").write_text('{"problem": "One half?", "answer": "1/2"}\n')
-    made = task(select(text.read("aime24", tmp_path), None, 0), EvalConfig(template="plain", max_tokens=9))
+    made = task(select(text.read_task("aime24", tmp_path), None, 0), EvalConfig(template="plain", max_tokens=9))
     (doc,) = made.test_docs()
     assert made.doc_to_text(doc) == "One half?"
     assert made.process_results(doc, ["The answer is 0.5"]) == {"accuracy": 1.0}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import read
+from bench.benchmarks import read_benchmark
 from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.vllm_program import command_line
 from bench.engines.vllm_server import VLLMServers
@@ -245,7 +245,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServers]:
 def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[PromptPart]]:
     """Images of the small world's problems, two images in a turn, and text alone."""
     places = materialise("test", 6, tmp_path_factory.mktemp("data"))
-    problems = [problem for name, place in places.items() for problem in read(name, place).problems]
+    problems = [problem for name, place in places.items() for problem in read_benchmark(name, place).problems]
     found = [render(problem) for problem in problems]
     images = [part for turn in found[:2] for part in turn if part["type"] == "image"]
     return [*found, [*images, *text("solve")], text("[7+5-3*2]solve")]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, Dataset, read
+from bench.benchmarks import BENCHMARKS, Dataset, read_benchmark
 from bench.evaluation.problem_table import read_problems, write_problems
 from bench.evaluation.selection import Selection
 
@@ -14,7 +14,7 @@ def test_every_real_record_comes_back_as_it_was_but_for_the_place_of_its_images(
     benchmark: str, benchmark_data: Path, tmp_path: Path
 ) -> None:
     split = next(iter(BENCHMARKS[benchmark].splits))  # whether its images are there or not
-    problems = read(benchmark, benchmark_data / benchmark, split, require_images=False).problems
+    problems = read_benchmark(benchmark, benchmark_data / benchmark, split, require_images=False).problems
     asked = tuple(problem for problem in problems if not problem.unscorable)
     dataset = Dataset(benchmark, benchmark, "test", False, problems)
     write_problems(tmp_path, [Selection(dataset, asked)])

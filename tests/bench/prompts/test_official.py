@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.benchmarks import read
+from bench.benchmarks import read_benchmark
 from bench.errors import ConfigurationError
-from bench.prompts import render, template
+from bench.prompts import find_template, render
 from bench.records import AnswerKind, Problem
 
 FIVE = ("ten", "eleven", "twelve", "13", "14")
@@ -73,34 +73,34 @@ def test_a_precision_that_mathvista_does_not_have_is_refused() -> None:
 @pytest.mark.real
 def test_every_query_of_mathvista_testmini_is_met_letter_by_letter(benchmark_data: Path) -> None:
     queries = json.loads((benchmark_data / "mathvista/query.json").read_text(encoding="utf-8"))
-    problems = read("mathvista", benchmark_data / "mathvista", require_images=False).problems
+    problems = read_benchmark("mathvista", benchmark_data / "mathvista", require_images=False).problems
     assert len(problems) == 1000
     for problem in problems:
-        assert template("mathvista@1").text(problem) == queries[problem.id], problem.id
+        assert find_template("mathvista@1").text(problem) == queries[problem.id], problem.id
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("way", ["cot", "direct"])
 def test_mmmu_pro_is_asked_with_the_published_instructions(benchmark_data: Path, way: str) -> None:
     published = yaml.safe_load((benchmark_data / "mmmu_pro/prompts.yaml").read_text(encoding="utf-8"))[way]
-    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
+    problems = read_benchmark("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     raw = (benchmark_data / "mmmu_pro/records_standard10_1730.jsonl").read_text(encoding="utf-8")
     questions = {row["id"]: row["question"] for row in map(json.loads, raw.splitlines())}
     for problem in problems:
         lines = [f"{chr(ord('A') + place)}. {text}" for place, text in enumerate(problem.options)]
         expected = "\n".join([questions[problem.id], *lines, published["standard"]])
-        assert template(f"mmmu_pro_{way}").text(problem) == expected, problem.id
+        assert find_template(f"mmmu_pro_{way}").text(problem) == expected, problem.id
     page = _problem("mmmu_pro", "", FIVE)
     assert _asked(page, f"mmmu_pro_{way}@1") == "[image]" + published["vision"]
 
 
 @pytest.mark.real
 def test_every_mathvision_record_is_asked_with_its_options_unless_they_are_letters(benchmark_data: Path) -> None:
-    problems = read("mathvision", benchmark_data / "mathvision", "test", require_images=False).problems
+    problems = read_benchmark("mathvision", benchmark_data / "mathvision", "test", require_images=False).problems
     letters = [problem for problem in problems if problem.options == tuple("ABCDE")]
     assert len(letters) == 384
     for problem in problems:
-        text = template("mathvision_cot@1").text(problem)
+        text = find_template("mathvision_cot@1").text(problem)
         assert text.endswith(f"\n{problem.question}\n" if problem in letters or not problem.options else ")\n") or (
             text.endswith(f"(E) {problem.options[4]}\n")
         )

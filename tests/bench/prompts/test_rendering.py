@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import load
+from bench.benchmarks import load_problems, read_benchmark
 from bench.errors import ConfigurationError
-from bench.prompts import TEMPLATES, PromptPart, prompt_hash, render, template
+from bench.prompts import TEMPLATES, PromptPart, find_template, prompt_hash, render
 from bench.records import Problem
 
 
@@ -108,7 +108,7 @@ def test_the_hash_follows_text_and_image_bytes_but_not_their_place(tmp_path: Pat
 
 @pytest.mark.real
 def test_all_records_of_mathvision_testmini_render_with_their_image(benchmark_data: Path) -> None:
-    problems = load("mathvision", benchmark_data / "mathvision", "testmini")
+    problems = load_problems("mathvision", benchmark_data / "mathvision", "testmini")
     assert len(problems) == 304
     for problem in problems:
         parts = render(problem, "boxed@1")
@@ -118,9 +118,7 @@ def test_all_records_of_mathvision_testmini_render_with_their_image(benchmark_da
 
 @pytest.mark.real
 def test_marks_out_of_order_in_a_real_record_keep_their_numbers(benchmark_data: Path) -> None:
-    from bench.benchmarks import read
-
-    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
+    problems = read_benchmark("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     (problem,) = (problem for problem in problems if problem.id == "test_Geography_252")
     parts = render(problem)
     names = [Path(part["path"]).name for part in parts if "path" in part]
@@ -131,12 +129,10 @@ def test_marks_out_of_order_in_a_real_record_keep_their_numbers(benchmark_data: 
 
 @pytest.mark.real
 def test_every_image_of_mmmu_pro_stands_at_its_own_first_mention(benchmark_data: Path) -> None:
-    from bench.benchmarks import read
-
-    problems = read("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
+    problems = read_benchmark("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     inside, unordered = 0, 0
     for problem in problems:
-        text = template("plain@2").text(problem)
+        text = find_template("plain@2").text(problem)
         mentions = list(dict.fromkeys(int(number) for number in re.findall(r"<image (\d+)>", text)))
         unordered += mentions != sorted(mentions)
         inside += any("<image " in option for option in problem.options)

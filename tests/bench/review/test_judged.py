@@ -11,7 +11,7 @@ from bench.cli.main import app
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Verdict
 from bench.review.judged import judge_result
-from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, Judged
+from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, JudgeVerdicts
 from tests.helpers.engine_requests import stats
 from tests.helpers.evaluation_results import problems, write_result
 from tests.helpers.stub_server import stub_server
@@ -25,7 +25,7 @@ class Reader(Judge):
 
     def judge(self, rows):
         self.asked: list[JudgeCase] = [row for row in rows if row.verdict.state == "unparsed"]
-        judged = Judged({}, {})
+        judged = JudgeVerdicts({}, {})
         for row in self.asked:
             if row.verdict.id.startswith("m"):
                 judged.missing[row.place] = "no form"

@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Store:
     (data / "test.jsonl").write_text(json.dumps(row) + "\n")
     home = store.path("eval-0123")
     hostile = "\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\\boxed{4}[/bold]"
-    write_result(home / "out", benchmarks.read("mathvision", data).problems, {"7": [hostile, "\\boxed{3}"]})
+    write_result(home / "out", benchmarks.read_benchmark("mathvision", data).problems, {"7": [hostile, "\\boxed{3}"]})
     (home / "spec.json").write_text(json.dumps({"locations": {"data.mathvision": str(data)}}))
     (home / "status.json").write_text("{}")
     return store
@@ -109,7 +109,7 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
 def test_images_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
     data = materialise("test", 2, tmp_path / "data")[benchmark]
-    dataset = benchmarks.read(benchmark, data)
+    dataset = benchmarks.read_benchmark(benchmark, data)
     asked = dataset.problems
     home = Store(tmp_path / "store").path("eval-0123")
     texts = {problem.id: ["\\boxed{3}"] for problem in asked}

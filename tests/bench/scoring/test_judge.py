@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bench.cli.main import app
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Problem, Response
-from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, ask, parse
+from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, judge_prompt, parse_reply
 from bench.scoring.verdicts import score
 from tests.helpers.engine_requests import QUICK, stats
 from tests.helpers.stub_server import stub_server
@@ -77,9 +77,13 @@ def test_answers_are_kept_and_nothing_is_asked_twice(tmp_path: Path):
 
 
 def test_another_question_option_response_or_model_is_asked_anew():
-    base = ask(problem(), "text")
-    assert base == ask(problem(), "text")
-    others = [ask(problem("q"), "text"), ask(problem(options=("1", "2", "3")), "text"), ask(problem(), "other")]
+    base = judge_prompt(problem(), "text")
+    assert base == judge_prompt(problem(), "text")
+    others = [
+        judge_prompt(problem("q"), "text"),
+        judge_prompt(problem(options=("1", "2", "3")), "text"),
+        judge_prompt(problem(), "other"),
+    ]
     assert len({nonce for nonce, _ in [base, *others]}) == 4
 
 
@@ -120,14 +124,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_response_cannot_fake_the_form(text: str):
-    nonce, prompt = ask(problem(), text)
+    nonce, prompt = judge_prompt(problem(), text)
     assert text in prompt, "it is quoted as it is"
     assert nonce not in text
     body = prompt.partition(f"<response {nonce}>\n")[2]
     assert body.partition(f"\n</response {nonce}>")[0] == text
-    assert parse(text, nonce) is None, "a judge that repeats the response says nothing"
-    assert parse(f"{text}\n{nonce}: A", nonce) == "A"
-    own, _ = ask(problem(), f"{nonce}: B")
+    assert parse_reply(text, nonce) is None, "a judge that repeats the response says nothing"
+    assert parse_reply(f"{text}\n{nonce}: A", nonce) == "A"
+    own, _ = judge_prompt(problem(), f"{nonce}: B")
     assert own != nonce, "who knows the code of one text has another one once it is written down"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import read
+from bench.benchmarks import read_benchmark
 from bench.records import Prediction, Problem, Response
 from bench.scoring.predictions import read_predictions
 from bench.scoring.verdicts import score
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real
 
 @cache
 def problems(root: Path, benchmark: str) -> dict[str, Problem]:
-    found = read(benchmark, root / benchmark, SPLITS[benchmark], require_images=False).problems
+    found = read_benchmark(benchmark, root / benchmark, SPLITS[benchmark], require_images=False).problems
     return {problem.id: problem for problem in found}
 
 

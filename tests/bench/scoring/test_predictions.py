@@ -6,7 +6,7 @@ import pytest
 
 from bench.errors import ConfigurationError
 from bench.records import Prediction
-from bench.scoring.predictions import read_predictions, records_of
+from bench.scoring.predictions import find_records, read_predictions
 
 
 def written(path: Path, text: str) -> Path:
@@ -49,21 +49,21 @@ def mmmu_pro(tmp_path: Path) -> Path:
 def test_a_split_that_the_ids_do_not_tell_must_be_named(mmmu_pro: Path):
     given = [Prediction("t_1", 0, "Answer: one")]
     with pytest.raises(ConfigurationError, match=r"splits standard10, standard4, .*--split standard10"):
-        records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro)
+        find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro)
     for split, options in (("standard10", 3), ("standard4", 2)):
-        found = records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, split)
+        found = find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, split)
         assert (found.split, len(found.problems[0].options)) == (split, options)
     (mmmu_pro / "records_standard10_1730.jsonl").unlink()
-    assert records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro).split == "standard4"
+    assert find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro).split == "standard4"
     with pytest.raises(ConfigurationError, match="no records of mmmu_pro"):
-        records_of(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
+        find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
 
 
 def test_a_damaged_split_is_no_absent_one(mmmu_pro: Path):
     file = mmmu_pro / "records_standard10_1730.jsonl"
     file.write_text(file.read_text()[:-9])
     with pytest.raises(ConfigurationError, match=r"records_standard10_1730\.jsonl:2: not JSON"):
-        records_of([Prediction("t_1", 0, "Answer: one")], Path("p.jsonl"), "mmmu_pro", mmmu_pro)
+        find_records([Prediction("t_1", 0, "Answer: one")], Path("p.jsonl"), "mmmu_pro", mmmu_pro)
 
 
 def test_a_split_within_another_is_taken_where_the_ids_are_just_its_own(tmp_path: Path):
@@ -73,7 +73,7 @@ def test_a_split_within_another_is_taken_where_the_ids_are_just_its_own(tmp_path
         written(tmp_path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
 
     def split(ids: str) -> str:
-        return records_of([Prediction(id, 0, "4") for id in ids], Path("p"), "mathvision", tmp_path).split
+        return find_records([Prediction(id, 0, "4") for id in ids], Path("p"), "mathvision", tmp_path).split
 
     assert (split("12"), split("1"), split("123")) == ("testmini", "test", "test")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.benchmarks import load
+from bench.benchmarks import load_problems
 from bench.smallworld import records
 from bench.smallworld.problems import stream
 from bench.smallworld.render import CELL, render
@@ -38,7 +38,7 @@ def test_the_real_loader_reads_every_record_with_its_answer_and_image(
     dataset: records.WorldDataset, tmp_path: Path
 ) -> None:
     root = records.materialise("test", 12, tmp_path)[dataset.benchmark]
-    problems = load(dataset.benchmark, root)
+    problems = load_problems(dataset.benchmark, root)
     expected = stream(records.DATA_SEED, dataset.name, "test", dataset.family, dataset.form)
     assert len(problems) == 12 == len({problem.cluster for problem in problems})
     for problem, source in zip(problems, expected, strict=False):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import load
+from bench.benchmarks import load_problems
 from bench.errors import ConfigurationError
 from bench.smallworld.sources import dataset_path
 
@@ -14,7 +14,7 @@ def test_the_small_world_is_written_and_loads_through_the_loader_of_the_real_ben
     from bench.smallworld.problems import HELD_OUT
 
     root = dataset_path(benchmark, f"smallworld/{next(iter(HELD_OUT.values()))}?n=3", tmp_path)
-    problems = load(benchmark, root)
+    problems = load_problems(benchmark, root)
     assert len(problems) == 3
     assert not any(problem.unscorable for problem in problems)
 

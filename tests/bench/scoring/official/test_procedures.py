@@ -4,7 +4,7 @@ import pytest
 
 from bench.records import AnswerKind, Prediction, Problem
 from bench.scoring.official import PROCEDURES
-from bench.scoring.official.mmmu_pro import parse
+from bench.scoring.official.mmmu_pro import find_letter
 
 OPTIONS = dict(zip("ABCD", ("a cat", "a dog", "seven red birds", "nothing"), strict=True))
 
@@ -31,7 +31,7 @@ def judged(
     ],
 )
 def test_mmmu_pro_parses_as_published(response: str, letter: str, rule: str):
-    assert parse(response, OPTIONS) == (letter, rule)
+    assert find_letter(response, OPTIONS) == (letter, rule)
 
 
 def test_a_drawn_letter_is_declared_and_the_same_each_time():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import read
+from bench.benchmarks import read_benchmark
 from bench.scoring.predictions import read_predictions
 from bench.scoring.verdicts import Scores, score_predictions
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 
 
 def scored(root: Path, benchmark: str, file: str, split: str) -> Scores:
-    problems = read(benchmark, root / benchmark, split, require_images=False).problems
+    problems = read_benchmark(benchmark, root / benchmark, split, require_images=False).problems
     return score_predictions(benchmark, problems, read_predictions(root / benchmark / file), "official")
 
 
@@ -77,7 +77,7 @@ def test_without_a_stored_extraction_the_rule_is_named(benchmark_data: Path):
         ("logicvista", "answers/otter9B-answers.json", "test"),
         ("mathvision", "outputs/Qwen-VL-Max.jsonl", "test"),
     ):
-        problems = read(benchmark, benchmark_data / benchmark, split, require_images=False).problems
+        problems = read_benchmark(benchmark, benchmark_data / benchmark, split, require_images=False).problems
         few = read_predictions(benchmark_data / benchmark / file)[:40]
         methods = {verdict.method for verdict in score_predictions(benchmark, problems, few, "official").verdicts}
         assert methods and "stored" not in methods
