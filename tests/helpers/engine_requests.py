@@ -50,7 +50,8 @@ class Asker:
         **settings: Any,
     ) -> ChatEngine:
         client = ClientExecution(**{**QUICK, **settings}, key_variable=key_variable)
-        self.engines.append(connect(write_endpoint(f"{url}#{model}", self.directory), client, thinking=thinking))
+        directory = write_endpoint(f"{url}#{model}", self.directory)
+        self.engines.append(connect(directory, Execution(client=client), thinking=thinking))
         return self.engines[-1]
 
 
