@@ -1,8 +1,10 @@
 r"""Exact values of arithmetic expressions in plain or LaTeX notation, without eval.
 
-``value(r"\frac{3^{1008}-1}{3^{1009}}")`` is a Fraction; whatever is not a rational number, or would be
-too large to write down, is None. Work is bounded: tokens, nesting and the bits of every result are capped.
-``approximation`` also knows roots and pi, to 40 digits.
+``value(r"\frac{3^{1008}-1}{3^{1009}}")`` is a Fraction. The value is None if it is not rational or too large to write
+down. The number of tokens, the nesting and the bits of every result are limited. ``approximation`` also knows roots
+and pi, to 40 digits.
+
+Changes of what is computed here need a new ``vold.answers.VERSION``.
 """
 
 import re
@@ -18,11 +20,11 @@ _MAX_BITS = 1 << 15
 _DIGITS = 10**40
 _PI = Fraction(31415926535897932384626433832795028841971, _DIGITS)
 _FACTORS = ("(", "{", r"\frac", r"\sqrt", r"\pi")
-"""What may follow a factor without a sign between them."""
+"""Tokens that may follow a factor without a sign between them."""
 
 
 class _NotRational(Exception):
-    """The expression has no exact value that may be computed here."""
+    """The expression has no exact value within the limits of this module."""
 
 
 def value(text: str) -> Fraction | None:
@@ -33,17 +35,17 @@ def value(text: str) -> Fraction | None:
 def approximation(text: str) -> Fraction | None:
     r"""The value of ``text`` with irrational roots and pi cut off after 40 digits, or None.
 
-    Only well-formed LaTeX has one: the arguments of ``\frac`` and ``\sqrt`` stand in braces.
+    The LaTeX must be well-formed: the arguments of ``\frac`` and ``\sqrt`` must be in braces.
     """
     return _parsed(_Approximate, text)
 
 
-def _parsed(kind: "type[_Parser]", text: str) -> Fraction | None:
+def _parsed(parser_type: "type[_Parser]", text: str) -> Fraction | None:
     try:
         tokens = _tokens(text)
         if not tokens:
             return None
-        parser = kind(tokens)
+        parser = parser_type(tokens)
         result = parser.sum(0)
         return result if parser.at == len(tokens) else None
     except (_NotRational, ZeroDivisionError):
@@ -53,11 +55,11 @@ def _parsed(kind: "type[_Parser]", text: str) -> Fraction | None:
 def _tokens(text: str) -> list[str]:
     tokens, at, text = [], 0, text.rstrip()
     while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None or len(tokens) >= _MAX_TOKENS:
+        match = _TOKEN.match(text, at)
+        if match is None or len(tokens) >= _MAX_TOKENS:
             raise _NotRational
-        tokens.append(found.group().strip())
-        at = found.end()
+        tokens.append(match.group().strip())
+        at = match.end()
     return tokens
 
 
@@ -76,9 +78,10 @@ class _Parser:
     def peek(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
-    def take(self, *wanted: str) -> str:
+    def take(self, *tokens: str) -> str:
+        """The next token if it is one of ``tokens``, otherwise the empty string."""
         token = self.peek()
-        if token not in wanted or not token:
+        if token not in tokens or not token:
             return ""
         self.at += 1
         return token
@@ -104,7 +107,7 @@ class _Parser:
                 return total
 
     def _closed(self) -> bool:
-        """Whether a group has just ended: in ``2^{12} 13^2`` a number behind it is a factor."""
+        """Whether a group has just ended. A number after it is a factor, as in ``2^{12} 13^2``."""
         return self.at > 0 and self.tokens[self.at - 1] in (")", "}", "]")
 
     def signed(self, depth: int) -> Fraction:
@@ -129,7 +132,7 @@ class _Parser:
         return _small(base**times)
 
     def argument(self, depth: int) -> Fraction:
-        r"""What LaTeX takes as one argument: a group, or a single digit (``\frac12``) split off a number."""
+        r"""One argument of a LaTeX command: a group, or the first digit of a number (``\frac12``)."""
         token = self.peek()
         if token.isdigit() and len(token) > 1:
             self.tokens[self.at] = token[1:]
@@ -161,7 +164,7 @@ class _Parser:
         raise _NotRational
 
     def _root(self, depth: int) -> Fraction:
-        if self.peek() == "[":  # a root of another degree
+        if self.peek() == "[":  # a root of another degree than 2
             raise _NotRational
         inside = self.argument(depth + 1)
         if inside < 0:
@@ -174,7 +177,7 @@ class _Parser:
 
 
 class _Approximate(_Parser):
-    """Irrational numbers are cut off."""
+    """Replaces irrational numbers by fractions with 40 correct digits."""
 
     def argument(self, depth: int) -> Fraction:
         if self.peek() != "{":

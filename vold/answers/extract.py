@@ -1,7 +1,9 @@
-r"""Where a response says what its answer is.
+r"""Finds the pieces of a response that may be its answer.
 
-The last declaration wins: a ``\boxed{}`` or a phrase such as "Answer:" or "the answer is"; where nothing is
-declared, a last line (or a whole short response) that is nothing but an answer. Nothing is guessed.
+The last declaration wins: a ``\boxed{}`` or a phrase such as "Answer:" or "the answer is". Without a declaration, a
+whole short response or its last line counts if it contains only an answer. Nothing is guessed.
+
+Changes of what is found here need a new ``vold.answers.VERSION``.
 """
 
 import re
@@ -13,16 +15,16 @@ from typing import Literal
 from vold.answers.text import LONGEST
 
 LONGEST_RESPONSE = 200_000
-"""Characters of a response that are looked at, counted from its end."""
+"""Characters that are read, counted from the end of the response."""
 
 MOST_CLAIMS = 16
-"""Declarations that are looked at, the last ones."""
+"""Declarations that are read, counted from the last."""
 
 Method = Literal["boxed", "declared", "lone"]
 
-How = Literal["boxed", "declared", "named"]
-ClaimSpan = tuple[int, int, int, How]
-"""Of a declaration: where it starts and ends, where its text starts, and how it declares."""
+DeclarationKind = Literal["boxed", "declared", "named"]
+ClaimSpan = tuple[int, int, int, DeclarationKind]
+"""A declaration: the positions where it starts, where it ends and where its text starts, and its kind."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACES = re.compile(_BOX.pattern + r"|\\[{}]|\{+|\}+")
@@ -43,7 +45,7 @@ _NO_DECLARATION = re.compile(
     r"|\b(?:assum(?:e|ed|es|ing)|suppos(?:e|ed|es|ing)|whether|if|unless|pretend)\s{1,4}(?:that\s{1,4})?(?:(?:the|an?|our|my)\s{1,4})?$",
     re.IGNORECASE,
 )
-"""What stands before a phrase that declares nothing: "wrong answer: A", "assume the answer is A"."""
+"""Words before a phrase that declares nothing: "wrong answer: A", "assume the answer is A"."""
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|never|cannot\s+be|neither|nor|except)|n['’]t)(?:\s+be)?[\s$*({:]{1,6}$", re.IGNORECASE
 )
@@ -54,7 +56,7 @@ _DENIED_AFTER = re.compile(
 )
 _OPEN_BOX = re.compile(r"^\$?\\(?:boxed|fbox)\s*\{(?=[^{}]*$)")
 _NEAR = 60
-"""Characters before and after a declaration in which it is taken back."""
+"""Characters before and after a declaration that are searched for words that withdraw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,35 +68,35 @@ class Claim:
 
 
 def claims(response: str) -> Iterator[Claim]:
-    """Candidates, the deciding one first; linear in the response's length."""
+    """Candidates for the answer, the most decisive first. Takes time linear in the length of the response."""
     response = response[-LONGEST_RESPONSE:]
-    found = _boxed(response)
-    found.extend((match.start(), match.end(), match.end(), "declared") for match in _MARKER.finditer(response))
-    found.extend((match.start(), match.end(), match.start(1), "named") for match in _NAMED.finditer(response))
-    found.sort(key=lambda place: place[1], reverse=True)
-    # Texts are cut out one by one: a hostile response declares thousands of times.
-    readable = ((place, text) for place in found if (text := _text(response, place)).strip())
-    for (start, end, _, how), text in islice(readable, MOST_CLAIMS):
-        if not _taken_back(response, start, end, how):
-            yield Claim(text, "boxed" if how == "boxed" else "declared")
-    whole = response.strip(" \t\r\n")
-    for text in dict.fromkeys((whole, whole.rpartition("\n")[2].strip())):
+    spans = _boxed(response)
+    spans.extend((match.start(), match.end(), match.end(), "declared") for match in _MARKER.finditer(response))
+    spans.extend((match.start(), match.end(), match.start(1), "named") for match in _NAMED.finditer(response))
+    spans.sort(key=lambda span: span[1], reverse=True)
+    # The texts are cut out lazily, because a hostile response may have thousands of declarations.
+    readable = ((span, text) for span in spans if (text := _text(response, span)).strip())
+    for (start, end, _, kind), text in islice(readable, MOST_CLAIMS):
+        if not _withdrawn(response, start, end, kind):
+            yield Claim(text, "boxed" if kind == "boxed" else "declared")
+    stripped = response.strip(" \t\r\n")
+    for text in dict.fromkeys((stripped, stripped.rpartition("\n")[2].strip())):
         if text and len(text) <= LONGEST and not _MARKER.search(text):  # a declaration that could not be read
             yield Claim(text, "lone")
 
 
-def _taken_back(response: str, start: int, end: int, how: How) -> bool:
+def _withdrawn(response: str, start: int, end: int, kind: DeclarationKind) -> bool:
     """Whether the words around a declaration deny it or only suppose it."""
     before = response[max(0, start - _NEAR) : start]
-    if how == "boxed":
+    if kind == "boxed":
         return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(response, end + 1, end + _NEAR))
     return bool(_NO_DECLARATION.search(before))
 
 
 def _boxed(response: str) -> list[ClaimSpan]:
-    r"""Every closed ``\boxed{}``, whatever the nesting; one pass over runs of braces."""
-    found: list[ClaimSpan] = []
-    opened: list[tuple[int, int, int]] = []  # where a box and its content start, and the depth around it
+    r"""Every closed ``\boxed{}``, however deeply nested, in one pass over runs of braces."""
+    spans: list[ClaimSpan] = []
+    opened: list[tuple[int, int, int]] = []  # the start of a box, the start of its content, the depth outside
     depth = 0
     first = _BOX.search(response)
     for match in _BRACES.finditer(response, first.start()) if first else ():
@@ -105,23 +107,23 @@ def _boxed(response: str) -> list[ClaimSpan]:
             left = max(0, depth - len(token))
             while opened and opened[-1][2] >= left:
                 begin, start, outside = opened.pop()
-                found.append((begin, at + depth - 1 - outside, start, "boxed"))
+                spans.append((begin, at + depth - 1 - outside, start, "boxed"))
             depth = left
-        elif len(token) > 2:  # and no escaped brace
+        elif len(token) > 2:  # a box, not an escaped brace
             opened.append((at, match.end(), depth))
             depth += 1
-    return found
+    return spans
 
 
-def _text(response: str, place: ClaimSpan) -> str:
-    """What is declared at a place."""
-    _, end, start, how = place
-    if how == "boxed":
+def _text(response: str, span: ClaimSpan) -> str:
+    """The text that a declaration declares."""
+    _, end, start, kind = span
+    if kind == "boxed":
         return response[start : min(end, start + LONGEST + 1)]
-    return response[start] if how == "named" else _line(response, start)
+    return response[start] if kind == "named" else _line(response, start)
 
 
 def _line(response: str, start: int) -> str:
-    """The first line with content from ``start`` on."""
+    """The first line with content, from ``start``."""
     piece = response[start : start + LONGEST].lstrip(" \t\r\n*_`")
     return _OPEN_BOX.sub("", piece.partition("\n")[0])

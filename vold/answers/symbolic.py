@@ -1,4 +1,7 @@
-"""Symbolic equality of expressions by math-verify, in a process of its own that may be killed."""
+"""Symbolic equality of expressions by math-verify, in a separate process that can be killed.
+
+Changes of what is compared here need a new ``vold.answers.VERSION``.
+"""
 
 import json
 import os
@@ -15,7 +18,7 @@ from vold.answers import arithmetic, values
 from vold.answers.values import Value
 
 WALL_SECONDS = 600.0
-"""The last net: the worker limits its own CPU time, but a starved machine may be slow."""
+"""Last resort. The worker limits its own CPU time, but an overloaded machine may be slow."""
 
 _LONGEST = 300
 _FAR = Fraction(1, 10**3)
@@ -30,7 +33,10 @@ _REFUSED_NUMBER = re.compile(rf"[;=]|{_COSTLY}")
 
 
 def equal(answer: Value, reference: Value) -> tuple[bool, str]:
-    """(are they equal, the rule that said so). Sequences compare part by part; undecided counts as different."""
+    """Whether the two are equal, and the name of the rule that decided.
+
+    Sequences compare part by part. Expressions that math-verify cannot decide count as different.
+    """
     if reference.kind == "sequence":
         pairs = values.paired(answer, reference)
         return all(values.equal(left, right) or equal(left, right)[0] for left, right in pairs), "symbolic"
@@ -46,9 +52,9 @@ def equal(answer: Value, reference: Value) -> tuple[bool, str]:
 
 
 def _far_apart(answer: str, reference: str) -> bool:
-    """Whether both are plain numbers that differ by far more than 40 digits leave open: algebra cannot make them equal.
+    """Whether both are numbers whose first 40 digits show that they are different.
 
-    It spares the worker nearly every question that it would answer with no.
+    This spares the worker nearly every question whose answer would be no.
     """
     left, right = arithmetic.approximation(answer), arithmetic.approximation(reference)
     return left is not None and right is not None and abs(left - right) > _FAR * max(1, abs(right))
@@ -56,7 +62,7 @@ def _far_apart(answer: str, reference: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def number(text: str) -> float | None:
-    """The value of a LaTeX expression without free symbols; None where it has none or cannot be computed here."""
+    """The value of a LaTeX expression without free symbols. None if it has no value or is too costly to compute."""
     if not _MATHS.search(text) or _REFUSED_NUMBER.search(text) or len(text) > _LONGEST:
         return None
     value = _worker(os.getpid()).ask(text)
@@ -71,19 +77,22 @@ def _ask(answer: str, reference: str) -> bool | None:
 
 @cache
 def _worker(pid: int) -> "_Worker":
-    """One worker for each process: a fork must not share its parent's pipes."""
+    """The worker of a process. Each process has its own, as a fork must not share its parent's pipes."""
     return _Worker()
 
 
 class _Worker:
-    """Starts at the first question, ends when one takes too long, and then starts again."""
+    """Runs ``vold.answers.worker``: started at the first question, and again after a question that takes too long."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, *texts: str) -> bool | float | None:
-        """Of two texts: are they equal? Of one: its value. None where time or memory was up, or there is no value."""
+        """Whether two texts are equal, or the value of one text.
+
+        None if there is no value or if the worker ran out of time or memory.
+        """
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 self._stop()
@@ -113,7 +122,7 @@ class _Worker:
         except (OSError, TimeoutError) as error:
             self._stop()
             raise RuntimeError(
-                "the process for symbolic comparison did not start; is math-verify installed?"
+                "the process for symbolic comparison did not start; check that math-verify is installed"
             ) from error
         return process
 

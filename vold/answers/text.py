@@ -1,10 +1,13 @@
-"""Cleaning of answers: LaTeX, Unicode and Markdown spellings of the same thing become one."""
+"""Cleans answers, so that LaTeX, Unicode and Markdown spellings of the same thing become one.
+
+Changes of what is cleaned here need a new ``vold.answers.VERSION``.
+"""
 
 import re
 import unicodedata
 
 LONGEST = 2_000
-"""Characters of an answer that are looked at; a longer one is no answer."""
+"""Most characters of an answer. A longer text is not an answer."""
 
 _BROKEN_ESCAPES = str.maketrans({"\x0c": r"\f", "\x08": r"\b"})
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -27,21 +30,21 @@ _BLANK = re.compile(r"\s+")
 
 
 def unwrap(text: str) -> str:
-    r"""Replace ``\text{x}`` and its kin by ``x``, innermost first; the depth is capped."""
+    r"""Replace ``\text{x}`` and similar commands by ``x``, the innermost first, at most six levels deep."""
     for _ in range(6):
-        text, found = _WRAPPER.subn(r" \1 ", text)
-        if not found:
+        text, count = _WRAPPER.subn(r" \1 ", text)
+        if not count:
             break
     return text
 
 
 def clean(text: str) -> str:
-    """One spelling: ASCII operators, no math delimiters, no Markdown, no sizing, single blanks.
+    """``text`` with ASCII operators and single blanks, and without math delimiters, Markdown and sizing commands.
 
-    Reference answers carry a form feed where ``\\f`` was meant (MathVision 2830): it is mended here.
+    Some reference answers have a form feed where ``\\f`` was meant (MathVision 2830). It is replaced.
     """
     text = text[:LONGEST].translate(_BROKEN_ESCAPES)
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found.group().translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda match: "^{" + match.group().translate(_SUPERSCRIPTS) + "}", text)
     for symbol, plain in _SYMBOLS.items():
         text = text.replace(symbol, plain)
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
@@ -56,7 +59,7 @@ def clean(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The spelling in which option texts compare: cleaned, lower case, no blanks, no closing punctuation."""
+    """``text`` cleaned, in lower case, without blanks and final punctuation: the form in which options compare."""
     text = _BLANK.sub("", clean(text)).casefold().rstrip(".,;:!")
     while len(text) > 1 and text[0] == "{" and text[-1] == "}" and "{" not in text[1:-1]:
         text = text[1:-1]

@@ -1,22 +1,25 @@
-"""What a response says, without what its model only thought."""
+"""Separates the text of a response from the thoughts before it.
+
+Changes of what counts as a thought need a new ``vold.answers.VERSION``.
+"""
 
 THINK = OPENING, CLOSING = "<think>", "</think>"
 
 
 def spoken(response: str) -> str:
-    """The response without its thoughts: what stands between ``<think>`` and ``</think>``.
+    """The response without its thoughts, which are the text between ``<think>`` and ``</think>``.
 
-    A template may open the thought in the prompt: then all up to the first ``</think>`` is thought. A thought that is
-    never closed runs to the end. Linear in the response's length.
+    A template may open the thought in the prompt. Everything before the first ``</think>`` is then a thought. A thought
+    that is never closed runs to the end. Takes time linear in the length of the response.
     """
     if OPENING not in response and CLOSING not in response:
         return response
     *closed, rest = response.split(CLOSING)
-    said: list[str] = []
+    pieces: list[str] = []
     for piece in closed:
         before, opened, _ = piece.partition(OPENING)
         if opened:
-            said.append(before)
+            pieces.append(before)
         else:
-            said.clear()
-    return "".join([*said, rest.partition(OPENING)[0]])
+            pieces.clear()
+    return "".join([*pieces, rest.partition(OPENING)[0]])

@@ -1,4 +1,7 @@
-"""Units at the end of an answer: known ones have a name, other words are dropped with care."""
+"""Units at the end of an answer.
+
+Changes of what counts as a unit need a new ``vold.answers.VERSION``.
+"""
 
 import re
 
@@ -44,10 +47,10 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 
 def split(text: str, *, any_word: bool) -> tuple[str, str]:
-    r"""(unit, the amount before it); the unit is "" where there is none.
+    r"""The unit at the end of ``text`` ("" if there is none) and the amount before it.
 
-    any_word: drop up to two unknown words too ("8 apples"); for expressions only known units may go,
-    since a word could be a symbol. Nothing that follows a backslash is a unit.
+    any_word: drop up to two unknown words too ("8 apples"). For expressions only known units may go, since a word
+    could be a symbol. Text after a backslash is never a unit.
     """
     if sign := _SIGN.search(text):
         return {"%": "%", "€": "euro"}.get(sign[1], "degree"), text[: sign.start()].rstrip()
@@ -64,7 +67,7 @@ def split(text: str, *, any_word: bool) -> tuple[str, str]:
 
 
 def _tail(text: str) -> int:
-    """Where the words at the end of ``text`` begin (letters, blanks, dots, slashes, balanced braces)."""
+    """Position at which the words at the end of ``text`` begin (letters, blanks, dots, slashes, balanced braces)."""
     start = len(text)
     while start and (text[start - 1].isalpha() or text[start - 1] in " ./{}"):
         start -= 1
@@ -77,16 +80,16 @@ def _tail(text: str) -> int:
 
 
 def _name(words: list[str], *, spaced: bool, any_word: bool) -> str | None:
-    """The unit's one name, "" for words that are dropped, None where the words are no unit."""
+    """The standard name of the unit, "" for words to drop, or None if the words are not a unit."""
     power = "".join(_POWER_WORDS[word] for word in words if word in _POWER_WORDS)[:2]
     words = [word for word in words if word not in _POWER_WORDS]
     if len(words) == 1 and words[0] in _GLUED:
         unit, power = _GLUED[words[0]]
         return _KNOWN[unit] + power
     if not words:
-        return None  # "5 squared" is no 5
-    known = [_KNOWN[word] for word in words if word in _KNOWN and (len(word) > 1 or spaced or any_word)]
-    if known and len(known) == len(words):
-        return "/".join(known) + power
+        return None  # "5 squared" is not 5
+    units = [_KNOWN[word] for word in words if word in _KNOWN and (len(word) > 1 or spaced or any_word)]
+    if units and len(units) == len(words):
+        return "/".join(units) + power
     dropped = any_word and len(words) <= 2 and all(len(word) > 2 and not _NOT_UNITS.fullmatch(word) for word in words)
     return "" if dropped else None

@@ -1,8 +1,10 @@
-"""What an answer is: a number with its unit, a ratio, a sequence, or an expression; and when two are equal.
+"""Normalised answers (a number with its unit, a ratio, a sequence or an expression), and when two are equal.
 
-Numbers compare exactly as rationals. Where either side is written as a decimal, a relative difference of
-1e-6 is allowed, or the item's own precision. Ratios, tuples, sets and intervals compare part by part, so
-that no symbolic library ever sees them.
+Numbers compare exactly as rationals. If either side is written as a decimal, a relative difference of 1e-6 is allowed,
+or the precision of the problem. Ratios, tuples, sets and intervals compare part by part, so that a symbolic library
+never sees them.
+
+Changes of what is equal here need a new ``vold.answers.VERSION``.
 """
 
 import re
@@ -35,7 +37,13 @@ _WRITTEN_DECIMAL = re.compile(r"\d*\.\d|\d[eE][+-]?\d")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A normalised answer. ``text`` is its one spelling; ``number`` its exact rational value, if it has one."""
+    """A normalised answer.
+
+    text: its normalised spelling.
+    number: its exact rational value, if it has one.
+    decimal: whether it is written as a decimal.
+    items: the parts of a ratio or a sequence.
+    """
 
     kind: Literal["number", "ratio", "sequence", "expression"]
     text: str
@@ -47,7 +55,7 @@ class Value:
 
 
 def parse(text: str) -> Value | None:
-    """Normalise one answer; None where nothing is left."""
+    """Normalise one answer; None if nothing is left of it."""
     return _parse(_LEADING.sub("", clean(text)).rstrip(" .;,:"), 0)
 
 
@@ -63,7 +71,7 @@ def _parse(text: str, depth: int) -> Value | None:
 
 
 def _solved(text: str) -> Value | None:
-    """The number at the end of ``3 + 5 = 8`` or ``AB = 8``; none for ``2x = 8``, ``4 = 8``, ``x = 4, x = 8``."""
+    """The number at the end of ``3 + 5 = 8`` or ``AB = 8``. None for ``2x = 8``, ``4 = 8`` and ``x = 4, x = 8``."""
     if "=" not in text or _OTHER_THAN_EQUAL.search(text):
         return None
     if any(_LISTED.search(part) for part in _split(_THOUSANDS.sub("", text))[:-1]):
@@ -87,15 +95,15 @@ def _number(text: str) -> Value | None:
         return None
     short = number.denominator.bit_length() + number.numerator.bit_length() < _SHOWN_BITS
     decimal = _WRITTEN_DECIMAL.search(amount) is not None
-    return Value("number", (str(number) if short else _one_spelling(amount)) + unit, number, decimal, unit)
+    return Value("number", (str(number) if short else _compact(amount)) + unit, number, decimal, unit)
 
 
 def _expression(text: str) -> Value:
     unit, amount = units.split(text, any_word=False)
-    return Value("expression", _one_spelling(amount), unit=unit)
+    return Value("expression", _compact(amount), unit=unit)
 
 
-def _one_spelling(text: str) -> str:
+def _compact(text: str) -> str:
     return _BARE_ARGUMENT.sub(r"\\sqrt{\1}", _BLANK.sub("", text))
 
 
@@ -130,7 +138,7 @@ def _sequence(text: str, depth: int) -> Value | None:
 
 
 def _encloses(text: str) -> bool:
-    """Does the first bracket close with the last character and not before? Intervals may mix brackets."""
+    """Whether the first bracket closes at the last character and not before. Intervals may mix brackets."""
     level = 0
     for at, character in enumerate(text):
         level += (character in "([{") - (character in ")]}")
@@ -151,9 +159,9 @@ def _split(text: str) -> list[str]:
 
 
 def equal(answer: Value, reference: Value, precision: int | None = None) -> bool | None:
-    """Is ``answer`` the same as ``reference``? None: only a symbolic comparison can tell.
+    """Whether ``answer`` equals ``reference``; None if only a symbolic comparison can decide.
 
-    precision: decimals of the item; an answer then counts when it rounds (half away from zero) to the reference.
+    precision: decimals of the problem. An answer then counts if it rounds (half away from zero) to the reference.
     """
     if answer.kind == reference.kind == "number":
         return _equal_numbers(answer, reference, precision)
@@ -198,7 +206,7 @@ def _rounded(number: Fraction, digits: int) -> int:
 
 
 def _proportional(left: list[Fraction | None], right: list[Fraction | None]) -> bool:
-    """1:2 equals 2:4; a part that is 0 must be 0 on both sides."""
+    """Whether two ratios are proportional (1:2 equals 2:4). A part that is 0 must be 0 on both sides."""
     pairs = [(a, b) for a, b in zip(left, right, strict=False) if a is not None and b is not None]
     factors = {a / b if b else None for a, b in pairs if a or b}
     return len(left) == len(right) == len(pairs) and len(factors) == 1 and factors.isdisjoint({None, Fraction(0)})
@@ -214,7 +222,7 @@ def _equal_sequences(answer: Value, reference: Value, precision: int | None) -> 
 
 
 def paired(answer: Value, reference: Value) -> list[tuple[Value, Value]]:
-    """The parts of two sequences of one length side by side, those of a set in sorted order."""
+    """The parts of two sequences of equal length in pairs. The parts of a set are sorted first."""
     left, right = answer.items, reference.items
     if reference.brackets == "{}":
         left, right = _sorted(left), _sorted(right)

@@ -1,4 +1,7 @@
-"""Is a response right? One entry for rewards and for benchmarks."""
+"""Judges responses against reference answers, both for rewards and for benchmarks.
+
+Changes of any verdict here need a new ``vold.answers.VERSION``.
+"""
 
 import re
 from collections.abc import Sequence
@@ -41,12 +44,12 @@ _CHANGED_AFTER = re.compile(
     r"|(?:dozen|hundred|thousand|million|billion|trillion|lakh|crore)s?)\b|[\^√π!<>≤≥≠±]|\\(?:pi|sqrt)(?![a-z]))",
     re.IGNORECASE,
 )
-"""Words and signs beside a number that make another amount of it."""
+"""Words and signs next to a number that change the amount."""
 _REASON = re.compile(
     r"\b(?:because|since|as|which|where|so|therefore|thus|not|neither|cannot|eliminat\w*|exclud\w*)\b|n['’]t\b",
     re.IGNORECASE,
 )
-"""Where the talk of other labels that are meant ends."""
+"""Words that start a reason. Labels after one of them are not part of the answer."""
 _HEDGED = re.compile(
     r"(?:^\s*to|\b(?:or|nor|but|no|otherwise|else|maybe|perhaps|possibly|wait|actually))\b[\s,.:(]{1,3}"
     r"(?:(?:possibly|maybe|perhaps|even|else|rather|wait|actually|no|it|is|it's|the|answer|option|choice)\b[\s,.:(]{1,3}){0,4}"
@@ -65,7 +68,12 @@ _SHORT = 120
 
 @dataclass(frozen=True, slots=True)
 class AnswerOutcome:
-    """``extracted`` is what the response declares, ``normalised`` its one spelling, ``method`` the deciding rule."""
+    """The verdict on one response.
+
+    extracted: the text that the response declares as its answer.
+    normalised: its normalised spelling.
+    method: the rule that decided.
+    """
 
     state: AnswerState
     extracted: str = ""
@@ -79,17 +87,18 @@ class AnswerOutcome:
 
 class _Reference(Protocol):
     def judge(self, claim: Claim) -> AnswerOutcome | None:
-        """The verdict on a claim, or None where it cannot be read as an answer of this kind."""
+        """The verdict on a claim, or None if it cannot be read as an answer of this kind."""
         ...
 
 
 def verify(response: str, answer: str, options: Sequence[str] = (), *, precision: int | None = None) -> AnswerOutcome:
-    """Judge ``response`` against the reference ``answer``.
+    """Judge ``response`` against the reference answer ``answer``.
 
-    options: the texts of a multiple-choice item, labelled A, B, ...; the reference is then a label or a text.
-    Without options a reference such as ``C`` or ``A, C`` still names labels, of which A to I exist.
-    precision: decimals to which a number must agree (MathVista); None compares exactly.
-    Thoughts (``<think>``) are no part of the answer, whatever they declare.
+    options: the texts of a multiple-choice problem, labelled A, B, ... The reference answer is then a label or a text.
+    Without options, a reference answer such as ``C`` or ``A, C`` still names labels, from A to I.
+    precision: decimals to which a number must agree (MathVista). None compares exactly.
+
+    Thoughts (``<think>``) are ignored.
     """
     reference = _read_reference(answer, tuple(options), precision)
     for claim in claims(spoken(response)):
@@ -102,11 +111,11 @@ def verify(response: str, answer: str, options: Sequence[str] = (), *, precision
 
 
 def reference_labels(answer: str, options: Sequence[str]) -> frozenset[str]:
-    """The labels of the options that are right: the one that ``answer`` names, or all that read like it."""
+    """The labels of the right options: the one that ``answer`` names, or all whose text equals it."""
     return option_labels.read(answer, option_labels.of(options), options) or option_labels.by_text(answer, options)
 
 
-@lru_cache(maxsize=1 << 12)  # several responses to one problem follow one another
+@lru_cache(maxsize=1 << 12)  # responses to the same problem come one after another
 def _read_reference(answer: str, options: tuple[str, ...], precision: int | None) -> _Reference:
     if options:
         right = reference_labels(answer, options)
@@ -120,7 +129,10 @@ def _read_reference(answer: str, options: tuple[str, ...], precision: int | None
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """A reference that is one label or a set of them; ``any_of``: a text that several options share."""
+    """A reference answer that is one label or a set of them.
+
+    any_of: the reference answer is a text that several options may share; any of them is right.
+    """
 
     right: frozenset[str]
     labels: tuple[str, ...]
@@ -132,12 +144,12 @@ class _Labels:
         if not named or (claim.method == "boxed" and self._rules_out(claim, named)):
             return None
         named |= self._hedges(claim, named)
-        shown = ",".join(sorted(named))
+        normalised = ",".join(sorted(named))
         if named == self.right or (self.any_of and named <= self.right):
             state: AnswerState = "right"
         else:
             state = "ambiguous" if len(named) > 1 and (len(self.right) == 1 or self.any_of) else "wrong"
-        return AnswerOutcome(state, claim.text, shown, claim.method)
+        return AnswerOutcome(state, claim.text, normalised, claim.method)
 
     def _read(self, claim: Claim) -> frozenset[str]:
         attempts = [claim.text]
@@ -146,48 +158,53 @@ class _Labels:
         for text in attempts:
             if named := option_labels.read(text, self.labels, self.options):
                 return named
-            same = option_labels.by_text(text, self.options)
-            if same and (same <= self.right or len(same) > 1):
-                return same
+            matches = option_labels.by_text(text, self.options)
+            if matches and (matches <= self.right or len(matches) > 1):
+                return matches
         if claim.method == "declared":
             return self._leading(clean(claim.text))
         return self._only(claim.text) if claim.method == "lone" else frozenset()
 
     def _leading(self, text: str) -> frozenset[str]:
-        found = _LEADING_LABEL.match(_KIND.sub("", text))
-        if not found or found[1] not in self.labels:
+        """The label at the start of ``text``, with those that follow if it may be the word "A" or "I"."""
+        match = _LEADING_LABEL.match(_KIND.sub("", text))
+        if not match or match[1] not in self.labels:
             return frozenset()
-        named, rest = frozenset((found[1],)), found.string[found.end() :]
-        if found[1] in _ARTICLES and re.match(r"\s+[a-z]", rest) and "(" not in found.group():
-            others = self._beside(rest) if _JOINED.match(rest) else frozenset[str]()
+        named, rest = frozenset((match[1],)), match.string[match.end() :]
+        if match[1] in _ARTICLES and re.match(r"\s+[a-z]", rest) and "(" not in match.group():
+            others = self._doubted(rest) if _JOINED.match(rest) else frozenset[str]()
             return named | others if others else frozenset()
         return named
 
     def _only(self, text: str) -> frozenset[str]:
-        """The one label that a short sentence names; "A" and "I" may be words, but not in "A or B"."""
+        """The labels that a short sentence names. "A" and "I" may be words, but not in "A or B"."""
         if len(text) > _SHORT or "\n" in text:
             return frozenset()
         text, named, words = _undenied(text), set[str](), set[str]()
-        for found in _ONE_LABEL.finditer(text):
-            letter, rest = found[1] or found[2], text[found.end() :]
-            if letter in self.labels:
-                word = found[2] in _ARTICLES and re.match(r"\s+\w", rest)
-                (words if word and _JOINED.match(rest) else set[str]() if word else named).add(letter)
+        for match in _ONE_LABEL.finditer(text):
+            letter, rest = match[1] or match[2], text[match.end() :]
+            if letter not in self.labels:
+                continue
+            may_be_word = match[2] in _ARTICLES and re.match(r"\s+\w", rest)
+            if not may_be_word:
+                named.add(letter)
+            elif _JOINED.match(rest):
+                words.add(letter)
         return frozenset(named | words if named else named)
 
     def _hedges(self, claim: Claim, named: frozenset[str]) -> frozenset[str]:
-        """The labels that the claim's line puts beside the one that it names: "A, but B also possible", "A? No, B"."""
+        """Other labels in the claim's line, after the named one: "A, but B also possible", "A? No, B"."""
         text = self._without_options(claim, named)
-        found = _LEADING_LABEL.match(_KIND.sub("", text))
-        return self._beside(found.string[found.end() :]) if found and {found[1]} == named else frozenset()
+        match = _LEADING_LABEL.match(_KIND.sub("", text))
+        return self._doubted(match.string[match.end() :]) if match and {match[1]} == named else frozenset()
 
     def _rules_out(self, claim: Claim, named: frozenset[str]) -> bool:
-        r"""Whether a box holds talk of other labels: ``\boxed{A, not B}`` is no answer but a sentence about two."""
+        r"""Whether a box denies other labels. ``\boxed{A, not B}`` is not an answer but a sentence about two."""
         denied = {match[1] for match in _RULED_OUT.finditer(self._without_options(claim, named))}
         return not denied.isdisjoint(self.labels)
 
     def _without_options(self, claim: Claim, named: frozenset[str]) -> str:
-        """The claim's first line without the texts of the options that it names, which are no talk of others."""
+        """The claim's first line without the texts of the named options, which may mention other labels."""
         text = clean(claim.text.partition("\n")[0])
         for label, option in zip(self.labels, self.options, strict=False):
             if label in named and (option := clean(option)):
@@ -196,8 +213,8 @@ class _Labels:
                     text = re.sub(re.escape(option), " ", text, flags=re.IGNORECASE)
         return text
 
-    def _beside(self, rest: str) -> frozenset[str]:
-        """The labels that stand behind a leading one with a word of doubt."""
+    def _doubted(self, rest: str) -> frozenset[str]:
+        """The labels that follow a leading one after a word of doubt."""
         rest = _REASON.split(rest, maxsplit=1)[0][:_SHORT]
         others = {match[1] or match[2] for match in _HEDGED.finditer(rest)}
         return frozenset(others.intersection(self.labels))
@@ -205,7 +222,7 @@ class _Labels:
 
 @dataclass(frozen=True, slots=True)
 class _Quantity:
-    """A reference that is a number, a ratio, a sequence or an expression."""
+    """A reference answer that is a number, a ratio, a sequence or an expression."""
 
     reference: Value | None
     precision: int | None
@@ -216,11 +233,11 @@ class _Quantity:
         value = self._read(claim)
         if value is None:
             return None
-        same, method = equal(value, self.reference, self.precision), claim.method
-        if same is None:
-            same, how = symbolic.equal(value, self.reference)
-            method = f"{method}+{how}"
-        return AnswerOutcome("right" if same else "wrong", claim.text, value.text, method)
+        is_equal, method = equal(value, self.reference, self.precision), claim.method
+        if is_equal is None:
+            is_equal, rule = symbolic.equal(value, self.reference)
+            method = f"{method}+{rule}"
+        return AnswerOutcome("right" if is_equal else "wrong", claim.text, value.text, method)
 
     def _read(self, claim: Claim) -> Value | None:
         if len(claim.text) > LONGEST:
@@ -234,13 +251,13 @@ class _Quantity:
                 return value
         if claim.method == "lone" and len(claim.text) <= _SHORT and "\n" not in claim.text:
             text = _undenied(claim.text)
-            found = list(_ONE_NUMBER.finditer(text))
-            if len({number.group() for number in found}) == 1 and not all(_changed(text, number) for number in found):
-                return parse(found[0].group())
+            numbers = list(_ONE_NUMBER.finditer(text))
+            if len({match.group() for match in numbers}) == 1 and not all(_changed(text, match) for match in numbers):
+                return parse(numbers[0].group())
         return None
 
     def _plausible(self, value: Value, claim: Claim) -> bool:
-        """Prose is no answer, unless the reference is a word too."""
+        """Whether the value may be an answer. Prose may not, unless the reference answer is a word too."""
         if value.kind != "expression":
             return not any(item.kind == "expression" and _is_prose(item.text) for item in value.items)
         assert self.reference is not None
@@ -250,24 +267,27 @@ class _Quantity:
 
 
 def _math(text: str) -> str:
-    r"""What stands between the first pair of ``$`` or ``\( \)``, or nothing."""
-    found = re.search(r"\$([^$]+)\$|\\\((.+?)\\\)", text)
-    if not found:
+    r"""The text between the first pair of ``$`` or ``\( \)``, or nothing."""
+    match = re.search(r"\$([^$]+)\$|\\\((.+?)\\\)", text)
+    if not match:
         return ""
-    denied = _DENIES.search(text[: found.start()]) or _changed(text, found)
-    return "" if denied else (found[1] or found[2])
+    denied = _DENIES.search(text[: match.start()]) or _changed(text, match)
+    return "" if denied else (match[1] or match[2])
 
 
 def _changed(text: str, number: re.Match[str]) -> bool:
-    """Whether the words beside a number make another amount of it."""
+    """Whether the words next to a number change the amount."""
     before, after = text[: number.start()], text[number.end() :]
     return bool(_CHANGED_BEFORE.search(before[-_SHORT:]) or _CHANGED_AFTER.match(after))
 
 
 def _undenied(text: str) -> str:
-    """What follows the last sentence that denies something: "No, it is not larger. B" says B, "It is not B" nothing."""
+    """The text after the last sentence that denies something.
+
+    That is "B" in "No, it is not larger. B", and nothing in "It is not B".
+    """
     sentences = re.split(r"(?<=[.!?])\s+", text)
-    denying = [place for place, sentence in enumerate(sentences) if _DENIES.search(sentence)]
+    denying = [index for index, sentence in enumerate(sentences) if _DENIES.search(sentence)]
     return " ".join(sentences[denying[-1] + 1 :] if denying else sentences)
 
 

@@ -1,13 +1,16 @@
-"""The process that asks math-verify: one JSON line in, one out.
+"""The process that runs math-verify. It answers one JSON line with another.
 
-[answer, reference] asks for equality (a boolean), [expression] for its value (a number, null where it has none).
+The line [answer, reference] asks whether the two are equal (a boolean). The line [expression] asks for its value (a
+number, or null if it has none).
 
-Memory is capped, and so is the CPU time of each question: SIGPROF, left at its default, ends the process even
-inside a C function. CPU time, not wall time, so that a verdict does not depend on what else the machine does;
-math-verify's own limit (SIGALRM, wall time) is switched off.
+Memory is limited, and so is the CPU time of each question: SIGPROF, left at its default, ends the process even inside
+a C function. The limit is CPU time, so that a verdict does not depend on the load of the machine. math-verify's own
+limit (SIGALRM, wall time) is switched off.
 
-The libraries take seconds to import. So they are imported once, and a forked child answers: when a question ends it,
-the parent says null in its place and forks the next child within milliseconds.
+The libraries take seconds to import. They are imported once, and a forked child answers the questions. When a question
+ends the child, the parent answers null in its place and forks the next child within milliseconds.
+
+Changes of what is equal here need a new ``vold.answers.VERSION``.
 """
 
 import json
@@ -28,7 +31,7 @@ Answer = Callable[[list[str]], bool | float | None]
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answer = _libraries()
-    answer([r"\frac{1}{2}", "0.5"])  # imports what is imported on first use
+    answer([r"\frac{1}{2}", "0.5"])  # the first use imports more modules
     _say(True)
     while True:
         child = os.fork()
@@ -54,7 +57,7 @@ def _serve(answer: Answer) -> None:
 
 
 def _line() -> bytes:
-    """One line of standard input, nothing read beyond it: what follows may be another child's."""
+    """One line of standard input. Nothing after it is read, because another child may have to read it."""
     line = bytearray()
     while not line.endswith(b"\n"):
         if not (byte := os.read(0, 1)):
@@ -86,8 +89,8 @@ def _libraries() -> Answer:
             expression: Any = latex2sympy(texts[0])
             value = float(expression.evalf())
             return value if math.isfinite(value) else None
-        given, reference = map(parsed, texts)
-        return bool(given and reference and same(reference, given, timeout_seconds=0))
+        response, reference = map(parsed, texts)
+        return bool(response and reference and same(reference, response, timeout_seconds=0))
 
     return answer
 

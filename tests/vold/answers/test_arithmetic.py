@@ -1,4 +1,4 @@
-"""Values without eval, against floats that were computed by hand-written Python."""
+"""Values without eval, compared with floats from hand-written Python."""
 
 from fractions import Fraction
 from math import pi, sqrt
@@ -21,22 +21,22 @@ from vold.answers import arithmetic, verify
     ],
 )
 def test_roots_and_pi_are_approximated_beyond_a_floats_precision(text: str, expected: float) -> None:
-    found = arithmetic.approximation(text)
-    assert found is not None and float(found) == pytest.approx(expected, rel=1e-15)
+    value = arithmetic.approximation(text)
+    assert value is not None and float(value) == pytest.approx(expected, rel=1e-15)
     assert arithmetic.value(text) is None
 
 
 def test_an_approximation_keeps_40_digits() -> None:
-    found = arithmetic.approximation(r"\sqrt{2}")
-    assert found is not None and abs(found * found - 2) < Fraction(4, 10**40)
+    value = arithmetic.approximation(r"\sqrt{2}")
+    assert value is not None and abs(value * value - 2) < Fraction(4, 10**40)
 
 
 @pytest.mark.parametrize("text", [r"\sqrt[3]{8}", r"\frac{\pi}7", r"\sqrt2", r"\pi r", "x", "", r"\sqrt{-1}", "1/0"])
-def test_what_is_no_number_or_not_well_formed_has_no_approximation(text: str) -> None:
+def test_a_text_that_is_not_a_well_formed_number_has_no_approximation(text: str) -> None:
     assert arithmetic.approximation(text) is None
 
 
-def test_the_degree_of_a_root_is_no_factor() -> None:
+def test_the_degree_of_a_root_is_not_a_factor() -> None:
     assert arithmetic.value(r"\sqrt[4]{16}") is None  # 2, and not 2 * 16
     assert verify(r"\boxed{\sqrt[4]{16}}", "2").correct
 

@@ -1,4 +1,4 @@
-"""Where boxes stand, against a reading one sign at a time."""
+"""The boxes in a text, compared with a parser that reads one character at a time."""
 
 import random
 
@@ -8,8 +8,8 @@ PIECES = ("{", "}", "{{", "}}}", r"\boxed{", r"\fbox {", r"\{", r"\}", "7", "x",
 
 
 def boxes(text: str) -> list[str]:
-    """Contents of the closed boxes, the last to close first."""
-    found: list[tuple[int, str]] = []
+    """Contents of the closed boxes, from the last to close to the first."""
+    closed: list[tuple[int, str]] = []
     opened: list[int | None] = []
     at = 0
     while at < len(text):
@@ -22,16 +22,16 @@ def boxes(text: str) -> list[str]:
         elif text[at] == "{":
             opened.append(None)
         elif text[at] == "}" and opened and (start := opened.pop()) is not None:
-            found.append((at, text[start:at]))
+            closed.append((at, text[start:at]))
         at += len(box) or 1
-    return [content for _, content in sorted(found, reverse=True) if content.strip()]
+    return [content for _, content in sorted(closed, reverse=True) if content.strip()]
 
 
-def test_boxes_are_found_whatever_stands_around_and_in_them() -> None:
-    source, seen = random.Random(5), 0
+def test_boxes_are_found_with_any_text_around_and_inside_them() -> None:
+    source, total = random.Random(5), 0
     for _ in range(5000):
         text = "".join(source.choices(PIECES, k=source.randint(1, 14)))
-        found = [claim.text for claim in claims(text) if claim.method == "boxed"]
-        assert found == boxes(text), text
-        seen += len(found)
-    assert seen > 1000
+        contents = [claim.text for claim in claims(text) if claim.method == "boxed"]
+        assert contents == boxes(text), text
+        total += len(contents)
+    assert total > 1000

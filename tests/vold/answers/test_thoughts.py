@@ -6,11 +6,11 @@ from vold.answers import spoken, verify
 
 
 @pytest.mark.parametrize(
-    ("response", "said"),
+    ("response", "text"),
     [
         ("Answer: 4", "Answer: 4"),
         ("<think>maybe 3</think>Answer: 4", "Answer: 4"),
-        ("maybe 3</think>Answer: 4", "Answer: 4"),  # the template had opened the thought
+        ("maybe 3</think>Answer: 4", "Answer: 4"),  # the template has opened the thought
         ("Well. <think>maybe 3", "Well. "),
         ("<think>", ""),
         ("Answer: 4 <think>or 3?</think>", "Answer: 4 "),
@@ -19,8 +19,8 @@ from vold.answers import spoken, verify
         ("<think>a</think></think>4", "4"),
     ],
 )
-def test_thoughts_are_left_out_closed_or_not(response: str, said: str) -> None:
-    assert spoken(response) == said
+def test_thoughts_are_left_out_even_if_they_are_not_closed(response: str, text: str) -> None:
+    assert spoken(response) == text
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_thoughts_are_left_out_closed_or_not(response: str, said: str) -> None:
         (r"<think>Surely \boxed{4}. Or", "unparsed"),
     ],
 )
-def test_what_a_thought_declares_is_no_answer(response: str, state: str) -> None:
+def test_an_answer_that_a_thought_declares_does_not_count(response: str, state: str) -> None:
     assert verify(response, "4").state == state
 
 
 @pytest.mark.parametrize("hostile", ["<think>" * 300_000, "</think>" * 300_000, "x<think>y</think>" * 200_000])
-def test_millions_of_marks_take_no_time(hostile: str) -> None:
+def test_a_hundred_thousand_marks_take_less_than_a_second(hostile: str) -> None:
     start = time.perf_counter()
     spoken(hostile)
     assert time.perf_counter() - start < 1

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from vold.answers import symbolic, verify
+from vold.answers.values import parse
 
 FOUR = ("nine", "A dramatic increase", "twelve", "none of these")
 
@@ -114,7 +115,7 @@ def test_another_value_is_not_right(response: str, answer: str) -> None:
         "fewer",
     ],
 )
-def test_a_word_that_scales_a_number_is_no_unit(word: str) -> None:
+def test_a_word_that_scales_a_number_is_not_a_unit(word: str) -> None:
     assert not verify(rf"\boxed{{5 {word}}}", "5").correct
 
 
@@ -172,7 +173,7 @@ def test_a_second_label_with_a_word_of_doubt_makes_an_answer_ambiguous(response:
         (r"\boxed{B}. The answer is not \boxed{A}", "B"),
     ],
 )
-def test_labels_that_are_ruled_out_do_not_touch_the_one_that_is_given(response: str, label: str) -> None:
+def test_labels_that_are_ruled_out_do_not_affect_the_answer(response: str, label: str) -> None:
     outcome = verify(response, label, FOUR)
     assert outcome.correct, outcome
 
@@ -184,11 +185,13 @@ def test_a_box_with_a_sentence_about_other_labels_is_not_read(text: str) -> None
         assert (outcome.state, outcome.method) == ("unparsed", "boxed")
 
 
-def test_what_an_options_own_text_denies_is_read() -> None:
+def test_denials_in_the_text_of_an_option_itself_are_ignored() -> None:
     options = ("not B", "B", "A but not C", "none")
     assert verify(r"\boxed{\text{A. not B}}", "A", options).correct
     assert verify(r"\boxed{\text{C) A but not C}}", "C", options).correct
-    assert verify(r"\boxed{B: Neither A nor B}", "B", ("one", "neither A nor B")).correct, "in any capitals"
+    assert verify(r"\boxed{B: Neither A nor B}", "B", ("one", "neither A nor B")).correct, (
+        "upper and lower case are equal"
+    )
     assert verify(r"\boxed{A, not B}", "A", ("a", "b")).state == "unparsed", "a letter is a label"
 
 
@@ -228,28 +231,28 @@ def test_a_choice_is_read_as_label_or_as_text(response: str, label: str) -> None
     assert outcome.correct, outcome
 
 
-def test_an_article_is_no_label() -> None:
+def test_an_article_is_not_a_label() -> None:
     assert verify("A dramatic increase", "A", FOUR).normalised == "B"
     assert verify("A steep fall", "A", FOUR).state == "unparsed"
     assert verify("I think that this is hard", "I", tuple("abcdefghi")).state == "unparsed"
     assert verify("The answer is A dramatic increase", "A", FOUR).normalised == "B"
 
 
-def test_only_labels_of_the_item_exist() -> None:
+def test_only_labels_of_the_problem_exist() -> None:
     assert verify(r"\boxed{E}", "D", FOUR).state == "unparsed"
     assert verify("Answer: G", "G").correct  # no list of options: A to I exist
 
 
 def test_a_label_wins_over_a_text_that_looks_like_one() -> None:
-    options = ("A", "B", "D", "F", "G")  # MathVision 654: the reference E is the text G
+    options = ("A", "B", "D", "F", "G")  # MathVision 654: the reference answer E has the text G
     assert verify(r"\boxed{E}", "E", options).correct
     assert verify(r"\boxed{D}", "D", options).normalised == "D"
-    assert verify(r"\boxed{G}", "E", options).correct  # G is no label here, so it is the text
-    bracketed = ("(c)", "(a)", "(e)", "(d)", "(b)")  # MathVista 168: the reference is a text
+    assert verify(r"\boxed{G}", "E", options).correct  # G is not a label here, so it is the text
+    bracketed = ("(c)", "(a)", "(e)", "(d)", "(b)")  # MathVista 168: the reference answer is a text
     assert verify("Answer: (b)", "(b)", bracketed).normalised == "E"
 
 
-def test_a_text_that_two_options_share_is_right_only_where_both_are() -> None:
+def test_a_text_that_two_options_share_is_right_only_if_both_are() -> None:
     shared = ("9", "12", "18", "18")
     assert verify(r"\boxed{18}", "18", shared).correct
     assert verify(r"\boxed{C}", "18", shared).correct
@@ -257,7 +260,7 @@ def test_a_text_that_two_options_share_is_right_only_where_both_are() -> None:
     assert verify(r"\boxed{18}", "C", shared).state == "ambiguous"
 
 
-def test_several_labels_must_all_be_given() -> None:
+def test_all_of_several_labels_must_be_given() -> None:
     assert verify(r"\boxed{A, C}", "A, C").correct
     assert verify("Answer: (A) and (C)", "A, C").correct
     assert verify(r"\boxed{C, A}", "A, C").correct
@@ -265,7 +268,7 @@ def test_several_labels_must_all_be_given() -> None:
     assert verify(r"\boxed{A, B, C}", "A, C").state == "wrong"
 
 
-def test_two_labels_for_an_item_with_one_are_ambiguous() -> None:
+def test_two_labels_for_a_problem_with_one_are_ambiguous() -> None:
     assert verify(r"\boxed{A, B}", "A", FOUR).state == "ambiguous"
     assert verify("It could be (A), or (B).", "A", FOUR).state == "ambiguous"
     assert verify("Answer: A or B", "B", FOUR).state == "ambiguous"
@@ -324,22 +327,19 @@ def test_hostile_text_is_judged_within_a_second_of_cpu(text: str) -> None:
         assert not outcome.correct
 
 
-def test_a_symbolic_question_that_takes_too_long_is_cut_off_and_the_next_one_answered() -> None:
-    from vold.answers import symbolic
-    from vold.answers.values import parse
-
+def test_a_symbolic_question_that_takes_too_long_is_stopped_and_the_next_one_answered() -> None:
     heavy, reference = parse(r"(\sqrt{2}+\sqrt{3}+\sqrt{5}+x)^{4000}"), parse(r"5\sqrt{3}")
     assert heavy is not None and reference is not None
     assert not symbolic.equal(heavy, reference)[0]
     assert verify(r"\boxed{\sqrt{27}}", r"3\sqrt{3}").correct
 
 
-def test_a_question_that_takes_too_long_costs_its_own_answer_alone() -> None:
+def test_a_question_that_takes_too_long_loses_only_its_own_answer() -> None:
     worker = symbolic._worker(os.getpid())
     assert worker.ask(r"\sqrt{12}", r"2\sqrt{3}") is True
     assert worker._process is not None
     before = worker._process.pid
-    assert worker.ask(r"\int_0^{9} x^{x^{x}} dx", "7") is None  # refused before it comes here, asked all the same
+    assert worker.ask(r"\int_0^{9} x^{x^{x}} dx", "7") is None  # normally refused before the worker gets it
     assert worker.ask(r"\sqrt{12}", r"2\sqrt{3}") is True
     assert worker.ask(r"6\pi") == pytest.approx(18.849556)
     assert worker.ask("x+y") is None

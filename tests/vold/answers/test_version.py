@@ -1,7 +1,8 @@
-"""A change of what any text is read as must be told by ``vold.answers.VERSION``: stages are known by it."""
+"""Any change of how a text is read must raise ``vold.answers.VERSION``, which is part of stage identities."""
 
 import hashlib
 import random
+from dataclasses import astuple
 
 import pytest
 
@@ -14,19 +15,19 @@ PIECES = (
     ",", ".", "\n", ":", "A", "B", "(C)", "D.", "8", "9", "-8", "8.0", "0.5", ".5", "1/2", r"\frac{1}{2}",
     "eight", "twelve", "I cannot", "<think>", "</think>",
 )  # fmt: skip
-OUTCOMES = {5: "97cbf708ffda942cd21c1cb3e2d74e662da7c50cf7cb52a2f416cb81e1e76e22"}
+OUTCOMES = {5: "dacf8dd4a2fff6886be9279562441ee7e9dcd868bdf84587f9c1488e8754f964"}
 
 
 def outcomes() -> str:
-    """Digest over what 1,500 heaps of pieces are read as, the same each time."""
+    """Digest over how 1,500 random texts are read; they are the same each time."""
     source, total = random.Random(417), hashlib.sha256()
     for number in range(1500):
         text = " ".join(source.choices(PIECES, k=source.randint(1, 9)))
         answer, options = REFERENCES[number % len(REFERENCES)]
-        total.update(f"{verify(text, answer, options)}\n".encode())
+        total.update(f"{astuple(verify(text, answer, options))}\n".encode())
     return total.hexdigest()
 
 
 @pytest.mark.slow
-def test_what_is_read_as_what_changes_with_the_version_alone() -> None:
-    assert outcomes() == OUTCOMES[VERSION], "texts are read otherwise now: raise vold.answers.VERSION and record this"
+def test_texts_are_read_differently_only_with_a_new_version() -> None:
+    assert outcomes() == OUTCOMES[VERSION], "texts are read differently now: raise vold.answers.VERSION and record this"
