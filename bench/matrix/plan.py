@@ -67,16 +67,16 @@ class Plan:
     absent: list[str] = field(default_factory=list)
 
     @property
-    def departures(self) -> dict[str, list[Any]]:
-        """What the command line changes of the files' own experiment; empty for the whole of it."""
-        planned = self.profile.settings.seeds or self.spec.seeds
+    def changes(self) -> dict[str, list[Any]]:
+        """What the command line changes in the experiment of the files; empty when it is run in full."""
+        seeds = self.profile.settings.seeds or self.spec.seeds
         arms = {cell.arm for cell in self.cells}
-        found: dict[str, list[Any]] = {
+        changes: dict[str, list[Any]] = {
             "settings": [f"{override.key}={override.value}" for override in self.overrides],
             "arms_left_out": [name for name in self.spec.names if name not in arms],
-            "seeds_of_the_file": list(planned) if set(planned) != set(self.seeds) else [],
+            "seeds_of_the_file": list(seeds) if set(seeds) != set(self.seeds) else [],
         }
-        return {name: values for name, values in found.items() if values}
+        return {name: values for name, values in changes.items() if values}
 
     def arms_of(self, stage: str) -> list[str]:
         """Names of the arms that use a stage."""

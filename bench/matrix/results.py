@@ -95,7 +95,7 @@ def provenance(plan: Plan, store: Store) -> dict[str, Any]:
         "profile": plan.profile.name,
         "about": settings.about,
         "seeds": list(plan.seeds),
-        "departures": plan.departures,
+        "changes": plan.changes,
         "models": settings.model_dump(mode="json")["models"],
         "data": settings.data.model_dump(),
         "inputs": inputs(plan.stages),

@@ -141,7 +141,7 @@ def report_name(plan: Plan) -> str:
     A report is partial when the command line changed settings, arms or seeds of the matrix file.
     """
     name = plan.spec.name if plan.profile.name == "small" else f"{plan.spec.name}-{plan.profile.name}"
-    return f"{name}-partial" if plan.departures else name
+    return f"{name}-partial" if plan.changes else name
 
 
 def label(plan: Plan, stage: str) -> str:

@@ -22,7 +22,7 @@ def write(
     """Caveats in order of weight."""
     return (
         *_world(rows),
-        *_departures(results),
+        *_changes(results),
         *_coverage(spec, results, rows, measured, seeds),
         *_dependence(results, seeds),
         *_power(contrasts),
@@ -56,8 +56,8 @@ def _exploratory(spec: Spec) -> str:
     )
 
 
-def _departures(results: Results) -> Iterator[str]:
-    changed = results.provenance.get("departures", {})
+def _changes(results: Results) -> Iterator[str]:
+    changed = results.provenance.get("changes", {})
     texts = [f"{name.replace('_', ' ')} {', '.join(map(str, values))}" for name, values in changed.items()]
     if texts:
         yield f"Not the whole experiment of the matrix file, by the command line: {'; '.join(texts)}."

@@ -160,13 +160,13 @@ def test_a_setting_of_the_command_line_may_not_undo_an_axis(world):
 
 def test_part_of_the_experiment_is_named_so_and_says_what_is_missing(world):
     matrix, store = world
-    assert make_plan(matrix, store).departures == make_plan(matrix, store, seeds=[2, 1]).departures == {}
+    assert make_plan(matrix, store).changes == make_plan(matrix, store, seeds=[2, 1]).changes == {}
     assert report_name(make_plan(matrix, store)) == "fake"
     part = make_plan(matrix, store, only=["base"], seeds=[2], overrides=[parse_setting("eval.limit=5")])
     assert report_name(part) == "fake-partial"
-    assert part.departures["settings"] == ["eval.limit=5"]
-    assert part.departures["seeds_of_the_file"] == [1, 2]
-    assert len(part.departures["arms_left_out"]) == 8 and "base" not in part.departures["arms_left_out"]
+    assert part.changes["settings"] == ["eval.limit=5"]
+    assert part.changes["seeds_of_the_file"] == [1, 2]
+    assert len(part.changes["arms_left_out"]) == 8 and "base" not in part.changes["arms_left_out"]
     parts: list[dict[str, Any]] = [{"only": ["base"]}, {"seeds": [2]}, {"overrides": [parse_setting("eval.limit=5")]}]
     for alone in parts:
         assert report_name(make_plan(matrix, store, **alone)) == "fake-partial"

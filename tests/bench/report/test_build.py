@@ -192,7 +192,7 @@ def test_problems_answered_twice_have_rows_for_pass_and_majority(cold_start, wit
 def test_a_partial_run_says_what_was_changed(cold_start, without_figures):
     spec, results = cold_start
     assert not any("Not the whole experiment" in text for text in analyse(spec, results, {}).caveats)
-    results.provenance["departures"] = {"settings": ["rl.steps=10"], "seeds_of_the_file": [11, 23]}
+    results.provenance["changes"] = {"settings": ["rl.steps=10"], "seeds_of_the_file": [11, 23]}
     caveats = analyse(spec, results, {}).caveats
     assert any(text.endswith("settings rl.steps=10; seeds of the file 11, 23.") for text in caveats)
 
