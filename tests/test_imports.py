@@ -20,7 +20,7 @@ LAYERS = {
         training
     """,
     "bench": """
-        hints records terminal
+        bundled hints records terminal
         errors
         summary
         stats store

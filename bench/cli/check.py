@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from bench.bundled import ABLATIONS, CHECK_BASELINE
 from bench.cli.options import Json
 from bench.errors import ExitCode
 
-ROOT = Path(__file__).parents[2]
-MATRIX, PROFILE = ROOT / "ablations" / "check.yaml", "check"
-BASELINE = ROOT / "results" / "baselines" / "check.json"
+MATRIX, PROFILE = ABLATIONS / "check.yaml", "check"
+_SOURCE = Path(__file__).parents[2]
 
 
 def check(
@@ -35,10 +35,10 @@ def check(
         raise gate.IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
     summary = gate.RunSummary.model_validate(gate.summarise(load(done.plan, Store(store))))
     if update:
-        gate.write_baseline(summary, BASELINE)
-        print(f"baseline recorded: {BASELINE}")
+        gate.write_baseline(summary, CHECK_BASELINE)
+        print(f"baseline recorded: {CHECK_BASELINE}")
         raise typer.Exit(ExitCode.OK)
-    result = gate.check(summary, gate.read_baseline(BASELINE), gate.Margins())
+    result = gate.check(summary, gate.read_baseline(CHECK_BASELINE), gate.Margins())
     print(gate_output.as_json(result) if as_json else gate_output.as_text(result))
     if junit is not None:
         junit.write_bytes(gate_output.as_junit(result))
@@ -50,6 +50,6 @@ def check(
 def _code_digest() -> str:
     """Hash of the trainer's and the suite's own source."""
     total = hashlib.sha256()
-    for path in sorted(path for package in ("vold", "bench") for path in (ROOT / package).rglob("*.py")):
-        total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for path in sorted(path for package in ("vold", "bench") for path in (_SOURCE / package).rglob("*.py")):
+        total.update(path.relative_to(_SOURCE).as_posix().encode() + path.read_bytes())
     return total.hexdigest()[:12]

@@ -18,7 +18,7 @@ from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.matrix.inputs import Input, Materials
 from bench.matrix.profile import LoadedProfile, find_profile, load_profile
-from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, load_spec
+from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, find_matrix, load_spec
 from bench.matrix.stages import KINDS, config_class
 from bench.matrix.yaml_file import Where
 from bench.store import StageSpec, Store, digest
@@ -93,6 +93,7 @@ def make_plan(
     only: Sequence[str] = (),
 ) -> Plan:
     """Plan a matrix file; ``only`` keeps the named arms. Raises ConfigurationError naming the place and the mend."""
+    path = find_matrix(path)
     spec = load_spec(path)
     loaded = load_profile(find_profile(profile, path))
     for name in only:

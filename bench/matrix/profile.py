@@ -1,21 +1,20 @@
 """A profile: which models, data, budgets and hardware a matrix runs with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from bench.bundled import PROFILES
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.matrix.spec import Override, check_override
 from bench.matrix.stages import KINDS
 from bench.matrix.stages import settings as stage_settings
-from bench.matrix.yaml_file import Where, YamlFile
+from bench.matrix.yaml_file import SUFFIX, Where, YamlFile, is_bare_name
 from vold.config import Execution, Strict
-
-SUFFIX = ".yaml"
 
 
 class Data(Strict):
@@ -103,15 +102,27 @@ class LoadedProfile:
 
 
 def find_profile(name: str, matrix: Path) -> Path:
-    """A path as it is; a bare name in ``profiles/`` beside the matrix file."""
-    if name.endswith(SUFFIX) or "/" in name:
+    """The file of a profile, given as a path or as a name.
+
+    A name means a file in ``profiles/`` next to the matrix file, or else a bundled profile. Raises ConfigurationError
+    when there is neither.
+    """
+    if not is_bare_name(name):
         return Path(name)
-    folder = matrix.parent / "profiles"
-    path = folder / f"{name}{SUFFIX}"
-    if not path.is_file():
-        known = [p.stem for p in folder.glob(f"*{SUFFIX}")]
-        raise ConfigurationError(f"{folder}: no profile {name!r}; {nearest(name, known)}")
+    folders = (matrix.parent / "profiles", PROFILES)
+    path = _profile_in(folders, name)
+    if path is None:
+        raise ConfigurationError(f"{folders[0]}: no profile {name!r}; {nearest(name, _names_in(folders))}")
     return path
+
+
+def _profile_in(folders: Iterable[Path], name: str) -> Path | None:
+    paths = (folder / f"{name}{SUFFIX}" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _names_in(folders: Iterable[Path]) -> list[str]:
+    return [path.stem for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
 def load_profile(path: Path) -> LoadedProfile:
@@ -140,10 +151,10 @@ def _chain(path: Path, seen: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], di
     data = {key: value for key, value in source.data.items() if key != "extends"}
     if "extends" not in source.data:
         return (source,), data
-    parent = path.parent / f"{source.data['extends']}{SUFFIX}"
-    if not parent.is_file():
-        known = nearest(parent.stem, [p.stem for p in path.parent.glob(f"*{SUFFIX}")])
-        source.fail(("extends",), f"no profile {parent.stem!r}; {known}")
+    name, folders = str(source.data["extends"]), (path.parent, PROFILES)
+    parent = _profile_in(folders, name)
+    if parent is None:
+        source.fail(("extends",), f"no profile {name!r}; {nearest(name, _names_in(folders))}")
     sources, inherited = _chain(parent, (*seen, path.resolve()))
     return (source, *sources), _merge(inherited, data)
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from bench.benchmarks import BENCHMARKS
+from bench.bundled import ABLATIONS
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.matrix.stages import KINDS, execution_settings, settings
-from bench.matrix.yaml_file import Where, YamlFile
+from bench.matrix.yaml_file import SUFFIX, Where, YamlFile, is_bare_name
 from bench.stats.corrections import CORRECTIONS
 from vold.config import Strict
 
@@ -135,6 +136,19 @@ class MatrixSpec:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(arm.name for arm in self.arms)
+
+
+def find_matrix(path: Path) -> Path:
+    """The path itself, or the bundled matrix file that a bare name such as ``cold_start`` means."""
+    if not is_bare_name(str(path)) or path.is_file():
+        return path
+    bundled = ABLATIONS / f"{path}{SUFFIX}"
+    if not bundled.is_file():
+        names = [file.stem for file in ABLATIONS.glob(f"*{SUFFIX}")]
+        raise ConfigurationError(
+            f"{path}: no such file, and no bundled matrix of this name; {nearest(str(path), names)}"
+        )
+    return bundled
 
 
 def load_spec(path: Path) -> MatrixSpec:

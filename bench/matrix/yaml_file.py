@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 
+SUFFIX = ".yaml"
+
 Loc = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -103,6 +105,11 @@ class YamlFile:
             self.fail(loc, f"{name!r} is a boolean in YAML 1.1 and cannot be a name; use another word")
         if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_-." for c in name):
             self.fail(loc, f"{name!r} is no valid name: letters, digits, '_', '-' and '.' only")
+
+
+def is_bare_name(text: str) -> bool:
+    """Whether ``text`` names a bundled file or a profile (``cold_start``), and is not a path (``cold_start.yaml``)."""
+    return "/" not in text and not text.endswith(SUFFIX)
 
 
 def setting_place(sources: Sequence[YamlFile], loc: Sequence[str], name: str) -> str:
