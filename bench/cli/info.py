@@ -27,8 +27,7 @@ _PACKAGES = (
     "matplotlib",
     "math-verify",
 )
-_EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "lm-eval": "lm_eval", "vlmeval": "vlmeval", "ray": "ray",
-           "slurm": "submitit"}  # fmt: skip
+_EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "lm-eval": "lm_eval", "vlmeval": "vlmeval"}
 smallworld = typer.Typer(help="The embedded synthetic world.", no_args_is_help=True)
 
 

@@ -79,7 +79,8 @@ def test_a_wheel_has_the_bundled_files_and_finds_them_from_any_directory(site: P
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")} == {"bench", "vold", "vold_bench"}
+    folders = {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
+    assert folders == {"bench", "vold", "vold_bench"}
     where = "from bench.bundled import *; from bench.gate import read_baseline; print(CHECK_BASELINE)"
     baseline = Path(python("-c", f"{where}; read_baseline(CHECK_BASELINE)").strip())
     assert baseline.is_relative_to(site) and baseline.read_bytes() == CHECK_BASELINE.read_bytes()
