@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.engines.encoding import EncodingPreparer
     from bench.engines.factory import EnginePool
     from bench.evaluation.config import EvalConfig
-    from bench.evaluation.dry_run import Ahead
+    from bench.evaluation.dry_run import RequestForecast
     from bench.matrix.plan import Stage
     from bench.matrix.results import MatrixResults
     from bench.review.judged import JudgedResult
@@ -82,7 +82,7 @@ class DryRun:
 
     label: str
     stage: str
-    benchmarks: "Mapping[str, Ahead]"
+    benchmarks: "Mapping[str, RequestForecast]"
 
 
 def evaluate_models(
@@ -130,8 +130,8 @@ def dry_run(store: "Store", request: EvaluationRequest, outputs: EvaluationOutpu
 
     Raises ConfigurationError wherever the run would.
     """
-    from bench.evaluation.dry_run import look_ahead
-    from bench.evaluation.response_log import answered
+    from bench.evaluation.dry_run import forecast
+    from bench.evaluation.response_log import logged_keys
     from bench.records import ResponseKey
 
     if outputs is not None:
@@ -142,8 +142,8 @@ def dry_run(store: "Store", request: EvaluationRequest, outputs: EvaluationOutpu
         keys: set[ResponseKey] = set()
         if not request.fresh:
             folder = store.path(stage.id) if store.done(stage.id) else store.work(stage.id)
-            keys = answered(folder / "responses.jsonl")
-        previews.append(DryRun(label, stage.id, look_ahead(config, chosen, keys, _preparer(stage, store, config))))
+            keys = logged_keys(folder / "responses.jsonl")
+        previews.append(DryRun(label, stage.id, forecast(config, chosen, keys, _preparer(stage, store, config))))
     return previews
 
 
@@ -161,11 +161,11 @@ def _run(stages: "Mapping[str, Stage]", store: "Store", fresh: bool, console: "C
 
 def _put_aside(stage: "Stage", store: "Store") -> None:
     """Rename the stage's finished and unfinished directories; a finished one can still be compared by its new id."""
-    from bench.evaluation.response_log import keep_aside
+    from bench.evaluation.response_log import move_aside
 
     with store.lock(stage.id):
-        keep_aside(store.path(stage.id))
-        keep_aside(store.work(stage.id))
+        move_aside(store.path(stage.id))
+        move_aside(store.work(stage.id))
 
 
 def _execute(label: str, stage: "Stage", store: "Store", engines: "EnginePool", console: "Console | None") -> None:

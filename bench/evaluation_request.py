@@ -13,7 +13,7 @@ from bench.benchmarks.repository import read_descriptor
 from bench.engines.endpoint import SCHEMES
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.selection import Selection, choose
+from bench.evaluation.selection import Selection, read_selections
 from bench.matrix.inputs import Input, Materials
 from bench.matrix.plan import Stage, make_stage, resolve
 from bench.matrix.spec import Override
@@ -114,7 +114,7 @@ def selections(stage: Stage, store: Store) -> tuple[EvalConfig, list[Selection]]
     names = [name for name in stage.spec.locations if name.startswith("data.")]
     paths = {name.removeprefix("data."): stage.spec.path(name, store.root) for name in names}
     config = EvalConfig.model_validate(stage.spec.config)
-    return config, choose(config, paths)
+    return config, read_selections(config, paths)
 
 
 def _absolute(model: str) -> Path:

@@ -31,7 +31,7 @@ from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import turn
 from bench.evaluation.requests import sample_seeds
 from bench.evaluation.run import evaluate
-from bench.evaluation.selection import choose
+from bench.evaluation.selection import read_selections
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import materialise
 from perf.stub_engine import StubPool
@@ -110,7 +110,7 @@ def engine_of(name: str, config: EvalConfig, execution: Execution, latency: floa
 
 
 def straight(engine: Engine, config: EvalConfig, data: Data) -> None:
-    selections = choose(config, data)
+    selections = read_selections(config, data)
     problems = [problem for selection in selections for problem in selection.problems]
     size = config.group_size if engine.grouped else 1
 

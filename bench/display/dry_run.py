@@ -10,10 +10,10 @@ from bench.display.summary import data_name, plain_table, show_passed_over
 from bench.terminal import printable
 
 if TYPE_CHECKING:
-    from bench.evaluation.dry_run import Ahead
+    from bench.evaluation.dry_run import RequestForecast
 
 
-def show(title: str, parts: "Mapping[str, Ahead]", console: Console) -> None:
+def show(title: str, parts: "Mapping[str, RequestForecast]", console: Console) -> None:
     """Print requests, responses and tokens of each benchmark, then the splits and prompts that cannot be used."""
     console.print(title, markup=False, style="bold")
     names = {benchmark: data_name(benchmark, part) for benchmark, part in parts.items()}

@@ -56,7 +56,7 @@ def show_judged(label: str, summary: Summary, judge: Mapping[str, Any], file: Pa
 
 
 class SplitName(Protocol):
-    """``BenchmarkSummary`` or ``Ahead``: a split of a data set."""
+    """``BenchmarkSummary`` or ``RequestForecast``: a split of a data set."""
 
     @property
     def dataset(self) -> str: ...

@@ -1,1 +1,1 @@
-"""Evaluation: problems x samples -> responses -> verdicts -> tables, resumable."""
+"""Evaluation: problems are sent to a model, its responses are logged and scored, and tables are written."""

@@ -1,4 +1,4 @@
-"""What can be had without looking: blind guesses and the most frequent answer, from the records alone."""
+"""Accuracies that need no model: random guesses and the most frequent answer, computed from the records."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,25 +8,27 @@ from bench.summary import Baselines
 from vold.answers import reference_labels
 
 Group = tuple[str, int]
+"""(kind of the answer, number of options)."""
 
 
-def baselines(records: Sequence[Problem], asked: Sequence[Problem]) -> Baselines:
-    """``records``: the whole data set, whose golds decide what is frequent; ``asked``: the problems that are scored.
+def baselines(records: Sequence[Problem], problems: Sequence[Problem]) -> Baselines:
+    """The baselines on ``problems``.
 
-    Where options stand in the image (LogicVista), their number is taken to be that of the labels that occur as
-    golds. Ties go to the gold that comes first in the records. Raises ValueError where nothing is asked.
+    records: the whole data set, whose reference answers decide which is most frequent; of equally frequent ones, the
+    first in the records is taken. Where the options are in the image (LogicVista), their number is the number of labels
+    that occur as reference answers. Raises ValueError if ``problems`` is empty.
     """
-    if not asked:
-        raise ValueError("no problem is asked: a baseline needs at least one")
-    golds: dict[Group, Counter[str]] = {}
+    if not problems:
+        raise ValueError("a baseline needs at least one problem")
+    answers: dict[Group, Counter[str]] = {}
     for problem in records:
         if not problem.unscorable:
-            golds.setdefault(_group(problem), Counter())[_gold(problem)] += 1
-    labels = len({_gold(problem) for problem in records if problem.kind == "choice" and not problem.options})
-    frequent = {group: counts.most_common(1)[0][0] for group, counts in golds.items()}
+            answers.setdefault(_group(problem), Counter())[_reference(problem)] += 1
+    labels = len({_reference(problem) for problem in records if problem.kind == "choice" and not problem.options})
+    most_frequent = {group: counts.most_common(1)[0][0] for group, counts in answers.items()}
     return Baselines(
-        chance=sum(_chance(problem, labels) for problem in asked) / len(asked),
-        majority=sum(_gold(problem) == frequent[_group(problem)] for problem in asked) / len(asked),
+        chance=sum(_chance(problem, labels) for problem in problems) / len(problems),
+        majority=sum(_reference(problem) == most_frequent[_group(problem)] for problem in problems) / len(problems),
     )
 
 
@@ -34,8 +36,8 @@ def _group(problem: Problem) -> Group:
     return problem.kind, len(problem.options)
 
 
-def _gold(problem: Problem) -> str:
-    """A label where the gold names one, else the answer itself."""
+def _reference(problem: Problem) -> str:
+    """The labels of the reference answer, or its text if it names no option."""
     labels = reference_labels(problem.answer, problem.options) if problem.options else ()
     return ",".join(sorted(labels)) or problem.answer.strip()
 

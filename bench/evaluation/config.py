@@ -1,4 +1,4 @@
-"""What an evaluation asks and how it samples."""
+"""The settings of an evaluation that belong to its identity."""
 
 from typing import Literal
 
@@ -10,32 +10,43 @@ from vold.config import Strict
 
 
 class EvalConfig(Strict):
-    """What is asked and how it is sampled; enters the identity of an evaluation."""
+    """Which problems a model is asked, and how its responses are sampled; part of the identity of an evaluation."""
 
-    benchmarks: tuple[str, ...] | None = Field(default=None, description="None: every benchmark that has data")
-    splits: dict[str, str] = Field(default_factory=dict, description="benchmark to split, where not the default")
-    limit: int | None = Field(default=None, ge=1, description="items a benchmark: the first of a seeded shuffle")
-    ids: tuple[str, ...] | None = Field(default=None, description="only these problems; None: all")
-    subset_seed: int = Field(default=0, description="seed of that shuffle; the same items for every arm and seed")
-    samples: int = Field(default=1, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=2048, ge=1)
-    template: str = Field(default="plain@1", description="a name without a version means its newest")
-    min_pixels: int | None = Field(default=None, ge=1, description="of one image after resizing; None: the model's")
-    max_pixels: int | None = Field(default=None, ge=1)
-    think: Literal["default", "off"] = Field(
-        default="default", description="off: the chat template's own switch, refused where it has none"
+    benchmarks: tuple[str, ...] | None = Field(default=None, description="Benchmarks. None: all that have data.")
+    splits: dict[str, str] = Field(default_factory=dict, description="Split of a benchmark, if not the default one.")
+    limit: int | None = Field(default=None, ge=1, description="Most problems per benchmark: the first of a shuffle.")
+    ids: tuple[str, ...] | None = Field(default=None, description="Ids of the problems to ask. None: all.")
+    subset_seed: int = Field(
+        default=0, description="Seed of the shuffle for `limit`, so that every arm and seed gets the same problems."
     )
-    blind: bool = Field(default=False, description="leave the images out")
-    group_size: int = Field(default=64, ge=1, description="items decoded together, where that matters")
+    samples: int = Field(default=1, ge=1, description="Responses per problem.")
+    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature. 0: greedy decoding.")
+    max_tokens: int = Field(default=2048, ge=1, description="Most tokens of a response.")
+    template: str = Field(default="plain@1", description="Prompt template. Without a version: its newest.")
+    min_pixels: int | None = Field(
+        default=None, ge=1, description="Fewest pixels of an image after resizing. None: the model's own limit."
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=1, description="Most pixels of an image after resizing. None: the model's own limit."
+    )
+    think: Literal["default", "off"] = Field(
+        default="default",
+        description="off: turn thinking off with the switch of the chat template; an error if it has no switch.",
+    )
+    blind: bool = Field(default=False, description="Leave the images out.")
+    group_size: int = Field(
+        default=64, ge=1, description="Problems decoded together, for engines whose replies depend on it."
+    )
     engine: EngineName = Field(
-        default="auto", validate_default=True, description="auto: vllm where a GPU and vLLM are present, else builtin"
+        default="auto",
+        validate_default=True,
+        description="Inference engine. auto: vllm if a GPU and vLLM are present, otherwise builtin.",
     )
 
     @field_validator("engine", mode="after")
     @classmethod
     def _resolved(cls, value: str) -> str:
-        """The identity holds the engine that answers, not the wish."""
+        """Replace ``auto``, so that the identity names the engine that is used."""
         return resolve(value)
 
     @field_validator("template")
@@ -60,7 +71,7 @@ class EvalConfig(Strict):
 
     @property
     def thinking(self) -> bool | None:
-        """As the engines take it: None leaves the chat template as it is."""
+        """False turns thinking off; None leaves the chat template as it is."""
         return False if self.think == "off" else None
 
     @property

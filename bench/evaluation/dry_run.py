@@ -1,4 +1,4 @@
-"""What an evaluation would ask, before anything is asked."""
+"""A dry run reports what an evaluation would send to the model, without sending it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,17 +14,22 @@ from vold.seeding import generator
 if TYPE_CHECKING:
     from bench.engines.encoding import EncodingPreparer
 
-_COUNTED = 64
+_MAX_COUNTED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
-    """Of one benchmark. ``requests``: problems of which a response is missing; ``responses``: those that are missing;
-    ``answered``: those that are there. passed_over: as ``Dataset`` tells it.
+class RequestForecast:
+    """What an evaluation would send for one benchmark.
 
-    prompt_tokens: of all requests; where ``counted`` is less than ``requests``, an estimate from so many prompts drawn
-    at random, and None for a model behind a server, of which none are counted. completion_tokens: the most that can be
-    generated. unreadable: of the counted prompts, those that cannot be asked.
+    passed_over: as in ``Dataset``.
+    problems: selected problems.
+    answered: responses that are in the log already.
+    requests: problems that lack a response.
+    responses: missing responses.
+    counted: requests whose prompts were encoded to count their tokens.
+    unreadable: counted requests whose prompt cannot be prepared.
+    prompt_tokens: tokens of all requests, estimated if only some were counted; None for a model behind a server.
+    completion_tokens: the most that can be generated.
     """
 
     dataset: str
@@ -44,50 +49,52 @@ class Ahead:
         return asdict(self)
 
 
-def look_ahead(
+def forecast(
     config: EvalConfig,
     selections: Sequence[Selection],
     answered: Collection[ResponseKey],
     preparer: "EncodingPreparer | None",
-) -> Mapping[str, Ahead]:
-    """By benchmark; ``preparer`` is the model's, which needs its settings and not its weights: None behind a server.
+) -> Mapping[str, RequestForecast]:
+    """The forecast for each benchmark.
 
-    Raises ModelError and ConfigurationError for a model or settings with which the run would end.
+    answered: keys of the responses in the log. preparer: the model's, which needs its settings but not its weights, or
+    None for a model behind a server. Raises ModelError and ConfigurationError for a model or settings that the run
+    would refuse.
     """
-    return {s.dataset.benchmark: _of(config, s, answered, preparer) for s in selections}
+    return {s.dataset.benchmark: _of_benchmark(config, s, answered, preparer) for s in selections}
 
 
-def _of(
+def _of_benchmark(
     config: EvalConfig, selection: Selection, answered: Collection[ResponseKey], preparer: "EncodingPreparer | None"
-) -> Ahead:
+) -> RequestForecast:
     missing = {
         problem.id: sum(key not in answered for key in keys(problem, config.samples)) for problem in selection.problems
     }
-    asked = [problem for problem in selection.problems if missing[problem.id]]
-    drawn = asked
-    if len(asked) > _COUNTED:
-        order = generator(0, "dry run", selection.dataset.name).permutation(len(asked))
-        drawn = [asked[place] for place in order[:_COUNTED]]
-    lengths = [] if preparer is None else [_length(config, preparer, problem) for problem in drawn]
+    incomplete = [problem for problem in selection.problems if missing[problem.id]]
+    drawn = incomplete
+    if len(incomplete) > _MAX_COUNTED:
+        order = generator(0, "dry run", selection.dataset.name).permutation(len(incomplete))
+        drawn = [incomplete[index] for index in order[:_MAX_COUNTED]]
+    lengths = [] if preparer is None else [_prompt_length(config, preparer, problem) for problem in drawn]
     readable = [length for length in lengths if length is not None]
     responses = sum(missing.values())
-    return Ahead(
+    return RequestForecast(
         dataset=selection.dataset.name,
         split=selection.dataset.split,
         synthetic=selection.dataset.synthetic,
         passed_over=dict(selection.dataset.passed_over),
         problems=len(selection.problems),
         answered=len(selection.problems) * config.samples - responses,
-        requests=len(asked),
+        requests=len(incomplete),
         responses=responses,
         counted=len(lengths),
         unreadable=len(lengths) - len(readable),
-        prompt_tokens=None if preparer is None else round(sum(readable) * len(asked) / max(len(lengths), 1)),
+        prompt_tokens=None if preparer is None else round(sum(readable) * len(incomplete) / max(len(lengths), 1)),
         completion_tokens=responses * config.max_tokens,
     )
 
 
-def _length(config: EvalConfig, preparer: "EncodingPreparer", problem: Problem) -> int | None:
-    """Tokens of a prompt, images included; None where it cannot be asked."""
+def _prompt_length(config: EvalConfig, preparer: "EncodingPreparer", problem: Problem) -> int | None:
+    """Tokens of a prompt, images included; None if the prompt cannot be prepared."""
     reading = preparer.read_prompt(turn(config, problem))
     return None if reading is None else len(reading.prompt_ids)

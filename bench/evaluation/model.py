@@ -1,4 +1,4 @@
-"""Which model an evaluation asked: the name that people call it by, and the hash that tells it from others."""
+"""The model of an evaluation: its name, and the hash that identifies it."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from bench.summary import ModelRecord
 from vold.files import MODEL_SUFFIXES, WEIGHTS
 
 _HUB = "models--"
-"""Begins the directory that the hub's cache keeps a model in, as ``models--OWNER--NAME/snapshots/COMMIT``."""
+"""Prefix of a model's directory in the hub's cache: ``models--OWNER--NAME/snapshots/COMMIT``."""
 
 
 def model_record(path: Path) -> ModelRecord:
@@ -18,9 +18,9 @@ def model_record(path: Path) -> ModelRecord:
 
 
 def model_name(path: Path) -> str:
-    """The name that a server is asked for, ``OWNER/NAME`` of the hub's cache, else the directory's.
+    """The name by which the server knows the model, ``OWNER/NAME`` from the hub's cache, or the directory's name.
 
-    A server's is any text: where it becomes the name of a file, ``vold.files.file_name`` makes it one.
+    A server's name can be any text; use ``vold.files.file_name`` to derive the name of a file.
     """
     if is_remote(path):
         return read_endpoint(path).model
@@ -31,10 +31,10 @@ def model_name(path: Path) -> str:
 
 
 def model_hash(path: Path) -> str:
-    """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
+    """SHA-256 of the names and bytes of a checkpoint's weights and settings."""
     files = sorted(file for file in path.glob("*") if file.suffix in MODEL_SUFFIXES)
     if not any(file.suffix == WEIGHTS for file in files) and not is_remote(path):
-        raise ConfigurationError(f"{path}: no checkpoint (config.json and *.safetensors) lies there; check the path")
+        raise ConfigurationError(f"{path}: no checkpoint (config.json and *.safetensors) here; check the path")
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:

@@ -1,4 +1,4 @@
-"""Turns prepared ahead of the engine, in this process or in workers, within bounds of number and memory."""
+"""Turns are prepared ahead of the engine by worker processes, up to a number and an amount of memory."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from vold.processes import end_with_parent
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """How turns are prepared. workers 0: in this process, when the engine asks for them.
+    """How turns are prepared. workers: 0 means in this process, when the engine draws them.
 
     problems, bytes: the most that may be in preparation, or prepared and not yet taken by the engine.
     """
@@ -34,7 +34,10 @@ class Prefetch:
 
 
 def prefetch(engine: str, execution: Execution) -> Prefetch:
-    """By the settings; where they leave it open, none for an engine in this process on CPUs, else 1 to 4."""
+    """How turns are prepared for an engine.
+
+    If the settings name no number of workers, an engine in this process on CPUs has none, and any other engine 1 to 4.
+    """
     settings, cpus = execution.evaluation, len(os.sched_getaffinity(0))
     workers = settings.workers
     if workers is None:
@@ -44,16 +47,16 @@ def prefetch(engine: str, execution: Execution) -> Prefetch:
 
 
 class Preparation:
-    """Prepares turns with ``preparer``; while it is entered its workers live.
+    """Prepares turns with ``preparer``; its workers run while it is entered.
 
-    A worker imports for seconds before it stands. Until the first does, this process prepares what is asked of it, so
-    that no engine waits.
+    A worker needs seconds to import its modules. Until the first worker is ready, this process prepares the turns, so
+    that the engine does not wait.
     """
 
     def __init__(self, preparer: Preparer, prefetch: Prefetch) -> None:
         self.preparer, self.prefetch = preparer, prefetch
-        self.standing: Future[None] | None = None
-        """Done when the first worker stands; None without workers."""
+        self.ready: Future[None] | None = None
+        """Done when the first worker is ready; None without workers."""
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Preparation":
@@ -61,25 +64,25 @@ class Preparation:
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(self.prefetch.workers, context, _start_worker, (self.preparer,))
             with _without_interrupts():
-                self.standing = self._pool.submit(_stand)
+                self.ready = self._pool.submit(_do_nothing)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pool is not None and self.standing is not None:
-            self._pool.shutdown(wait=self.standing.done(), cancel_futures=True)
+        if self._pool is not None and self.ready is not None:
+            self._pool.shutdown(wait=self.ready.done(), cancel_futures=True)
 
     def prepared(self, turns: Iterable[Sequence[PromptPart]]) -> Iterator[Any]:
-        """What the preparer makes of each turn, in order; the ValueError itself for one that can never be asked.
+        """The prepared turns, in order; a ValueError object for a turn that can never be prepared.
 
-        Raises InfrastructureError where a worker was killed.
+        Raises InfrastructureError if a worker was killed.
         """
-        left = iter(turns)
-        while (self.standing is None or not self.standing.done()) and (turn := next(left, None)) is not None:
+        remaining = iter(turns)
+        while (self.ready is None or not self.ready.done()) and (turn := next(remaining, None)) is not None:
             yield _attempt(self.preparer, turn)
         if self._pool is None:
             return
         try:
-            yield from _in_order(self._pool, left, _Room(self.prefetch))
+            yield from _in_order(self._pool, remaining, _Room(self.prefetch))
         except BrokenProcessPool as error:
             raise InfrastructureError(
                 "a process that prepares prompts was killed (the kernel does this when memory runs out); run again to "
@@ -104,9 +107,9 @@ def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[PromptPart]], 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process started here is never interrupted, not even while it imports; this one is as soon as this ends.
+    """Processes that are started in this context ignore Ctrl-C, even during their imports.
 
-    Ctrl-C reaches every process of a terminal, and it is this one that ends its workers.
+    Ctrl-C reaches every process of a terminal. Only this process handles it, after the context, and ends its workers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -116,7 +119,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 class _Room:
-    """Counts the bytes that wait; turns still at work are taken to be as large as the largest so far."""
+    """Counts the bytes of prepared turns; turns in preparation are assumed to be as large as the largest so far."""
 
     def __init__(self, prefetch: Prefetch) -> None:
         self.prefetch = prefetch
@@ -124,7 +127,7 @@ class _Room:
         self._waiting, self._bytes, self._largest = 0, 0, 0
 
     def free(self, pending: int) -> bool:
-        """Whether one more turn may be prepared; the first always may."""
+        """Whether another turn may be prepared. If none is pending, it always may."""
         with self._lock:
             expected = self._bytes + (pending - self._waiting + 1) * self._largest
         return pending == 0 or (pending < self.prefetch.problems and expected <= self.prefetch.bytes)
@@ -146,13 +149,13 @@ class _Room:
 def _attempt(preparer: Preparer, turn: Sequence[PromptPart]) -> Any:
     try:
         return preparer(turn)
-    except ConfigurationError:  # it holds of the run, not of this turn
+    except ConfigurationError:  # concerns the run, not this turn
         raise
     except ValueError as error:
         return ValueError(str(error))
 
 
-_preparer: Preparer  # of a worker
+_preparer: Preparer  # in a worker process
 
 
 def _start_worker(preparer: Preparer) -> None:
@@ -163,7 +166,7 @@ def _start_worker(preparer: Preparer) -> None:
     end_with_parent(group=False)  # a worker whose parent was killed would wait for work for ever
 
 
-def _stand() -> None: ...
+def _do_nothing() -> None: ...
 
 
 def _attempt_here(turn: Sequence[PromptPart]) -> tuple[Any, int]:

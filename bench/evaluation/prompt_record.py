@@ -1,4 +1,4 @@
-"""What a benchmark's first prompt looks like to the model: the record that every result carries."""
+"""The first prompt of each benchmark, which every result records."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from bench.summary import FirstPrompt
 
 
 def turn(config: EvalConfig, problem: Problem) -> list[PromptPart]:
-    """The user's turn in which ``problem`` is asked."""
+    """The user's turn that asks ``problem``."""
     return render(problem, config.template, blind=config.blind)
 
 

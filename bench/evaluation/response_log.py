@@ -1,4 +1,4 @@
-"""The log of a running evaluation: one JSON line a response, written as it comes, safe against kill -9."""
+"""The log of a running evaluation: one JSON line per response, written when it arrives, safe against kill -9."""
 
 import json
 import os
@@ -17,18 +17,20 @@ _encoded = json.JSONEncoder(sort_keys=True).encode
 
 
 class ResponseLog(Mapping[ResponseKey, Response]):
-    """The responses in ``path``, by key, and the place where further ones are appended.
+    """The responses in the file ``path`` by key; further ones are appended.
 
-    Every whole, readable line whose key is ``wanted`` counts, once. Other lines (cut off, damaged, said twice) are set
-    aside beside the log, so that their responses are asked again. Texts stay on the disk: memory holds where they
-    stand. A killed process loses no response that ``add`` has taken; a machine without power those of a second.
+    A complete, valid line counts if its key is among ``expected`` and occurs for the first time. All other lines (cut
+    off, damaged, repeated) are moved to ``*.aside.jsonl``, so that their responses are requested again. The texts stay
+    on disk; memory holds their positions. If the process is killed, every response that ``add`` took is kept. If the
+    machine loses power, those of the last second may be lost.
     """
 
-    def __init__(self, path: Path, wanted: Collection[ResponseKey]) -> None:
+    def __init__(self, path: Path, expected: Collection[ResponseKey]) -> None:
         self.path = path
-        self._places: dict[ResponseKey, tuple[int, int]] = {}
+        self._spans: dict[ResponseKey, tuple[int, int]] = {}
+        """Position and length of each response's line."""
         with disk_full_named(path):
-            self._index(wanted)
+            self._read_spans(expected)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._end = os.fstat(self._file).st_size
         self._lock, self._closed = Lock(), Event()
@@ -40,7 +42,7 @@ class ResponseLog(Mapping[ResponseKey, Response]):
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        """Raises what a sync failed with, unless another error is under way."""
+        """Raises the error of a failed sync, unless the context is left because of another error."""
         self._closed.set()
         self._syncing.join()
         try:
@@ -55,16 +57,16 @@ class ResponseLog(Mapping[ResponseKey, Response]):
             os.close(self._file)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._spans)
 
     def __iter__(self) -> Iterator[ResponseKey]:
-        return iter(self._places)
+        return iter(self._spans)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._spans
 
     def __getitem__(self, key: ResponseKey) -> Response:
-        start, length = self._places[key]
+        start, length = self._spans[key]
         return Response(**json.loads(os.pread(self._file, length, start)))
 
     def add(self, response: Response) -> bool:
@@ -76,10 +78,10 @@ class ResponseLog(Mapping[ResponseKey, Response]):
         with self._lock, disk_full_named(self.path):
             if self._failure is not None:
                 raise self._failure
-            if key in self._places:
+            if key in self._spans:
                 return False
             self._append(line)
-            self._places[key] = (self._end, len(line))
+            self._spans[key] = (self._end, len(line))
             self._end += len(line)
             self._unsynced = True
             return True
@@ -108,8 +110,8 @@ class ResponseLog(Mapping[ResponseKey, Response]):
             self._unsynced = False
             os.fsync(self._file)
 
-    def _index(self, wanted: Collection[ResponseKey]) -> None:
-        """Find the lines that count; write the log anew without the others, which go beside it."""
+    def _read_spans(self, expected: Collection[ResponseKey]) -> None:
+        """Find the lines that count, and move all others to another file."""
         if not self.path.exists():
             return
         aside: list[tuple[int, int]] = []
@@ -117,8 +119,8 @@ class ResponseLog(Mapping[ResponseKey, Response]):
         with self.path.open("rb") as file:
             for line in file:
                 key = _key(line)
-                if key is not None and key in wanted and key not in self._places:
-                    self._places[key] = (start, len(line))
+                if key is not None and key in expected and key not in self._spans:
+                    self._spans[key] = (start, len(line))
                 else:
                     aside.append((start, len(line)))
                 start += len(line)
@@ -127,34 +129,34 @@ class ResponseLog(Mapping[ResponseKey, Response]):
             bad = (line if line.endswith(b"\n") else line + b"\n" for line in _lines(file.fileno(), aside))
             _write(self.path.with_suffix(".aside.jsonl"), "ab", bad)
             scratch = self.path.with_suffix(".partial")
-            _write(scratch, "wb", _lines(file.fileno(), self._places.values()))
+            _write(scratch, "wb", _lines(file.fileno(), self._spans.values()))
         scratch.replace(self.path)
         sync(self.path.parent)
         start = 0
-        for key, (_, length) in self._places.items():
-            self._places[key] = (start, length)
+        for key, (_, length) in self._spans.items():
+            self._spans[key] = (start, length)
             start += length
 
 
-def answered(path: Path) -> set[ResponseKey]:
-    """The keys of the responses that stand in a log; changes nothing."""
+def logged_keys(path: Path) -> set[ResponseKey]:
+    """The keys of the responses in a log, which is only read; empty if there is no log."""
     if not path.exists():
         return set()
     with path.open("rb") as file:
         return {key for line in file if (key := _key(line)) is not None}
 
 
-def keep_aside(path: Path) -> None:
-    """Rename ``path``, if it is there, to the first free of ``path.1``, ``path.2``, ..."""
+def move_aside(path: Path) -> None:
+    """Rename ``path``, if it exists, to the first free name of ``path.1``, ``path.2``, ..."""
     if path.exists():
         number = 1
-        while (kept := path.with_name(f"{path.name}.{number}")).exists():
+        while (free := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
-        path.rename(kept)
+        path.rename(free)
 
 
-def _lines(file: int, places: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-    return (os.pread(file, length, start) for start, length in places)
+def _lines(file: int, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    return (os.pread(file, length, start) for start, length in spans)
 
 
 def _write(path: Path, mode: str, lines: Iterable[bytes]) -> None:

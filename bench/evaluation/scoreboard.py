@@ -1,4 +1,4 @@
-"""Each response scored once: the verdicts for the tables, and the running figures for whoever watches."""
+"""The scoreboard scores each response once: verdicts for the tables, and figures for the progress display."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from bench.scoring.verdicts import score
 
 
 class Scoreboard:
-    """Verdicts on the responses that were added so far, by key."""
+    """Verdicts on the responses so far."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self._problems = {(problem.benchmark, problem.id): problem for problem in problems}
@@ -23,8 +23,8 @@ class Scoreboard:
         self._tokens += response.tokens
 
     def metrics(self) -> dict[str, float]:
-        """Counts of responses by what became of them, completion tokens, and the share that is right so far."""
-        answered = len(self.verdicts)
+        """Numbers of responses by state, completion tokens, and the share of right responses so far."""
+        n = len(self.verdicts)
         counts = {name: float(self._states[name]) for name in ("right", "unparsed", "truncated", "error")}
-        accuracy = {"accuracy": self._states["right"] / answered} if answered else {}
+        accuracy = {"accuracy": self._states["right"] / n} if n else {}
         return {**accuracy, **counts, "tokens": float(self._tokens)}

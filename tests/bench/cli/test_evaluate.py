@@ -158,7 +158,7 @@ def test_a_dry_run_counts_requests_and_tokens_and_what_is_answered_and_asks_noth
     store = Store(tmp_path / "store")
     config, (selection,) = selections(plan_stages(store, request_)[random_student.name], store)
     reader = EncodingPreparer(random_student, None)
-    lengths = [len(reader.read(render(p, config.template)).prompt_ids) for p in selection.problems]  # type: ignore[union-attr]
+    lengths = [len(reader.read_prompt(render(p, config.template)).prompt_ids) for p in selection.problems]  # type: ignore[union-attr]
     part = counted()
     assert (part["requests"], part["responses"], part["answered"]) == (5, 10, 0)
     assert (part["prompt_tokens"], part["completion_tokens"]) == (sum(lengths), 10 * 6)
@@ -179,7 +179,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(
 ) -> None:
     settings, words = {"no_think": "off"}, "no switch enable_thinking"
     if fault == "engine":
-        settings, words = {"engine": "openai"}, "here the engine is openai"
+        settings, words = {"engine": "openai"}, "the engine is openai"
     if fault == "images":
         settings, words = {"min_pixels": 9999, "max_pixels": 10000}, "outside of"
     asked = replace(request_, settings={**(request_.settings or {}), **settings})
@@ -220,7 +220,7 @@ def test_a_blind_evaluation_is_called_blind(request_: EvaluationRequest, random_
 def test_an_unknown_id_is_refused_before_anything_starts(request_: EvaluationRequest, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     wrong = replace(request_, settings={"ids": ["q11"]}, execution={})
-    with pytest.raises(ConfigurationError, match="'q11' is no problem of mathvision; did you mean 'q1'"):
+    with pytest.raises(ConfigurationError, match="'q11' is not a problem of mathvision; did you mean 'q1'"):
         evaluate_models(store, wrong)
     assert not store.root.joinpath(".work").exists()
 

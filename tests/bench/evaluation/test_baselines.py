@@ -7,7 +7,7 @@ from bench.benchmarks.base import Dataset
 from bench.errors import ConfigurationError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.selection import choose, select
+from bench.evaluation.selection import read_selections, select
 from bench.records import Problem
 
 
@@ -62,4 +62,4 @@ def records(root: Path, ids: list[str]) -> Path:
 def test_an_id_that_cannot_be_asked_is_refused_with_the_reason(id, text, tmp_path):
     root = records(tmp_path / "data", ["corner-11", "edge-2", "void"])
     with pytest.raises(ConfigurationError, match=text):
-        choose(EvalConfig(ids=("edge-2", id), blind=True), {"mathvision": root})
+        read_selections(EvalConfig(ids=("edge-2", id), blind=True), {"mathvision": root})

@@ -21,8 +21,8 @@ from tests.helpers.prompt_preparers import large, pixels, process, turns, upper
 def standing(preparer: Preparer, workers: int, items: int, size: int = 1 << 30) -> Iterator[Preparation]:
     """Entered, with a worker that is ready."""
     with Preparation(preparer, Prefetch(workers, items, size)) as preparation:
-        if preparation.standing is not None:
-            preparation.standing.result(60)
+        if preparation.ready is not None:
+            preparation.ready.result(60)
         yield preparation
 
 
@@ -39,8 +39,8 @@ def test_this_process_prepares_until_a_worker_stands() -> None:
     with Preparation(process, Prefetch(1, 4, 1 << 30)) as preparation:
         found = preparation.prepared(turns(list(map(str, range(100)))))
         assert next(found) == os.getpid(), "a worker takes longer to start than this"
-        assert preparation.standing is not None
-        preparation.standing.result(60)
+        assert preparation.ready is not None
+        preparation.ready.result(60)
         (worker,) = set(found)
     assert worker != os.getpid()
 
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_workers_without_a_word_of_theirs(stands: bool, tmp_path: Pa
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    try:\n"
         "        with Preparation(upper, Prefetch(2, 8, 1 << 30)) as preparation:\n"
-        f"            {stands} and preparation.standing.result(60)\n"
+        f"            {stands} and preparation.ready.result(60)\n"
         "            found = preparation.prepared(turns(['slow'] * 1000))\n"
         "            next(found)\n"
         "            print(*preparation._pool._processes, flush=True)\n"

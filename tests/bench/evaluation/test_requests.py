@@ -141,7 +141,7 @@ def test_engines_that_break_without_an_answer_end_the_run_and_a_later_one_goes_o
         built.append(Breaking() if not built else Broken())
         return built[-1]
 
-    with pytest.raises(InfrastructureError, match=r"(?s)it fell over.*2 engines in a row broke; 6 responses are kept"):
+    with pytest.raises(InfrastructureError, match=r"(?s)it fell over.*2 engines in a row broke; 6 responses are saved"):
         start("run", build, restarts=1)
     assert len(built) == 2
     engine = StubEngine()
@@ -158,7 +158,7 @@ class Forgetful(StubEngine):
 
 def test_responses_that_stay_missing_are_no_result_unless_that_is_accepted(start: Start, tmp_path: Path) -> None:
     engine = Forgetful()
-    with pytest.raises(InfrastructureError, match="no answer to 3 of 30 requests; 27 responses are kept"):
+    with pytest.raises(InfrastructureError, match="no answer to 3 of 30 requests; 27 responses are saved"):
         start("run", engine)
     assert [ask.index for ask in engine.seen].count(3) == 2, "it was asked once more"
     assert not (tmp_path / "run/out").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.evaluation import response_log as module
-from bench.evaluation.response_log import ResponseLog, keep_aside, log_line
+from bench.evaluation.response_log import ResponseLog, log_line, move_aside
 from bench.records import Response
 from vold.files import DiskFullError
 
@@ -94,8 +94,8 @@ def test_old_logs_are_kept_under_the_first_free_name(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
     for text in ("a", "b"):
         path.write_text(text)
-        keep_aside(path)
-    keep_aside(path)
+        move_aside(path)
+    move_aside(path)
     assert [(tmp_path / f"responses.jsonl.{number}").read_text() for number in (1, 2)] == ["a", "b"]
     assert not path.exists()
 
