@@ -1,6 +1,5 @@
 """The four benchmarks, one file each: records in their own schemas become problems."""
 
-import os
 from pathlib import Path
 
 from bench.benchmarks import imported, logicvista, mathvision, mathvista, mmmu_pro, repository
@@ -19,7 +18,6 @@ __all__ = [
     "find_benchmark",
     "load_problems",
     "read_benchmark",
-    "records_path",
 ]
 
 
@@ -54,10 +52,3 @@ def find_benchmark(name: str) -> Benchmark:
 def load_problems(benchmark: str, root: Path, split: str | None = None) -> list[Problem]:
     """The problems of ``read``."""
     return list(read_benchmark(benchmark, root, split).problems)
-
-
-def records_path(benchmark: str, records: Path | None) -> Path:
-    """Where a benchmark's records lie: as asked, or under $VOLD_BENCH_DATA. Raises DatasetError."""
-    if records is None and not os.environ.get("VOLD_BENCH_DATA"):
-        raise DatasetError(f"--records: name the directory of {benchmark}'s records, or set VOLD_BENCH_DATA")
-    return records or Path(os.environ["VOLD_BENCH_DATA"]) / benchmark

@@ -1,4 +1,4 @@
-"""``vold-bench bridge``: other suites' scorers and tasks beside ours."""
+"""``vold-bench bridge``: the scorers and tasks of other suites."""
 
 import json
 import os
@@ -15,17 +15,18 @@ from bench import summary
 from bench.cli.json_output import print_json
 from bench.cli.options import (
     BenchmarkOption,
+    DataOption,
     DeviceOption,
     Json,
     LimitOption,
     MaxTokensOption,
     ModeOption,
-    RecordsOption,
     SeedOption,
     SplitOption,
     TemperatureOption,
     ThreadsOption,
-    listed,
+    example,
+    split_commas,
 )
 from bench.cli.score import mode_of
 from bench.errors import ConfigurationError
@@ -38,26 +39,34 @@ if TYPE_CHECKING:
     from bench.bridges.vlmeval import ScorerComparison
     from bench.summary import Summary
 
-_SHOWN = 50
-app = typer.Typer(help="Other suites' scorers and tasks beside ours.", no_args_is_help=True)
+_SHOWN_ROWS = 50
+app = typer.Typer(help="Run the scorers and tasks of other suites next to ours.", no_args_is_help=True)
 
 
-@app.command("vlmeval")
+@app.command(
+    "vlmeval",
+    epilog=example("vold-bench bridge vlmeval predictions.jsonl --benchmark mathvision --data /data/benchmarks"),
+)
 def vlmeval(
     predictions: Annotated[Path, typer.Argument(help="A prediction file as for `score`, or a result of `eval`.")],
     benchmark: BenchmarkOption,
-    records: RecordsOption = None,
+    data: DataOption = None,
     split: SplitOption = None,
     mode: ModeOption = "strict",
-    cot: Annotated[bool, typer.Option("--cot", help="MMMU-Pro as VLMEvalKit's data sets named _COT.")] = False,
+    cot: Annotated[bool, typer.Option("--cot", help="Score MMMU-Pro like VLMEvalKit's data sets named _COT.")] = False,
     trust_responses: Annotated[
-        bool, typer.Option("--trust-responses", help="VLMEvalKit may evaluate MathVision responses as code.")
+        bool,
+        typer.Option(
+            "--trust-responses", help="Allow VLMEvalKit to run MathVision responses as code; it needs this for them."
+        ),
     ] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write every row to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file that receives both verdicts on each row.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Score responses by VLMEvalKit's own code; every verdict that differs from ours has a reason."""
+    """Score responses with VLMEvalKit's own code and give a reason for each verdict that differs from ours."""
     from bench.benchmarks import find_benchmark
     from bench.bridges.vlmeval import compare
+    from bench.cli.parsing import benchmark_path
     from bench.review.predictions import answered
     from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
@@ -65,71 +74,91 @@ def vlmeval(
     find_benchmark(benchmark)
     scoring = mode_of(mode)
     if predictions.is_dir():
-        found = answered(predictions, benchmark)
-        title, problems, given, verdicts = found.title, found.problems, found.predictions, found.verdicts
+        result = answered(predictions, benchmark)
+        title, problems, rows, verdicts = result.title, result.problems, result.predictions, result.verdicts
     else:
-        given = read_predictions(predictions)
-        data = find_records(given, predictions, benchmark, records, split)
-        title, problems, verdicts = data.title, data.problems, ()
+        rows = read_predictions(predictions)
+        records = find_records(rows, predictions, benchmark, benchmark_path(benchmark, data or ()), split)
+        title, problems, verdicts = records.title, records.problems, ()
     if not verdicts or scoring == "official":
-        verdicts = score_predictions(benchmark, problems, given, scoring).verdicts
-    compared = compare(benchmark, problems, given, verdicts, mode, cot=cot, trust_responses=trust_responses)
+        verdicts = score_predictions(benchmark, problems, rows, scoring).verdicts
+    comparison = compare(benchmark, problems, rows, verdicts, mode, cot=cot, trust_responses=trust_responses)
+    content = {**comparison.to_json(), "predictions": str(predictions)}
     if out is not None:
-        result = {**compared.to_json(), "predictions": str(predictions)}
-        write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    _show(title, compared)
+        write_whole(out, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    if as_json:
+        return print_json(content)
+    _show(title, comparison)
 
 
-@app.command("lm-eval")
+@app.command(
+    "lm-eval", epilog=example("vold-bench bridge lm-eval --model runs/sft/out --data /data/text --task gsm8k,math500")
+)
 def lm_eval(
-    model: Annotated[str, typer.Option(help="A checkpoint directory, or smallworld/NAME.")],
-    data: Annotated[Path, typer.Option(help="Directory with the records of GSM8K, MATH-500 and AIME 2024.")],
-    tasks: Annotated[str, typer.Option(help="Some of gsm8k, math500 and aime24.")] = "gsm8k,math500,aime24",
+    model: Annotated[
+        str,
+        typer.Option(help="Model: a checkpoint directory, OWNER/NAME@REVISION on the hub, or smallworld/NAME."),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="Text data: a directory with the records of GSM8K, MATH-500 and AIME 2024, or TASK=DIRECTORY. "
+            "Repeatable."
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these tasks of gsm8k, math500 and aime24. Repeatable, or separated by commas. \\[default: all]"
+        ),
+    ] = None,
     limit: LimitOption = None,
     max_tokens: MaxTokensOption = None,
     temperature: TemperatureOption = None,
-    prompt: Annotated[str, typer.Option(help="Name of the prompt template.")] = "boxed",
+    prompt: Annotated[str, typer.Option(help="Prompt template.")] = "boxed",
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Directory of the result \\[default: results/lm_eval/MODEL].")
+        Path | None, typer.Option(help="Directory of the result. \\[default: results/lm_eval/MODEL]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Text-only regression through lm-eval's API on our engines: did training hurt the text side?"""
+    """Evaluate a model on text-only tasks through lm-eval: did training hurt its text reasoning?"""
     os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")  # before lm-eval is imported
     os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
     if find_spec("lm_eval") is None:
         raise ConfigurationError("the bridge needs lm-eval; install it with `pip install 'vold-bench[lm-eval]'`")
     from bench.bridges import text
     from bench.bridges.lm_eval import evaluate_text
+    from bench.cli.parsing import task_directories
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.selection import select
     from vold.config import Execution
 
     path = _checkpoint(model)
-    asked = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
-    config = EvalConfig.model_validate({name: value for name, value in asked.items() if value is not None})
-    sets = [text.read_task(name, data) for name in listed(tasks)]
-    place = out or Path("results") / "lm_eval" / path.name
+    options = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
+    config = EvalConfig.model_validate({name: value for name, value in options.items() if value is not None})
+    directories = task_directories(data, split_commas(task) or list(text.FILES))
+    datasets = [text.read_task(name, directory) for name, directory in directories.items()]
+    folder = out or Path("results") / "lm_eval" / path.name
     evaluate_text(
         config,
         model=path,
-        selections=[select(found, config.limit, config.subset_seed) for found in sets],
-        out=place,
+        selections=[select(dataset, config.limit, config.subset_seed) for dataset in datasets],
+        out=folder,
         seed=seed,
         execution=Execution(device=device) if threads is None else Execution(device=device, threads=threads),
     )
-    result = summary.read(place)
+    result = summary.read(folder)
     if as_json:
-        return print_json({"out": place, **result.to_json()})
+        return print_json({"out": folder, **result.to_json()})
     _show_tasks(result)
-    print(f"result: {place}")
+    print(f"result: {folder}")
 
 
 def _show_tasks(result: "Summary") -> None:
-    table = Table("task", Column("n", justify="right"), "% right, 95 % interval", "not read")
+    table = Table("task", Column("n", justify="right"), "% right, 95 % interval", "unread")
     for name, part in result.benchmarks.items():
         measure = next(iter(part.measures.values()))
         states = ", ".join(f"{n} {state}" for state, n in part.states.items() if n and state not in ("right", "wrong"))
@@ -153,40 +182,39 @@ def _checkpoint(model: str) -> Path:
     return path
 
 
-def _show(title: str, compared: "ScorerComparison") -> None:
+def _show(title: str, comparison: "ScorerComparison") -> None:
     from bench.bridges.reasons import MEANING
 
-    found = compared.to_json()
-    console, judged = Console(), found["judged"]
+    numbers = comparison.to_json()
+    console, judged, right = Console(), numbers["judged"], numbers["judged_correct"]
     console.print(
-        f"{title}, ms-vlmeval {compared.version} beside our {compared.mode} scoring: it has a verdict on "
-        f"{judged} of {found['n']} responses; of these {found['judged_correct']['vlmevalkit']} are right there and "
-        f"{found['judged_correct']['ours']} here; {found['agree']} verdicts agree",
+        f"{title}, VLMEvalKit {comparison.version} and our {comparison.mode} scoring: VLMEvalKit has a verdict on "
+        f"{judged} of {numbers['n']} responses. Of these {right['vlmevalkit']} are right there and {right['ours']} are "
+        f"right here; {numbers['agree']} verdicts agree.",
         highlight=False,
         markup=False,
     )
-    table = Table("reason", Column("n", justify="right"), "what it means")
-    for name, count in compared.reasons.items():
+    table = Table("reason", Column("n", justify="right"), "meaning")
+    for name, count in comparison.reasons.items():
         table.add_row(name, str(count), MEANING[name])
-    if compared.reasons:
+    if comparison.reasons:
         console.print(table)
-    differing = [row for row in compared.judged if row.reason is not None]
+    differing = [row for row in comparison.judged if row.reason is not None]
     rows = Table("id", "ours", "read here", "VLMEvalKit", "read there", "reason", title="verdicts that differ")
-    for row in differing[:_SHOWN]:
-        there = "right" if row.theirs.right else "wrong"
+    for row in differing[:_SHOWN_ROWS]:
         rows.add_row(
             Text(printable(row.ours.id)),
             row.ours.state,
-            _cut(row.ours.extracted),
-            there,
-            _cut(row.theirs.extracted),
+            _shortened(row.ours.extracted),
+            "right" if row.theirs.right else "wrong",
+            _shortened(row.theirs.extracted),
             row.reason,
         )
     if differing:
         console.print(rows)
-    if len(differing) > _SHOWN:
-        console.print(f"... and {len(differing) - _SHOWN} more; --json lists them all")
+    if len(differing) > _SHOWN_ROWS:
+        console.print(f"... and {len(differing) - _SHOWN_ROWS} more; --json and --out list all of them")
 
 
-def _cut(text: str) -> Text:
+def _shortened(text: str) -> Text:
     return Text(printable(text if len(text) <= 24 else f"{text[:21]}..."))

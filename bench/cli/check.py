@@ -1,4 +1,4 @@
-"""``vold-bench check``: a quick small-world pass, compared with the tracked baseline."""
+"""``vold-bench check``: compare a short run on the small world with the tracked baseline."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.bundled import ABLATIONS, CHECK_BASELINE
+from bench.cli.json_output import print_json
 from bench.cli.options import Json
 from bench.errors import ExitCode
 
@@ -17,26 +18,30 @@ _SOURCE = Path(__file__).parents[2]
 
 def check(
     update: Annotated[bool, typer.Option("--update", help="Record this run as the new baseline.")] = False,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML here.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write as well.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Guard against regressions: a quick small-world pass against the tracked baseline, paired."""
+    """Check for regressions: run a short matrix on the small world and compare it with the tracked baseline."""
     from bench import gate, gate_output
     from bench.matrix.results import load
     from bench.matrix.run import STORE, run_matrix
     from bench.store import Store
 
-    # A store of its own for each state of the code: a stage of other code is never taken for this code's.
+    # Each state of the code has its own store, so that stages of other code are never reused.
     store = STORE.parent / "check" / _code_digest()
-    done = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
-    unfinished = {name: outcome for name, outcome in done.outcomes.items() if outcome.state != "done"}
+    run = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
+    unfinished = sorted(name for name, outcome in run.outcomes.items() if outcome.state != "done")
     if unfinished:
-        names = ", ".join(sorted(unfinished))
-        raise gate.IncompleteRun(f"the check did not finish, nothing to compare: {names}", done.common_error)
-    summary = gate.RunSummary.model_validate(gate.summarise(load(done.plan, Store(store))))
+        raise gate.IncompleteRun(
+            f"the check did not finish, so nothing was compared: {', '.join(unfinished)}", run.common_error
+        )
+    summary = gate.RunSummary.model_validate(gate.summarise(load(run.plan, Store(store))))
     if update:
         gate.write_baseline(summary, CHECK_BASELINE)
-        print(f"baseline recorded: {CHECK_BASELINE}")
+        if as_json:
+            print_json({"baseline": CHECK_BASELINE})
+        else:
+            print(f"baseline recorded: {CHECK_BASELINE}")
         raise typer.Exit(ExitCode.OK)
     result = gate.check(summary, gate.read_baseline(CHECK_BASELINE), gate.Margins())
     print(gate_output.as_json(result) if as_json else gate_output.as_text(result))
@@ -48,7 +53,7 @@ def check(
 
 
 def _code_digest() -> str:
-    """Hash of the trainer's and the suite's own source."""
+    """Hash of the source of both packages."""
     total = hashlib.sha256()
     for path in sorted(path for package in ("vold", "bench") for path in (_SOURCE / package).rglob("*.py")):
         total.update(path.relative_to(_SOURCE).as_posix().encode() + path.read_bytes())

@@ -1,4 +1,4 @@
-"""``vold-bench compare``: two evaluations, what changed between them, and what may be said of it."""
+"""``vold-bench compare``: what changed between two evaluations, and what their difference means."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,11 +24,11 @@ _STYLES = {"same": "dim", "differs": "bold", "not recorded": "italic", "unknown"
 
 def compare(
     a: ResultArgument,
-    b: Annotated[str, typer.Argument(help="Another one; the difference is B minus A.")],
+    b: Annotated[str, typer.Argument(help="Another evaluation; the difference is B minus A.")],
     store: StoreOption = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two evaluations: which layers changed first, then the paired difference, items gained and lost."""
+    """Compare two evaluations: what changed, the paired difference, and the problems gained and lost."""
     from bench.review.compare import compare_results
     from bench.review.results import find
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bench.cli.json_output import print_json
 from bench.cli.options import (
+    DATA_HELP,
     DeviceOption,
     Json,
     JudgeKeyOption,
@@ -20,13 +21,13 @@ from bench.cli.options import (
     StoreOption,
     TemperatureOption,
     ThreadsOption,
-    asked,
-    chosen,
-    computed,
-    judge_of,
-    listed,
+    compute_option,
+    judge_from,
     open_store,
-    received,
+    output_option,
+    problem_option,
+    prompt_option,
+    split_commas,
 )
 
 if TYPE_CHECKING:
@@ -37,67 +38,94 @@ if TYPE_CHECKING:
 ModelsOption = Annotated[
     list[str],
     typer.Option(
-        "--model", help="A checkpoint directory, hub:OWNER/NAME, smallworld/NAME, or URL#MODEL; may be repeated."
+        "--model",
+        help="Model: a checkpoint directory, OWNER/NAME@REVISION on the Hugging Face hub, smallworld/NAME, or "
+        "URL#MODEL for a server. Repeatable.",
     ),
 ]
 DataOption = Annotated[
     list[str] | None,
-    chosen(
-        help="A directory that holds the benchmarks, or BENCHMARK=DIRECTORY; several may be given. "
-        "\\[default: the small world's four families]"
-    ),
+    problem_option("--data", help=f"{DATA_HELP} \\[default: the small world, smallworld/test?n=150]"),
 ]
-BenchmarksOption = Annotated[str, chosen(help="Only these, such as mathvision,logicvista.")]
+BenchmarksOption = Annotated[
+    list[str] | None,
+    problem_option("--benchmark", help="Only these benchmarks. Repeatable, or separated by commas. \\[default: all]"),
+]
 SplitsOption = Annotated[
     list[str] | None,
-    chosen(
+    problem_option(
         "--split",
-        help="Such as vision, or mmmu_pro=vision,mathvision=testmini \\[default: the first with all its images].",
+        help="Split: SPLIT, or BENCHMARK=SPLIT. Repeatable, or separated by commas."
+        " \\[default: the first split that has all its images]",
     ),
 ]
 IdsOption = Annotated[
-    str | None, chosen(help="Only these problems: ids separated by commas, or @FILE with one a line.")
+    list[str] | None,
+    problem_option(
+        "--ids", help="Only these problems: ids, or @FILE with one id per line. Repeatable, or separated by commas."
+    ),
 ]
-SamplesOption = Annotated[int | None, asked(min=1, help="Responses to each problem \\[default: 1].")]
+SamplesOption = Annotated[int | None, prompt_option(min=1, help="Responses per problem. \\[default: 1]")]
 PromptOption = Annotated[
     str | None,
-    asked(help="Prompt template, such as plain, direct, cot, boxed or official \\[default: plain]."),
+    prompt_option(help="Prompt template, such as plain, direct, cot, boxed or official. \\[default: plain]"),
 ]
-MinPixelsOption = Annotated[int | None, asked(min=1, help="Images are scaled up to this many pixels.")]
-MaxPixelsOption = Annotated[int | None, asked(min=1, help="Images are scaled down to this many pixels.")]
-BlindOption = Annotated[bool | None, asked("--blind", help="Leave the images out.")]
+MinPixelsOption = Annotated[
+    int | None, prompt_option(min=1, help="Scale smaller images up to this many pixels. \\[default: the model's]")
+]
+MaxPixelsOption = Annotated[
+    int | None, prompt_option(min=1, help="Scale larger images down to this many pixels. \\[default: the model's]")
+]
+BlindOption = Annotated[bool | None, prompt_option("--blind", help="Leave the images out of the prompts.")]
 NoThinkOption = Annotated[
-    bool, asked("--no-think", help="Turn thinking off, by the switch of the model's chat template.")
+    bool, prompt_option("--no-think", help="Turn thinking off with the switch of the model's chat template.")
 ]
 EngineOption = Annotated[
     str | None,
-    computed(
-        help="auto, builtin, vllm, vllm_server, or openai for a URL \\[default: auto: vllm where a GPU is present]."
+    compute_option(
+        help="Engine: auto, builtin, vllm, vllm_server, or openai for a URL."
+        " \\[default: auto, which is vllm on a GPU and builtin otherwise]"
     ),
 ]
-DtypeOption = Annotated[str | None, computed(help="float32 or bfloat16 \\[default: float32].")]
-WorkersOption = Annotated[int | None, computed(min=0, help="Processes that prepare prompts ahead.")]
-ConcurrencyOption = Annotated[int | None, computed(min=1, help="Requests to a server at once, at first.")]
-ReplicasOption = Annotated[int | None, computed(min=1, help="Servers of vllm_server \\[default: one a visible GPU].")]
-KeyOption = Annotated[str | None, computed(help="Environment variable that holds the key of a URL.")]
+DtypeOption = Annotated[str | None, compute_option(help="Number format: float32 or bfloat16. \\[default: float32]")]
+WorkersOption = Annotated[int | None, compute_option(min=0, help="Processes that prepare prompts.")]
+ConcurrencyOption = Annotated[
+    int | None, compute_option(min=1, help="Initial number of concurrent requests to a server.")
+]
+ReplicasOption = Annotated[
+    int | None, compute_option(min=1, help="Servers of the engine vllm_server. \\[default: one per visible GPU]")
+]
+KeyOption = Annotated[
+    str | None, compute_option("--key-env", help="Environment variable with the API key of a server.")
+]
 ExecutionOption = Annotated[
     list[str] | None,
-    computed("--execution", help="Any other setting of how it is run, such as vllm.max_length=4096; repeatable."),
+    compute_option(
+        "--execution",
+        help="Any other execution setting, such as vllm.max_length=4096; `vold-bench settings execution` lists them. "
+        "Repeatable.",
+    ),
 ]
-FreshOption = Annotated[bool, received("--fresh", help="Begin anew; what is there is kept beside it.")]
-DryRunOption = Annotated[bool, received("--dry-run", help="Say what would be asked; ask nothing.")]
-OutOption = Annotated[Path | None, received(help="Also copy the result's files into this directory.")]
-ExportOption = Annotated[Path | None, received(help="Also write other tools' forms into this directory.")]
-PageOption = Annotated[Path | None, received("--report", help="Also write a report page under this directory.")]
+FreshOption = Annotated[bool, output_option("--fresh", help="Start over; the old result is kept with a suffix.")]
+DryRunOption = Annotated[bool, output_option("--dry-run", help="Report what would be sent to the model; send nothing.")]
+OutOption = Annotated[Path | None, output_option("--out", help="Directory that receives a copy of the result.")]
+ExportOption = Annotated[
+    Path | None, output_option("--export", help="Directory that receives the result in the formats of other tools.")
+]
+PageOption = Annotated[
+    Path | None,
+    output_option("--report", help="Directory under which the report page gets a directory of its own."),
+]
 CleanOption = Annotated[
-    list[Path] | None, received(help="A result of `data audit`: the page also scores the clean problems.")
+    list[Path] | None,
+    output_option("--clean-of", help="Result of `data audit`; the report also scores its clean problems. Repeatable."),
 ]
 
 
 def evaluate(
     model: ModelsOption,
     data: DataOption = None,
-    benchmarks: BenchmarksOption = "",
+    benchmark: BenchmarksOption = None,
     split: SplitsOption = None,
     limit: LimitOption = None,
     ids: IdsOption = None,
@@ -124,21 +152,21 @@ def evaluate(
     store: StoreOption = None,
     out: OutOption = None,
     export: ExportOption = None,
-    reports: PageOption = None,
+    report: PageOption = None,
     clean_of: CleanOption = None,
     judge: JudgeOption = None,
     judge_model: JudgeModelOption = None,
     judge_key_env: JudgeKeyOption = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate checkpoints. Interrupted evaluations go on where they stood; finished ones are read again."""
+    """Evaluate models on benchmarks. An interrupted evaluation resumes; a finished one is read from the store."""
     from bench.cli.parsing import data_sources, execution_options, problem_ids, requested_splits
     from bench.evaluate_models import EvaluationOutputs
     from bench.evaluation_request import EvaluationRequest, checked_execution
 
-    sources = data_sources(data or (), listed(benchmarks))
+    sources = data_sources(data or (), split_commas(benchmark))
     settings = {
-        "split": requested_splits(listed(split), list(sources)) or None, "limit": limit, "ids": problem_ids(ids),
+        "split": requested_splits(split_commas(split), list(sources)) or None, "limit": limit, "ids": problem_ids(ids),
         "samples": samples, "temperature": temperature, "max_tokens": max_tokens, "prompt": prompt,
         "min_pixels": min_pixels, "max_pixels": max_pixels, "blind": blind, "no_think": "off" if no_think else None,
         "engine": engine,
@@ -150,8 +178,8 @@ def evaluate(
     execution_settings = execution_options(options, execution or ())
     request = EvaluationRequest(model, sources, settings, seed, execution_settings, fresh)
     client = checked_execution(execution_settings).client
-    reader = judge_of(judge, judge_model, judge_key_env, settings=client)
-    outputs = EvaluationOutputs(out, export, reports, clean_of or (), reader)
+    reader = judge_from(judge, judge_model, judge_key_env, settings=client)
+    outputs = EvaluationOutputs(out, export, report, clean_of or (), reader)
     (show_dry_run if dry_run else run)(open_store(store), request, outputs, as_json)
 
 

@@ -1,4 +1,4 @@
-"""``vold-bench export``: a finished evaluation in the forms of other tools."""
+"""``vold-bench export``: a finished evaluation in the formats of other tools."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,28 +6,37 @@ from typing import Annotated
 import typer
 
 from bench.cli.json_output import print_json
-from bench.cli.options import Json, ResultArgument, StoreOption, listed, open_store
+from bench.cli.options import Json, ResultArgument, StoreOption, open_store, split_commas
 
 
 def export(
     result: ResultArgument,
-    to: Annotated[Path, typer.Option(help="Directory that receives a directory for each format.")],
+    out: Annotated[Path, typer.Option(help="Directory that receives one directory per format.")],
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Only these, such as lm-eval,vlmeval,every-eval-ever,hub \\[default: all]."),
+        typer.Option(
+            "--format",
+            help="Only these of lm-eval, vlmeval, every-eval-ever and hub. Repeatable, or separated by commas."
+            " \\[default: all]",
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model-name", help="The model's name there, such as organization/model.")
+        str | None,
+        typer.Option("--model-name", help="Name of the model in the exported files, such as organization/model."),
     ] = None,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> None:
-    """Write a finished evaluation in the forms of other tools."""
+    """Write a finished evaluation in the formats of other tools."""
     from bench import exports
     from bench.review.results import find
 
-    written = exports.export(find(result, open_store(store)).path, to, listed(formats), model)
+    written = exports.export(find(result, open_store(store)).path, out, split_commas(formats), model)
     if as_json:
         return print_json(written)
     for name, files in written.items():
-        print(f"{name}:" + "".join(f"\n  {file}" for file in files) if files else f"{name}: nothing (see the guide)")
+        print(
+            f"{name}:" + "".join(f"\n  {file}" for file in files)
+            if files
+            else f"{name}: nothing to write for this result (see the guide)"
+        )

@@ -1,4 +1,4 @@
-"""``doctor`` and ``smallworld build``."""
+"""``vold-bench doctor`` and ``vold-bench smallworld build``."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli.json_output import print_json
-from bench.cli.options import Json, listed
+from bench.cli.options import Json, example, split_commas
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 
@@ -28,11 +28,13 @@ _PACKAGES = (
     "math-verify",
 )
 _EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "lm-eval": "lm_eval", "vlmeval": "vlmeval"}
-smallworld = typer.Typer(help="The embedded synthetic world.", no_args_is_help=True)
+smallworld = typer.Typer(
+    help="Train the models of the small world, the built-in synthetic world.", no_args_is_help=True
+)
 
 
 def doctor(as_json: Json = False) -> None:
-    """Versions, devices, disk and optional parts of this installation."""
+    """Report the versions, devices, disk space and optional parts of this installation."""
     import torch
 
     from bench.matrix.provenance import installed
@@ -54,7 +56,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(facts)
         return
-    table = Table("what", "found")
+    table = Table("part", "value")
     for name, value in facts.items():
         table.add_row(name, str(value))
     Console().print(table)
@@ -64,23 +66,32 @@ def _present(module: str) -> str:
     return "present" if importlib.util.find_spec(module) else "not installed"
 
 
-@smallworld.command("build")
+@smallworld.command("build", epilog=example("vold-bench smallworld build --name student_a,teacher --out models"))
 def build(
     out: Annotated[
-        Path | None, typer.Option(help="Directory of the checkpoints \\[default: the bundled ones].")
+        Path | None, typer.Option(help="Directory of the checkpoints. \\[default: the bundled ones]")
     ] = None,
-    names: Annotated[str, typer.Option(help="Only these, such as student_a,teacher.")] = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Models trained side by side.")] = 2,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these models, such as student_a,teacher. Repeatable, or separated by commas. \\[default: all]"
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Models to train in parallel.")] = 2,
+    as_json: Json = False,
 ) -> None:
-    """Train the small world's models from nothing; takes some CPU-minutes each."""
+    """Train the models of the small world from scratch, which takes some CPU minutes per model."""
     from bench.smallworld import CHECKPOINTS, checkpoint_path
     from bench.smallworld import build as building
 
-    chosen = listed(names)
-    for name in chosen:
-        if name not in CHECKPOINTS:
-            raise ConfigurationError(f"--names {name}: no such model; {nearest(name, CHECKPOINTS)}")
+    models = split_commas(name)
+    for model in models:
+        if model not in CHECKPOINTS:
+            raise ConfigurationError(f"--name {model}: no such model; {nearest(model, CHECKPOINTS)}")
     folder = out or checkpoint_path(CHECKPOINTS[0]).parent
-    for name, skills in building.build(folder, chosen or CHECKPOINTS, jobs).items():
-        print(name, "  ".join(f"{skill} {value:.3f}" for skill, value in skills.items()))
+    results = building.build(folder, models or CHECKPOINTS, jobs)
+    if as_json:
+        return print_json({"checkpoints": folder, "skills": results})
+    for model, skills in results.items():
+        print(model, "  ".join(f"{skill} {value:.3f}" for skill, value in skills.items()))
     print(f"checkpoints: {folder}")

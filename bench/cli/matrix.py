@@ -1,4 +1,4 @@
-"""``run-matrix`` and ``report``: an ablation file, planned, run and reported."""
+"""``vold-bench run-matrix`` and ``vold-bench report``: plan, run and report a matrix file."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli.json_output import print_json
-from bench.cli.options import Json, ProfileOption, ReportsOption, StoreOption, listed, open_store
+from bench.cli.options import Json, ProfileOption, ReportOption, StoreOption, open_store, split_commas
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.terminal import clock, printable
 
@@ -22,41 +22,62 @@ if TYPE_CHECKING:
     from bench.matrix.run import MatrixRun
     from bench.store import Store
 
-SeedsOption = Annotated[str, typer.Option(help="Training seeds instead of the file's, such as 11,23.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting for every arm, such as rl.steps=10.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this arm; may be given several times.")]
+MatrixArgument = Annotated[Path, typer.Argument(help="Matrix file, such as ablations/cold_start.yaml.")]
+SeedsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seeds",
+        help="Training seeds, such as 11,23. Repeatable, or separated by commas. \\[default: those of the file]",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting for every arm, such as rl.steps=10; `vold-bench settings` lists them. Repeatable.",
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", help="Only these arms. Repeatable, or separated by commas.")
+]
 _KINDS = ("traces", "sft", "rl", "eval")
 
 
 def run_matrix(
-    matrix: Annotated[Path, typer.Argument(help="A matrix file, such as ablations/cold_start.yaml.")],
+    matrix: MatrixArgument,
     profile: ProfileOption = "small",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and what it costs; do nothing.")] = False,
-    seeds: SeedsOption = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Show the stages and their cost; run nothing.")] = False,
+    seeds: SeedsOption = None,
     settings: SetOption = None,
     only: OnlyOption = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Stages side by side \\[default: one a CPU].")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Stages to run in parallel. \\[default: the profile's slots, or 1 if it has GPUs, or one per CPU]",
+        ),
+    ] = None,
     store: StoreOption = None,
-    reports: ReportsOption = Path("reports"),
+    report: ReportOption = Path("reports"),
+    no_report: Annotated[bool, typer.Option("--no-report", help="Build no report page.")] = False,
     as_json: Json = False,
-    report: Annotated[bool, typer.Option(help="Build the report at the end.")] = True,
 ) -> None:
-    """Train and evaluate every arm of a matrix file and write its report.
+    """Train and evaluate every arm of a matrix file, then build its report.
 
-    Finished stages are never done again; an interrupted run goes on where it stood.
+    Finished stages are reused, and an interrupted run resumes where it stopped.
     """
     from bench.matrix.costs import pending
     from bench.matrix.run import complete
 
     home = open_store(store)
-    planned = _planned(matrix, home, profile, seeds, settings or (), only or ())
+    planned = _planned(matrix, home, profile, seeds, settings, only)
     if plan:
         return _show_plan(planned, home, as_json)
     errors = Console(stderr=True)
     total, todo = len(planned.stages), len(pending(planned, home))
     errors.print(f"{planned.spec.name}: {total} stages, {total - todo} finished before, {todo} to do")
-    result = complete(planned, home, jobs=jobs, reports=reports if report else None, console=errors)
-    _failures(result, home, errors)
+    result = complete(planned, home, jobs=jobs, reports=None if no_report else report, console=errors)
+    _show_failures(result, home, errors)
     if as_json:
         print_json(_run_data(result))
     elif result.report is not None:
@@ -64,51 +85,66 @@ def run_matrix(
     raise typer.Exit(result.exit_code)
 
 
-def report(
-    matrix: Annotated[Path, typer.Argument(help="A matrix file.")],
+def build_report(
+    matrix: MatrixArgument,
     profile: ProfileOption = "small",
-    seeds: SeedsOption = "",
+    seeds: SeedsOption = None,
     settings: SetOption = None,
     only: OnlyOption = None,
     store: StoreOption = None,
-    reports: ReportsOption = Path("reports"),
+    report: ReportOption = Path("reports"),
     as_json: Json = False,
 ) -> None:
-    """Build the report again from what is finished; trains nothing."""
+    """Build the report of a matrix file from its finished stages; train and evaluate nothing."""
     from bench.matrix.costs import pending
     from bench.matrix.run import write_report
 
     home = open_store(store)
-    planned = _planned(matrix, home, profile, seeds, settings or (), only or ())
+    planned = _planned(matrix, home, profile, seeds, settings, only)
     missing = list(pending(planned, home))
-    path = write_report(planned, home, reports)
+    path = write_report(planned, home, report)
     if as_json:
         print_json({"report": path, "missing": missing})
     else:
         print(f"report: {path}")
     if missing:
-        Console(stderr=True).print(f"{len(missing)} of {len(planned.stages)} stages are missing; run-matrix does them")
+        Console(stderr=True).print(
+            f"{len(missing)} of {len(planned.stages)} stages are missing; `vold-bench run-matrix` runs them"
+        )
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _planned(
-    matrix: Path, store: "Store", profile: str, seeds: str, settings: Sequence[str], only: Sequence[str]
+    matrix: Path,
+    store: "Store",
+    profile: str,
+    seeds: Sequence[str] | None,
+    settings: Sequence[str] | None,
+    only: Sequence[str] | None,
 ) -> "Plan":
     from bench.matrix.plan import make_plan, parse_setting
 
-    overrides = [parse_setting(text) for text in settings]
-    return make_plan(matrix, store, profile=profile, seeds=_seeds(seeds), overrides=overrides, only=only)
+    overrides = [parse_setting(text) for text in settings or ()]
+    return make_plan(
+        matrix,
+        store,
+        profile=profile,
+        seeds=_seed_numbers(split_commas(seeds)),
+        overrides=overrides,
+        only=split_commas(only),
+    )
 
 
-def _seeds(text: str) -> list[int] | None:
-    if not text:
+def _seed_numbers(texts: Sequence[str]) -> list[int] | None:
+    if not texts:
         return None
+    shown = ",".join(texts)
     try:
-        seeds = [int(part) for part in listed(text)]
+        seeds = [int(text) for text in texts]
     except ValueError:
-        raise ConfigurationError(f"--seeds {text}: expected whole numbers separated by commas, such as 11,23") from None
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ConfigurationError(f"--seeds {text}: seeds must be different numbers from 0")
+        raise ConfigurationError(f"--seeds {shown}: expected whole numbers such as 11,23") from None
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigurationError(f"--seeds {shown}: expected different numbers that are not negative")
     return seeds
 
 
@@ -123,8 +159,8 @@ def _run_data(result: "MatrixRun") -> dict[str, Any]:
     }
 
 
-def _failures(result: "MatrixRun", store: "Store", console: Console) -> None:
-    """Each failure once, with its log and what to do."""
+def _show_failures(result: "MatrixRun", store: "Store", console: Console) -> None:
+    """Print each failure once, where its log is, and what to do."""
     for name, outcome in result.failures.items():
         kind = outcome.error_class or ErrorClass.FAILED
         text = f"{name} failed ({kind.value}): {printable(outcome.message)}"
@@ -133,12 +169,15 @@ def _failures(result: "MatrixRun", store: "Store", console: Console) -> None:
     states = [outcome.state for outcome in result.outcomes.values()]
     if result.failures:
         lost = states.count("blocked") + states.count("stopped")
-        console.print(f"{states.count('done')} stages done, {len(result.failures)} failed, {lost} not started for it.")
-        console.print("Everything finished is kept; mend the cause and run the same command again.")
+        console.print(
+            f"{states.count('done')} stages are done, {len(result.failures)} failed, and {lost} were not started "
+            "because of that."
+        )
+        console.print("Finished stages are kept. Fix the cause and run the command again.")
 
 
 def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
-    """Arms, stages, cost and its source, the longest path, what is not on this machine."""
+    """Print arms, stages, cost and its source, the longest path, and inputs that are not on this machine."""
     from bench.matrix.costs import estimate
 
     cost = estimate(plan, store)
@@ -163,7 +202,7 @@ def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
     for source, kinds in _by_source(cost).items():
         console.print(f"estimate of {', '.join(kinds)}: {source}", highlight=False)
     for note in plan.absent:
-        console.print(f"not here yet: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"missing input: {note}", markup=False, highlight=False, soft_wrap=True)
     for contrast in plan.spec.analysis.contrasts:
         console.print(
             f"contrast {contrast.id}: {contrast.test} over {contrast.against}, "
@@ -192,31 +231,31 @@ def _arms_table(plan: "Plan", store: "Store") -> Table:
         cells = [cell for cell in plan.cells if cell.arm == arm]
         row = []
         for kind in _KINDS:
-            names = [cell.stages[kind] for cell in cells if kind in cell.stages]
-            row.append(f"{_settled(plan, store, names)}/{len(names)}" if names else "-")
+            stages = [cell.stages[kind] for cell in cells if kind in cell.stages]
+            row.append(f"{_settled(plan, store, stages)}/{len(stages)}" if stages else "-")
         table.add_row(arm, *row)
     return table
 
 
 def _stages_table(plan: "Plan", store: "Store", cost: "CostEstimate") -> Table:
-    title = "unique stages: what several arms and seeds share is done once"
+    title = "unique stages (arms and seeds share stages)"
     table = Table(
         "kind", "unique", "finished", "to do", f"{cost.unit}-seconds to do", title=title, title_justify="left"
     )
     for kind in _KINDS:
-        names = [name for name, stage in plan.stages.items() if stage.kind == kind]
-        done = _settled(plan, store, names)
-        seconds = sum(cost.seconds.get(name, 0.0) for name in names)
-        table.add_row(kind, str(len(names)), str(done), str(len(names) - done), f"{seconds:,.0f}")
+        stages = [name for name, stage in plan.stages.items() if stage.kind == kind]
+        done = _settled(plan, store, stages)
+        seconds = sum(cost.seconds.get(name, 0.0) for name in stages)
+        table.add_row(kind, str(len(stages)), str(done), str(len(stages) - done), f"{seconds:,.0f}")
     return table
 
 
-def _settled(plan: "Plan", store: "Store", names: Sequence[str]) -> int:
-    return sum(store.settled(plan.stages[name].spec) for name in names)
+def _settled(plan: "Plan", store: "Store", stages: Sequence[str]) -> int:
+    return sum(store.settled(plan.stages[name].spec) for name in stages)
 
 
 def _longest(plan: "Plan", cost: "CostEstimate") -> list[str]:
-    """The chain of unfinished stages that takes longest: no number of machines makes the run shorter."""
+    """The chain of unfinished stages that takes longest; more machines cannot make the run shorter than that."""
     from bench.matrix.launchers.base import longest_paths
 
     todo = {name: plan.stages[name] for name in cost.seconds}

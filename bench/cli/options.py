@@ -1,6 +1,6 @@
-"""Options that several commands share, declared once, and what their words mean.
+"""Options that several commands share, and the objects that their values name.
 
-Every module of the command line imports nothing heavy before a command runs: ``vold-bench --help`` reads them all.
+No module of the command line may import a heavy package at its top: ``vold-bench --help`` imports all of them.
 """
 
 from collections.abc import Iterable
@@ -17,46 +17,63 @@ if TYPE_CHECKING:
     from bench.store import Store
     from vold.config import ClientExecution
 
-# Options by panel of the help page, where a page has many.
-chosen = partial(typer.Option, rich_help_panel="Which problems")
-asked = partial(typer.Option, rich_help_panel="How the model is asked")
-computed = partial(typer.Option, rich_help_panel="Where and how it computes")
-judged = partial(typer.Option, rich_help_panel="A judge for what the rules cannot read")
-received = partial(typer.Option, rich_help_panel="Results")
+# Constructors of options, one per panel of a long help page.
+problem_option = partial(typer.Option, rich_help_panel="Problems")
+prompt_option = partial(typer.Option, rich_help_panel="Prompt and sampling")
+compute_option = partial(typer.Option, rich_help_panel="Engine and hardware")
+judge_option = partial(typer.Option, rich_help_panel="Judge of responses that the rules cannot read")
+output_option = partial(typer.Option, rich_help_panel="Results")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where finished stages lie \\[default: results/store].")
+    Path | None, typer.Option("--store", help="Directory of finished stages. \\[default: results/store]")
 ]
-ProfileOption = Annotated[str, typer.Option(help="Models, data and budgets: a name in profiles/ or a path.")]
-ReportsOption = Annotated[Path, typer.Option("--reports", help="Directory that receives the report.")]
+ProfileOption = Annotated[
+    str, typer.Option(help="Models, data, budgets and hardware: the name of a profile in profiles/, or a path.")
+]
+ReportOption = Annotated[
+    Path, typer.Option("--report", help="Directory under which the report page gets a directory of its own.")
+]
 
-BenchmarkOption = Annotated[str, typer.Option(help="mmmu_pro, mathvision, mathvista or logicvista.")]
-RecordsOption = Annotated[
-    Path | None, typer.Option(help="Directory or file of the records \\[default: $VOLD_BENCH_DATA/BENCHMARK].")
-]
+BenchmarkOption = Annotated[str, typer.Option(help="Benchmark: mmmu_pro, mathvision, mathvista or logicvista.")]
+DATA_HELP = "Benchmark data: a directory that holds benchmarks, BENCHMARK=DIRECTORY, or smallworld/SET?n=N. Repeatable."
+DataOption = Annotated[list[str] | None, typer.Option("--data", help=f"{DATA_HELP} \\[default: $VOLD_BENCH_DATA]")]
 SplitOption = Annotated[
-    str | None, typer.Option(help="Split of the records, such as vision or testmini; needed where several would do.")
+    str | None,
+    typer.Option(help="Split of the records, such as vision or testmini; required where several splits would fit."),
 ]
-ModeOption = Annotated[str, typer.Option(help="strict, or official: the published procedure, faults kept.")]
+ModeOption = Annotated[
+    str, typer.Option(help="Scoring: strict, or official for the benchmark's published procedure with its faults.")
+]
 ResultArgument = Annotated[
-    str, typer.Argument(help="A result: its directory, its id, or the name of a model in the store.")
+    str, typer.Argument(help="Evaluation: its directory, its id, or the name of a model in the store.")
 ]
 
 LimitOption = Annotated[
-    int | None, chosen(min=1, help="This many problems of each data set, the same for every model.")
+    int | None, problem_option(min=1, help="Problems per data set; the same ones for every model. \\[default: all]")
 ]
-TemperatureOption = Annotated[float | None, asked(min=0, help="0: greedy \\[default: 0].")]
-MaxTokensOption = Annotated[int | None, asked(min=1, help="Tokens of the longest response \\[default: 2048].")]
-SeedOption = Annotated[int, asked(min=0, help="Seed of the sampling.")]
-DeviceOption = Annotated[str, computed(help="auto, cpu or cuda.")]
-ThreadsOption = Annotated[int | None, computed(min=1, help="CPU threads.")]
+TemperatureOption = Annotated[
+    float | None, prompt_option(min=0, help="Sampling temperature; 0 is greedy. \\[default: 0]")
+]
+MaxTokensOption = Annotated[
+    int | None, prompt_option(min=1, help="Maximum length of a response in tokens. \\[default: 2048]")
+]
+SeedOption = Annotated[int, prompt_option(min=0, help="Seed of the sampling.")]
+DeviceOption = Annotated[str, compute_option(help="Device: auto, cpu or cuda.")]
+ThreadsOption = Annotated[int | None, compute_option(min=1, help="CPU threads. \\[default: as many as torch chooses]")]
 
 JudgeOption = Annotated[
-    str | None, judged("--judge", help="URL of an OpenAI-compatible server that reads what the rules cannot.")
+    str | None, judge_option("--judge", help="URL of an OpenAI-compatible server with the judge model.")
 ]
-JudgeModelOption = Annotated[str | None, judged("--judge-model", help="Exact name of the judge there.")]
-JudgeKeyOption = Annotated[str | None, judged("--judge-key-env", help="Environment variable that holds its key.")]
+JudgeModelOption = Annotated[str | None, judge_option("--judge-model", help="Name of the judge model on that server.")]
+JudgeKeyOption = Annotated[
+    str | None, judge_option("--judge-key-env", help="Environment variable with the server's API key.")
+]
+
+
+def example(command: str) -> str:
+    """The example at the end of a command's help page."""
+    return f"Example: {command}"
 
 
 def open_store(path: Path | None) -> "Store":
@@ -67,23 +84,22 @@ def open_store(path: Path | None) -> "Store":
     return Store(path or run.STORE)
 
 
-def listed(texts: str | Iterable[str] | None) -> list[str]:
-    """Names separated by commas, in one option or in several."""
-    given = [texts] if isinstance(texts, str) else texts or ()
-    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+def split_commas(texts: Iterable[str] | None) -> list[str]:
+    """The values of a repeatable option whose values may also be separated by commas."""
+    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
 
 
-def judge_of(
+def judge_from(
     url: str | None,
     model: str | None,
     key_variable: str | None,
     agreement: int = 0,
     settings: "ClientExecution | None" = None,
 ) -> "Judge | None":
-    """The judge that ``--judge`` and ``--judge-model`` name; its answers are kept under VOLD_BENCH_CACHE.
+    """The judge that ``--judge`` and ``--judge-model`` name; its verdicts are cached under VOLD_BENCH_CACHE.
 
-    Raises ConfigurationError for one without the other, for what else is said of a judge without one, and for a key
-    that is not there.
+    Raises ConfigurationError when one of the two options is missing, when another judge option is set without them,
+    and when the key's environment variable is empty.
     """
     if url is None and model is None:
         if key_variable is not None or agreement:
@@ -91,7 +107,7 @@ def judge_of(
             raise ConfigurationError(f"{option}: there is no judge; name one with --judge and --judge-model")
         return None
     if url is None or model is None:
-        raise ConfigurationError("--judge and --judge-model go together: the server's URL, and the model's exact name")
+        raise ConfigurationError("--judge and --judge-model go together: the server's URL and the model's exact name")
     from bench.engines.endpoint import key_from_environment
     from bench.scoring.judge import Judge, JudgeConfig
     from vold.files import cache_root

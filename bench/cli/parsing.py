@@ -1,28 +1,30 @@
 """Values of options that have a syntax of their own: data, splits, ids and settings of execution."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.errors import ConfigurationError
 from bench.evaluation_request import without_none
 from bench.hints import nearest
 from bench.matrix.plan import parse_setting
 from bench.matrix.spec import check_execution
-from bench.smallworld.sources import SMALLWORLD
+from bench.smallworld.sources import SMALLWORLD, dataset_path, generated
+from vold.data.images import cache_directory
 
 DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
 
 
 def data_sources(data: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
-    """Benchmark to source, from the values of ``--data`` (the small world if empty) and ``--benchmarks``.
+    """Benchmark to source, from the values of ``--data`` (the small world if empty) and ``--benchmark``.
 
     Raises ConfigurationError for an unknown benchmark and for a directory without benchmarks.
     """
     for name in benchmarks:
         if name not in BENCHMARKS:
-            raise ConfigurationError(f"--benchmarks {name}: unknown benchmark; {nearest(name, BENCHMARKS)}")
+            raise ConfigurationError(f"--benchmark {name}: unknown benchmark; {nearest(name, BENCHMARKS)}")
     sources: dict[str, str] = {}
     for entry in data or (DEFAULT_DATA,):
         name, equals, source = entry.partition("=")
@@ -36,7 +38,7 @@ def data_sources(data: Sequence[str], benchmarks: Sequence[str]) -> dict[str, st
             sources |= _inside(Path(entry).expanduser(), benchmarks)
     missing = [name for name in benchmarks if name not in sources]
     if missing:
-        raise ConfigurationError(f"--benchmarks {','.join(missing)}: no data; add --data {missing[0]}=DIRECTORY")
+        raise ConfigurationError(f"--benchmark {','.join(missing)}: no data; add --data {missing[0]}=DIRECTORY")
     return {name: source for name, source in sources.items() if not benchmarks or name in benchmarks}
 
 
@@ -49,6 +51,41 @@ def _inside(root: Path, benchmarks: Sequence[str]) -> dict[str, str]:
         return {benchmarks[0]: str(root)}
     names = ", ".join(BENCHMARKS)
     raise ConfigurationError(f"--data {root}: holds no directory named {names}; or write BENCHMARK={root}")
+
+
+def benchmark_path(benchmark: str, data: Sequence[str]) -> Path:
+    """Where one benchmark's records are, from the values of ``--data``; $VOLD_BENCH_DATA/BENCHMARK if there are none.
+
+    Raises ConfigurationError where no directory is named or the directory does not hold the benchmark.
+    """
+    if data:
+        source = data_sources(data, [benchmark])[benchmark]
+        if source.startswith(SMALLWORLD):
+            return dataset_path(benchmark, source, generated(cache_directory().with_name("smallworld")))
+        return Path(source).expanduser()
+    root = os.environ.get("VOLD_BENCH_DATA")
+    if not root:
+        raise ConfigurationError(
+            f"--data: name the directory of {benchmark}'s records, or set VOLD_BENCH_DATA to the directory of all "
+            "benchmarks"
+        )
+    return Path(root) / find_benchmark(benchmark).name
+
+
+def task_directories(data: Sequence[str], tasks: Sequence[str]) -> dict[str, Path]:
+    """Text task to the directory of its records, from values DIRECTORY and TASK=DIRECTORY of ``--data``.
+
+    Raises ConfigurationError for a task without a directory.
+    """
+    directories: dict[str, Path] = {}
+    for entry in data:
+        name, equals, path = entry.partition("=")
+        own = equals and name in tasks
+        directories |= {name: Path(path).expanduser()} if own else dict.fromkeys(tasks, Path(entry).expanduser())
+    missing = [task for task in tasks if task not in directories]
+    if missing:
+        raise ConfigurationError(f"--data: no directory for {missing[0]}; add --data {missing[0]}=DIRECTORY")
+    return {task: directories[task] for task in tasks}
 
 
 def requested_splits(texts: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
@@ -84,18 +121,20 @@ def _splits(benchmark: str, text: str) -> list[str]:
     return list(BENCHMARKS[benchmark].splits)
 
 
-def problem_ids(text: str | None) -> list[str] | None:
-    """Ids separated by commas, or the lines of @FILE; raises ConfigurationError where the file cannot be read."""
-    if text is None:
+def problem_ids(texts: Sequence[str] | None) -> list[str] | None:
+    """Ids, and the lines of each @FILE; None means all. Raises ConfigurationError where a file cannot be read."""
+    if not texts:
         return None
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).expanduser().read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"--ids {text}: cannot be read ({error}); name a text file of ids") from error
-    else:
-        lines = text.split(",")
-    return [line.strip() for line in lines if line.strip()]
+    ids: list[str] = []
+    for text in texts:
+        if text.startswith("@"):
+            try:
+                ids += Path(text[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"--ids {text}: cannot be read ({error}); name a text file of ids") from error
+        else:
+            ids += text.split(",")
+    return [id.strip() for id in ids if id.strip()]
 
 
 def execution_options(options: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:

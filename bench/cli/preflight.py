@@ -29,7 +29,7 @@ def preflight(
     config: Annotated[Path, typer.Argument(help="A file for `train sft` or `train rl`, or a matrix file.")],
     profile: ProfileOption = "small",
     gpu: Annotated[
-        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB' \\[default: this machine's].")
+        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB'. \\[default: this machine's]")
     ] = "",
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``vold-bench score``: any prediction file, scored strictly or as published."""
+"""``vold-bench score``: score a prediction file strictly, or by a benchmark's published procedure."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli.json_output import print_json
 from bench.cli.options import (
     BenchmarkOption,
+    DataOption,
+    Json,
     JudgeKeyOption,
     JudgeModelOption,
     JudgeOption,
     ModeOption,
-    RecordsOption,
     SplitOption,
-    judge_of,
-    judged,
+    judge_from,
+    judge_option,
 )
 from bench.errors import ConfigurationError
 from bench.report.numbers import interval, percent
@@ -30,53 +32,61 @@ if TYPE_CHECKING:
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="Predictions: JSONL rows id, response, or a published file.")],
+    file: Annotated[
+        Path, typer.Argument(help="Predictions: JSONL rows with id and response, or a file that a benchmark published.")
+    ],
     benchmark: BenchmarkOption,
-    records: RecordsOption = None,
+    data: DataOption = None,
     split: SplitOption = None,
     mode: ModeOption = "strict",
     clean_of: Annotated[
-        Path | None, typer.Option(help="A result of `data audit`: also score the problems that it found clean.")
+        Path | None, typer.Option(help="Result of `data audit`; its clean problems are also scored on their own.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write the verdict on each row to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file that receives the verdict on each row.")] = None,
     judge: JudgeOption = None,
     judge_model: JudgeModelOption = None,
     judge_key_env: JudgeKeyOption = None,
-    judge_agreement: Annotated[int, judged(min=0, help="Also ask it about this many rows that the rules decided.")] = 0,
+    judge_agreement: Annotated[
+        int, judge_option(min=0, help="Rows decided by the rules that the judge reads as well, to measure agreement.")
+    ] = 0,
+    as_json: Json = False,
 ) -> None:
-    """Score predictions, whoever made them. Nothing is guessed in strict mode; official guesses are declared."""
+    """Score an existing prediction file, strictly or by the benchmark's published procedure."""
     from bench.benchmarks import find_benchmark
     from bench.benchmarks.audit import clean_ids
+    from bench.cli.parsing import benchmark_path
     from bench.scoring.judge import judged_scores
     from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
 
     find_benchmark(benchmark)
     scoring = mode_of(mode)
-    asked = judge_of(judge, judge_model, judge_key_env, judge_agreement)
-    if asked is not None and scoring == "official":
-        raise ConfigurationError("--judge: official scoring is the published procedure alone; use --mode strict")
+    reader = judge_from(judge, judge_model, judge_key_env, judge_agreement)
+    if reader is not None and scoring == "official":
+        raise ConfigurationError("--judge: official scoring has no judge; use --mode strict")
     if out is not None and not out.parent.is_dir():
-        raise ConfigurationError(f"--json {out}: no directory {out.parent}; make it first (mkdir -p {out.parent})")
+        raise ConfigurationError(f"--out {out}: no directory {out.parent}; make it first (mkdir -p {out.parent})")
     predictions = read_predictions(file)
-    data = find_records(predictions, file, benchmark, records, split)
-    scores = score_predictions(benchmark, data.problems, predictions, scoring)
-    told: dict[str, Any] = {}
-    if asked is not None:
-        scores, told = judged_scores(asked, scores, data.problems, predictions, judge_agreement)
-    clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, data.problems))
+    records = find_records(predictions, file, benchmark, benchmark_path(benchmark, data or ()), split)
+    scores = score_predictions(benchmark, records.problems, predictions, scoring)
+    judge_report: dict[str, Any] = {}
+    if reader is not None:
+        scores, judge_report = judged_scores(reader, scores, records.problems, predictions, judge_agreement)
+    clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, records.problems))
+    source = {"split": records.split, "dataset": records.name, "synthetic": records.synthetic, "file": str(file)}
+    result = {**scores.to_json(), **source} | ({"judge": judge_report} if judge_report else {})
+    if clean is not None:
+        part = {"n": len(clean.verdicts), "correct": clean.correct, "accuracy": clean.accuracy}
+        result["clean"] = {"audit": str(clean_of), **part}
     if out is not None:
-        about = {"split": data.split, "dataset": data.name, "synthetic": data.synthetic, "file": str(file)}
-        result = {**scores.to_json(), **about} | ({"judge": told} if told else {})
-        if clean is not None:
-            part = {"n": len(clean.verdicts), "correct": clean.correct, "accuracy": clean.accuracy}
-            result["clean"] = {"audit": str(clean_of), **part}
         write_whole(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    _show(scores, data)
-    if told:
-        _show_judge(told)
+    if as_json:
+        return print_json(result)
+    _show(scores, records)
+    if judge_report:
+        _show_judge(judge_report)
     if clean is not None and clean.verdicts:
-        _show(clean, data, f", the problems that {clean_of} found clean")
+        _show(clean, records, f", the clean problems of {clean_of}")
 
 
 def mode_of(text: str) -> "Mode":
@@ -86,26 +96,28 @@ def mode_of(text: str) -> "Mode":
     raise ConfigurationError(f"--mode {text}: unknown; choose strict or official")
 
 
-def _show_judge(told: dict[str, Any]) -> None:
+def _show_judge(report: dict[str, Any]) -> None:
     from statsmodels.stats.proportion import proportion_confint
 
     console = Console()
-    answered = told["asked"] - len(told["missing"])
+    answered = report["asked"] - len(report["missing"])
     console.print(
-        f"judge {told['model']} ({told['prompt']}): asked about {told['asked']} unparsed rows, {answered} answered",
+        f"judge {report['model']} ({report['prompt']}): asked about {report['asked']} unparsed rows, "
+        f"{answered} answered",
         highlight=False, markup=False,
     )  # fmt: skip
-    if told["missing"]:
-        why = printable(told["missing"][0]["why"])
+    if report["missing"]:
+        why = printable(report["missing"][0]["why"])
         console.print(
-            f"{len(told['missing'])} rows are missing, not wrong: {why}; run again to ask again",
+            f"{len(report['missing'])} rows have no verdict and do not count as wrong: {why}; run the command again "
+            "to ask again",
             highlight=False, markup=False,
         )  # fmt: skip
-    if (found := told.get("agreement")) and found["answered"]:
-        bounds: Any = proportion_confint(found["agreed"], found["answered"], method="wilson")
+    if (agreement := report.get("agreement")) and agreement["answered"]:
+        bounds: Any = proportion_confint(agreement["agreed"], agreement["answered"], method="wilson")
         console.print(
-            f"judge and rules agree on {found['agreed']} of {found['answered']} rows that the rules decided: "
-            f"{percent(found['agreed'] / found['answered'])} % {interval(*bounds)}",
+            f"judge and rules agree on {agreement['agreed']} of {agreement['answered']} rows that the rules decided: "
+            f"{percent(agreement['agreed'] / agreement['answered'])} % {interval(*bounds)}",
             highlight=False, markup=False,
         )  # fmt: skip
 
@@ -120,11 +132,11 @@ def _show(scores: "Scores", data: "Dataset", part: str = "") -> None:
         {"benchmark": scores.benchmark, "id": v.id, "cluster": clusters[v.id], "seed": 0, "correct": v.correct}
         for v in scores.verdicts
     )
-    found = accuracy(rows)
+    estimate = accuracy(rows)
     console = Console()
     console.print(
-        f"{data.title}, {data.split}{part}, {scores.mode} scoring: {percent(found.value)} % "
-        f"{interval(found.low, found.high)}, {scores.correct} of {len(scores.verdicts)}",
+        f"{data.title}, {data.split}{part}, {scores.mode} scoring: {percent(estimate.value)} % "
+        f"{interval(estimate.low, estimate.high)}, {scores.correct} of {len(scores.verdicts)}",
         highlight=False,
         markup=False,
     )
@@ -134,9 +146,11 @@ def _show(scores: "Scores", data: "Dataset", part: str = "") -> None:
             table.add_row(state, str(count))
     console.print(table)
     if scores.guessed:
-        console.print(f"{scores.guessed} letters were drawn at random, as the published procedure does (seeded here)")
-    if scores.missing:
-        shown = ", ".join(scores.missing[:3])
         console.print(
-            f"{len(scores.missing)} of {len(data.problems)} problems have no prediction ({shown}...)", markup=False
+            f"{scores.guessed} letters were drawn at random, as in the published procedure, but with a fixed seed"
+        )
+    if scores.missing:
+        ids = ", ".join(scores.missing[:3]) + (", ..." if len(scores.missing) > 3 else "")
+        console.print(
+            f"{len(scores.missing)} of {len(data.problems)} problems have no prediction ({ids})", markup=False
         )

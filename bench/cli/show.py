@@ -1,4 +1,4 @@
-"""``vold-bench show``: one problem of an evaluation, whole, safe to print."""
+"""``vold-bench show``: everything about one problem of an evaluation, safe to print on a terminal."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,41 +20,57 @@ if TYPE_CHECKING:
 
 
 def show(
-    id: Annotated[str, typer.Argument(help="The id of a problem.")],
+    problem: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a problem, or BENCHMARK:ID as `compare` prints it.")
+    ],
     result: Annotated[
-        str | None, typer.Option(help="As for compare \\[default: the newest that answered the problem].")
+        str | None,
+        typer.Option(
+            help="Evaluation: its directory, its id, or the name of a model in the store."
+            " \\[default: the newest one with the problem]"
+        ),
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="Benchmark or data set, where several have a problem of that id.")
+        str | None, typer.Option(help="Benchmark or data set, where several have a problem with this id.")
     ] = None,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show one problem of an evaluation whole: record, images, prompt, responses, verdicts."""
+    """Show everything about one problem of an evaluation: record, images, prompt, responses and verdicts."""
     from bench.review.results import find
     from bench.review.show import lookup
 
     home = open_store(store)
-    source = find(result, home) if result else _newest(home, id)
-    found = lookup(source, id, benchmark)
+    source = find(result, home) if result else _newest(home, problem)
+    name, id = (benchmark, problem) if benchmark else _split_name(source, problem)
+    rows = lookup(source, id, name)
     if as_json:
-        print_json({"result": source.id, "model": source.model, "problems": [shown.to_json() for shown in found]})
+        print_json({"result": source.id, "model": source.model, "problems": [row.to_json() for row in rows]})
         return
     console = Console(highlight=False)
-    for shown in found:
-        _show(console, source, shown)
+    for row in rows:
+        _show(console, source, row)
 
 
-def _newest(store: "Store", id: str) -> "EvaluationResult":
+def _newest(store: "Store", problem: str) -> "EvaluationResult":
     from bench.review.results import results
 
-    finished = sorted(results(store), key=lambda found: found.path.stat().st_mtime, reverse=True)
-    for found in finished:
-        if id in set(found.verdicts["id"]):
-            return found
+    finished = sorted(results(store), key=lambda result: result.path.stat().st_mtime, reverse=True)
+    for result in finished:
+        if _split_name(result, problem)[1] in set(result.verdicts["id"]):
+            return result
     raise ConfigurationError(
-        f"{id}: no finished evaluation in {store.root} answered it; name one with --result, or another --store"
+        f"{problem}: no finished evaluation in {store.root} has this problem; name an evaluation with --result, or "
+        "another --store"
     )
+
+
+def _split_name(result: "EvaluationResult", problem: str) -> tuple[str | None, str]:
+    """Benchmark or data set, and id, of ``BENCHMARK:ID``; None and the whole text where no such prefix is known."""
+    prefix, colon, id = problem.partition(":")
+    parts = result.summary["benchmarks"]
+    known = {*parts, *(part["dataset"] for part in parts.values())}
+    return (prefix, id) if colon and prefix in known else (None, problem)
 
 
 def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
@@ -65,7 +81,7 @@ def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
     for image in shown.images:
         _line(console, "image", _described(image))
     if shown.absent:
-        _line(console, "absent", shown.absent)
+        _line(console, "missing", shown.absent)
     if shown.rendered:
         _block(console, "prompt, as the model reads it", shown.rendered)
     else:
@@ -80,18 +96,18 @@ def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
                 _verdict(console, f"with judge {judged['judge']}", judged)
 
 
-def _verdict(console: Console, name: str, told: dict[str, Any]) -> None:
-    _line(console, name, f"{told['state']} by {told['method'] or 'no rule'}")
-    if told["extracted"]:
-        _line(console, "extracted", f"{told['extracted']}  read as  {told['normalised']}")
+def _verdict(console: Console, name: str, verdict: dict[str, Any]) -> None:
+    _line(console, name, f"{verdict['state']} by {verdict['method'] or 'no rule'}")
+    if verdict["extracted"]:
+        _line(console, "extracted", f"{verdict['extracted']}  read as  {verdict['normalised']}")
 
 
 def _record(console: Console, problem: "Problem") -> None:
-    _line(console, "question", problem.question or "(on the page)")
+    _line(console, "question", problem.question or "(in the image)")
     for label, option in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", problem.options, strict=False):
         _line(console, f"option {label}", option)
     precision = "" if problem.precision is None else f", to {problem.precision} decimals"
-    _line(console, "gold", f"{problem.answer} ({problem.kind}{precision})")
+    _line(console, "reference answer", f"{problem.answer} ({problem.kind}{precision})")
     if problem.category:
         _line(console, "category", problem.category)
 

@@ -1,4 +1,4 @@
-"""``vold-bench train`` and ``traces``: one stage from a configuration file, without a matrix."""
+"""``vold-bench train`` and ``vold-bench traces``: run one stage from a configuration file, without a matrix."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from bench.cli.json_output import print_json
+from bench.cli.options import Json, example
 from bench.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,32 +20,34 @@ if TYPE_CHECKING:
 
 ConfigArgument = Annotated[Path, typer.Argument(help="A training file (YAML); docs/guide/training.md describes it.")]
 ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes that share the training, one a GPU \\[default: the file's].")
+    int | None,
+    typer.Option(min=1, help="Training processes, one per GPU. \\[default: `execution.processes` of the file]"),
 ]
 app = typer.Typer(help="Train one stage from a configuration file.", no_args_is_help=True)
 
 
-@app.command()
-def sft(config: ConfigArgument, processes: ProcessesOption = None) -> None:
-    """Supervised fine-tuning on traces: the cold start."""
-    _run("sft", config, processes)
+@app.command(epilog=example("vold-bench train sft sft.yaml"))
+def sft(config: ConfigArgument, processes: ProcessesOption = None, as_json: Json = False) -> None:
+    """Fine-tune a student on reasoning traces: the cold start. An interrupted run resumes."""
+    _run("sft", config, as_json, processes)
 
 
-@app.command()
-def rl(config: ConfigArgument, processes: ProcessesOption = None) -> None:
-    """GRPO, on-policy distillation, or both."""
-    _run("rl", config, processes)
+@app.command(epilog=example("vold-bench train rl rl.yaml --processes 8"))
+def rl(config: ConfigArgument, processes: ProcessesOption = None, as_json: Json = False) -> None:
+    """Train a student with GRPO, on-policy distillation, or both. An interrupted run resumes."""
+    _run("rl", config, as_json, processes)
 
 
-def traces(config: ConfigArgument) -> None:
-    """Reasoning traces: a teacher answers prompts, for the cold start to imitate."""
-    _run("traces", config)
+def traces(config: ConfigArgument, as_json: Json = False) -> None:
+    """Let a teacher answer prompts, and keep its correct reasoning traces for the cold start."""
+    _run("traces", config, as_json)
 
 
-def _run(kind: "RunKind", path: Path, processes: int | None = None) -> None:
-    """Work, or go on with what the run directory holds; raises ConfigurationError naming file, line and column.
+def _run(kind: "RunKind", path: Path, as_json: bool, processes: int | None = None) -> None:
+    """Start or resume the run that a file describes; ``processes`` overrides the file's number.
 
-    ``processes`` overrides the file's; where torchrun has started this process it is one of them already.
+    A process that torchrun started is one of these processes already. Raises ConfigurationError naming file, line
+    and column.
     """
     from bench.cli.train_file import COMMANDS, FORMS, form_of
     from bench.display.training import training_view
@@ -56,22 +60,30 @@ def _run(kind: "RunKind", path: Path, processes: int | None = None) -> None:
     if form is not None and form != kind:
         source.fail((), f"this is a file for `{COMMANDS[form]}`, not for `{COMMANDS[kind]}`")
     settings = source.validate(FORMS[kind])
-    out = (path.parent / settings.run).resolve()
+    run = (path.parent / settings.run).resolve()
     if not main_rank():
-        return _work(settings, source, out, silent)
-    claim(out, settings)
+        return _work(settings, source, run, silent)
+    claim(run, settings)
     execution = settings.execution.model_copy(update={"processes": processes or settings.execution.processes})
-    with training_view(Console(stderr=True), kind, out) as view:
+    with training_view(Console(stderr=True), kind, run) as view:
         rank = "bench.cli.train:train_rank"
-        if kind == "traces" or not distribute(execution, rank, (kind, path), out, view):
-            _work(settings, source, out, view)
-    if kind == "traces":
-        print((out / "out" / "summary.json").read_text(encoding="utf-8").rstrip())
-    print(f"{'traces' if kind == 'traces' else 'checkpoint'}: {out / 'out'}")
+        if kind == "traces" or not distribute(execution, rank, (kind, path), run, view):
+            _work(settings, source, run, view)
+    _show(kind, run / "out", as_json)
+
+
+def _show(kind: "RunKind", out: Path, as_json: bool) -> None:
+    name = "traces" if kind == "traces" else "checkpoint"
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8")) if kind == "traces" else {}
+    if as_json:
+        return print_json({name: out, **summary})
+    if summary:
+        print(json.dumps(summary, indent=2))
+    print(f"{name}: {out}")
 
 
 def train_rank(kind: "RunKind", path: Path, progress: "Progress") -> None:
-    """One rank's part of a run."""
+    """Run one rank's part of a training run."""
     from bench.cli.train_file import FORMS
     from bench.matrix.yaml_file import YamlFile
 
@@ -81,16 +93,16 @@ def train_rank(kind: "RunKind", path: Path, progress: "Progress") -> None:
 
 
 def claim(out: Path, settings: "BaseModel") -> None:
-    """Make ``out`` the run of these settings; raises ConfigurationError when it belongs to others.
+    """Reserve the run directory ``out`` for these settings; raises ConfigurationError if it belongs to others.
 
-    A directory that holds nothing but its record belongs to nobody: that run was refused before it began.
+    A directory that holds only ``run.json`` is free: that run was refused before it started.
     """
-    mine = settings.model_dump(mode="json", exclude={"execution"})
-    text = json.dumps(mine, indent=1, sort_keys=True) + "\n"
+    own = settings.model_dump(mode="json", exclude={"execution"})
+    text = json.dumps(own, indent=1, sort_keys=True) + "\n"
     record = out / "run.json"
-    if record.exists() and len(list(out.iterdir())) > 1 and (held := record.read_text(encoding="utf-8")) != text:
-        theirs = json.loads(held)
-        changed = ", ".join(sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)))
+    if record.exists() and len(list(out.iterdir())) > 1 and (recorded := record.read_text(encoding="utf-8")) != text:
+        theirs = json.loads(recorded)
+        changed = ", ".join(sorted(key for key in own | theirs if own.get(key) != theirs.get(key)))
         raise ConfigurationError(
             f"{out}: holds a run with other settings ({changed}); name another directory under `run`"
         )

@@ -12,7 +12,7 @@ _PACKAGES = ("vold-bench", "torch", "transformers", "tokenizers", "numpy", "pand
 def environment() -> dict[str, Any]:
     """Code, versions and machine."""
     return {
-        "git": _git(),
+        "git": git_state(),
         "versions": {name: installed(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -28,7 +28,7 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def _git() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Commit of the code and whether it was changed since; empty outside a checkout."""
 
     def ask(*words: str) -> str:

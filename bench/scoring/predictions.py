@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks import Dataset, available_splits, read_benchmark, records_path
+from bench.benchmarks import Dataset, available_splits, read_benchmark
 from bench.errors import ConfigurationError
 from bench.records import Prediction
 
@@ -161,14 +161,13 @@ def _text(value: Any) -> str:
 
 
 def find_records(
-    predictions: Sequence[Prediction], file: Path, benchmark: str, records: Path | None, split: str | None = None
+    predictions: Sequence[Prediction], file: Path, benchmark: str, root: Path, split: str | None = None
 ) -> Dataset:
     """The records that ``predictions`` of ``file`` answer: those of ``split``, or of the only split that has all ids.
 
     Raises DatasetError, and ConfigurationError for ids that are no record's and for a split that cannot be known:
     several have these ids, and other options, answers or questions to them.
     """
-    root = records_path(benchmark, records)
     asked = {prediction.id for prediction in predictions}
     found = _datasets(benchmark, root, split)
     fitting = [dataset for dataset in found if asked <= {problem.id for problem in dataset.problems}]
@@ -179,7 +178,7 @@ def find_records(
         )
         raise ConfigurationError(
             f"{file}: {len(strange)} of {len(asked)} ids are no records of {benchmark} under {root} "
-            f"(split {nearest}; first {strange[0]!r}); name the records that were asked with --records"
+            f"(split {nearest}; first {strange[0]!r}); name the records that were asked with --data"
         )
     chosen = next((dataset for dataset in fitting if len(dataset.problems) == len(asked)), fitting[0])
     if any(_asked(dataset, asked) != _asked(chosen, asked) for dataset in fitting):

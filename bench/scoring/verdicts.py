@@ -83,7 +83,7 @@ class Scores:
         return replace(self, verdicts=verdicts, missing=tuple(id for id in self.missing if id in ids))
 
     def to_json(self) -> dict[str, Any]:
-        """The form that ``vold-bench score --json`` writes."""
+        """The form that ``vold-bench score --out`` writes."""
         rows = [
             {"id": v.id, "sample": v.sample, "state": v.state, "extracted": v.extracted, "correct": v.correct,
              "method": v.method}

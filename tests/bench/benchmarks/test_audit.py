@@ -99,15 +99,15 @@ def test_thirteen_words_in_a_row_are_needed() -> None:
 
 def test_the_clean_problems_are_scored_beside_the_whole(tmp_path: Path, records: Path) -> None:
     found, out, predictions = tmp_path / "audit.json", tmp_path / "scores.json", tmp_path / "p.jsonl"
-    common = ["--benchmark", "logicvista", "--records", str(records)]
+    common = ["--benchmark", "logicvista", "--data", str(records)]
     run = CliRunner().invoke
     done = run(app, ["data", "audit", *common, "--against", str(training(tmp_path, records)), "--out", str(found)])
     assert done.exit_code == 0, done.output
-    assert "3 of 4 problems are hit, 1 are clean" in done.output
+    assert "3 of 4 problems are in the training data, 1 are clean" in done.output
     predictions.write_text(
         "".join(json.dumps({"id": f"v1_{k}", "response": f"Answer: {'AB'[k == 3]}"}) + "\n" for k in range(4))
     )
-    done = run(app, ["score", str(predictions), *common, "--clean-of", str(found), "--json", str(out)])
+    done = run(app, ["score", str(predictions), *common, "--clean-of", str(found), "--out", str(out)])
     assert done.exit_code == 0, done.output
     result = json.loads(out.read_text())
     assert (result["n"], result["correct"]) == (4, 3)

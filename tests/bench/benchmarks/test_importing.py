@@ -59,7 +59,7 @@ def test_records_without_their_image_files_are_left_out_only_when_that_is_declar
     assert (entry["rows"], list(entry["left_out"]), entry["partial"]) == (1, ["0"], True)
     assert [problem.id for problem in read_benchmark("mathvision", tmp_path / "out" / "mathvision").problems] == ["1"]
     code, output = run("data", "verify", str(tmp_path / "out"))
-    assert (code, "every byte is as imported" in output) == (0, True)
+    assert (code, "unchanged since the import" in output) == (0, True)
     (source / "images" / "1.png").unlink()
     with pytest.raises(DatasetError, match="no record has its images"):
         bring("mathvision", source, "test", tmp_path / "none")
@@ -87,7 +87,9 @@ def test_the_list_says_which_images_lack_beside_the_number_of_records(tmp_path: 
     source.rename(tmp_path / "mathvision")
     (tmp_path / "mathvision" / "images" / "1.png").unlink()
     _, output = run("data", "list", str(tmp_path), "--json")
-    (row,) = [row for row in json.loads(output) if row["benchmark"] == "mathvision" and row["split"] == "test"]
+    (row,) = [
+        row for row in json.loads(output)["splits"] if (row["benchmark"], row.get("split")) == ("mathvision", "test")
+    ]
     assert row["problems"] == 2
     assert row["note"] == "1 lack an image (1 files, such as images/1.png)"
 
@@ -95,7 +97,7 @@ def test_the_list_says_which_images_lack_beside_the_number_of_records(tmp_path: 
 def test_generated_records_are_listed_as_synthetic_by_their_own_name(tmp_path: Path) -> None:
     dataset_path("mathvision", "smallworld/check?n=2", tmp_path / "made").rename(tmp_path / "mathvision")
     _, output = run("data", "list", str(tmp_path), "--json")
-    (row,) = [row for row in json.loads(output) if row["benchmark"] == "mathvision" and row["problems"]]
+    (row,) = [row for row in json.loads(output)["splits"] if row["benchmark"] == "mathvision" and row["problems"]]
     assert row["note"] == "smallworld-chain-free (synthetic), split check"
 
 
@@ -171,7 +173,7 @@ def test_an_imported_benchmark_is_scored_without_itsimages_of(tmp_path: Path, ca
     bring("mathvision", MathVision(tmp_path, *two_plain_records()).hub(), "test", tmp_path / "out")
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "0", "response": "\\\\boxed{4}"}\n{"id": "1", "response": "Answer: 5"}\n')
-    code, output = run("score", str(file), "--benchmark", "mathvision", "--records", str(tmp_path / "out/mathvision"))
+    code, output = run("score", str(file), "--benchmark", "mathvision", "--data", str(tmp_path / "out/mathvision"))
     assert code == 0
     assert "1 of 2" in output
     assert not cache.exists()

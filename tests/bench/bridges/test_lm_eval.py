@@ -93,7 +93,7 @@ def test_a_checkpoint_becomes_a_result_that_other_commands_read(tmp_path: Path) 
     rows = [{"question": f"What is {n} + {n}?", "answer": f"#### {2 * n}"} for n in range(1, 6)]
     (tmp_path / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "result"
-    command = ["bridge", "lm-eval", "--model", "smallworld/student_a", "--data", str(tmp_path), "--tasks", "gsm8k"]
+    command = ["bridge", "lm-eval", "--model", "smallworld/student_a", "--data", str(tmp_path), "--task", "gsm8k"]
     runner = CliRunner()
     done = runner.invoke(app, [*command, "--limit", "3", "--max-tokens", "16", "--out", str(out), "--device", "cpu"])
     assert done.exit_code == 0, done.output
@@ -104,5 +104,5 @@ def test_a_checkpoint_becomes_a_result_that_other_commands_read(tmp_path: Path) 
     assert r"\boxed{}" in part["prompt"]["rendered"]
     compared = runner.invoke(app, ["compare", str(out), str(out), "--json"])
     assert compared.exit_code == 0, compared.output
-    exported = runner.invoke(app, ["export", str(out), "--to", str(tmp_path / "exports")])
+    exported = runner.invoke(app, ["export", str(out), "--out", str(tmp_path / "exports")])
     assert exported.exit_code == 0, exported.output

@@ -66,7 +66,7 @@ def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
     monkeypatch.setattr(vlmeval, "ask", ask)
     monkeypatch.setattr(vlmeval, "version", lambda name: "0")
     command = ["bridge", "vlmeval", str(tmp_path / "eval"), "--benchmark", "mathvision", "--trust-responses"]
-    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "out.json")])
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out.json")])
     assert result.exit_code == 0, result.output
     assert asked == ["so it is 7", "no idea"]  # what the engine failed on has no response
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
@@ -89,8 +89,8 @@ def test_vlmevalkit_judges_beside_us_and_every_difference_has_a_reason(tmp_path:
         for sample, text in enumerate(texts)
     ]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ["bridge", "vlmeval", str(predictions), "--benchmark", "mathvision", "--records", str(records)]
-    result = CliRunner().invoke(app, [*command, "--trust-responses", "--json", str(out)])
+    command = ["bridge", "vlmeval", str(predictions), "--benchmark", "mathvision", "--data", str(records)]
+    result = CliRunner().invoke(app, [*command, "--trust-responses", "--out", str(out)])
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     verdicts = {(row["id"], row["sample"]): (row["vlmevalkit_correct"], row["reason"]) for row in found["rows"]}

@@ -28,10 +28,10 @@ from tests.helpers.evaluation_results import a_benchmark_summary, problems, writ
 
 def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("q1\n\n q 2,x \n")
-    assert problem_ids("q1, q2,") == ["q1", "q2"]
-    assert problem_ids(f"@{tmp_path}/ids.txt") == ["q1", "q 2,x"]
+    assert problem_ids(["q1, q2,"]) == ["q1", "q2"]
+    assert problem_ids([f"@{tmp_path}/ids.txt"]) == ["q1", "q 2,x"]
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        problem_ids("@no/such/file")
+        problem_ids(["@no/such/file"])
 
 
 def test_models_that_end_alike_are_told_apart_by_their_whole_path() -> None:

@@ -22,7 +22,7 @@ def records(tmp_path: Path) -> Path:
 
 
 def scored(file: Path, records: Path, *options: str):
-    arguments = ["score", str(file), "--benchmark", "logicvista", "--records", str(records), *options]
+    arguments = ["score", str(file), "--benchmark", "logicvista", "--data", str(records), *options]
     return CliRunner().invoke(app, arguments)
 
 
@@ -34,7 +34,7 @@ def test_predictions_are_scored_and_what_is_missing_is_told(tmp_path: Path, reco
     ]
     file, out = tmp_path / "p.jsonl", tmp_path / "out.json"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = scored(file, records, "--json", str(out))
+    done = scored(file, records, "--out", str(out))
     assert done.exit_code == 0, done.output
     assert "1 of 3 problems have no prediction (v1_2" in done.output
     result = json.loads(out.read_text())
@@ -73,5 +73,5 @@ def test_ids_that_are_no_records_are_named(tmp_path: Path, records: Path):
 
 
 def test_a_result_without_a_directory_is_refused_before_scoring(tmp_path: Path, records: Path):
-    done = scored(tmp_path / "none.jsonl", records, "--json", str(tmp_path / "no" / "x.json"))
+    done = scored(tmp_path / "none.jsonl", records, "--out", str(tmp_path / "no" / "x.json"))
     assert "mkdir -p" in str(done.exception)

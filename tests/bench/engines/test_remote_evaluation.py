@@ -26,7 +26,7 @@ REPLIES = json.dumps({"solve": "Answer: 7"})
 
 
 def evaluated(tmp_path: Path, model: str, *options: str):
-    arguments = ["eval", "--model", model, "--data", "smallworld/test?n=8", "--benchmarks", "mathvision,logicvista"]
+    arguments = ["eval", "--model", model, "--data", "smallworld/test?n=8", "--benchmark", "mathvision,logicvista"]
     arguments += ["--store", str(tmp_path / "store"), "--workers", "0", "--json", *options]
     return CliRunner().invoke(app, arguments)
 

@@ -209,7 +209,7 @@ def test_a_place_without_a_result_and_an_unknown_format_are_refused(finished: Pa
 def test_the_command_writes_the_formats_that_were_named_and_lists_the_files(
     formats: tuple[str, ...], finished: Path, tmp_path: Path
 ) -> None:
-    words = ["export", str(finished), "--to", str(tmp_path), *formats, "--json"]
+    words = ["export", str(finished), "--out", str(tmp_path), *formats, "--json"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     listed = json.loads(done.output)

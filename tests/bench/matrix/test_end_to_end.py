@@ -73,7 +73,7 @@ def undisturbed(matrix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(matrix: Path, where: Path, *options: str) -> subprocess.Popen[str]:
-    words = ["run-matrix", str(matrix), "--jobs", "1", "--store", str(where / "store"), "--reports", str(where)]
+    words = ["run-matrix", str(matrix), "--jobs", "1", "--store", str(where / "store"), "--report", str(where)]
     program = [sys.executable, "-c", "from bench.cli.main import main; main()", *words, *options]
     return subprocess.Popen(program, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 

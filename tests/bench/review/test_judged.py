@@ -80,7 +80,7 @@ def test_two_judges_whose_names_differ_in_a_sign_have_a_file_each(stage: Path) -
 
 
 def evaluation(url: str, under: Path, *options: str) -> Result:
-    words = ["eval", "--model", f"{url}#stub", "--data", "smallworld/test?n=2", "--benchmarks", "mathvision"]
+    words = ["eval", "--model", f"{url}#stub", "--data", "smallworld/test?n=2", "--benchmark", "mathvision"]
     words += ["--store", str(under / "store"), "--workers", "0", *options]
     return CliRunner().invoke(app, words, env={"COLUMNS": "100"})
 
@@ -133,7 +133,7 @@ def test_eval_asks_a_judge_only_when_told_and_marks_what_it_read(tmp_path: Path,
     replies = json.dumps({rf"(?s).*{CODE}": r"\1: 7", "solve": VAGUE})
 
     def evaluated(*options: str) -> str:
-        words = ["eval", "--model", f"{url}#stub", "--data", "smallworld/test?n=4", "--benchmarks", "mathvision"]
+        words = ["eval", "--model", f"{url}#stub", "--data", "smallworld/test?n=4", "--benchmark", "mathvision"]
         words += ["--store", str(tmp_path / "store"), "--workers", "0", "--out", str(tmp_path / "out"), *options]
         done = CliRunner().invoke(app, words, env={"COLUMNS": "100"})
         assert done.exit_code == 0, done.output

@@ -185,14 +185,14 @@ def predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     rows = [{"id": f"v1_{k}", "response": text} for k, text in enumerate(texts)]
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
-    return ["score", str(file), "--benchmark", "logicvista", "--records", str(tmp_path)]
+    return ["score", str(file), "--benchmark", "logicvista", "--data", str(tmp_path)]
 
 
 def test_score_asks_the_judge_and_says_what_came_of_it(tmp_path: Path, predictions: list[str]):
     out = tmp_path / "out.json"
     answers = replies(**{"Which is 1": r"\1: B", "Which is 2": r"\1: A", "Which is 4": "no form", "Which": r"\1: B"})
     with stub_server("--replies", answers) as (url, _):
-        options = ["--judge", url, "--judge-model", "stub", "--judge-agreement", "2", "--json", str(out)]
+        options = ["--judge", url, "--judge-model", "stub", "--judge-agreement", "2", "--out", str(out)]
         done = CliRunner().invoke(app, [*predictions, *options])
     assert done.exit_code == 0, done.output
     result = json.loads(out.read_text())
@@ -203,7 +203,7 @@ def test_score_asks_the_judge_and_says_what_came_of_it(tmp_path: Path, predictio
     assert told["agreement"] == {"asked": 2, "answered": 2, "agreed": 1}
     methods = {each["id"]: each["method"] for each in result["rows"]}
     assert methods["v1_1"] == methods["v1_2"] == "judge:stub" and "judge" not in methods["v1_0"]
-    assert "1 rows are missing, not wrong" in done.output and "1 of 2 rows" in done.output
+    assert "1 rows have no verdict and do not count as wrong" in done.output and "1 of 2 rows" in done.output
 
 
 def test_score_shows_control_characters_in_the_judges_refusal_and_does_not_print_them(predictions: list[str]):
@@ -211,7 +211,10 @@ def test_score_shows_control_characters_in_the_judges_refusal_and_does_not_print
     with stub_server(*options) as (url, _):
         done = CliRunner().invoke(app, [*predictions, "--judge", url, "--judge-model", "stub"])
     assert done.exit_code == 0, done.output
-    assert r"1 rows are missing, not wrong: HTTP 400: \x1b[2Jno" in done.output and "\x1b" not in done.output
+    assert (
+        r"1 rows have no verdict and do not count as wrong: HTTP 400: \x1b[2Jno" in done.output
+        and "\x1b" not in done.output
+    )
 
 
 @pytest.mark.parametrize(
