@@ -268,11 +268,13 @@ def score(
     data: directory of the benchmark's records (default: $VOLD_BENCH_DATA/BENCHMARK). mode: ``strict`` guesses nothing;
     ``official`` is the published procedure. Raises ConfigurationError for files and ids that do not fit.
     """
+    from bench.cli.parsing import benchmark_path
     from bench.scoring.predictions import read_predictions, records_of
     from bench.scoring.verdicts import score_predictions
 
     rows = read_predictions(Path(predictions))
-    records = records_of(rows, Path(predictions), benchmark, None if data is None else Path(data), split)
+    root = benchmark_path(benchmark, [] if data is None else [str(data)])
+    records = records_of(rows, Path(predictions), benchmark, root, split)
     return score_predictions(benchmark, records.problems, rows, mode)
 
 
