@@ -269,12 +269,12 @@ def score(
     ``official`` is the published procedure. Raises ConfigurationError for files and ids that do not fit.
     """
     from bench.cli.parsing import benchmark_path
-    from bench.scoring.predictions import read_predictions, records_of
+    from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
 
     rows = read_predictions(Path(predictions))
     root = benchmark_path(benchmark, [] if data is None else [str(data)])
-    records = records_of(rows, Path(predictions), benchmark, root, split)
+    records = find_records(rows, Path(predictions), benchmark, root, split)
     return score_predictions(benchmark, records.problems, rows, mode)
 
 

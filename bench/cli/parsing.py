@@ -11,7 +11,7 @@ from bench.evaluation_request import without_none
 from bench.hints import nearest
 from bench.matrix.plan import parse_setting
 from bench.matrix.spec import check_execution
-from bench.smallworld.sources import SMALLWORLD, dataset_path, generated
+from bench.smallworld.sources import SMALLWORLD, dataset_path, generated_data_path
 from vold.data.images import cache_directory
 
 DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
@@ -61,7 +61,7 @@ def benchmark_path(benchmark: str, data: Sequence[str]) -> Path:
     if data:
         source = data_sources(data, [benchmark])[benchmark]
         if source.startswith(SMALLWORLD):
-            return dataset_path(benchmark, source, generated(cache_directory().with_name("smallworld")))
+            return dataset_path(benchmark, source, generated_data_path(cache_directory().with_name("smallworld")))
         return Path(source).expanduser()
     root = os.environ.get("VOLD_BENCH_DATA")
     if not root:
