@@ -68,8 +68,8 @@ def _newest(store: "Store", problem: str) -> "EvaluationResult":
 def _split_name(result: "EvaluationResult", problem: str) -> tuple[str | None, str]:
     """Benchmark or data set, and id, of ``BENCHMARK:ID``; None and the whole text where no such prefix is known."""
     prefix, colon, id = problem.partition(":")
-    parts = result.summary["benchmarks"]
-    known = {*parts, *(part["dataset"] for part in parts.values())}
+    parts = result.summary.benchmarks
+    known = {*parts, *(part.dataset for part in parts.values())}
     return (prefix, id) if colon and prefix in known else (None, problem)
 
 
