@@ -220,7 +220,7 @@ def _report(
 ) -> Path:
     """Write the report page of a matrix whose arms were not trained here; returns its path."""
     from bench.matrix.spec import Analysis, Arm, MatrixSpec, Primary
-    from bench.report import build
+    from bench.report import build_report
     from bench.store import digest
 
     assert outputs.reports is not None
@@ -231,7 +231,9 @@ def _report(
     arms = tuple(Arm(label, frozenset(("sft", "rl"))) for label in stages)
     name = ", ".join(stages)
     question = f"How many problems does {name} solve?" if len(stages) == 1 else f"How many problems do {name} solve?"
-    return build(MatrixSpec(name, question, (request.seed,), {}, arms, {}, analysis, Path(name)), results, folder)
+    return build_report(
+        MatrixSpec(name, question, (request.seed,), {}, arms, {}, analysis, Path(name)), results, folder
+    )
 
 
 def _copy(results: Sequence[EvaluatedModel], outputs: EvaluationOutputs) -> None:

@@ -128,10 +128,10 @@ def run_plan(
 def write_report(plan: Plan, store: Store, reports: Path) -> Path:
     """Build the report from the finished stages and return the page's path."""
     from bench.matrix.results import load
-    from bench.report import build
+    from bench.report import build_report
 
     out = reports / report_name(plan)
-    build(plan.spec, load(plan, store), out)
+    build_report(plan.spec, load(plan, store), out)
     return out / "index.html"
 
 

@@ -1,4 +1,4 @@
-"""Reports: ``build`` turns a matrix and its results into a page, Markdown, JSON, CSV tables and figures."""
+"""Reports: a matrix and its results as a page, Markdown, JSON, CSV tables and figures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,21 +7,19 @@ if TYPE_CHECKING:
     from bench.report.model import Results, Spec
 
 
-def build(spec: "Spec", results: "Results", out_dir: Path) -> Path:
+def build_report(spec: "Spec", results: "Results", out_dir: Path) -> Path:
     """Write the report of ``results`` into ``out_dir`` and return the path of its page.
 
-    Same results, same bytes. Figures of an earlier build that this one does not have are removed.
-
-    Raises:
-        ConfigurationError: the results hold no response to any benchmark of the primary analysis.
-        OSError: the directory cannot be written.
+    The same results give the same bytes. Figures of an earlier report that this one does not have are removed.
+    Raises ConfigurationError when the results have no response to a benchmark of the primary analysis, and OSError
+    when the directory cannot be written.
     """
     from bench.report.analysis import analyse
     from bench.report.claims import load_paper
-    from bench.report.render import files
+    from bench.report.render import report_files
 
     paper = load_paper()
-    content = files(analyse(spec, results, paper), paper)
+    content = report_files(analyse(spec, results, paper), paper)
     figures = out_dir / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for path in figures.iterdir():

@@ -1,14 +1,14 @@
-"""What a reader must know before trusting the page, written from the data."""
+"""The caveats of a report: what a reader must know before trusting it, written from the results."""
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
 from typing import Any
 
 from bench.records import Frame
-from bench.report.contrasts import Compared
+from bench.report.contrasts import ContrastResult
 from bench.report.model import Results, Spec
 from bench.report.numbers import percent, points
-from bench.report.tables import Measured
+from bench.report.tables import ArmAccuracies
 from bench.stats.corrections import CORRECTIONS, UNCORRECTED
 from bench.stats.decisions import seeds_needed
 
@@ -16,14 +16,19 @@ HIGH_RATE = 0.05
 FEW_CLUSTERS = 10
 
 
-def write(
-    spec: Spec, results: Results, rows: Frame, measured: Measured, contrasts: Sequence[Compared], seeds: int
+def list_caveats(
+    spec: Spec,
+    results: Results,
+    rows: Frame,
+    accuracies: ArmAccuracies,
+    contrasts: Sequence[ContrastResult],
+    seeds: int,
 ) -> tuple[str, ...]:
-    """Caveats in order of weight."""
+    """The caveats of a report, the most important first."""
     return (
         *_world(rows),
         *_changes(results),
-        *_coverage(spec, results, rows, measured, seeds),
+        *_coverage(spec, results, rows, accuracies, seeds),
         *_dependence(results, seeds),
         *_power(contrasts),
         *_states(rows),
@@ -44,7 +49,7 @@ def _world(rows: Frame) -> Iterator[str]:
         "benchmarks whose record format they borrow."
     )
     if len(synthetic) < len(rows):
-        yield "Real and synthetic data sets stand in one table here; a mean over both has no meaning of its own."
+        yield "Real and synthetic data sets share a table here; a mean over both has no meaning."
 
 
 def _exploratory(spec: Spec) -> str:
@@ -60,19 +65,19 @@ def _changes(results: Results) -> Iterator[str]:
     changed = results.provenance.get("changes", {})
     texts = [f"{name.replace('_', ' ')} {', '.join(map(str, values))}" for name, values in changed.items()]
     if texts:
-        yield f"Not the whole experiment of the matrix file, by the command line: {'; '.join(texts)}."
+        yield f"The command line changed the experiment of the matrix file: {'; '.join(texts)}."
 
 
-def _coverage(spec: Spec, results: Results, rows: Frame, measured: Measured, seeds: int) -> Iterator[str]:
+def _coverage(spec: Spec, results: Results, rows: Frame, accuracies: ArmAccuracies, seeds: int) -> Iterator[str]:
     if seeds == 1 and any("rl" not in arm.skip or "sft" not in arm.skip for arm in spec.arms):
         yield "One training seed: intervals cover other problems, not other training runs."
     for arm in spec.arms:
-        have = measured.total[arm.name].n if arm.name in measured.total else 0
-        lacking = measured.expected[""] - have
-        if lacking:
+        have = accuracies.total[arm.name].n if arm.name in accuracies.total else 0
+        missing = accuracies.expected[""] - have
+        if missing:
             yield (
-                f"{arm.name}: {lacking} of {measured.expected['']} responses are missing. They count neither as "
-                "right nor as wrong, and paired differences use what both arms have."
+                f"{arm.name}: {missing} of {accuracies.expected['']} responses are missing. They count neither as "
+                "right nor as wrong, and paired differences use the responses that both arms have."
             )
     clusters = rows.groupby("family", observed=True)["cluster"].nunique()
     for family, count in clusters[clusters < FEW_CLUSTERS].items():
@@ -82,7 +87,7 @@ def _coverage(spec: Spec, results: Results, rows: Frame, measured: Measured, see
         )
     absent = [name for name in spec.analysis.primary.over if name not in set(rows["benchmark"])]
     if absent:
-        yield f"Part of the planned average, but without results: {', '.join(absent)}."
+        yield f"The planned average includes benchmarks without results: {', '.join(absent)}."
     stages = results.stages
     if not stages.empty:
         failed = stages[stages["status"] != "done"]
@@ -114,24 +119,24 @@ def _baselines(results: Results) -> Iterator[str]:
         yield "No blind (no image) baseline was run."
 
 
-def _power(contrasts: Sequence[Compared]) -> Iterator[str]:
+def _power(contrasts: Sequence[ContrastResult]) -> Iterator[str]:
     for c in contrasts:
         d = c.difference
         if d is None or not c.margin or d.mde <= c.margin or c.verdict != "not resolved":
             continue
         text = (
-            f"{c.id} was to find {points(c.margin, signed=False)} points, but finds only effects of "
+            f"{c.id} was meant to find effects of {points(c.margin, signed=False)} points, but finds only effects of "
             f"{points(d.mde, signed=False)} points or more with 80 % power"
         )
         if d.seeds > 1:
             needed = seeds_needed(c.margin, sqrt(d.spread.seed * d.seeds), sqrt(d.spread.item))
-            text += f"; it would need about {needed} seeds" if needed else "; more seeds alone do not mend that"
+            text += f"; it would need about {needed} seeds" if needed else "; more seeds alone are not enough"
         yield text + "."
 
 
 def _states(rows: Frame) -> Iterator[str]:
-    for state, what in (
-        ("unparsed", "without an answer that can be read"),
+    for state, description in (
+        ("unparsed", "without a readable answer"),
         ("truncated", "cut at the token limit"),
         ("error", "ended by an error"),
     ):
@@ -139,4 +144,4 @@ def _states(rows: Frame) -> Iterator[str]:
         high = share[share > HIGH_RATE].sort_values(ascending=False)
         if len(high):
             names = ", ".join(f"{arm} {percent(float(value))} %" for arm, value in high.items())
-            yield f"Responses {what}, where more than {percent(HIGH_RATE)} %: {names}. They are scored as wrong."
+            yield f"Responses {description}, where more than {percent(HIGH_RATE)} %: {names}. They are scored as wrong."

@@ -1,4 +1,4 @@
-"""The paper's claims beside ours: each judged by a rule from two named arms, never by hand."""
+"""The paper's claims next to our results. A rule gives each claim its status from two named arms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.records import Frame
-from bench.report.contrasts import Compared, difference_of
-from bench.report.model import Column, Expect, Spec, Table
+from bench.report.contrasts import ContrastResult, difference_of
+from bench.report.model import Expect, Spec, Table, TableColumn
 from bench.report.numbers import NONE, decimal, interval, p_value, points
 from bench.stats.corrections import CORRECTIONS
 from bench.stats.decisions import ContrastVerdict
@@ -16,33 +16,29 @@ PAPER = Path(__file__).parent / "paper.json"
 DEFAULT_MARGIN = 0.02
 ClaimStatus = Literal["reproduced", "not resolved", "contradicted", "not tested"]
 COLUMNS = (
-    Column("claim", "claim"),
-    Column("status", "outcome"),
-    Column("paper", "the paper's figures, %"),
-    Column("ours", "our difference, points", "number"),
-    Column("p", "adjusted p", "number"),
-    Column("registered", "registered as"),
-    Column("arms", "our arms"),
+    TableColumn("claim", "claim"),
+    TableColumn("status", "outcome"),
+    TableColumn("paper", "the paper's figures, %"),
+    TableColumn("ours", "our difference, points", "number"),
+    TableColumn("p", "adjusted p", "number"),
+    TableColumn("registered", "registered as"),
+    TableColumn("arms", "our arms"),
 )
 
 
 def load_paper(path: Path = PAPER) -> dict[str, Any]:
-    """The paper's tables and claims.
-
-    Raises:
-        ValueError: the file is of another schema.
-    """
+    """The paper's tables and claims. Raises ValueError for a file of another schema."""
     paper = json.loads(path.read_text(encoding="utf-8"))
     if paper.get("schema") != "vold-bench/paper@1":
         raise ValueError(f"{path}: expected schema vold-bench/paper@1, found {paper.get('schema')!r}")
     return paper
 
 
-def judge(expect: Expect, verdict: ContrastVerdict, inner: tuple[float, float], margin: float) -> ClaimStatus:
-    """Status of a claim that the test arm is ``expect`` than the other.
+def claim_status(expect: Expect, verdict: ContrastVerdict, inner: tuple[float, float], margin: float) -> ClaimStatus:
+    """The status of the claim that the test arm is ``expect`` than the other arm.
 
-    A claim of no gain is reproduced when the arm is worse, or when the 90 % interval excludes gains of
-    ``margin`` or more: a difference that was not found does not show that there is none.
+    A claim of no gain is reproduced when the arm is worse, or when the 90 % interval ``inner`` excludes gains of
+    ``margin`` or more. A difference that is not resolved does not show that there is no difference.
     """
     if expect in ("better", "worse"):
         opposite = "worse" if expect == "better" else "better"
@@ -54,13 +50,13 @@ def judge(expect: Expect, verdict: ContrastVerdict, inner: tuple[float, float], 
     return "reproduced" if verdict == allowed or bound < margin else "not resolved"
 
 
-def evaluate(
-    spec: Spec, verdicts: Frame, contrasts: Sequence[Compared], paper: Mapping[str, Any], caption: str
+def claims_table(
+    spec: Spec, verdicts: Frame, contrasts: Sequence[ContrastResult], paper: Mapping[str, Any], caption: str
 ) -> Table:
-    """A row for each claim of the paper on arms of this matrix, then for each claim that only the matrix file makes.
+    """A row for each claim of the paper about arms of this matrix, then for each claim of the matrix file alone.
 
-    A claim whose two arms are a pre-registered contrast takes that contrast's verdict; one whose arms merely
-    exist is compared here, marked exploratory, and corrected among its like.
+    A claim whose two arms are a pre-registered contrast has the verdict of that contrast. The arms of the other claims
+    are compared here. These comparisons are marked as exploratory and corrected for their own number.
     """
     registered = {(c.test, c.against): c for c in contrasts}
     names = {arm.name for arm in spec.arms}
@@ -68,11 +64,11 @@ def evaluate(
     claims = [claim for claim in stated if {claim["test"], claim["against"]} <= names]
     if len(claims) < len(stated):
         caption += f" {len(stated) - len(claims)} further claims concern arms that this matrix does not have."
-    known = {(claim["test"], claim["against"]) for claim in claims}
+    paired = {(claim["test"], claim["against"]) for claim in claims}
     claims += [
         {"statement": c.claim, "test": c.test, "against": c.against, "expect": c.expect, "remark": NONE}
         for c in spec.analysis.contrasts
-        if c.claim and (c.test, c.against) not in known
+        if c.claim and (c.test, c.against) not in paired
     ]
     exploratory = _exploratory(claims, registered, spec, verdicts)
     rows = [_row(claim, registered, exploratory, paper) for claim in claims]
@@ -81,23 +77,23 @@ def evaluate(
 
 def _exploratory(
     claims: Sequence[Mapping[str, Any]],
-    registered: Mapping[tuple[str, str], Compared],
+    registered: Mapping[tuple[str, str], ContrastResult],
     spec: Spec,
     verdicts: Frame,
-) -> dict[tuple[str, str], Compared]:
+) -> dict[tuple[str, str], ContrastResult]:
     pairs = [(c["test"], c["against"]) for c in claims if (c["test"], c["against"]) not in registered]
-    found = {pair: d for pair in pairs if (d := difference_of(verdicts, *pair, spec)) is not None}
-    adjusted = CORRECTIONS[spec.analysis.correction].function([d.p for d in found.values()])
+    differences = {pair: d for pair in pairs if (d := difference_of(verdicts, *pair, spec)) is not None}
+    adjusted = CORRECTIONS[spec.analysis.correction].function([d.p for d in differences.values()])
     return {
-        pair: Compared("", *pair, DEFAULT_MARGIN, difference, p)
-        for (pair, difference), p in zip(found.items(), adjusted, strict=True)
+        pair: ContrastResult("", *pair, DEFAULT_MARGIN, difference, p)
+        for (pair, difference), p in zip(differences.items(), adjusted, strict=True)
     }
 
 
 def _row(
     claim: Mapping[str, Any],
-    registered: Mapping[tuple[str, str], Compared],
-    exploratory: Mapping[tuple[str, str], Compared],
+    registered: Mapping[tuple[str, str], ContrastResult],
+    exploratory: Mapping[tuple[str, str], ContrastResult],
     paper: Mapping[str, Any],
 ) -> dict[str, str]:
     pair = (claim["test"], claim["against"])
@@ -110,29 +106,29 @@ def _row(
         "registered": NONE,
         "status": "not tested",
     }
-    compared = registered.get(pair) or exploratory.get(pair)
-    if compared is None or compared.difference is None:
+    result = registered.get(pair) or exploratory.get(pair)
+    if result is None or result.difference is None:
         return row
-    d = compared.difference
-    margin = compared.margin or DEFAULT_MARGIN
+    d = result.difference
+    margin = result.margin or DEFAULT_MARGIN
     return row | {
         "ours": f"{points(d.value)} {interval(d.low, d.high, signed=True)}",
-        "p": p_value(compared.adjusted_p),
-        "registered": compared.id or "exploratory",
-        "status": judge(claim["expect"], compared.verdict, d.inner, margin),
+        "p": p_value(result.adjusted_p),
+        "registered": result.id or "exploratory",
+        "status": claim_status(claim["expect"], result.verdict, d.inner, margin),
     }
 
 
 def paper_figures(claim: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
-    """The paper's numbers for both arms of a claim, from its tables; else the claim's remark."""
+    """The paper's numbers for both arms of a claim, or the remark of a claim without a table."""
     table = paper.get("tables", {}).get(claim.get("table"))
     if table is None:
         return str(claim.get("remark", NONE))
     test, against = table["rows"][claim["test"]], table["rows"][claim["against"]]
     labels = paper.get("labels", {})
-    each = [
+    figures = [
         f"{labels.get(name, name)} {decimal(test[name], 1)} against {decimal(against[name], 1)}"
         for name in test
         if name in against
     ]
-    return f"{'; '.join(each)} ({table['source']})"
+    return f"{'; '.join(figures)} ({table['source']})"

@@ -1,60 +1,62 @@
-"""The same arms on the problems that an audit of the training data found clean, beside all of them."""
+"""Accuracy on the problems that an audit found clean of training data, next to accuracy on all problems."""
 
 from pathlib import Path
 
 from bench.benchmarks.audit import read_audit
 from bench.errors import ConfigurationError
 from bench.records import Frame
-from bench.report.model import INTERVAL, Column, Spec, Table
+from bench.report.model import INTERVAL, Spec, Table, TableColumn
 from bench.report.numbers import NONE, percent
-from bench.report.tables import Measured, accuracy_cells
+from bench.report.tables import ArmAccuracies, accuracy_cells
 from bench.stats.estimates import accuracy
 
 COLUMNS = (
-    Column("arm", "arm"),
-    Column("family", "benchmark"),
-    Column("accuracy", "clean problems, %", "number"),
+    TableColumn("arm", "arm"),
+    TableColumn("family", "benchmark"),
+    TableColumn("accuracy", "clean problems, %", "number"),
     *INTERVAL,
-    Column("n", "n", "number"),
-    Column("items", "clean", "number"),
-    Column("all", "all problems, %", "number"),
-    Column("all_n", "n of all", "number"),
-    Column("all_items", "problems", "number"),
+    TableColumn("n", "n", "number"),
+    TableColumn("items", "clean", "number"),
+    TableColumn("all", "all problems, %", "number"),
+    TableColumn("all_n", "n of all", "number"),
+    TableColumn("all_items", "problems", "number"),
 )
 
 
-def table(spec: Spec, rows: Frame, measured: Measured, caption: str) -> Table:
-    """A row for each arm and audited benchmark; without audits it is empty.
+def clean_table(spec: Spec, rows: Frame, accuracies: ArmAccuracies, caption: str) -> Table:
+    """A row for each arm and audited benchmark; without an audit the table is empty.
 
-    rows: verdicts with ``family``. Raises ConfigurationError for a file that is no audit, and for one that does not
-    know a problem that was asked.
+    rows: verdicts with the column ``family``.
+    Raises ConfigurationError for a file that is not an audit, and for an audit that lacks a problem of ``rows``.
     """
-    found = []
-    for file in spec.analysis.clean_of:
-        asked, clean = _split(Path(file), rows)
-        found += [_row(arm, family, clean, measured) for arm in measured.ranked for family in asked["family"].unique()]
-    return Table("clean", caption, COLUMNS, tuple(found))
+    cells = []
+    for name in spec.analysis.clean_of:
+        audited, clean = _audited_rows(Path(name), rows)
+        families = audited["family"].unique()
+        cells += [_row(arm, family, clean, accuracies) for arm in accuracies.ranked for family in families]
+    return Table("clean", caption, COLUMNS, tuple(cells))
 
 
-def _split(file: Path, rows: Frame) -> tuple[Frame, Frame]:
-    """(verdicts on the audited benchmark, those of them on clean problems)."""
-    audit = read_audit(file)
-    asked = rows[rows["benchmark"] == audit.benchmark]
-    unknown = sorted(set(asked["id"]) - audit.clean - audit.hit)
+def _audited_rows(path: Path, rows: Frame) -> tuple[Frame, Frame]:
+    """The verdicts on the audited benchmark, and those of them on clean problems."""
+    audit = read_audit(path)
+    audited = rows[rows["benchmark"] == audit.benchmark]
+    unknown = sorted(set(audited["id"]) - audit.clean - audit.hit)
     if unknown:
         raise ConfigurationError(
-            f"{file}: {len(unknown)} problems that were asked are not in this audit of {audit.benchmark} "
+            f"{path}: {len(unknown)} evaluated problems are not in this audit of {audit.benchmark} "
             f"(first {unknown[0]!r}); audit the records that are evaluated"
         )
-    return asked, asked[asked["id"].isin(audit.clean)]
+    return audited, audited[audited["id"].isin(audit.clean)]
 
 
-def _row(arm: str, family: str, clean: Frame, measured: Measured) -> dict[str, str]:
+def _row(arm: str, family: str, clean: Frame, accuracies: ArmAccuracies) -> dict[str, str]:
     row = {column.key: NONE for column in COLUMNS} | {"arm": arm, "family": family, "n": "0", "items": "0"}
-    whole, own = measured.family.get((arm, family)), clean[(clean["arm"] == arm) & (clean["family"] == family)]
-    if whole is not None:
-        row |= {"all": percent(whole.value), "all_n": str(whole.n), "all_items": str(whole.items)}
+    total = accuracies.family.get((arm, family))
+    if total is not None:
+        row |= {"all": percent(total.value), "all_n": str(total.n), "all_items": str(total.items)}
+    own = clean[(clean["arm"] == arm) & (clean["family"] == family)]
     if len(own):
-        part = accuracy(own)
-        row |= accuracy_cells(part) | {"items": str(part.items)}
+        on_clean = accuracy(own)
+        row |= accuracy_cells(on_clean) | {"items": str(on_clean.items)}
     return row

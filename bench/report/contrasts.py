@@ -1,4 +1,4 @@
-"""The pre-registered contrasts: paired differences, corrected p-values, one verdict and one sentence each."""
+"""The pre-registered contrasts: for each a paired difference, a corrected p-value, a verdict and a sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.records import Frame
-from bench.report.model import INTERVAL, Column, Contrast, Spec, Statement, Table, Tone
+from bench.report.model import INTERVAL, Contrast, Spec, Statement, Table, TableColumn, Tone
 from bench.report.numbers import NONE, interval, interval_cells, p_value, percent, points
 from bench.stats.corrections import CORRECTIONS, Correction
 from bench.stats.decisions import ContrastVerdict, contrast_verdict
@@ -15,30 +15,30 @@ from bench.stats.estimates import Difference, paired_difference
 TONES: dict[ContrastVerdict, Tone] = {"better": "better", "worse": "worse", "not resolved": "unresolved"}
 
 
-def columns(correction: Correction) -> tuple[Column, ...]:
+def contrast_columns(correction: Correction) -> tuple[TableColumn, ...]:
     """The columns of a table of contrasts."""
     return (
-        Column("id", "contrast"),
-        Column("test", "test"),
-        Column("against", "against"),
-        Column("scope", "on"),
-        Column("difference", "difference", "number"),
+        TableColumn("id", "contrast"),
+        TableColumn("test", "test"),
+        TableColumn("against", "against"),
+        TableColumn("scope", "on"),
+        TableColumn("difference", "difference", "number"),
         *INTERVAL,
-        Column("p", "p", "number"),
-        Column(f"p_{correction.name}", correction.header, "number"),
-        Column("mde", "MDE", "number"),
-        Column("margin", "margin", "number"),
-        Column("verdict", "verdict"),
-        Column("n", "pairs", "number"),
-        Column("missing", "missing", "number"),
-        Column("seeds", "seeds", "number"),
-        Column("method", "method"),
+        TableColumn("p", "p", "number"),
+        TableColumn(f"p_{correction.name}", correction.header, "number"),
+        TableColumn("mde", "MDE", "number"),
+        TableColumn("margin", "margin", "number"),
+        TableColumn("verdict", "verdict"),
+        TableColumn("n", "pairs", "number"),
+        TableColumn("missing", "missing", "number"),
+        TableColumn("seeds", "seeds", "number"),
+        TableColumn("method", "method"),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """A contrast with its result; ``difference`` is None where an arm has no responses."""
+class ContrastResult:
+    """A contrast with its result. ``difference`` is None where the arms have no responses in common."""
 
     id: str
     test: str
@@ -60,7 +60,7 @@ class Compared:
 
 
 def difference_of(verdicts: Frame, test: str, against: str, spec: Spec) -> Difference | None:
-    """The primary paired difference, or None where either arm has nothing in common with the other."""
+    """The paired difference of two arms over the primary benchmarks, or None without responses in common."""
     try:
         return paired_difference(
             verdicts[verdicts["arm"] == test],
@@ -68,18 +68,18 @@ def difference_of(verdicts: Frame, test: str, against: str, spec: Spec) -> Diffe
             spec.analysis.primary.aggregate,
         )
     except ValueError as error:
-        if isinstance(error, pd.errors.MergeError):
+        if isinstance(error, pd.errors.MergeError):  # a response occurs twice
             raise
         return None
 
 
-def evaluate(spec: Spec, verdicts: Frame) -> list[Compared]:
-    """All contrasts of the specification on ``verdicts`` (rows of the primary benchmarks only)."""
-    found = [(c, difference_of(verdicts, c.test, c.against, spec)) for c in spec.analysis.contrasts]
-    p_values = [d.p for _, d in found if d is not None]
+def contrast_results(spec: Spec, verdicts: Frame) -> list[ContrastResult]:
+    """The results of all contrasts of a matrix file. ``verdicts`` holds rows of the primary benchmarks only."""
+    differences = [difference_of(verdicts, c.test, c.against, spec) for c in spec.analysis.contrasts]
+    p_values = [difference.p for difference in differences if difference is not None]
     adjusted = iter(CORRECTIONS[spec.analysis.correction].function(p_values))
     return [
-        Compared(
+        ContrastResult(
             id=contrast.id,
             test=contrast.test,
             against=contrast.against,
@@ -88,59 +88,59 @@ def evaluate(spec: Spec, verdicts: Frame) -> list[Compared]:
             adjusted_p=next(adjusted) if difference is not None else 1.0,
             families=_families(contrast, verdicts, spec),
         )
-        for contrast, difference in found
+        for contrast, difference in zip(spec.analysis.contrasts, differences, strict=True)
     ]
 
 
 def _families(contrast: Contrast, verdicts: Frame, spec: Spec) -> dict[str, Difference]:
-    each = {
+    differences = {
         str(family): difference_of(rows, contrast.test, contrast.against, spec)
         for family, rows in verdicts.groupby("family", sort=True, observed=True)
     }
-    return {family: difference for family, difference in each.items() if difference is not None}
+    return {family: difference for family, difference in differences.items() if difference is not None}
 
 
-def sentence(compared: Compared, correction: Correction) -> Statement:
-    """The verdict in one sentence, readable alone."""
-    pair = f"{compared.test} over {compared.against}"
-    tone = TONES[compared.verdict]
-    d = compared.difference
+def verdict_sentence(result: ContrastResult, correction: Correction) -> Statement:
+    """The verdict of a contrast as one sentence that needs no context."""
+    pair = f"{result.test} over {result.against}"
+    tone = TONES[result.verdict]
+    d = result.difference
     if d is None:
         text = f"{pair}: no responses in common, so nothing can be said"
-        return Statement(compared.id, text, "not resolved", tone)
+        return Statement(result.id, text, "not resolved", tone)
     bounds = interval(d.low, d.high, signed=True)
-    p = p_value(compared.adjusted_p)
+    p = p_value(result.adjusted_p)
     equals = "" if p.startswith("<") else "= "
     text = f"{pair}: {points(d.value)} points, 95 % interval {bounds}, {correction.header} {equals}{p}"
-    if compared.verdict == "not resolved":
+    if result.verdict == "not resolved":
         text += f"; such a comparison finds effects of {points(d.mde, signed=False)} points or more (80 % power)"
-    if compared.equivalent:
-        text += f"; equivalent within {points(compared.margin, signed=False)} points"
+    if result.equivalent:
+        text += f"; equivalent within {points(result.margin, signed=False)} points"
     if d.seeds == 1:
-        text += "; one seed, so the interval speaks of other items and not of other training runs"
-    return Statement(compared.id, text, compared.verdict, tone)
+        text += "; one seed, so the interval covers other problems but not other training runs"
+    return Statement(result.id, text, result.verdict, tone)
 
 
-def table(results: Sequence[Compared], correction: Correction, caption: str, pooled: str) -> Table:
-    """One row for the primary aggregate of each contrast, then one for each family (not corrected)."""
+def contrast_table(results: Sequence[ContrastResult], correction: Correction, caption: str, pooled: str) -> Table:
+    """For each contrast a row of the primary aggregate, then one uncorrected row per family."""
     rows = []
     for c in results:
         rows.append(_row(c, correction, pooled, c.difference, p_value(c.adjusted_p), c.verdict))
         rows += [_row(c, correction, family, d, NONE, "not corrected") for family, d in c.families.items()]
-    return Table("contrasts", caption, columns(correction), tuple(rows))
+    return Table("contrasts", caption, contrast_columns(correction), tuple(rows))
 
 
-def pooled(results: Sequence[Compared], correction: Correction, caption: str, scope: str) -> Table:
-    """The rows that carry a verdict, in fewer columns, for reading."""
+def pooled_table(results: Sequence[ContrastResult], correction: Correction, caption: str, scope: str) -> Table:
+    """The rows of ``contrast_table`` that have a verdict, with fewer columns."""
     rows = tuple(_row(c, correction, scope, c.difference, p_value(c.adjusted_p), c.verdict) for c in results)
-    shown = tuple(column for column in columns(correction) if column.key not in ("scope", "method"))
+    shown = tuple(column for column in contrast_columns(correction) if column.key not in ("scope", "method"))
     return Table("contrasts_pooled", caption, shown, rows)
 
 
 def _row(
-    c: Compared, correction: Correction, scope: str, d: Difference | None, adjusted: str, verdict: str
+    c: ContrastResult, correction: Correction, scope: str, d: Difference | None, adjusted: str, verdict: str
 ) -> dict[str, str]:
-    row = {column.key: NONE for column in columns(correction)}
+    row = {column.key: NONE for column in contrast_columns(correction)}
     row |= {"id": c.id, "test": c.test, "against": c.against, "scope": scope, "verdict": verdict}
     row["margin"] = percent(c.margin) if c.margin else NONE
     if d is None:

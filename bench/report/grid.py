@@ -1,56 +1,59 @@
-"""The grid for reading: an arm a row, a benchmark a column, with what costs nothing and other measures beside it."""
+"""The accuracy grid of the page: one row per arm and one column per benchmark, with the baselines below."""
 
 from collections.abc import Iterator
 
 from bench.records import Frame
-from bench.report.model import Column, Results, Table
+from bench.report.model import Results, Table, TableColumn
 from bench.report.numbers import NONE, interval, percent
 from bench.stats.samples import sample_metrics
 
 CHANCE, MAJORITY = "chance", "most frequent answer"
 
 
-def grid(long: Table, results: Results, rows: Frame, caption: str) -> Table:
-    """The cells of ``long`` (``tables.families``) as a grid; where problems were answered several times, an arm also
-    has rows for pass@k and maj@k; the last rows are the baselines that the records alone give."""
-    names = list(dict.fromkeys(row["family"] for row in long.rows))
-    cells: dict[str, dict[str, str]] = {}
-    for row in long.rows:
+def benchmark_grid(families: Table, results: Results, rows: Frame, caption: str) -> Table:
+    """The cells of ``families`` (a ``tables.family_table``) as a grid.
+
+    With several samples per problem, an arm also has rows for pass@k and maj@k. The last rows are the baselines that
+    need no model.
+    """
+    names = list(dict.fromkeys(row["family"] for row in families.rows))
+    grid: dict[str, dict[str, str]] = {}
+    for row in families.rows:
         cell = NONE if row["accuracy"] == NONE else f"{row['accuracy']} [{row['low']}, {row['high']}]"
-        cells.setdefault(row["arm"], {})[row["family"]] = cell
-    measures = dict(_measures(rows))
+        grid.setdefault(row["arm"], {})[row["family"]] = cell
+    metrics = dict(_sample_metrics(rows))
     table = []
-    for arm, found in cells.items():
-        table.append({"arm": arm, **found})
-        table += [{"arm": f"{arm}, {name}", **more} for name, more in measures.get(arm, {}).items()]
-    table += [{"arm": name, **dict.fromkeys(names, NONE), **found} for name, found in baselines(results).items()]
-    return Table(
-        "families_wide", caption, (Column("arm", "arm"), *(Column(n, n, "number") for n in names)), tuple(table)
-    )
+    for arm, cells in grid.items():
+        table.append({"arm": arm, **cells})
+        table += [{"arm": f"{arm}, {name}", **more} for name, more in metrics.get(arm, {}).items()]
+    table += [{"arm": name, **dict.fromkeys(names, NONE), **cells} for name, cells in baseline_cells(results).items()]
+    columns = (TableColumn("arm", "arm"), *(TableColumn(name, name, "number") for name in names))
+    return Table("families_wide", caption, columns, tuple(table))
 
 
-def baselines(results: Results) -> dict[str, dict[str, str]]:
-    """Chance and the most frequent answer by family, in per cent."""
-    found: dict[str, dict[str, str]] = {}
+def baseline_cells(results: Results) -> dict[str, dict[str, str]]:
+    """Accuracy of chance and of the most frequent answer, in per cent, by baseline and family."""
+    cells: dict[str, dict[str, str]] = {}
     for summary in results.summaries.values():
         for benchmark, part in summary.benchmarks.items():
             family = part.dataset if part.synthetic else benchmark
             for name, value in ((CHANCE, part.baselines.chance), (MAJORITY, part.baselines.majority)):
-                found.setdefault(name, {})[family] = percent(value)
-    return found
+                cells.setdefault(name, {})[family] = percent(value)
+    return cells
 
 
-def _measures(rows: Frame) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
-    """Of each arm by measure and family; nothing where every problem was answered once."""
+def _sample_metrics(rows: Frame) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
+    """For each arm its cells of pass@k and maj@k by metric and family; nothing with one sample per problem."""
     samples = int(rows["sample"].max()) + 1
     if samples == 1:
         return
     for arm, own in rows.groupby("arm", sort=False, observed=True):
-        by_measure: dict[str, dict[str, str]] = {}
+        cells: dict[str, dict[str, str]] = {}
         for family, part in own.groupby("family", sort=False, observed=True):
-            found = sample_metrics(part, samples)
+            metrics = sample_metrics(part, samples)
             for name in (f"pass@{samples}", f"maj@{samples}"):
-                if name in found:
-                    cell = f"{percent(found[name].value)} {interval(found[name].low, found[name].high)}"
-                    by_measure.setdefault(name, {})[str(family)] = cell
-        yield str(arm), by_measure
+                if name in metrics:
+                    metric = metrics[name]
+                    cell = f"{percent(metric.value)} {interval(metric.low, metric.high)}"
+                    cells.setdefault(name, {})[str(family)] = cell
+        yield str(arm), cells

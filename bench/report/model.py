@@ -1,4 +1,4 @@
-"""What a report is made from (protocols) and made of (tables, figures, sentences): every output renders the same."""
+"""Types of a report: the protocols of its input, and the tables, figures and sentences that every output renders."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class Analysis(Protocol):
 
 
 class Spec(Protocol):
-    """``bench.matrix.spec.MatrixSpec``, as far as a report reads it."""
+    """The parts of ``bench.matrix.spec.MatrixSpec`` that a report reads."""
 
     @property
     def name(self) -> str: ...
@@ -79,11 +79,13 @@ class Spec(Protocol):
 
 
 class Results(Protocol):
-    """``bench.matrix.results.MatrixResults``.
+    """The parts of ``bench.matrix.results.MatrixResults`` that a report reads.
 
-    ``verdicts``: arm, seed, benchmark, dataset, synthetic, id, cluster, sample, state, correct, tokens;
-    ``curves``: arm, seed, stage, step, metric, value; ``stages``: arm, seed, kind, status, cpu_seconds;
-    ``summaries``: the evaluation's summary by (arm, seed); ``settings``: resolved configuration by (arm, kind).
+    verdicts: columns arm, seed, benchmark, dataset, synthetic, id, cluster, sample, state, correct, tokens.
+    curves: columns arm, seed, stage, step, metric, value.
+    stages: columns arm, seed, kind, stage_id, status, cpu_seconds.
+    summaries: the summary of each evaluation, by arm and seed.
+    settings: the resolved configuration, by arm and kind of stage.
     """
 
     @property
@@ -101,25 +103,25 @@ class Results(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """``text`` columns sort by letter, ``number`` columns by value; the first column heads its row."""
+class TableColumn:
+    """A column of a table. ``text`` sorts by letter, ``number`` by value. The first column is the header of its row."""
 
     key: str
     label: str
     kind: Literal["text", "number"] = "text"
 
 
-INTERVAL = (Column("low", "low", "number"), Column("high", "high", "number"))
+INTERVAL = (TableColumn("low", "low", "number"), TableColumn("high", "high", "number"))
 """The columns of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of formatted text; ``id`` names its CSV file and its place on the page."""
+    """A table of formatted text. ``id`` names its CSV file and its element on the page."""
 
     id: str
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[Mapping[str, str], ...]
 
 
@@ -135,7 +137,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One verdict sentence, with the tone that picks its shape and colour."""
+    """The sentence of one verdict. ``tone`` selects its shape and colour."""
 
     id: str
     text: str
@@ -145,7 +147,10 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything a page shows, ready to be rendered; holds no number that is not yet text."""
+    """Everything that a page shows, ready to be rendered. Numbers are already text, except those of the bars.
+
+    bars: for each arm the low end, the value and the high end of its accuracy, as shares.
+    """
 
     name: str
     question: str
@@ -161,5 +166,5 @@ class ReportData:
 
     @property
     def world(self) -> str:
-        """The warning that stands in every header and caption; empty for real benchmarks."""
+        """The warning in every header and caption; empty for real benchmarks."""
         return SMALL_WORLD if self.synthetic else ""

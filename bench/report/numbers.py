@@ -1,4 +1,4 @@
-"""The only place where a number becomes text: page, Markdown, CSV and JSON agree to the last digit."""
+"""Numbers as text. Every number of a report is formatted here, so page, Markdown, CSV and JSON agree on every digit."""
 
 from collections.abc import Callable
 from math import isfinite
@@ -30,18 +30,18 @@ def interval_cells(low: float, high: float, text: Callable[[float], str] = perce
 
 
 def p_value(p: float) -> str:
-    """Three decimals, and never 0."""
+    """A p-value with three decimals; never 0."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def decimal(value: float, places: int = 3) -> str:
-    """A number that is no share, such as a KL in nats."""
+    """A number that is not a share, such as a KL in nats."""
     return _fixed(value, places)
 
 
 def _fixed(value: float, places: int) -> str:
     if not isfinite(value):
         return NONE
-    # Sums in another order differ in the last bits; rounded off first, they cannot tip a tie such as 58.75.
+    # A sum in another order differs in its last bits, which would decide a tie such as 58.75. Round them off first.
     text = f"{round(value, 9):.{places}f}"
     return text.removeprefix("-") if float(text) == 0 else text

@@ -1,4 +1,4 @@
-"""A report's content as files: one self-contained page, Markdown, JSON, CSV and figures."""
+"""The files of a report: a self-contained page, Markdown, JSON, CSV tables and figures."""
 
 import base64
 import csv
@@ -20,40 +20,44 @@ CSV_TABLES = ("leaderboard", "contrasts", "families", "clean", "claims", "traini
 SCHEMA = "vold-bench/report@1"
 
 
-def files(report: ReportData, paper: Mapping[str, Any]) -> dict[str, bytes]:
-    """Every file of the report by its path below the report's directory."""
-    texts = {"index.html": page(report, paper), "report.md": markdown(report, paper), "report.json": as_json(report)}
-    texts |= {f"{name}.csv": as_csv(report.tables[name]) for name in CSV_TABLES}
-    found = {path: text.encode() for path, text in texts.items()}
+def report_files(report: ReportData, paper: Mapping[str, Any]) -> dict[str, bytes]:
+    """The content of every file, by its path below the directory of the report."""
+    texts = {
+        "index.html": html_page(report, paper),
+        "report.md": markdown_page(report, paper),
+        "report.json": report_json(report),
+    }
+    texts |= {f"{name}.csv": table_csv(report.tables[name]) for name in CSV_TABLES}
+    content = {path: text.encode() for path, text in texts.items()}
     for figure in report.figures.values():
-        found[f"figures/{figure.id}.svg"] = figure.svg
-    return found
+        content[f"figures/{figure.id}.svg"] = figure.svg
+    return content
 
 
-def page(report: ReportData, paper: Mapping[str, Any]) -> str:
-    """The page. Its policy allows this one style sheet and this one script, by hash, and nothing from outside."""
+def html_page(report: ReportData, paper: Mapping[str, Any]) -> str:
+    """The page. Its content policy allows its own style sheet and script by hash, and nothing from outside."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = _environment(autoescape=True)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.get_template("page.html.j2").render(
         **_context(report, paper),
-        style=Markup(style),  # our own files, not data
+        style=Markup(style),  # our own file, not data
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
 
 
-def markdown(report: ReportData, paper: Mapping[str, Any]) -> str:
-    """The page's text and tables as GitHub-flavoured Markdown; figures by relative link."""
+def markdown_page(report: ReportData, paper: Mapping[str, Any]) -> str:
+    """The text and tables of the page as GitHub-flavoured Markdown, with relative links to the figures."""
     environment = _environment(autoescape=False)
     environment.filters["md"] = escape_markdown
     text = environment.get_template("report.md.j2").render(**_context(report, paper))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def as_json(report: ReportData) -> str:
-    """All tables and sentences as JSON; cells are the text of the page, digit for digit."""
+def report_json(report: ReportData) -> str:
+    """All tables and sentences as JSON. The cells have the text of the page."""
     tables = {
         table.id: {"caption": table.caption, "columns": [c.key for c in table.columns], "rows": list(table.rows)}
         for table in report.tables.values()
@@ -75,8 +79,8 @@ def as_json(report: ReportData) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_csv(table: Table) -> str:
-    """RFC 4180 with a header; text that a spreadsheet would run as a formula is disarmed with an apostrophe."""
+def table_csv(table: Table) -> str:
+    """A table as CSV (RFC 4180) with a header. An apostrophe disarms text that a spreadsheet would run as a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.key for column in table.columns])
@@ -86,7 +90,7 @@ def as_csv(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that renders as itself inside a table cell: no markup, no HTML, one line."""
+    """``text`` escaped for a Markdown table cell, so that it renders as itself on one line."""
     text = " ".join(str(text).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|])", r"\\\1", text)

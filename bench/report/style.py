@@ -1,4 +1,4 @@
-"""One look for all figures, and bytes that do not change from run to run."""
+"""The common style of all figures. The same figure has the same bytes in every run."""
 
 import io
 import re
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Okabe and Ito's palette (distinct under the common colour blindnesses), darkened where it is pale on white.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, with its pale colours darkened for white paper.
 COLOURS = ("#0b6e8f", "#c8501e", "#2e7d4f", "#8a4f9e", "#b0831a", "#4b5cc4", "#a03050", "#5b6470")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
-INK, QUIET, GRID = "#1d2329", "#5b6470", "#e3e6ea"
+ACCENT, INK, QUIET, GRID = "#0b6e8f", "#1d2329", "#5b6470", "#e3e6ea"
 TONE_COLOURS = {"better": "#1f7a4d", "worse": "#b3401f", "unresolved": "#5b6470"}
 TONE_MARKERS = {"better": "^", "worse": "v", "unresolved": "D"}
 
@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Any]:
-    """A figure of ``width`` x ``height`` inches that needs no display and no global state."""
+    """A figure of ``width`` x ``height`` inches. It needs no display and changes no global state."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,14 +63,14 @@ def as_svg(figure: Any) -> bytes:
     return svg.getvalue()
 
 
-def label(text: str, limit: int = 34) -> str:
-    """A name short enough for an axis, without control characters."""
+def axis_label(text: str, limit: int = 34) -> str:
+    """``text`` for an axis: at most ``limit`` characters, without control characters."""
     clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
-def look(index: int) -> dict[str, Any]:
-    """Colour, marker and line of the ``index``-th series: they differ in shape where colours repeat."""
+def series_style(index: int) -> dict[str, Any]:
+    """Colour, marker and line style of the series ``index``. Series of the same colour differ in marker and line."""
     turn = index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],

@@ -1,53 +1,57 @@
-"""Leaderboard, accuracy per benchmark, and how training ended: verdict rows in, formatted text out."""
+"""The tables of a report from rows of verdicts: leaderboard, accuracy per benchmark, and how training ended."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import ConfigurationError
 from bench.records import Frame
-from bench.report.model import INTERVAL, Column, Results, Spec, Table
+from bench.report.model import INTERVAL, Results, Spec, Table, TableColumn
 from bench.report.numbers import NONE, decimal, interval_cells, percent
 from bench.stats.cells import Aggregate, to_cells
 from bench.stats.estimates import Accuracy, accuracy
 
 RATES = ("unparsed", "ambiguous", "truncated", "refused", "error")
 LEADERBOARD = (
-    Column("arm", "arm"),
-    Column("rank", "rank", "number"),
-    Column("accuracy", "accuracy, %", "number"),
+    TableColumn("arm", "arm"),
+    TableColumn("rank", "rank", "number"),
+    TableColumn("accuracy", "accuracy, %", "number"),
     *INTERVAL,
-    Column("n", "n", "number"),
-    Column("expected", "expected", "number"),
-    *(Column(rate, f"{rate}, %", "number") for rate in RATES),
-    Column("tokens", "tokens", "number"),
-    Column("seeds", "seeds", "number"),
-    Column("train_minutes", "CPU-min a seed", "number"),
+    TableColumn("n", "n", "number"),
+    TableColumn("expected", "expected", "number"),
+    *(TableColumn(rate, f"{rate}, %", "number") for rate in RATES),
+    TableColumn("tokens", "tokens", "number"),
+    TableColumn("seeds", "seeds", "number"),
+    TableColumn("train_minutes", "CPU-min per seed", "number"),
 )
 FAMILIES = (
-    Column("arm", "arm"),
-    Column("family", "benchmark"),
-    Column("accuracy", "accuracy, %", "number"),
+    TableColumn("arm", "arm"),
+    TableColumn("family", "benchmark"),
+    TableColumn("accuracy", "accuracy, %", "number"),
     *INTERVAL,
-    Column("n", "n", "number"),
-    Column("expected", "expected", "number"),
-    Column("items", "problems", "number"),
-    Column("seeds", "seeds", "number"),
+    TableColumn("n", "n", "number"),
+    TableColumn("expected", "expected", "number"),
+    TableColumn("items", "problems", "number"),
+    TableColumn("seeds", "seeds", "number"),
 )
-TRAINING_METRICS = {
+TRAINING_METRICS: dict[str, tuple[str, int]] = {
     "reward_mean": ("final reward", 3),
-    "kl": ("final teacher KL, nats a token", 3),
+    "kl": ("final teacher KL, nats per token", 3),
     "entropy": ("final entropy, nats", 3),
     "completion_tokens": ("final length, tokens", 1),
     "truncated_share": ("final truncated share", 3),
 }
+"""Column header and decimals of each metric."""
 LAST_STEPS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Accuracies of all arms: ``total`` by arm (primary aggregate), ``family`` by (arm, family).
+class ArmAccuracies:
+    """The accuracies of all arms. A family is a benchmark, or a synthetic data set in its record format.
 
-    ``expected`` counts the responses a complete arm has, by family and, under "", in all.
+    total: the primary aggregate, by arm.
+    family: by arm and family.
+    expected: number of responses of a complete arm, by family; the key "" has the sum.
+    by_seed: the primary aggregate of each seed, by arm.
     """
 
     total: dict[str, Accuracy]
@@ -57,7 +61,7 @@ class Measured:
 
     @property
     def ranked(self) -> list[str]:
-        """Arms with a result, best first; ties by name."""
+        """The arms with a result, the best first; ties by name."""
         return sorted(self.total, key=lambda arm: (-self.total[arm].value, arm))
 
     @property
@@ -66,10 +70,9 @@ class Measured:
 
 
 def primary_rows(spec: Spec, results: Results) -> Frame:
-    """Verdicts of the primary benchmarks with ``family``: a synthetic data set goes by its own name.
+    """The verdicts of the primary benchmarks with a column ``family``: the benchmark, or a synthetic data set's name.
 
-    Raises:
-        ConfigurationError: there are none.
+    Raises ConfigurationError when there is none.
     """
     over = list(spec.analysis.primary.over)
     verdicts = results.verdicts
@@ -80,18 +83,18 @@ def primary_rows(spec: Spec, results: Results) -> Frame:
 
 
 def planned_seeds(spec: Spec, results: Results) -> list[int]:
-    """The seeds that the run was to have: of its stages, else of the matrix file."""
+    """The planned seeds of the run: those of its stages, or of the matrix file where there are no stages."""
     planned = results.stages.get("seed", ())
     return sorted({int(seed) for seed in planned} or set(spec.seeds))
 
 
-def measure(spec: Spec, results: Results, rows: Frame, seeds: int) -> Measured:
-    """Accuracy of each arm, pooled and by family."""
+def arm_accuracies(spec: Spec, results: Results, rows: Frame, seeds: int) -> ArmAccuracies:
+    """The accuracies of all arms. ``seeds`` is the number of planned seeds."""
     aggregate = spec.analysis.primary.aggregate
     arms: Any = rows.groupby("arm", sort=False, observed=True)
     cells: Any = rows.groupby(["arm", "family"], sort=False, observed=True)
     expected = {family: count * seeds for family, count in _expected(results, rows).items()}
-    return Measured(
+    return ArmAccuracies(
         total={str(arm): accuracy(group, aggregate) for arm, group in arms},
         family={(str(arm), str(family)): accuracy(group) for (arm, family), group in cells},
         expected={**expected, "": sum(expected.values())},
@@ -102,12 +105,14 @@ def measure(spec: Spec, results: Results, rows: Frame, seeds: int) -> Measured:
 
 
 def _expected(results: Results, rows: Frame) -> dict[str, int]:
-    """Responses that one complete evaluation has, by family: what its summary says, else all that any arm has."""
-    seen: Any = rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
-    stated = [summary.benchmarks for summary in results.summaries.values()]
+    """Number of responses of a complete evaluation, by family: the largest number of a summary or over all arms."""
+    counts: Any = (
+        rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
+    )
+    summaries = [summary.benchmarks for summary in results.summaries.values()]
     return {
-        str(family): max([int(count), *(parts[benchmark].expected for parts in stated if benchmark in parts)])
-        for (family, benchmark), count in seen.items()
+        str(family): max([int(count), *(parts[benchmark].expected for parts in summaries if benchmark in parts)])
+        for (family, benchmark), count in counts.items()
     }
 
 
@@ -116,27 +121,27 @@ def _mean(rows: Frame, aggregate: Aggregate) -> float:
     return float(cells.weights(aggregate) @ cells.score)
 
 
-def leaderboard(spec: Spec, results: Results, rows: Frame, measured: Measured, caption: str) -> Table:
-    """Best arm first; arms without any response come last and say so."""
+def leaderboard_table(spec: Spec, results: Results, rows: Frame, accuracies: ArmAccuracies, caption: str) -> Table:
+    """The leaderboard, the best arm first. Arms without a response come last, with n = 0."""
     minutes = training_minutes(results)
     table = []
-    for rank, arm in enumerate(measured.ranked, 1):
-        found, own = measured.total[arm], rows[rows["arm"] == arm]
+    for rank, arm in enumerate(accuracies.ranked, 1):
+        total, own = accuracies.total[arm], rows[rows["arm"] == arm]
         table.append(
             {
                 "arm": arm,
                 "rank": str(rank),
-                **accuracy_cells(found),
-                "expected": str(measured.expected[""]),
+                **accuracy_cells(total),
+                "expected": str(accuracies.expected[""]),
                 **{rate: percent(float((own["state"] == rate).mean())) for rate in RATES},
                 "tokens": decimal(float(own["tokens"].mean()), 1),
-                "seeds": str(found.seeds),
+                "seeds": str(total.seeds),
                 "train_minutes": decimal(minutes[arm], 1) if arm in minutes else NONE,
             }
         )
     blank = {column.key: NONE for column in LEADERBOARD}
-    absent = [arm.name for arm in spec.arms if arm.name not in measured.total]
-    table += [blank | {"arm": arm, "n": "0", "expected": str(measured.expected[""])} for arm in absent]
+    absent = [arm.name for arm in spec.arms if arm.name not in accuracies.total]
+    table += [blank | {"arm": arm, "n": "0", "expected": str(accuracies.expected[""])} for arm in absent]
     return Table("leaderboard", caption, LEADERBOARD, tuple(table))
 
 
@@ -145,22 +150,22 @@ def accuracy_cells(accuracy: Accuracy) -> dict[str, str]:
     return {"accuracy": percent(accuracy.value), **interval_cells(accuracy.low, accuracy.high), "n": str(accuracy.n)}
 
 
-def families(measured: Measured, caption: str) -> Table:
-    """One row for each arm and benchmark, arms in the leaderboard's order."""
+def family_table(accuracies: ArmAccuracies, caption: str) -> Table:
+    """One row per arm and benchmark, with the arms in the order of the leaderboard."""
     table = []
-    for arm in measured.ranked:
-        for family in measured.families:
-            found = measured.family.get((arm, family))
-            row = {"arm": arm, "family": family, "expected": str(measured.expected[family])}
-            if found is None:
+    for arm in accuracies.ranked:
+        for family in accuracies.families:
+            accuracy = accuracies.family.get((arm, family))
+            row = {"arm": arm, "family": family, "expected": str(accuracies.expected[family])}
+            if accuracy is None:
                 table.append({column.key: NONE for column in FAMILIES} | row | {"n": "0"})
                 continue
-            table.append(row | accuracy_cells(found) | {"items": str(found.items), "seeds": str(found.seeds)})
+            table.append(row | accuracy_cells(accuracy) | {"items": str(accuracy.items), "seeds": str(accuracy.seeds)})
     return Table("families", caption, FAMILIES, tuple(table))
 
 
 def training_minutes(results: Results) -> dict[str, float]:
-    """Mean CPU minutes of SFT and RL a seed, by arm; a stage that arms share counts for each of them."""
+    """Mean CPU minutes of SFT and RL per seed, by arm. A shared stage counts for each of its arms."""
     stages = results.stages
     if stages.empty:
         return {}
@@ -170,7 +175,7 @@ def training_minutes(results: Results) -> dict[str, float]:
 
 
 def rl_curves(results: Results) -> Frame:
-    """Curves of the RL stages; ``kl`` is the exact KL where it was computed, else the sampled one."""
+    """The curves of the RL stages. ``kl`` is the exact KL of an arm, or the sampled KL of an arm without it."""
     curves = results.curves
     if curves.empty:
         return curves
@@ -181,10 +186,11 @@ def rl_curves(results: Results) -> Frame:
     return rl.assign(metric=renamed).dropna(subset=["value"])
 
 
-def training(results: Results, order: list[str], caption: str) -> Table:
-    """Mean of each metric over the last steps, with the range over seeds."""
+def training_table(results: Results, order: list[str], caption: str) -> Table:
+    """The mean of each training metric over the last steps, with its range over seeds."""
     curves = last_steps(rl_curves(results))
-    columns = (Column("arm", "arm"), *(Column(k, label, "number") for k, (label, _) in TRAINING_METRICS.items()))
+    metrics = (TableColumn(key, header, "number") for key, (header, _) in TRAINING_METRICS.items())
+    columns = (TableColumn("arm", "arm"), *metrics)
     table = []
     for arm in order if not curves.empty else ():
         own = curves[curves["arm"] == arm]
@@ -201,6 +207,6 @@ def training(results: Results, order: list[str], caption: str) -> Table:
 
 
 def last_steps(curves: Frame) -> Frame:
-    """The rows of the last ``LAST_STEPS`` steps of each arm and seed: a metric that is measured rarely has fewer."""
+    """The rows of the last ``LAST_STEPS`` steps of each arm and seed. A metric that is measured rarely has fewer."""
     last = curves.groupby(["arm", "seed"])["step"].transform("max")
     return curves[curves["step"] > last - LAST_STEPS]

@@ -1,4 +1,4 @@
-"""Arms in plain words, from what each skips and from its resolved settings."""
+"""Arms in plain words, from the stages that they skip and from their resolved settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,15 +19,15 @@ OBJECTIVES = {
 MASKS = {"wrong": "on wrong attempts", "all": "on all attempts", "correct": "on right attempts"}
 
 
-def explain(arm: Arm, settings: ArmSettings) -> str:
-    """One sentence without its full stop: cold start, then objective, then the matrix file's own remark."""
+def arm_in_words(arm: Arm, settings: ArmSettings) -> str:
+    """The recipe of an arm as a sentence without a full stop: cold start, objective, remark of the matrix file."""
     if not any(name == arm.name for name, _ in settings):
-        said = "not part of this run"
+        words = "not part of this run"
     elif {"sft", "rl"} <= set(arm.skip):
-        said = "the base model as it is"
+        words = "the base model as it is"
     else:
-        said = f"{_cold_start(arm, settings)}, {_objective(arm, settings)}"
-    return f"{said}; {arm.because}" if arm.because else said
+        words = f"{_cold_start(arm, settings)}, {_objective(arm, settings)}"
+    return f"{words}; {arm.because}" if arm.because else words
 
 
 def _cold_start(arm: Arm, settings: ArmSettings) -> str:
@@ -35,8 +35,8 @@ def _cold_start(arm: Arm, settings: ArmSettings) -> str:
         return "no cold start"
     sft = settings.get((arm.name, "sft"), {})
     writer = sft.get("traces", "teacher")
-    whose = "the teacher's own traces" if writer == "teacher" else f"traces of {writer}, not of the teacher"
-    return f"cold start on {whose}" + (f" ({sft['steps']} steps)" if "steps" in sft else "")
+    traces = "the teacher's own traces" if writer == "teacher" else f"traces of {writer}, not of the teacher"
+    return f"cold start on {traces}" + (f" ({sft['steps']} steps)" if "steps" in sft else "")
 
 
 def _objective(arm: Arm, settings: ArmSettings) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// Without this script the tables are complete and stand in their first order.
+// Makes tables sortable. Without this script they are complete, in their original order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];

@@ -1,4 +1,4 @@
-"""A made-up matrix with known effects, in the shape of ``bench.matrix.spec`` and ``bench.matrix.results``."""
+"""Invented matrices with known effects, with the fields of ``bench.matrix.spec`` and ``bench.matrix.results``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report import analysis, build
+from bench.report import analysis, build_report
 from bench.summary import Summary
 from tests.helpers.evaluation_results import a_benchmark_summary, a_summary
 
@@ -75,7 +75,7 @@ class Results:
 
 
 def _verdicts(arm: str, seed: int, accuracy: float, items: int, spread: float = 0.02) -> pd.DataFrame:
-    # Items are as hard in every arm, so that arms are paired as in a real run.
+    # A problem is equally hard in every arm, so that arms are paired as in a real run.
     tables = []
     for number, (benchmark, dataset) in enumerate(FAMILIES.items()):
         hardness = np.random.default_rng(number).random(items)
@@ -159,19 +159,19 @@ def cold_start() -> tuple[Spec, Results]:
 
 @pytest.fixture(scope="session")
 def cold_start_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the unchanged cold-start world, for tests that only read it."""
+    """The report of the unchanged cold-start matrix, for tests that only read it."""
     spec, results = _cold_start()
-    return build(spec, results, tmp_path_factory.mktemp("report")).parent
+    return build_report(spec, results, tmp_path_factory.mktemp("report")).parent
 
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a build; tests of words and tables go without."""
+    """Skip the figures, which take most of the time of a report."""
     monkeypatch.setattr(analysis, "_figures", lambda *_: [])
 
 
 def _cold_start() -> tuple[Spec, Results]:
-    """The cold-start question with the paper's effects built in, large."""
+    """The cold-start matrix with large effects in the directions of the paper."""
     both, sft, rl = frozenset({"sft", "rl"}), frozenset({"sft"}), frozenset({"rl"})
     skips = {
         "none+grpo": sft, "none+opd": sft, "none+grpo_opd": sft, "teacher+sft_only": rl, "teacher+grpo": frozenset(),
@@ -205,7 +205,7 @@ def _cold_start() -> tuple[Spec, Results]:
 
 @pytest.fixture
 def sft_steps() -> tuple[Spec, Results]:
-    """A matrix with a numeric axis: cold starts of four lengths, then each objective."""
+    """A matrix with a numeric axis: cold starts of four lengths, each followed by every objective."""
     lengths = {"s50": 50, "s100": 100, "s200": 200, "s400": 400}
     objectives = {"sft_only": 0.0, "grpo": 0.05, "grpo_opd": 0.12}
     arms, accuracies, settings = [], {}, {}
@@ -228,7 +228,7 @@ def sft_steps() -> tuple[Spec, Results]:
 
 @pytest.fixture
 def renamed() -> Callable[[tuple[Spec, Results], str, str], tuple[Spec, Results]]:
-    """Give an arm another name everywhere."""
+    """A function that renames an arm everywhere."""
 
     def rename(world: tuple[Spec, Results], old: str, new: str) -> tuple[Spec, Results]:
         spec, results = world

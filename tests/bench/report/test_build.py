@@ -1,4 +1,4 @@
-"""A whole report from made-up results: what it says, in every format, and what it says when things are missing."""
+"""A report from invented results: its content in every format, and what it says about missing results."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import ConfigurationError
-from bench.report import build
+from bench.report import build_report
 from bench.report.analysis import analyse
 from bench.report.claims import load_paper
 
@@ -37,13 +37,13 @@ def test_every_promised_file_is_written(report):
 def test_the_same_results_give_the_same_bytes(cold_start, report, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
     spec, results = cold_start
-    build(spec, results, again)
+    build_report(spec, results, again)
     for path in report.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (again / path.relative_to(report)).read_bytes(), path.name
 
 
-def test_the_page_asks_for_nothing_from_outside(report):
+def test_the_page_loads_nothing_from_outside(report):
     page = (report / "index.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
@@ -61,8 +61,8 @@ def test_all_formats_show_the_same_digits(report):
         assert f">{row['accuracy']}</td>" in page
     for row in tables["contrasts"]["rows"]:
         if row["scope"] == "macro mean":
-            said = f"{row['difference']} points, 95 % interval [{row['low']}, {row['high']}], Holm p "
-            assert said in page
+            sentence = f"{row['difference']} points, 95 % interval [{row['low']}, {row['high']}], Holm p "
+            assert sentence in page
 
 
 def test_leaderboard_numbers_follow_from_the_verdicts(cold_start, report):
@@ -80,7 +80,7 @@ def test_large_effects_are_resolved_and_an_absent_one_is_not(report):
     assert pooled["H5"]["verdict"] == "not resolved"
     claims = {row["arms"]: row["status"] for row in rows(report / "claims.csv")}
     assert claims["teacher+grpo_opd over teacher+grpo"] == "reproduced"
-    assert claims["teacher+sft_only over base"] == "contradicted"  # the made-up world has SFT above the base
+    assert claims["teacher+sft_only over base"] == "contradicted"  # in the invented results SFT is above the base
 
 
 def test_a_synthetic_world_is_named_in_the_header_and_every_caption(report):
@@ -95,17 +95,17 @@ def test_a_synthetic_world_is_named_in_the_header_and_every_caption(report):
 def test_real_benchmarks_carry_no_such_warning(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     results.verdicts["synthetic"] = False
-    build(spec, results, tmp_path)
+    build_report(spec, results, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "small world" not in page.lower()
     assert {row["family"] for row in rows(tmp_path / "families.csv")} == set(spec.analysis.primary.over)
 
 
-def test_missing_responses_are_shown_and_not_counted_as_wrong(cold_start, tmp_path, without_figures):
+def test_missing_responses_are_reported_and_not_counted_as_wrong(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     lost = (results.verdicts["arm"] == "base") & ~results.verdicts["correct"] & (results.verdicts["seed"] == 11)
     results.verdicts = results.verdicts[~lost]
-    build(spec, results, tmp_path)
+    build_report(spec, results, tmp_path)
     base = next(row for row in rows(tmp_path / "leaderboard.csv") if row["arm"] == "base")
     assert int(base["n"]) == 960 - int(lost.sum()) and base["expected"] == "960"
     assert f"base: {int(lost.sum())} of 960 responses are missing" in (tmp_path / "report.md").read_text("utf-8")
@@ -119,7 +119,7 @@ def test_an_arm_without_results_is_listed_last_and_its_contrast_stays_open(cold_
     results.stages.loc[(results.stages["arm"] == "teacher+grpo") & (results.stages["kind"] == "rl"), "status"] = (
         "failed"
     )
-    build(spec, results, tmp_path)
+    build_report(spec, results, tmp_path)
     last = rows(tmp_path / "leaderboard.csv")[-1]
     assert (last["arm"], last["n"], last["accuracy"]) == ("teacher+grpo", "0", "–")
     content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def test_seeds_that_share_a_base_model_and_evaluations_counted_again_are_caveats
 
 
 @pytest.mark.slow
-def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
+def test_the_page_says_whether_a_blind_baseline_was_run(cold_start, without_figures):
     spec, results = cold_start
     assert "No blind (no image) baseline was run." in analyse(spec, results, {}).caveats
     results.settings["base", "eval"] = {"blind": True}
@@ -167,7 +167,7 @@ def test_a_blind_arm_is_not_said_to_be_lacking(cold_start, without_figures):
     assert "Evaluated blind, with the images left out: base." in caveats
 
 
-def test_baselines_of_the_records_stand_below_the_arms_by_benchmark(cold_start, without_figures):
+def test_baselines_are_below_the_arms_by_benchmark(cold_start, without_figures):
     spec, results = cold_start
     family = str(results.verdicts["dataset"].iloc[0])
     *_, chance, majority = analyse(spec, results, {}).tables["families_wide"].rows
@@ -175,7 +175,7 @@ def test_baselines_of_the_records_stand_below_the_arms_by_benchmark(cold_start, 
     assert (majority["arm"], majority[family]) == ("most frequent answer", "12.5")
 
 
-def test_problems_answered_twice_have_rows_for_pass_and_majority(cold_start, without_figures):
+def test_problems_with_two_samples_have_rows_for_pass_and_majority(cold_start, without_figures):
     spec, results = cold_start
     first = results.verdicts.assign(normalised="1")
     second = first.assign(sample=1, correct=~first["correct"], normalised="2")
@@ -184,20 +184,20 @@ def test_problems_answered_twice_have_rows_for_pass_and_majority(cold_start, wit
     rows = {row["arm"]: row for row in analyse(spec, results, {}).tables["families_wide"].rows}
     family = next(name for name in rows["base"] if name != "arm")
     assert rows["base, pass@2"][family].startswith("100.0 [") and rows["base"][family].startswith("50.0 [")
-    # Of two different answers the first is the majority.
+    # Of two different answers the first one wins.
     assert rows["base, maj@2"][family] != rows["base, pass@2"][family]
 
 
 @pytest.mark.slow
 def test_a_partial_run_says_what_was_changed(cold_start, without_figures):
     spec, results = cold_start
-    assert not any("Not the whole experiment" in text for text in analyse(spec, results, {}).caveats)
+    assert not any("The command line changed" in text for text in analyse(spec, results, {}).caveats)
     results.provenance["changes"] = {"settings": ["rl.steps=10"], "seeds_of_the_file": [11, 23]}
     caveats = analyse(spec, results, {}).caveats
     assert any(text.endswith("settings rl.steps=10; seeds of the file 11, 23.") for text in caveats)
 
 
-def test_a_checkpoint_evaluated_as_it_is_is_not_said_to_be_trained(cold_start, without_figures):
+def test_a_page_of_an_untrained_checkpoint_does_not_mention_training(cold_start, without_figures):
     spec, results = cold_start
     spec.arms = tuple(arm for arm in spec.arms if arm.name == "base")
     spec.seeds, spec.analysis.contrasts = (11,), ()
@@ -212,19 +212,19 @@ def test_a_checkpoint_evaluated_as_it_is_is_not_said_to_be_trained(cold_start, w
 def test_a_matrix_without_contrasts_draws_no_conclusion(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     spec.analysis.contrasts = ()
-    page = build(spec, results, tmp_path).read_text(encoding="utf-8")
+    page = build_report(spec, results, tmp_path).read_text(encoding="utf-8")
     assert "registers no contrast" in page
     assert {row["registered"] for row in rows(tmp_path / "claims.csv")} == {"exploratory"}
 
 
-def test_no_results_at_all_is_an_error_that_names_the_mend(cold_start, tmp_path):
+def test_the_error_without_any_result_says_what_to_do(cold_start, tmp_path):
     spec, results = cold_start
     results.verdicts = results.verdicts.iloc[:0][["arm", "seed"]]
     with pytest.raises(ConfigurationError, match="run the matrix"):
-        build(spec, results, tmp_path)
+        build_report(spec, results, tmp_path)
 
 
-def test_one_seed_says_that_it_cannot_speak_of_other_runs(cold_start, tmp_path, without_figures):
+def test_with_one_seed_the_page_says_that_intervals_do_not_cover_other_runs(cold_start, tmp_path, without_figures):
     spec, results = cold_start
     spec.seeds = (11,)
     for name in ("verdicts", "curves", "stages"):
@@ -238,7 +238,7 @@ def test_one_seed_says_that_it_cannot_speak_of_other_runs(cold_start, tmp_path, 
 @pytest.mark.slow
 def test_a_numeric_axis_gets_a_dose_curve_from_resolved_settings(sft_steps, tmp_path):
     spec, results = sft_steps
-    build(spec, results, tmp_path)
+    build_report(spec, results, tmp_path)
     content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     alt = content["figures"]["dose_length"]["alt"]
     accuracy = {row["arm"]: row["accuracy"] for row in rows(tmp_path / "leaderboard.csv")}
@@ -247,12 +247,12 @@ def test_a_numeric_axis_gets_a_dose_curve_from_resolved_settings(sft_steps, tmp_
     assert "7 further claims concern arms" in content["tables"]["claims"]["caption"]
 
 
-def test_figures_of_an_earlier_report_do_not_stay_behind(cold_start, tmp_path, without_figures):
+def test_figures_of_an_earlier_report_are_removed(cold_start, tmp_path, without_figures):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "dose_length.svg").write_text("old")
     (tmp_path / "figures" / "notes.txt").write_text("somebody's")
     spec, results = cold_start
-    build(spec, results, tmp_path)
+    build_report(spec, results, tmp_path)
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["notes.txt"]
 
 
@@ -260,7 +260,7 @@ def test_figures_of_an_earlier_report_do_not_stay_behind(cold_start, tmp_path, w
 def test_hostile_names_stay_text_in_every_format(cold_start, renamed, tmp_path):
     name = "=cmd|'<script>alert(1)</script>$x_1$"
     spec, results = renamed(cold_start, "teacher+grpo", name)
-    build(spec, results, tmp_path)
+    build_report(spec, results, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
@@ -268,7 +268,7 @@ def test_hostile_names_stay_text_in_every_format(cold_start, renamed, tmp_path):
     assert f"'{name}" in {row["arm"] for row in rows(tmp_path / "leaderboard.csv")}
 
 
-def test_arms_are_explained_in_words(cold_start, without_figures):
+def test_arms_are_described_in_words(cold_start, without_figures):
     spec, results = cold_start
     recipes = {row["arm"]: row["recipe"] for row in analyse(spec, results, load_paper()).tables["arms"].rows}
     assert recipes["base"] == "the base model as it is"

@@ -1,11 +1,11 @@
-"""The rule that judges a claim, and the paper's tables as data."""
+"""The rule that gives a claim its status, and the paper's tables as data."""
 
 from pathlib import Path
 
 import pytest
 
 from bench.matrix.spec import load_spec
-from bench.report.claims import judge, load_paper, paper_figures
+from bench.report.claims import claim_status, load_paper, paper_figures
 from bench.stats.decisions import ContrastVerdict
 
 ROOT = Path(__file__).parents[3]
@@ -30,18 +30,18 @@ WIDE, NARROW = (-0.05, 0.05), (-0.01, 0.01)
         ("not_worse", "not resolved", (-0.09, 0.01), "not resolved"),
     ],
 )
-def test_a_claim_is_judged_by_verdict_and_margin(expect, verdict: ContrastVerdict, inner, status):
-    assert judge(expect, verdict, inner, margin=0.02) == status
+def test_the_status_of_a_claim_follows_from_verdict_and_margin(expect, verdict: ContrastVerdict, inner, status):
+    assert claim_status(expect, verdict, inner, margin=0.02) == status
 
 
-def test_the_paper_file_names_its_source_and_holds_the_headline():
+def test_the_paper_file_names_its_source_and_has_the_headline_numbers():
     paper = load_paper()
     assert paper["paper"]["arxiv"] == "2510.23497"
     assert paper["tables"]["main"]["rows"]["vold"]["mathvision"] == 28.0
     assert paper["tables"]["cold_start"]["rows"]["teacher+sft_only"]["logicvista"] == 28.9
 
 
-def test_each_claim_points_at_rows_that_exist_and_expects_what_they_show():
+def test_each_claim_names_existing_rows_and_expects_their_direction():
     paper = load_paper()
     for claim in paper["claims"]:
         if "table" not in claim:
@@ -66,7 +66,7 @@ def test_a_paper_file_of_another_schema_is_refused(tmp_path):
         load_paper(path)
 
 
-def test_the_cold_start_matrix_has_every_arm_that_the_claims_speak_of():
+def test_the_cold_start_matrix_has_every_arm_of_the_claims():
     spec = load_spec(ROOT / "ablations" / "cold_start.yaml")
     claims = load_paper()["claims"]
     assert {arm for claim in claims for arm in (claim["test"], claim["against"])} <= set(spec.names)

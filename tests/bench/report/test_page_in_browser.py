@@ -1,8 +1,8 @@
-"""The page in a real browser: loads nothing, logs nothing, sorts by mouse and keyboard, and runs no hostile text."""
+"""The page in a real browser: it loads and logs nothing, sorts by mouse and keyboard, and runs no hostile text."""
 
 import pytest
 
-from bench.report import build
+from bench.report import build_report
 
 NAME = "<img src=x onerror=alert(1)>"
 
@@ -11,7 +11,7 @@ NAME = "<img src=x onerror=alert(1)>"
 def page(chromium, cold_start, renamed, tmp_path):
     api = pytest.importorskip("playwright.sync_api")
     spec, results = renamed(cold_start, "teacher+opd", NAME)
-    path = build(spec, results, tmp_path)
+    path = build_report(spec, results, tmp_path)
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
