@@ -33,7 +33,7 @@ from bench.evaluation.requests import sample_seeds
 from bench.evaluation.run import evaluate
 from bench.evaluation.selection import read_selections
 from bench.smallworld import checkpoint_path
-from bench.smallworld.records import materialise
+from bench.smallworld.records import write_datasets
 from perf.stub_engine import StubPool
 from vold.config import ClientExecution, Execution
 
@@ -174,7 +174,7 @@ def timed(engine: Engine, work: Callable[[], float | None]) -> Took:
 
 def pairs(engine: Engine, config: EvalConfig, execution: Execution, items: int, repeats: int, root: Path) -> list[Pair]:
     """The first of a pair goes second in the next; one pair before them warms caches and lazy imports."""
-    data = {BENCHMARK: materialise("test", items, root / "data")[BENCHMARK]}
+    data = {BENCHMARK: write_datasets("test", items, root / "data")[BENCHMARK]}
     found = []
     for number in range(repeats + 1):
         run = root / f"{items}-{number}"

@@ -324,7 +324,7 @@ def parts(runs: Sequence[Measured]) -> str:
 
 
 def main() -> None:
-    from bench.smallworld.records import materialise
+    from bench.smallworld.records import write_datasets
     from tests.helpers.stub_server import stub_server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -348,7 +348,7 @@ def main() -> None:
         stub_server("--latency", str(options.latency), "--replies", replies) as (url, _),
     ):
         for items in options.items:
-            data = materialise("test", items, Path(scratch))[BENCHMARK]
+            data = write_datasets("test", items, Path(scratch))[BENCHMARK]
             for number in range(options.repeats):
                 sides = options.sides.split(",")[:: 1 - 2 * (number % 2)]
                 pythons = {"lmms-eval": options.lmms_python}

@@ -30,7 +30,7 @@ from bench.engines.factory import EngineChoice, EnginePool
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
-from bench.smallworld.records import materialise
+from bench.smallworld.records import write_datasets
 from vold.config import Execution
 
 TABLES = ("problems.parquet", "responses.parquet", "verdicts.parquet", "summary.json")
@@ -148,7 +148,7 @@ def main() -> None:
     kills, ends, middle, oldest = 0, 0, 0, 0.0
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        trial = Trial(config, materialise("test", options.items, root / "data")[BENCHMARK])
+        trial = Trial(config, write_datasets("test", options.items, root / "data")[BENCHMARK])
         seconds = undisturbed(trial, root / "whole")
         total = len(log_keys(root / "whole"))
         while kills < options.kills:

@@ -124,14 +124,14 @@ def table(runs: dict[tuple[Side, bool], list[Measured]]) -> str:
 def cold_start(directory: Path) -> Path:
     """The small profile's first stage: the bundled student after SFT on the teacher's traces."""
     from bench.smallworld import checkpoint_path
-    from bench.smallworld.prompts import materialise
+    from bench.smallworld.prompts import write_prompts
     from perf.trial import SEED, recipe
     from vold.config import Execution, SFTConfig, TracesConfig
     from vold.training.sft import train_sft
     from vold.training.traces import write_traces
 
     prompts, traces, run = directory / "prompts.jsonl", directory / "traces", directory / "sft"
-    materialise("sft", 1024, prompts)
+    write_prompts("sft", 1024, prompts)
     execution = Execution(device="cpu", threads=1)
     write_traces(
         TracesConfig.model_validate(recipe("traces")),

@@ -98,7 +98,7 @@ def materialise(trial: Trial, directory: Path) -> Path:
     from bench.smallworld.problems import stream
     from bench.smallworld.prompts import DATA_SEED, as_prompt
     from bench.smallworld.records import question
-    from bench.smallworld.render import render
+    from bench.smallworld.render import render_problem
     from vold.seeding import generator
 
     config, path = rl_config(trial), directory / "prompts.jsonl"
@@ -108,7 +108,7 @@ def materialise(trial: Trial, directory: Path) -> Path:
             row = asdict(as_prompt(problem, index))
             if trial.images:
                 image = directory / f"{index}.png"
-                Image.fromarray(render(problem, generator(DATA_SEED, "perf", index))).save(image)
+                Image.fromarray(render_problem(problem, generator(DATA_SEED, "perf", index))).save(image)
                 row |= {"text": question(problem), "images": [image.name]}
             file.write(json.dumps(row) + "\n")
     return path

@@ -21,7 +21,7 @@ from bench.records import Prediction, Problem
 from bench.scoring.official import PROCEDURES
 from bench.scoring.verdicts import score_predictions
 from bench.smallworld import checkpoint_path
-from bench.smallworld.records import materialise
+from bench.smallworld.records import write_datasets
 from perf.stub_engine import StubEngine, StubPool
 from tests.conftest import need
 from vold.config import ALGORITHMS, Advantage, Execution, Ratio, Reduction, RLConfig, Surrogate
@@ -33,7 +33,7 @@ N = 3
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What ``eval`` asks without ``--data``: a few generated problems of every benchmark's form."""
-    return materialise("test", N, tmp_path_factory.mktemp("world"))
+    return write_datasets("test", N, tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def build(
         if model not in CHECKPOINTS:
             raise ConfigurationError(f"--name {model}: no such model; {nearest(model, CHECKPOINTS)}")
     folder = out or checkpoint_path(CHECKPOINTS[0]).parent
-    results = building.build(folder, models or CHECKPOINTS, jobs)
+    results = building.build_checkpoints(folder, models or CHECKPOINTS, jobs)
     if as_json:
         return print_json({"checkpoints": folder, "skills": results})
     for model, skills in results.items():

@@ -1,6 +1,6 @@
 """The small world: synthetic problems and tiny models of the real architectures.
 
-It is the embedded default of every matrix. Everything in it is synthetic and is labelled so wherever it is shown.
+It is the default of every matrix. Everything in it is synthetic and is labelled as such wherever it appears.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ CHECKPOINTS = ("student_a", "student_b", "teacher", "teacher_other", "teacher_fa
 
 
 def checkpoint_path(name: str) -> Path:
-    """Directory of a bundled checkpoint; raises KeyError naming the known ones."""
+    """The directory of a bundled checkpoint. Raises KeyError for an unknown name; the message lists the known ones."""
     if name not in CHECKPOINTS:
         raise KeyError(f"no small-world checkpoint {name!r}; known: {', '.join(CHECKPOINTS)}")
     return Path(__file__).parent / "checkpoints" / name

@@ -1,4 +1,4 @@
-"""Train the bundled checkpoints from nothing: ``vold-bench smallworld build``."""
+"""Pretraining of the bundled checkpoints from random weights: ``vold-bench smallworld build``."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from vold.seeding import generator
 if TYPE_CHECKING:
     from bench.smallworld.pretrain import Recipe, StudentPretraining, TeacherPretraining
 
-# A model that misses its gate is not published: the experiments need skills, not steps.
+# The least share of each skill. A model below its gate is not published, because the experiments need its skills.
 TEACHER_GATE = {"solve": 0.97}
 STUDENT_GATE = {
     "text/drill": 0.97,
@@ -31,7 +31,7 @@ STUDENT_GATE = {
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What a checkpoint is made from."""
+    """The source of one checkpoint: its seed, and the notation of a teacher (None for a student)."""
 
     name: str
     seed: int
@@ -51,8 +51,8 @@ BLUEPRINTS: dict[str, Blueprint] = {
 }
 
 
-def recipe(blueprint: Blueprint) -> "Recipe":
-    """One recipe for both students, one for the three teachers."""
+def recipe_of(blueprint: Blueprint) -> "Recipe":
+    """The recipe of a checkpoint: one for both students, one for the three teachers."""
     from bench.smallworld.pretrain import Recipe
 
     if blueprint.notation is None:
@@ -60,21 +60,24 @@ def recipe(blueprint: Blueprint) -> "Recipe":
     return Recipe(steps=600, text_batch=64)
 
 
-def build(out: Path, names: Sequence[str] = CHECKPOINTS, jobs: int = 2) -> dict[str, dict[str, float]]:
-    """Train ``names`` side by side, one thread each, and return the skills of each.
+def build_checkpoints(out: Path, names: Sequence[str] = CHECKPOINTS, jobs: int = 2) -> dict[str, dict[str, float]]:
+    """Train ``names`` in ``jobs`` parallel processes of one thread each, and return the skills of each model.
 
-    Deterministic on one machine. Raises RuntimeError when a model misses its gate; the others are kept.
+    Deterministic on one machine. Raises RuntimeError when a model misses its gate; the other models are published.
     """
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         skills = dict(zip(names, pool.map(_build_one, names, [out] * len(names)), strict=True))
-    missed = {
-        name: short
-        for name, measured in skills.items()
-        if (short := {key: measured[key] for key, least in BLUEPRINTS[name].gate.items() if measured[key] < least})
-    }
+    missed = {name: below for name, measured in skills.items() if (below := _below_gate(name, measured))}
     if missed:
-        raise RuntimeError(f"models below their gate were not kept: {missed}; lengthen the recipe in bench/smallworld")
+        raise RuntimeError(
+            f"models below their gate were not published: {missed}; lengthen the recipe in bench/smallworld/build.py"
+        )
     return skills
+
+
+def _below_gate(name: str, skills: dict[str, float]) -> dict[str, float]:
+    """The skills of a model that are below its gate."""
+    return {skill: skills[skill] for skill, least in BLUEPRINTS[name].gate.items() if skills[skill] < least}
 
 
 def _build_one(name: str, out: Path) -> dict[str, float]:
@@ -86,7 +89,7 @@ def _build_one(name: str, out: Path) -> dict[str, float]:
 
     torch.set_num_threads(1)
     blueprint = BLUEPRINTS[name]
-    plan = recipe(blueprint)
+    plan = recipe_of(blueprint)
     batcher = Batcher(build_tokenizer())
     task: StudentPretraining | TeacherPretraining
     if blueprint.notation is None:
@@ -99,16 +102,16 @@ def _build_one(name: str, out: Path) -> dict[str, float]:
         print(f"{name} step {step}/{plan.steps} {figures}", flush=True)
 
     pretrain(task, blueprint.seed, report)
-    # The published weights are bf16: what is measured and gated is what is stored.
+    # Published weights are bf16, so the skills are measured on weights rounded to bf16.
     task.model.to(torch.bfloat16).to(torch.float32)
     skills = task.skills(generator(blueprint.seed, "probe", "published"), 2000)
-    if all(skills[key] >= least for key, least in blueprint.gate.items()):
+    if not _below_gate(name, skills):
         _publish(task, out / name, {"blueprint": asdict(blueprint), "recipe": asdict(plan), "skills": skills})
     return skills
 
 
 def _publish(task: "StudentPretraining | TeacherPretraining", directory: Path, card: dict[str, Any]) -> None:
-    """Write the bf16 checkpoint in Hugging Face form with its recipe and hash."""
+    """Write the bf16 checkpoint as a Hugging Face directory with its recipe and the hash of its weights."""
     import torch
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ def _publish(task: "StudentPretraining | TeacherPretraining", directory: Path, c
     if card["blueprint"]["notation"] is None:
         task.batcher.image_processor.save_pretrained(directory)
     weights = (directory / "model.safetensors").read_bytes()
-    # The same recipe gives the same bytes on one kind of processor: torch's kernels differ between kinds.
+    # The same recipe gives the same bytes only on the same kind of processor, because torch's kernels differ.
     processor = torch.backends.cpu.get_cpu_capability()
     card |= {
         "torch": torch.__version__,

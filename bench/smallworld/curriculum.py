@@ -1,8 +1,8 @@
-"""What each model of the small world is taught before any experiment starts.
+"""The pretraining curriculum of the small world: what its models learn before any experiment.
 
-A teacher sees whole traces in its own notation. The base student learns to see (transcribe an image) and the
-single steps (the first step in either notation, drills of unconnected operations, one-operation problems, which
-letter an answer has); for problems of two operations and more it sees the bare answer only, never the reasoning.
+A teacher sees complete traces in its own notation. The base student learns to transcribe an image and to do single
+steps: the first step in either notation, drills of unconnected operations, one-operation problems, and the letter of
+an answer. For problems of two or more operations it sees the answer only, never the reasoning.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from bench.smallworld.problems import (
     Form,
     WorldProblem,
     apply,
-    draw,
+    draw_problem,
 )
 
 DRILLS = 6
-# What the base student meets of each notation is one step; ``list`` has the steps of ``ledger``.
+# The base student sees one step of each notation. ``list`` has the steps of ``ledger``.
 NOTATIONS: tuple[Notation, ...] = ("ledger", "tape")
 Mix = Sequence[tuple[str, float]]
 
@@ -41,7 +41,7 @@ STUDENT_IMAGE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("gue
 
 @dataclass(frozen=True, slots=True)
 class WorldLesson:
-    """A prompt and the completion to be learned; ``image`` replaces the bracketed part where it is set."""
+    """A prompt and the completion to learn. ``image`` is the problem whose image replaces the bracketed text."""
 
     skill: str
     prompt: str
@@ -50,12 +50,12 @@ class WorldLesson:
 
 
 def _problem(rng: np.random.Generator, operations: int | None = None) -> WorldProblem:
-    """A problem of the training split (single operations are skills, known to everyone, and have no split)."""
+    """A problem of the training split. One-operation problems have no split, because every model learns them."""
     families: tuple[Family, ...] = ("chain", "bars")
     forms: tuple[Form, ...] = ("free", "choice")
     while True:
         count = operations or int(rng.integers(MIN_OPERATIONS, MAX_OPERATIONS + 1))
-        problem = draw(rng, families[int(rng.integers(2))], forms[int(rng.integers(2))], count)
+        problem = draw_problem(rng, families[int(rng.integers(2))], forms[int(rng.integers(2))], count)
         if operations == 1 or problem.split == "train":
             return problem
 
@@ -71,7 +71,7 @@ def _drill(rng: np.random.Generator) -> WorldLesson:
 
 
 def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], image: bool) -> WorldLesson:
-    """One lesson of a skill; raises KeyError for a skill nobody teaches."""
+    """One lesson of a skill. Raises KeyError for an unknown skill."""
     if skill == "drill":
         return _drill(rng)
     notation = notations[int(rng.integers(len(notations)))]
@@ -112,5 +112,5 @@ def lessons(
     """``count`` lessons drawn from a mix of skills."""
     names = [name for name, _ in mix]
     shares = np.array([share for _, share in mix])
-    chosen = rng.choice(len(names), count, p=shares / shares.sum())
-    return [lesson(rng, names[index], notations, image) for index in chosen]
+    indices = rng.choice(len(names), count, p=shares / shares.sum())
+    return [lesson(rng, names[index], notations, image) for index in indices]

@@ -48,7 +48,7 @@ def new_teacher(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausal
 
 
 def new_student(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """A vision-language student of about 1.0 M parameters: one visual token a cell of the image."""
+    """A vision-language student of about 1.0 M parameters: one visual token per cell of the image."""
     ids: Any = tokenizer.convert_tokens_to_ids
     outer: dict[str, Any] = {"initializer_range": INITIALIZER_RANGE}
     text = {
@@ -90,7 +90,7 @@ def new_student(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForC
 
 
 def new_image_processor() -> Qwen2VLImageProcessorPil:
-    """Cells of the small world pass unscaled; larger images are reduced to 256 visual tokens."""
+    """An image processor that does not scale images of the small world and reduces larger ones to 256 visual tokens."""
     return Qwen2VLImageProcessorPil(
         patch_size=CELL // 2,
         merge_size=2,

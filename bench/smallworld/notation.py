@@ -1,8 +1,11 @@
-"""How models of the small world write: trace notations, and the single skills behind them.
+"""The trace notations of the small world.
 
-``ledger`` restates the problem and then steps, ``7+5-3:7+5=2,2-3=9.\\boxed{9}``. ``list`` takes the same steps in
-another style, ``#7+5-3;7+5=2;2-3=9;\\boxed{9}``: a near mismatch, which differs in nothing that matters for the
-answer. ``tape`` reads and steps in turn, ``#7;+5#2;-3#9.\\boxed{9}``: a far mismatch. All are equally right.
+All three are equally right. They differ in how a trace is written:
+
+- ``ledger`` restates the problem and then does the steps: ``7+5-3:7+5=2,2-3=9.\\boxed{9}``.
+- ``list`` does the same steps in another style: ``#7+5-3;7+5=2;2-3=9;\\boxed{9}``. It is a near
+  mismatch of ``ledger``: nothing that matters for the answer differs.
+- ``tape`` alternates reading and stepping: ``#7;+5#2;-3#9.\\boxed{9}``. It is a far mismatch of ``ledger``.
 """
 
 from typing import Literal
@@ -26,7 +29,7 @@ def _tape_step(problem: WorldProblem, index: int) -> str:
 
 
 def trace(problem: WorldProblem, notation: Notation) -> str:
-    """The whole reasoning, one step an operation, ending in the boxed answer."""
+    """The complete reasoning: one step per operation, then the boxed answer."""
     steps = range(len(problem.operations))
     choice = problem.form == "choice"
     match notation:
@@ -43,7 +46,7 @@ def trace(problem: WorldProblem, notation: Notation) -> str:
 
 
 def first_step(problem: WorldProblem, notation: Literal["ledger", "tape"]) -> str:
-    """How a trace begins, up to its first step; the single-step skill of the base student."""
+    """The beginning of a trace up to its first step: the single-step skill of the base student."""
     if notation == "ledger":
         return f"{problem.chain}:{_equation(problem, 0)}"
     return f"#{problem.digits[0]};{_tape_step(problem, 0)}"

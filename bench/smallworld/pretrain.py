@@ -1,4 +1,4 @@
-"""Pretraining of the small world's models from nothing: teachers on traces, base students on single skills."""
+"""Pretraining of the small world's models: teachers on traces, base students on single skills."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,16 +21,17 @@ from bench.smallworld.curriculum import (
 )
 from bench.smallworld.models import new_image_processor
 from bench.smallworld.notation import Notation
-from bench.smallworld.render import render
+from bench.smallworld.render import render_problem
 from vold.seeding import generator
 
 IGNORE = -100
-Report = Callable[[int, dict[str, float]], None]
+StepReport = Callable[[int, dict[str, float]], None]
+"""Receives a step and its loss and skills."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps and batch sizes of one model's pretraining; learning rate is warmed up, held, and lowered at the end."""
+    """Steps and batch sizes of a pretraining. The learning rate is warmed up, constant, and lowered at the end."""
 
     steps: int
     text_batch: int
@@ -45,7 +46,7 @@ class Recipe:
 
 
 class Batcher:
-    """Lessons to padded tensors, through the tokenizer's chat template and the real image processor."""
+    """Converts lessons to padded tensors, with the tokenizer's chat template and the real image processor."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer: Any = tokenizer
@@ -62,7 +63,7 @@ class Batcher:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def tokens(self, lesson: WorldLesson) -> tuple[list[int], list[int]]:
-        """Token ids and labels (IGNORE outside the completion)."""
+        """Token ids and labels of a lesson. Labels are IGNORE outside of the completion."""
         image = []
         if lesson.image is not None:
             pads = [self.image_id] * len(lesson.image.symbols)
@@ -72,7 +73,7 @@ class Batcher:
         return prompt + completion, [IGNORE] * len(prompt) + completion
 
     def pad(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor]:
-        """ids, labels: both [lessons, longest]."""
+        """Token ids and labels of a batch, both of shape [lessons, longest]."""
         rows = [self.tokens(lesson) for lesson in batch]
         width = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([ids + [self.pad_id] * (width - len(ids)) for ids, _ in rows])
@@ -82,10 +83,10 @@ class Batcher:
     def pixels(
         self, batch: Sequence[WorldLesson], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """values [patches, features], grid [images, 3], symbols [cells] (the token id each cell shows)."""
+        """Pixel values [patches, features], grid [images, 3], and the token id that each cell shows [cells]."""
         problems = [lesson.image for lesson in batch if lesson.image is not None]
-        # Images are one row of cells, so the patches of images side by side are those of each in turn.
-        strip = Image.fromarray(np.concatenate([render(problem, rng) for problem in problems], axis=1))
+        # Every image is one row of cells, so the patches of the joined strip are those of the images in turn.
+        strip = Image.fromarray(np.concatenate([render_problem(problem, rng) for problem in problems], axis=1))
         values = self.image_processor(images=[strip], return_tensors="pt", do_resize=False)["pixel_values"]
         grid = torch.tensor([[1, 2, 2 * len(problem.symbols)] for problem in problems])
         symbols = torch.tensor([token for problem in problems for token in self._ids(problem.symbols)])
@@ -93,7 +94,7 @@ class Batcher:
 
 
 def _token_loss(hidden: torch.Tensor, labels: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean NLL over completion tokens, and whether each lesson is right at every one of them: [lessons]."""
+    """The mean NLL over completion tokens, and whether every token of a lesson is right, shape [lessons]."""
     targets = labels[:, 1:]
     keep = targets != IGNORE
     logits = hidden[:, :-1][keep] @ head.T
@@ -104,10 +105,10 @@ def _token_loss(hidden: torch.Tensor, labels: torch.Tensor, head: torch.Tensor) 
 
 
 class TeacherPretraining:
-    """Whole traces in one notation, one-operation problems among them."""
+    """Pretraining of a teacher: complete traces in one notation, including one-operation problems."""
 
     def __init__(self, model: Qwen3ForCausalLM, batcher: Batcher, notation: Notation, recipe: Recipe) -> None:
-        # Any: transformers types the wrapped forward of its models as if it were unbound.
+        # Any, because transformers types the wrapped forward of its models as if it were unbound.
         self.model: Any = model
         self.batcher, self.recipe = batcher, recipe
         self.notations: tuple[Notation, ...] = (notation,)
@@ -123,12 +124,16 @@ class TeacherPretraining:
         return loss, right, int((labels != IGNORE).sum())
 
     def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
-        """Share of unseen lessons that greedy decoding would get right, by skill."""
-        return measure(lessons(rng, TEACHER_MIX, count, self.notations), self._forward)
+        """The share of unseen lessons that greedy decoding gets right, by skill."""
+        return skill_shares(lessons(rng, TEACHER_MIX, count, self.notations), self._forward)
 
 
 class StudentPretraining:
-    """Text first, then the vision tower alone (each visual token to its symbol's embedding), then both together."""
+    """Pretraining of a student in three phases.
+
+    First it learns text, then the vision tower alone learns to map each visual token to the embedding of its symbol,
+    then the student learns text and images together.
+    """
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, batcher: Batcher, recipe: Recipe) -> None:
         self.model: Any = model
@@ -161,7 +166,7 @@ class StudentPretraining:
     def _align(
         self, values: torch.Tensor, grid: torch.Tensor, symbols: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Visual tokens [cells, hidden], and how far each is from the embedding of the symbol it shows."""
+        """Visual tokens [cells, hidden], and their distance from the embeddings of the symbols that they show."""
         features = torch.cat(tuple(self.model.model.get_image_features(values, grid).pooler_output))
         table = self._embeddings.detach()
         distance = F.mse_loss(features, table[symbols]) / table.var()
@@ -183,43 +188,46 @@ class StudentPretraining:
         return loss, right, int((labels != IGNORE).sum()), align
 
     def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
-        """Share of unseen lessons that greedy decoding would get right, by skill, in text and in images."""
-        text = measure(self._draw(rng, False, count), self._text)
-        image = measure(self._draw(rng, True, count), lambda batch: self._image(batch, rng)[:3])
+        """The share of unseen lessons that greedy decoding gets right, by skill, in text and in images."""
+        text = skill_shares(self._draw(rng, False, count), self._text)
+        image = skill_shares(self._draw(rng, True, count), lambda batch: self._image(batch, rng)[:3])
         return {f"text/{name}": value for name, value in text.items()} | {
             f"picture/{name}": value for name, value in image.items()
         }
 
 
 def by_length(batch: list[WorldLesson], parts: int = 2) -> Iterator[list[WorldLesson]]:
-    """Similar lengths together, so that little is padding."""
+    """Parts of a batch with lessons of similar length, so that little is padding."""
     ordered = sorted(batch, key=lambda lesson: len(lesson.prompt) + len(lesson.completion))
     size = -(-len(ordered) // parts)
     return (ordered[start : start + size] for start in range(0, len(ordered), size))
 
 
 def sum_losses(parts: Iterator[tuple[torch.Tensor, torch.Tensor, int]]) -> torch.Tensor:
-    """Token-weighted mean over parts of a batch."""
+    """The token-weighted mean loss over parts of a batch."""
     losses = [(loss * tokens, tokens) for loss, _, tokens in parts]
     return torch.stack([loss for loss, _ in losses]).sum() / sum(tokens for _, tokens in losses)
 
 
 @torch.no_grad()
-def measure(
+def skill_shares(
     batch: list[WorldLesson], forward: Callable[[Sequence[WorldLesson]], tuple[torch.Tensor, torch.Tensor, int]]
 ) -> dict[str, float]:
-    """Teacher forcing right at every token is the same event as greedy decoding giving the completion."""
-    outcomes: dict[str, list[float]] = defaultdict(list)
+    """The share of lessons that greedy decoding gets right, by skill.
+
+    Greedy decoding gives the completion exactly when teacher forcing is right at every token.
+    """
+    rights: dict[str, list[float]] = defaultdict(list)
     for part in by_length(batch, 4):
         for lesson, right in zip(part, forward(part)[1].tolist(), strict=True):
-            outcomes[lesson.skill].append(float(right))
-    return {skill: sum(values) / len(values) for skill, values in sorted(outcomes.items())}
+            rights[lesson.skill].append(float(right))
+    return {skill: sum(values) / len(values) for skill, values in sorted(rights.items())}
 
 
 def pretrain(
-    task: TeacherPretraining | StudentPretraining, seed: int, report: Report, every: int = 100, probe: int = 400
+    task: TeacherPretraining | StudentPretraining, seed: int, report: StepReport, every: int = 100, probe: int = 400
 ) -> dict[str, float]:
-    """Train in place by the task's recipe and return the skills at the end (on unseen lessons)."""
+    """Train the model of ``task`` in place by its recipe and return its final skills on unseen lessons."""
     recipe, model = task.recipe, task.model
     decay = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     rest = [parameter for parameter in model.parameters() if parameter.ndim <= 1]

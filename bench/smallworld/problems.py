@@ -1,8 +1,8 @@
-"""Problems of graded difficulty with one verifiable answer, in two families.
+"""The problems of the small world: graded difficulty, one verifiable answer, two families.
 
-``chain``: left-to-right arithmetic modulo 10, ``7+5-3*9``; ``bars``: a row of bars whose heights are summed
-or alternately subtracted and added, modulo 10. Both need one step an operation, 2 to 8 of them. Factors are
-3, 7 or 9 (units modulo 10), so that answers are uniform and a guess is right one time in ten.
+``chain`` is left-to-right arithmetic modulo 10, such as ``7+5-3*9``. ``bars`` is a row of bars whose heights are
+summed, or alternately subtracted and added, modulo 10. Both have 2 to 8 operations and need one step per operation.
+Factors are 3, 7 or 9 (units modulo 10), so answers are uniform and a guess is right one time in ten.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ FACTORS = (3, 7, 9)
 LETTERS = "ABCDEFGHIJ"
 PAGE_OPTIONS = "".join(f"{letter}{value}" for value, letter in enumerate(LETTERS))
 BIN_OPTIONS = "A01B23C45D67E89"
-# A problem's bucket follows from its own digits and operations, so no split can share a problem with another.
+# The bucket of a problem follows from its digits and operations, so two splits never share a problem.
 BUCKETS = 16
 HELD_OUT: dict[int, WorldSplit] = {0: "test", 1: "tune", 2: "check"}
 
 
 @dataclass(frozen=True, slots=True)
 class WorldProblem:
-    """``operations[i]`` joins the value so far with ``digits[i + 1]``; ``mode`` is ``sum`` or ``alt`` for bars."""
+    """A problem. ``operations[i]`` combines the value so far with ``digits[i + 1]``; ``mode`` of bars is sum or alt."""
 
     family: Family
     digits: tuple[int, ...]
@@ -40,7 +40,7 @@ class WorldProblem:
 
     @property
     def key(self) -> str:
-        """The problem itself, whatever its form: what must not occur in two splits."""
+        """The content of the problem without its form. No key occurs in two splits."""
         return self.chain if self.family == "chain" else f"{self.mode}:{self.symbols}"
 
     @property
@@ -50,20 +50,20 @@ class WorldProblem:
 
     @property
     def chain(self) -> str:
-        """The problem written as a chain: ``7+5-3``."""
+        """The problem as a chain such as ``7+5-3``."""
         tail = "".join(f"{op}{digit}" for op, digit in zip(self.operations, self.digits[1:], strict=True))
         return f"{self.digits[0]}{tail}"
 
     @property
     def symbols(self) -> str:
-        """What a reader of the image sees, one symbol a cell (a bar is read as its height)."""
+        """The content of the image, one symbol per cell. The symbol of a bar is its height."""
         if self.family == "bars":
             return "".join(map(str, self.digits))
         return self.chain + (f"?{PAGE_OPTIONS}" if self.form == "choice" else "")
 
     @property
     def tail(self) -> str:
-        """What the question says after its verb: the mode of the bars, and their options."""
+        """The question after its verb: the mode and the options of bars, nothing for a chain."""
         if self.family == "chain":
             return ""
         return f" {self.mode}" + (f" {BIN_OPTIONS}" if self.form == "choice" else "")
@@ -78,21 +78,21 @@ class WorldProblem:
 
     @property
     def answer(self) -> str:
-        """A digit, or the option's letter."""
+        """The answer: a digit, or the letter of an option."""
         value = self.values[-1]
         return self.letter(value) if self.form == "choice" else str(value)
 
     def letter(self, value: int) -> str:
-        """The option that holds ``value``: ten options on a page, five pairs beside bars."""
+        """The letter of the option with ``value``: ten options for a chain, five pairs of values for bars."""
         return LETTERS[value] if self.family == "chain" else LETTERS[value // 2]
 
     def text(self, verb: str = "solve") -> str:
-        """The text form: brackets stand where the image stands in the other form."""
+        """The text form of the problem. Brackets replace the image of the other form."""
         return f"[{self.symbols}]{verb}{self.tail}"
 
 
 def apply(left: int, operation: str, right: int) -> int:
-    """One step, modulo 10."""
+    """The result of one operation, modulo 10."""
     match operation:
         case "+":
             return (left + right) % 10
@@ -103,8 +103,8 @@ def apply(left: int, operation: str, right: int) -> int:
     raise ValueError(f"unknown operation {operation!r}")
 
 
-def draw(rng: np.random.Generator, family: Family, form: Form, operations: int) -> WorldProblem:
-    """One problem of the given family, form and number of operations."""
+def draw_problem(rng: np.random.Generator, family: Family, form: Form, operations: int) -> WorldProblem:
+    """A random problem of a family, a form and a number of operations."""
     digits = [int(digit) for digit in rng.integers(0, 10, operations + 1)]
     if family == "bars":
         mode = ("sum", "alt")[int(rng.integers(2))]
@@ -120,13 +120,13 @@ def draw(rng: np.random.Generator, family: Family, form: Form, operations: int) 
 def stream(
     seed: int, name: str, split: WorldSplit, family: Family | None = None, form: Form | None = None
 ) -> Iterator[WorldProblem]:
-    """Endless distinct problems of one split; number of operations uniform from 2 to 8."""
+    """An endless stream of distinct problems of one split, with 2 to 8 operations in equal shares."""
     rng = generator(derive(seed, "smallworld"), name, split, family or "any", form or "any")
-    seen: set[tuple[str, str]] = set()
+    drawn: set[tuple[str, str]] = set()
     while True:
-        chosen_family: Family = family or ("chain", "bars")[int(rng.integers(2))]
-        chosen_form: Form = form or ("free", "choice")[int(rng.integers(2))]
-        problem = draw(rng, chosen_family, chosen_form, int(rng.integers(MIN_OPERATIONS, MAX_OPERATIONS + 1)))
-        if problem.split == split and (problem.key, problem.form) not in seen:
-            seen.add((problem.key, problem.form))
+        any_family: Family = family or ("chain", "bars")[int(rng.integers(2))]
+        any_form: Form = form or ("free", "choice")[int(rng.integers(2))]
+        problem = draw_problem(rng, any_family, any_form, int(rng.integers(MIN_OPERATIONS, MAX_OPERATIONS + 1)))
+        if problem.split == split and (problem.key, problem.form) not in drawn:
+            drawn.add((problem.key, problem.form))
             yield problem

@@ -1,4 +1,4 @@
-"""Prompts of the small world for traces and for RL, as texts or as images, all from the training split."""
+"""Training prompts of the small world for traces and RL, as texts or images, all from the training split."""
 
 from io import BytesIO
 from itertools import islice
@@ -8,21 +8,21 @@ from PIL import Image
 
 from bench.smallworld.problems import PAGE_OPTIONS, WorldProblem, stream
 from bench.smallworld.records import question
-from bench.smallworld.render import render
+from bench.smallworld.render import render_problem
 from vold.data.prompts import IMAGE_MARK, Prompt, write_jsonl
 from vold.files import write_whole
 from vold.seeding import generator
 
-# Sets differ by their random stream; recipes are tuned on the *_tune sets and reported on the others.
+# Sets differ in their random stream. Recipes are tuned on the *_tune sets and reported on the others.
 SETS = ("sft", "rl", "sft_tune", "rl_tune", "sft_check", "rl_check")
 IMAGE_SETS = ("rl_images",)
 DATA_SEED = 1
 
 
 def as_prompt(problem: WorldProblem, index: int, image: Path | None = None) -> Prompt:
-    """The problem in its text form, or with an image whose caption is what the text form says in its brackets.
+    """The problem as text, or with ``image``. The caption of the image is the bracketed part of the text form.
 
-    The ten options of a page are listed; five bins beside bars are only letters.
+    Only the ten options of a chain are listed, because the five options of bars are pairs of values.
     """
     page = problem.form == "choice" and problem.family == "chain"
     options = tuple(PAGE_OPTIONS[1::2]) if page else ()
@@ -33,10 +33,10 @@ def as_prompt(problem: WorldProblem, index: int, image: Path | None = None) -> P
     return Prompt(key, text, problem.answer, options, (image,), caption)
 
 
-def materialise(name: str, n: int, path: Path) -> None:
-    """Write prompt set ``name`` with ``n`` prompts as JSONL, images in a directory beside it.
+def write_prompts(name: str, n: int, path: Path) -> None:
+    """Write ``n`` prompts of the set ``name`` as JSONL, with images in a directory next to the file.
 
-    Raises KeyError naming the known sets.
+    Raises KeyError for an unknown set; the message lists the known ones.
     """
     if name not in SETS + IMAGE_SETS:
         raise KeyError(f"no small-world prompt set {name!r}; known: {', '.join(SETS + IMAGE_SETS)}")
@@ -49,7 +49,7 @@ def materialise(name: str, n: int, path: Path) -> None:
     prompts = []
     for index, problem in enumerate(problems):
         image, content = directory / f"{index}.png", BytesIO()
-        Image.fromarray(render(problem, generator(DATA_SEED, name, index))).save(content, "PNG")
+        Image.fromarray(render_problem(problem, generator(DATA_SEED, name, index))).save(content, "PNG")
         write_whole(image, content.getvalue())
         prompts.append(as_prompt(problem, index, image))
     write_jsonl(path, prompts)

@@ -1,6 +1,6 @@
 """The small world's image problems as records in the schemas of the four benchmarks.
 
-Their loaders, prompts and scorers are the real ones; the data sets carry names of their own, and a descriptor
+The loaders, prompts and scorers are those of the benchmarks. The data sets have their own names, and the descriptor
 ``smallworld.json`` marks them as synthetic.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, cast
 from PIL import Image
 
 from bench.smallworld.problems import HELD_OUT, PAGE_OPTIONS, Family, Form, WorldProblem, WorldSplit, stream
-from bench.smallworld.render import CELL, render
+from bench.smallworld.render import CELL, render_problem
 from vold.seeding import generator
 
 GENERATOR = "smallworld-1"
@@ -26,7 +26,7 @@ WorldRows = Sequence[tuple[str, str, WorldProblem]]
 
 @dataclass(frozen=True, slots=True)
 class WorldDataset:
-    """One family and form of problems, written as records of one benchmark."""
+    """The problems of one family and form, as records of one benchmark."""
 
     benchmark: str
     family: Family
@@ -131,14 +131,14 @@ DATASETS: tuple[WorldDataset, ...] = (
 
 
 def question(problem: WorldProblem) -> str:
-    """What is asked beside the image."""
+    """The question that accompanies the image."""
     return f"solve{problem.tail}"
 
 
-def materialise(split: str, n: int, root: Path) -> dict[str, Path]:
-    """Write ``n`` problems of each family under ``root`` and return each benchmark's directory.
+def write_datasets(split: str, n: int, root: Path) -> dict[str, Path]:
+    """Write ``n`` problems of every data set under ``root`` and return the directory of each benchmark.
 
-    Deterministic in (split, n); a directory that is already complete is left as it is.
+    Deterministic in ``split`` and ``n``. A complete directory is not written again.
     Raises KeyError for a split that is not held out from every training stage.
     """
     if split not in HELD_OUT.values():
@@ -167,7 +167,7 @@ def _write(dataset: WorldDataset, split: WorldSplit, n: int, root: Path) -> Path
     for index, problem in enumerate(islice(stream(DATA_SEED, dataset.name, split, dataset.family, dataset.form), n)):
         key = f"sw_{index}"
         image = f"images/{key}.png"
-        Image.fromarray(render(problem, generator(DATA_SEED, dataset.name, split, index))).save(work / image)
+        Image.fromarray(render_problem(problem, generator(DATA_SEED, dataset.name, split, index))).save(work / image)
         rows.append((key, image, problem))
     dataset.write(work, rows)
     (work / marker.name).write_text(json.dumps(descriptor, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Images of problems: one row of square cells, a glyph or a bar in each, with jitter in colour, place and noise."""
+"""Images of problems: a row of square cells with a glyph or a bar each, jittered in colour, position and noise."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ BAR_WIDTH, BAR_STEP = 8, 1.5
 
 @cache
 def _glyph(symbol: str) -> np.ndarray:
-    """Boolean mask [GLYPH_HEIGHT, GLYPH_WIDTH] of one character of Pillow's built-in bitmap font."""
+    """The mask of one character of Pillow's built-in bitmap font, boolean [GLYPH_HEIGHT, GLYPH_WIDTH]."""
     font = ImageFont.load_default_imagefont()
     bitmap = font.getmask(symbol)
     mask = np.asarray(bitmap, dtype=np.uint8).reshape(bitmap.size[1], bitmap.size[0])
@@ -23,13 +23,13 @@ def _glyph(symbol: str) -> np.ndarray:
 
 
 def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and paper: dark on light or light on dark."""
+    """The colours of ink and paper: dark on light, or light on dark."""
     dark, light = rng.integers(0, 80, 3), rng.integers(176, 256, 3)
     return (dark, light) if rng.random() < 0.75 else (light, dark)
 
 
-def render(problem: WorldProblem, rng: np.random.Generator) -> np.ndarray:
-    """The problem as [CELL, CELL * cells, 3] uint8; what stands where is ``problem.symbols``."""
+def render_problem(problem: WorldProblem, rng: np.random.Generator) -> np.ndarray:
+    """The image of a problem, uint8 [CELL, CELL * cells, 3], with one cell per symbol of ``problem.symbols``."""
     ink, paper = _colours(rng)
     symbols = problem.symbols
     mask = np.zeros((CELL, CELL * len(symbols)), dtype=bool)

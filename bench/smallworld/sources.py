@@ -1,4 +1,4 @@
-"""The generated data of the small world as sources: ``smallworld/NAME?n=N``."""
+"""The generated data of the small world, addressed as ``smallworld/NAME?n=N``."""
 
 import hashlib
 import os
@@ -12,24 +12,26 @@ SMALLWORLD = "smallworld/"
 
 
 def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
-    """The directory under ``cache`` where the problems of ``smallworld/SPLIT?n=N`` lie, written there when absent.
+    """The directory under ``cache`` of the problems of ``smallworld/SPLIT?n=N``. It is written if it does not exist.
 
-    Raises ConfigurationError naming the mend.
+    Raises ConfigurationError for a source that the small world does not have; the message names the known ones.
     """
     split, n = parse_source(source)
-    from bench.smallworld.records import materialise
+    from bench.smallworld.records import write_datasets
 
     try:
-        made = materialise(split, n, cache)
+        directories = write_datasets(split, n, cache)
     except KeyError as error:
         raise ConfigurationError(f"{source}: {error.args[0]}") from error
-    if benchmark not in made:
-        raise ConfigurationError(f"{source}: the small world has no {benchmark!r}; choose from {', '.join(made)}")
-    return made[benchmark]
+    if benchmark not in directories:
+        raise ConfigurationError(
+            f"{source}: the small world has no {benchmark!r}; choose from {', '.join(directories)}"
+        )
+    return directories[benchmark]
 
 
 def source_title(benchmark: str, source: str) -> str:
-    """What a source's problems are called: the small world's by their own name, others by the benchmark's."""
+    """The name of a source's problems in titles: the data set of the small world, otherwise the benchmark."""
     if not source.startswith(SMALLWORLD):
         return benchmark
     from bench.smallworld.records import DATASETS
@@ -40,19 +42,19 @@ def source_title(benchmark: str, source: str) -> str:
 
 
 def prompts_path(source: str, cache: Path) -> Path:
-    """The file under ``cache`` that holds the prompts of ``smallworld/SET?n=N``, written there when absent.
+    """The file under ``cache`` of the prompts of ``smallworld/SET?n=N``. It is written if it does not exist.
 
-    Raises ConfigurationError naming the mend.
+    Raises ConfigurationError for a source that the small world does not have; the message names the known ones.
     """
     name, n = parse_source(source)
     path = cache / f"prompts-{name}-{n}.jsonl"
     if not path.exists():
-        from bench.smallworld.prompts import materialise
+        from bench.smallworld.prompts import write_prompts
 
         path.parent.mkdir(parents=True, exist_ok=True)
         work = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            materialise(name, n, work)
+            write_prompts(name, n, work)
         except KeyError as error:
             raise ConfigurationError(f"{source}: {error.args[0]}") from error
         work.replace(path)
@@ -75,5 +77,5 @@ def parse_source(source: str) -> tuple[str, int]:
     parts = urlsplit(source.removeprefix(SMALLWORLD))
     query = dict(parse_qsl(parts.query))
     if set(query) != {"n"} or not query["n"].isdigit() or int(query["n"]) < 1 or not parts.path:
-        raise ConfigurationError(f"{source!r} is not of the form smallworld/NAME?n=N")
+        raise ConfigurationError(f"{source!r} does not have the form smallworld/NAME?n=N with n of 1 or more")
     return parts.path, int(query["n"])

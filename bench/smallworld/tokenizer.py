@@ -1,7 +1,7 @@
-"""The small world's one tokenizer: every byte is a token, and so are a few words.
+"""The tokenizer of all models of the small world.
 
-Byte-level without merges, so any text encodes; the words of the small world and Qwen's special tokens are
-added on top. The chat template is Qwen's in shape.
+It is byte-level without merges, so it encodes any text. A few words of the small world and Qwen's special tokens are
+added. The chat template follows Qwen's.
 """
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -17,7 +17,7 @@ SPECIALS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# Rounded up as real embeddings are: the columns beyond the tokenizer can never be meant.
+# Rounded up like real embeddings. No token has an id in the extra rows.
 VOCABULARY = 288
 
 CHAT_TEMPLATE = (
@@ -34,7 +34,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build it from nothing; ids are stable: bytes in order, then words, then specials."""
+    """Build the tokenizer. Its ids are stable: bytes in order, then words, then special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -16,7 +16,7 @@ from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.exports import export
 from bench.review.results import find
-from bench.smallworld.records import materialise
+from bench.smallworld.records import write_datasets
 from bench.store import Store
 from tests.helpers.engine_requests import stats
 from tests.helpers.stub_server import stub_server
@@ -132,7 +132,7 @@ def test_a_refusal_in_words_that_no_file_can_hold_is_that_items_error(tmp_path: 
 
 
 def test_a_rerun_whose_only_request_is_refused_takes_that_as_the_items_error(tmp_path: Path):
-    data = {"mathvision": materialise("test", 4, tmp_path / "data")["mathvision"]}
+    data = {"mathvision": write_datasets("test", 4, tmp_path / "data")["mathvision"]}
     run, config = tmp_path / "run", EvalConfig(engine="openai", max_tokens=32)
     log = run / "responses.jsonl"
     execution = Execution(evaluation=EvaluationExecution(workers=0))

@@ -18,7 +18,7 @@ from bench.engines.vllm_server import VLLMServers
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart, render
 from bench.smallworld import checkpoint_path
-from bench.smallworld.records import materialise
+from bench.smallworld.records import write_datasets
 from tests.conftest import need
 from tests.helpers import stub_server
 from tests.helpers.engine_requests import QUICK, answers, stats, text
@@ -244,7 +244,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServers]:
 @pytest.fixture(scope="module")
 def turns(tmp_path_factory: pytest.TempPathFactory) -> list[list[PromptPart]]:
     """Images of the small world's problems, two images in a turn, and text alone."""
-    places = materialise("test", 6, tmp_path_factory.mktemp("data"))
+    places = write_datasets("test", 6, tmp_path_factory.mktemp("data"))
     problems = [problem for name, place in places.items() for problem in read_benchmark(name, place).problems]
     found = [render(problem) for problem in problems]
     images = [part for turn in found[:2] for part in turn if part["type"] == "image"]

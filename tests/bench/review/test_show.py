@@ -9,7 +9,7 @@ import pytest
 from bench import benchmarks
 from bench.cli.show import show
 from bench.errors import ConfigurationError
-from bench.smallworld.records import materialise
+from bench.smallworld.records import write_datasets
 from bench.store import Store
 from tests.helpers.evaluation_results import problems, write_result
 
@@ -108,7 +108,7 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
 
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
 def test_images_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
-    data = materialise("test", 2, tmp_path / "data")[benchmark]
+    data = write_datasets("test", 2, tmp_path / "data")[benchmark]
     dataset = benchmarks.read_benchmark(benchmark, data)
     asked = dataset.problems
     home = Store(tmp_path / "store").path("eval-0123")

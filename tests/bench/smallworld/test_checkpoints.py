@@ -1,4 +1,4 @@
-"""The bundled checkpoints are what their cards say, and what the experiments assume."""
+"""The bundled checkpoints agree with their cards and have the skills that the experiments need."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from bench.smallworld import CHECKPOINTS, checkpoint_path
 from bench.smallworld.build import BLUEPRINTS
 from bench.smallworld.problems import WorldProblem, stream
 from bench.smallworld.records import question
-from bench.smallworld.render import render
+from bench.smallworld.render import render_problem
 from vold.models import LanguageModel, Student, load_student, load_teacher
 from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
@@ -28,18 +28,18 @@ def held_out(count: int, **kind: str) -> list[WorldProblem]:
     return list(islice(stream(77, "checkpoint tests", "tune", **kind), count))  # type: ignore[arg-type]
 
 
-def say(model: LanguageModel, requests: list[RolloutRequest], tokens: int = 96) -> list[str]:
+def responses(model: LanguageModel, requests: list[RolloutRequest], tokens: int = 96) -> list[str]:
     sampling = Sampling(tokens, temperature=0, stop_ids=model.stop_ids, banned_ids=model.banned_ids)
     return [model.decode(group[0].completion_ids) for group in BuiltinEngine(model).generate(requests, sampling)]
 
 
-def look(student: Student, problem: WorldProblem, verb: str) -> RolloutRequest:
-    picture = Image.fromarray(render(problem, generator(3, problem.key)))
+def image_request(student: Student, problem: WorldProblem, verb: str) -> RolloutRequest:
+    image = Image.fromarray(render_problem(problem, generator(3, problem.key)))
     content = [{"type": "image"}, {"type": "text", "text": f"{verb}{problem.tail}"}]
-    return RolloutRequest.of(student.encode([{"role": "user", "content": content}], [picture]), (0,))
+    return RolloutRequest.of(student.encode([{"role": "user", "content": content}], [image]), (0,))
 
 
-def test_all_of_them_together_are_small_enough_to_ship() -> None:
+def test_all_checkpoints_together_are_small_enough_to_ship() -> None:
     sizes = [path.stat().st_size for name in CHECKPOINTS for path in checkpoint_path(name).iterdir()]
     assert sum(sizes) <= 15e6
 
@@ -62,24 +62,24 @@ def test_a_model_has_about_one_million_parameters_as_every_report_says(name: str
 
 
 @pytest.mark.parametrize("name", TEACHERS)
-def test_a_teacher_composes_on_problems_held_out_from_it(name: str) -> None:
+def test_a_teacher_solves_held_out_problems_step_by_step(name: str) -> None:
     teacher = load_teacher(checkpoint_path(name))
     problems = held_out(48)
     requests = [RolloutRequest(teacher.encode_text(problem.text()), (0,)) for problem in problems]
-    texts = say(teacher, requests)
+    texts = responses(teacher, requests)
     right = sum(text.endswith(f"\\boxed{{{problem.answer}}}") for text, problem in zip(texts, problems, strict=True))
     assert right >= 44
     assert all(re.match(TEACHERS[name], text) for text in texts)
 
 
 @pytest.mark.parametrize("name", ["student_a", "student_b"])
-def test_a_base_student_sees_but_does_not_compose(name: str) -> None:
+def test_a_base_student_reads_images_but_does_not_solve_problems_of_several_steps(name: str) -> None:
     student = load_student(checkpoint_path(name))
     problems = held_out(40, form="free")
-    read = say(student, [look(student, problem, "read") for problem in problems])
-    assert sum(text == problem.symbols for text, problem in zip(read, problems, strict=True)) >= 36
+    transcripts = responses(student, [image_request(student, problem, "read") for problem in problems])
+    assert sum(text == problem.symbols for text, problem in zip(transcripts, problems, strict=True)) >= 36
     long = [problem for problem in held_out(120, form="free") if len(problem.operations) >= 3]
-    solved = say(student, [look(student, problem, "solve") for problem in long])
+    solved = responses(student, [image_request(student, problem, "solve") for problem in long])
     right = sum(text.endswith(f"\\boxed{{{problem.answer}}}") for text, problem in zip(solved, long, strict=True))
     assert right / len(long) < 0.3
     assert question(long[0]).startswith("solve")

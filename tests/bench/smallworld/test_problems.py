@@ -1,4 +1,4 @@
-"""Problems, notations and splits of the small world, against an independent evaluator."""
+"""Problems, notations and splits of the small world, checked by an independent evaluator."""
 
 import re
 from itertools import islice
@@ -14,8 +14,8 @@ from bench.smallworld.records import DATA_SEED, DATASETS
 from vold.seeding import generator
 
 
-def evaluate(chain: str) -> int:
-    """Left to right modulo 10, written apart from the generator."""
+def chain_value(chain: str) -> int:
+    """The value of a chain, left to right modulo 10, computed independently of the generator."""
     value = int(chain[0])
     for operation, digit in zip(chain[1::2], chain[2::2], strict=True):
         value = {"+": value + int(digit), "-": value - int(digit), "*": value * int(digit)}[operation] % 10
@@ -28,7 +28,7 @@ def sample(count: int = 300, split: str = "train") -> list[WorldProblem]:
 
 def test_answers_are_those_of_an_independent_evaluator() -> None:
     for problem in sample():
-        value = evaluate(problem.chain)
+        value = chain_value(problem.chain)
         expected = str(value) if problem.form == "free" else problem.letter(value)
         assert problem.answer == expected
 
@@ -41,17 +41,17 @@ def test_every_step_of_a_trace_is_true_and_the_end_is_the_answer(notation: str) 
         if notation != "tape":
             steps = re.findall(r"(\d)([+*-])(\d)=(\d)", text)
             assert len(steps) == len(problem.operations)
-            assert all(evaluate("".join(step[:3])) == int(step[3]) for step in steps)
+            assert all(chain_value("".join(step[:3])) == int(step[3]) for step in steps)
         else:
             value = int(text[1])
             steps = re.findall(r"([+*-])(\d)#(\d)", text)
             assert len(steps) == len(problem.operations)
             for operation, digit, claimed in steps:
-                value = evaluate(f"{value}{operation}{digit}")
+                value = chain_value(f"{value}{operation}{digit}")
                 assert value == int(claimed)
 
 
-def test_difficulty_is_graded_and_answers_are_uniform() -> None:
+def test_numbers_of_operations_and_answers_are_uniform() -> None:
     problems = list(islice(stream(6, "test", "train", None, "free"), 3000))
     lengths = [len(problem.operations) for problem in problems]
     for operations in range(MIN_OPERATIONS, MAX_OPERATIONS + 1):

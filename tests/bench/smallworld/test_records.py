@@ -1,4 +1,4 @@
-"""The small world's data sets pass through the loaders of the real benchmarks."""
+"""The loaders of the real benchmarks read the data sets of the small world."""
 
 import hashlib
 import itertools
@@ -11,7 +11,7 @@ from PIL import Image
 from bench.benchmarks import load_problems
 from bench.smallworld import records
 from bench.smallworld.problems import stream
-from bench.smallworld.render import CELL, render
+from bench.smallworld.render import CELL, render_problem
 from vold.seeding import generator
 
 
@@ -22,22 +22,22 @@ def digest(root: Path) -> str:
     return total.hexdigest()
 
 
-def test_two_materialisations_are_the_same_bytes(tmp_path: Path) -> None:
-    records.materialise("test", 6, tmp_path / "a")
-    records.materialise("test", 6, tmp_path / "b")
+def test_writing_the_data_sets_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    records.write_datasets("test", 6, tmp_path / "a")
+    records.write_datasets("test", 6, tmp_path / "b")
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
 def test_a_training_split_cannot_be_evaluated(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="test, tune, check"):
-        records.materialise("train", 4, tmp_path)
+        records.write_datasets("train", 4, tmp_path)
 
 
 @pytest.mark.parametrize("dataset", records.DATASETS, ids=lambda dataset: dataset.benchmark)
 def test_the_real_loader_reads_every_record_with_its_answer_and_image(
     dataset: records.WorldDataset, tmp_path: Path
 ) -> None:
-    root = records.materialise("test", 12, tmp_path)[dataset.benchmark]
+    root = records.write_datasets("test", 12, tmp_path)[dataset.benchmark]
     problems = load_problems(dataset.benchmark, root)
     expected = stream(records.DATA_SEED, dataset.name, "test", dataset.family, dataset.form)
     assert len(problems) == 12 == len({problem.cluster for problem in problems})
@@ -48,9 +48,9 @@ def test_the_real_loader_reads_every_record_with_its_answer_and_image(
             assert image.size == (CELL * len(source.symbols), CELL)
 
 
-def test_a_image_shows_a_taller_bar_for_a_larger_digit() -> None:
+def test_an_image_shows_a_taller_bar_for_a_larger_digit() -> None:
     problem = next(stream(1, "bars", "train", "bars", "free"))
-    image = render(problem, generator(0, "picture")).astype(float).mean(-1)
+    image = render_problem(problem, generator(0, "picture")).astype(float).mean(-1)
     paper = np.median(image[0])
     heights = [
         int((np.abs(image[:, index * CELL : (index + 1) * CELL] - paper) > 60).any(axis=1).sum())

@@ -1,3 +1,5 @@
+"""Sources of the small world: directories that are written on demand, and errors."""
+
 from pathlib import Path
 
 import pytest
