@@ -1,7 +1,7 @@
-"""The least time that a step of RL can take on a device: its FLOPs and bytes from the models' shapes.
+"""Lower bounds of the time of an RL step on a device, from the FLOPs and bytes of the models' shapes.
 
-What is counted is what cannot be left out: matrix products of the language models and the reading of weights and
-keys. A prompt is computed once for its group, heads work on completion tokens alone, and nothing is computed twice.
+The bounds count only necessary work: the matrix products of the language models, and reading weights and keys. A
+prompt is computed once for its group, heads see completion tokens only, and nothing is computed twice.
 """
 
 from dataclasses import dataclass, replace
@@ -9,10 +9,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """Peaks as published or measured: dense FLOPs a second, bytes a second of memory; ``width``: bytes of a number.
+class DevicePeaks:
+    """The published or measured peaks of a device.
 
-    ``gpu``: what torch calls it. The same chip on another board (PCIe, NVL, GH200) has other peaks.
+    flops: dense FLOPs per second.
+    bandwidth: bytes of memory per second.
+    source: where the peaks come from.
+    width: bytes per number.
+    gpu: torch's name of the GPU. The same chip on another board (PCIe, NVL, GH200) has other peaks.
     """
 
     name: str
@@ -24,21 +28,21 @@ class Device:
 
 
 DEVICES = (
-    Device(
+    DevicePeaks(
         "H200",
         989e12,
         4.8e12,
         "NVIDIA H200 Tensor Core GPU data sheet: SXM, bfloat16 without sparsity",
         gpu="NVIDIA H200",
     ),
-    Device(
+    DevicePeaks(
         "H100",
         989e12,
         3.35e12,
         "NVIDIA H100 Tensor Core GPU data sheet: SXM, bfloat16 without sparsity",
         gpu="NVIDIA H100 80GB HBM3",
     ),
-    Device(
+    DevicePeaks(
         "A100",
         312e12,
         2.039e12,
@@ -50,7 +54,7 @@ DEVICES = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A decoder's sizes, as its config names them."""
+    """The sizes of a decoder, under the names of its config."""
 
     hidden: int
     intermediate: int
@@ -62,7 +66,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
-        """From the config of a causal model of transformers, or of the language part of one with vision."""
+        """The shape of a causal model of transformers; of a vision-language model, that of its language part."""
         text = config.get_text_config()
         return cls(
             hidden=text.hidden_size,
@@ -76,33 +80,33 @@ class Shape:
 
     @property
     def body(self) -> int:
-        """Weights of all layers' matrices."""
+        """Number of weights in the matrices of all layers."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def head(self) -> int:
-        """Weights of the output head."""
+        """Number of weights in the output head."""
         return self.hidden * self.vocabulary
 
     @property
     def token_flops(self) -> int:
-        """Forward FLOPs of one token, head included and attention over other tokens not."""
+        """Forward FLOPs of one token with the head, without attention over other tokens."""
         return 2 * (self.body + self.head)
 
     @property
-    def kept(self) -> int:
-        """Numbers in the cache for one token: its keys and values."""
+    def cache_numbers(self) -> int:
+        """Numbers in the KV cache per token: its keys and values."""
         return 2 * self.layers * self.key_heads * self.head_dim
 
-    def attention_flops(self, seen: int) -> int:
-        """Scores and weighted values of queries that see ``seen`` keys in all: two products in each layer."""
-        return 4 * self.layers * self.heads * self.head_dim * seen
+    def attention_flops(self, attended: int) -> int:
+        """FLOPs of attention over ``attended`` pairs of query and key: two products per layer, scores and values."""
+        return 4 * self.layers * self.heads * self.head_dim * attended
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One step: ``prompts`` prompts of ``prompt`` tokens, ``group`` completions of ``completion`` tokens for each."""
+class StepSize:
+    """The size of a step: ``prompts`` of ``prompt`` tokens, with ``group`` completions of ``completion`` tokens."""
 
     prompts: int = 128
     group: int = 8
@@ -115,7 +119,7 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a packed batch: prompts once, completions whole."""
+        """Tokens of a packed batch, which has every prompt once."""
         return self.prompts * self.prompt + self.completions
 
     @property
@@ -123,47 +127,49 @@ class Work:
         return self.sequences * self.completion
 
     @property
-    def seen(self) -> int:
-        """Pairs of a token and one that it sees, itself included."""
+    def attended(self) -> int:
+        """Number of pairs of a token and a token that it attends to, itself included."""
         prompt = self.prompt * (self.prompt + 1) // 2
         completion = self.completion * self.prompt + self.completion * (self.completion + 1) // 2
         return self.prompts * prompt + self.sequences * completion
 
 
-def body_flops(shape: Shape, work: Work) -> int:
-    """One forward pass over the packed batch, up to the final hidden states."""
-    return 2 * shape.body * work.tokens + shape.attention_flops(work.seen)
+def body_flops(shape: Shape, size: StepSize) -> int:
+    """FLOPs of a forward pass over the packed batch, up to the final hidden states."""
+    return 2 * shape.body * size.tokens + shape.attention_flops(size.attended)
 
 
-def head_flops(shape: Shape, work: Work) -> int:
-    """Logits of every completion token."""
-    return 2 * shape.head * work.completions
+def head_flops(shape: Shape, size: StepSize) -> int:
+    """FLOPs of the logits of every completion token."""
+    return 2 * shape.head * size.completions
 
 
-def train_seconds(student: Shape, teacher: Shape, work: Work, device: Device) -> float:
-    """Forward and backward of the student (three times the forward), and the teacher's head beside its own."""
-    learned = 3 * (body_flops(student, work) + head_flops(student, work))
-    return (learned + head_flops(teacher, work)) / device.flops
+def train_seconds(student: Shape, teacher: Shape, size: StepSize, device: DevicePeaks) -> float:
+    """Least seconds of training: three times the student's forward pass, and the teacher's head."""
+    learned = 3 * (body_flops(student, size) + head_flops(student, size))
+    return (learned + head_flops(teacher, size)) / device.flops
 
 
-def teacher_seconds(teacher: Shape, work: Work, device: Device) -> float:
-    """The teacher's hidden states; its head belongs to ``train_seconds``, where it is applied."""
-    return body_flops(teacher, work) / device.flops
+def teacher_seconds(teacher: Shape, size: StepSize, device: DevicePeaks) -> float:
+    """Least seconds of the teacher's hidden states. Its head is applied in training, so ``train_seconds`` counts it."""
+    return body_flops(teacher, size) / device.flops
 
 
-def decode_seconds(student: Shape, work: Work, device: Device, batch: int | None = None) -> float:
-    """Prefill of the prompts, then one token of every sequence at a time; ``batch`` sequences together (None: all).
+def decode_seconds(student: Shape, size: StepSize, device: DevicePeaks, batch: int | None = None) -> float:
+    """Least seconds of the rollout: prefill of the prompts, then one token of every sequence at a time.
 
-    A position's matrix products and its attention come one after the other, and each is as slow as its FLOPs or its
-    bytes make it: weights are read once a position, a prompt's keys once for its group.
+    Matrix products and attention of a position run one after the other. Each takes the longer of the times for its
+    FLOPs and for its bytes. Weights are read once per position, and the keys of a prompt once for its group.
+
+    batch: sequences that are decoded together; None means all.
     """
-    rows = min(batch or work.sequences, work.sequences)
+    rows = min(batch or size.sequences, size.sequences)
     weights = student.body + student.head
     products = max(2 * weights * rows / device.flops, weights * device.width / device.bandwidth)
     seconds = 0.0
-    for position in range(work.completion):
-        compute = rows * student.attention_flops(work.prompt + position + 1) / device.flops
-        kept = (position + 1) * rows + work.prompt * max(rows / work.group, 1)
-        seconds += products + max(compute, kept * student.kept * device.width / device.bandwidth)
-    prefill = body_flops(student, replace(work, completion=0)) / device.flops
-    return prefill + seconds * work.sequences / rows
+    for position in range(size.completion):
+        compute = rows * student.attention_flops(size.prompt + position + 1) / device.flops
+        cached = (position + 1) * rows + size.prompt * max(rows / size.group, 1)
+        seconds += products + max(compute, cached * student.cache_numbers * device.width / device.bandwidth)
+    prefill = body_flops(student, replace(size, completion=0)) / device.flops
+    return prefill + seconds * size.sequences / rows

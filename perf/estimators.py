@@ -1,9 +1,9 @@
-"""What every estimator of the teacher term optimises and how noisy it is, by exact enumeration of a vocabulary.
+"""The expected gradient and the variance of every estimator of the teacher term, by exact enumeration.
 
     python -m perf.estimators
 
-One position, student and teacher known: the expectation over the drawn token is a sum over the vocabulary, so the
-mean and the variance of each estimator's gradient (by the student's logits) are exact up to rounding in float64.
+At one position with known logits, the expectation over the sampled token is a sum over the vocabulary. So the mean and
+the variance of an estimator's gradient with respect to the student's logits are exact up to rounding in float64.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ VOCABULARY = 64
 TOP_K = 8
 TOLERANCE = 1e-6
 Target = Callable[[Tensor, Tensor], Tensor]
-"""Log-probabilities of student (with gradient) and teacher [V] to the divergence that an estimator is to follow."""
+"""From log-probabilities of student (with gradient) and teacher [V] to the divergence that an estimator follows."""
 
 
 def reverse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def jensen_shannon(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def bucketed(student: Tensor, teacher: Tensor) -> Tensor:
-    """Reverse KL over the teacher's TOP_K tokens and the rest as one."""
+    """Reverse KL over the TOP_K likeliest tokens of the teacher and one bucket for the rest."""
     order = teacher.argsort(descending=True)
     masses = (torch.cat([p[order[:TOP_K]], p[order[TOP_K:]].sum()[None]]).log() for p in (student.exp(), teacher.exp()))
     return reverse(*masses)
@@ -53,23 +53,27 @@ TARGETS: dict[Estimator, tuple[str, Target]] = {name: DIVERGENCES[divergence] fo
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Logits of student and teacher at one position [V], float64."""
+class LogitPair:
+    """Logits of student and teacher at one position, float64 [V]."""
 
     student: Tensor
     teacher: Tensor
 
     @classmethod
-    def at_distance(cls, distance: float, seed: int, spread: float = 3.0) -> "Pair":
-        """A student like a language model's (a few likely tokens), and a teacher moved from it at random."""
+    def at_distance(cls, distance: float, seed: int, spread: float = 3.0) -> "LogitPair":
+        """A student with a few likely tokens, and a teacher at a random offset from it."""
         random = torch.Generator().manual_seed(seed)
         student, moved = (torch.randn(VOCABULARY, dtype=torch.float64, generator=random) for _ in range(2))
         return cls(spread * student, spread * student + distance * moved)
 
 
 @dataclass(frozen=True, slots=True)
-class Enumerated:
-    """Of one estimator at one position: expected gradient [V], its target's, and E|g - E g|^2 of a drawn token."""
+class ExactGradient:
+    """The gradient of one estimator at one position.
+
+    mean: its expectation [V]. target: the gradient of the divergence that it follows [V].
+    variance: E|g - E g|^2 over the sampled token.
+    """
 
     mean: Tensor
     target: Tensor
@@ -80,8 +84,8 @@ class Enumerated:
         return float((self.mean - self.target).norm() / self.target.norm())
 
 
-def enumerated(estimator: Estimator, pair: Pair) -> Enumerated:
-    """Each token's gradient through ``teacher_term``, weighed with the probability that it is drawn."""
+def exact_gradient(estimator: Estimator, pair: LogitPair) -> ExactGradient:
+    """The gradients of all tokens through ``teacher_term``, weighted by their probability under the student."""
     logits = pair.student.clone().requires_grad_()
     student, teacher = logits.log_softmax(0), pair.teacher.log_softmax(0)
     ones = torch.ones_like(teacher)
@@ -100,11 +104,11 @@ def enumerated(estimator: Estimator, pair: Pair) -> Enumerated:
     p = student.detach().exp()
     mean = p @ gradients
     target = torch.autograd.grad(TARGETS[estimator][1](logits.log_softmax(0), teacher), logits)[0]
-    return Enumerated(mean, target, float(p @ (gradients - mean).square().sum(dim=1)))
+    return ExactGradient(mean, target, float(p @ (gradients - mean).square().sum(dim=1)))
 
 
 def _attached(estimator: Estimator, logits: Tensor, teacher: Tensor) -> Tensor | None:
-    """The exact divergence at every token [V], with the slope that the fused head gives it."""
+    """The exact divergence at every token [V], with the slope of the fused head; None for other estimators."""
     divergence = exact_divergence(estimator, TOP_K)
     if divergence is None:
         return None
@@ -116,13 +120,13 @@ def _attached(estimator: Estimator, logits: Tensor, teacher: Tensor) -> Tensor |
 DISTANCES = {"near": 0.1, "apart": 1.0, "far": 3.0}
 
 
-def table(seeds: int = 20) -> str:
-    """Markdown: what each estimator follows, and its variance relative to ``k1_advantage``'s, means over ``seeds``.
+def variance_table(seeds: int = 20) -> str:
+    """A Markdown table of each estimator's target and its variance relative to ``k1_advantage``, means over ``seeds``.
 
-    Raises ValueError when an expected gradient is not its target's.
+    Raises ValueError when an expected gradient is not that of its target.
     """
-    pairs = {name: [Pair.at_distance(d, seed) for seed in range(seeds)] for name, d in DISTANCES.items()}
-    found = {e: {name: [enumerated(e, pair) for pair in of] for name, of in pairs.items()} for e in TARGETS}
+    pairs = {name: [LogitPair.at_distance(d, seed) for seed in range(seeds)] for name, d in DISTANCES.items()}
+    gradients = {e: {name: [exact_gradient(e, pair) for pair in of] for name, of in pairs.items()} for e in TARGETS}
     kl = {
         name: sum(float(reverse(p.student.log_softmax(0), p.teacher.log_softmax(0))) for p in of) / seeds
         for name, of in pairs.items()
@@ -130,15 +134,15 @@ def table(seeds: int = 20) -> str:
     heads = " | ".join(f"{name}, KL {kl[name]:.2g}" for name in DISTANCES)
     lines = [f"| estimator | gradient of | {heads} |", "|---|---|" + "---|" * len(DISTANCES)]
     for estimator, (target, _) in TARGETS.items():
-        if max(item.error for items in found[estimator].values() for item in items) > TOLERANCE:
+        if max(item.error for items in gradients[estimator].values() for item in items) > TOLERANCE:
             raise ValueError(f"{estimator} does not have the gradient of {target}")
         cells = []
         for name in DISTANCES:
-            own, base = (sum(item.variance for item in found[e][name]) for e in (estimator, "k1_advantage"))
+            own, base = (sum(item.variance for item in gradients[e][name]) for e in (estimator, "k1_advantage"))
             cells.append("0" if own / base < 1e-12 else f"{own / base:.3g}")
         lines.append(f"| `{estimator}` | {target} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table())
+    print(variance_table())

@@ -1,15 +1,15 @@
-"""What an evaluation costs beyond its engine: the same requests sent straight to it, and through the harness, in turns.
+"""The cost of an evaluation beyond its engine: the same requests go to the engine directly and through the harness.
 
     python -m perf.eval_overhead --engine builtin --items 96 960
     python -m perf.eval_overhead --engine builtin --items 64 256 --max-tokens 512 --unending
     python -m perf.eval_overhead --engine vllm_server --items 64 256
     python -m perf.eval_overhead --engine server --items 304 1000 --samples 1 --latency 1 --in-flight 32
 
-Straight: turns are prepared and answered, replies are dropped. Harness: ``evaluate`` from records to tables, scoring
-included, with the same warm engine. The bundled student reads the small world's images; ``server`` is a stub that
-waits ``--latency`` seconds before each reply. Figures are medians over the pairs of one size; two sizes give the part
-that every run pays and the part that every sample adds. The processor's time is this process's: a server's, and that
-of the process which compares formulas, are not in it.
+Straight: turns are prepared and answered, and replies are dropped. Harness: ``evaluate`` from records to tables,
+including scoring, with the same warm engine. The two alternate. The bundled student reads images of the small world;
+``server`` is a stub that waits ``--latency`` seconds before each reply. Figures are medians over the pairs of one size.
+Two sizes give the cost per run and the cost per sample. Processor time is that of this process, without a server and
+without the process that compares formulas.
 """
 
 import argparse
@@ -41,12 +41,15 @@ ENGINES = ("builtin", "vllm", "vllm_server", "server")
 BENCHMARK = "mathvision"
 SEED = 1
 
-Data = Mapping[str, Path]
-
 
 @dataclass(frozen=True, slots=True)
-class Took:
-    """Seconds of the clock and of the processor; of the clock writing tables, and in the steps of vLLM in process."""
+class Timing:
+    """Seconds of one evaluation.
+
+    wall, cpu: on the clock and on the processor.
+    tables: on the clock, spent writing tables.
+    steps: on the clock, spent in the steps of vLLM in this process.
+    """
 
     wall: float
     cpu: float
@@ -55,15 +58,15 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Neighbours in time over the same requests."""
+class OverheadPair:
+    """A direct and a harness evaluation of the same requests, one right after the other."""
 
-    straight: Took
-    harness: Took
+    straight: Timing
+    harness: Timing
 
     @property
     def share(self) -> float:
-        """What the harness adds to the clock, tables included, as a share of straight."""
+        """Clock time that the harness adds, including tables, as a share of straight."""
         return self.wall / self.straight.wall
 
     @property
@@ -72,7 +75,7 @@ class Pair:
 
     @property
     def outside(self) -> float:
-        """What the harness adds outside of the engine's own steps, as a share of straight."""
+        """Clock time that the harness adds outside of the engine's own steps, as a share of straight."""
         return (self.wall - self.harness.steps + self.straight.steps) / self.straight.wall
 
     @property
@@ -82,7 +85,7 @@ class Pair:
 
 @contextmanager
 def stub_chat(latency: float, client: ClientExecution, reply: str = "") -> Iterator[tuple[str, Engine]]:
-    """(URL, engine) of a stub server that waits so many seconds before each reply."""
+    """The URL of a stub server that waits ``latency`` seconds before each reply, and an engine for it."""
     from bench.engines.client import Endpoint
     from bench.engines.openai import ChatEngine, MessagePreparer
     from tests.helpers.stub_server import stub_server
@@ -109,7 +112,7 @@ def engine_of(name: str, config: EvalConfig, execution: Execution, latency: floa
         engine.close()
 
 
-def straight(engine: Engine, config: EvalConfig, data: Data) -> None:
+def answer_straight(engine: Engine, config: EvalConfig, data: Mapping[str, Path]) -> None:
     selections = read_selections(config, data)
     problems = [problem for selection in selections for problem in selection.problems]
     size = config.group_size if engine.grouped else 1
@@ -117,16 +120,18 @@ def straight(engine: Engine, config: EvalConfig, data: Data) -> None:
     def groups() -> Iterator[Sequence[Request]]:
         for start in range(0, len(problems), size):
             yield [
-                Request(start + place, engine.preparer(turn(config, p)), sample_seeds(SEED, p, config.samples))
-                for place, p in enumerate(problems[start : start + size])
+                Request(start + offset, engine.preparer(turn(config, p)), sample_seeds(SEED, p, config.samples))
+                for offset, p in enumerate(problems[start : start + size])
             ]
 
     for _ in engine.answer(groups(), Decoding(config.max_tokens, config.temperature)):
         pass
 
 
-def harness(engine: Engine, config: EvalConfig, data: Data, execution: Execution, run: Path) -> float:
-    """Returns the seconds of its tables."""
+def answer_through_harness(
+    engine: Engine, config: EvalConfig, data: Mapping[str, Path], execution: Execution, run: Path
+) -> float:
+    """Evaluate through the harness; returns the seconds that its tables took."""
     pool, spent = StubPool(lambda: engine), 0.0
     write_tables = tables.write_tables
 
@@ -146,7 +151,7 @@ def harness(engine: Engine, config: EvalConfig, data: Data, execution: Execution
 
 @contextmanager
 def stepping(engine: Engine) -> Iterator[list[float]]:
-    """Seconds that each step of vLLM in process takes meanwhile, waiting for other threads included."""
+    """Collects the seconds of each vLLM step in this process, including waits for other threads."""
     steps: list[float] = []
     if engine.about()["name"] != "vllm":
         yield steps
@@ -165,31 +170,33 @@ def stepping(engine: Engine) -> Iterator[list[float]]:
         yield steps
 
 
-def timed(engine: Engine, work: Callable[[], float | None]) -> Took:
+def time_side(engine: Engine, work: Callable[[], float | None]) -> Timing:
     with stepping(engine) as steps:
         wall, cpu = time.perf_counter(), time.process_time()
         spent = work() or 0.0
-        return Took(time.perf_counter() - wall, time.process_time() - cpu, spent, sum(steps))
+        return Timing(time.perf_counter() - wall, time.process_time() - cpu, spent, sum(steps))
 
 
-def pairs(engine: Engine, config: EvalConfig, execution: Execution, items: int, repeats: int, root: Path) -> list[Pair]:
-    """The first of a pair goes second in the next; one pair before them warms caches and lazy imports."""
+def time_pairs(
+    engine: Engine, config: EvalConfig, execution: Execution, items: int, repeats: int, root: Path
+) -> list[OverheadPair]:
+    """``repeats`` pairs in alternating order, after one pair that warms caches and lazy imports."""
     data = {BENCHMARK: write_datasets("test", items, root / "data")[BENCHMARK]}
-    found = []
+    timings = []
     for number in range(repeats + 1):
         run = root / f"{items}-{number}"
         sides: list[Callable[[], float | None]] = [
-            lambda: straight(engine, config, data),
-            lambda run=run: harness(engine, config, data, execution, run),
+            lambda: answer_straight(engine, config, data),
+            lambda run=run: answer_through_harness(engine, config, data, execution, run),
         ]
         order = (0, 1) if number % 2 else (1, 0)
-        took = {side: timed(engine, sides[side]) for side in order}
-        found.append(Pair(took[0], took[1]))
-    return found[1:]
+        by_side = {side: time_side(engine, sides[side]) for side in order}
+        timings.append(OverheadPair(by_side[0], by_side[1]))
+    return timings[1:]
 
 
-def interval(values: Sequence[float]) -> str:
-    """The mean, and where there are two values or more its 95 % interval by Student's t."""
+def mean_with_interval(values: Sequence[float]) -> str:
+    """The mean with its 95 % interval by Student's t; a single value has no interval."""
     from scipy.stats import t
 
     if len(values) < 2:
@@ -198,42 +205,42 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean(values):.1f} ± {half:.1f}"
 
 
-def row(engine: str, samples: int, found: Sequence[Pair]) -> str:
-    straight_wall = median(pair.straight.wall for pair in found)
-    wall, written = (median(getattr(pair.harness, name) for pair in found) for name in ("wall", "tables"))
-    shares = sorted(100 * pair.share for pair in found)
-    outside = f"{100 * median(pair.outside for pair in found):.1f}" if found[0].straight.steps else ""
-    busy = 100 * median(pair.cpu / pair.straight.cpu for pair in found)
-    cpu = 1000 * median(pair.cpu for pair in found) / samples
+def overhead_row(engine: str, samples: int, pairs: Sequence[OverheadPair]) -> str:
+    straight_wall = median(pair.straight.wall for pair in pairs)
+    wall, written = (median(getattr(pair.harness, name) for pair in pairs) for name in ("wall", "tables"))
+    shares = sorted(100 * pair.share for pair in pairs)
+    outside = f"{100 * median(pair.outside for pair in pairs):.1f}" if pairs[0].straight.steps else ""
+    busy = 100 * median(pair.cpu / pair.straight.cpu for pair in pairs)
+    cpu = 1000 * median(pair.cpu for pair in pairs) / samples
     return (
         f"| {engine} | {samples:,} | {straight_wall:.2f} | {wall:.2f} | {written:.2f} "
-        f"| {median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f}) | {interval(shares)} | {outside} | {busy:.1f} "
-        f"| {cpu:.2f} |"
+        f"| {median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f}) | {mean_with_interval(shares)} | {outside} "
+        f"| {busy:.1f} | {cpu:.2f} |"
     )
 
 
-def parts(sizes: Mapping[int, Sequence[Pair]]) -> str:
-    """The straight line through the medians of the least and the greatest number of samples."""
+def overhead_split(sizes: Mapping[int, Sequence[OverheadPair]]) -> str:
+    """The cost per run and per sample, from the medians at the smallest and the largest number of samples."""
     least, greatest = min(sizes), max(sizes)
-    said = []
-    for name, what in (("wall", "of the clock"), ("cpu", "of the processor")):
+    costs = []
+    for name, unit in (("wall", "of the clock"), ("cpu", "of the processor")):
         low, high = (median(getattr(pair, name) for pair in sizes[size]) for size in (least, greatest))
         each = (high - low) / (greatest - least)
-        said.append(f"{low - each * least:.2f} s {what} a run and {1000 * each:.2f} ms a sample")
-    return f"The harness adds {', '.join(said)}."
+        costs.append(f"{low - each * least:.2f} s {unit} per run and {1000 * each:.2f} ms per sample")
+    return f"The harness adds {', '.join(costs)}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=ENGINES, default="builtin")
-    parser.add_argument(
-        "--items", type=int, nargs="+", default=[64], help="numbers of problems, a line of figures each"
-    )
+    parser.add_argument("--items", type=int, nargs="+", default=[64], help="Numbers of problems; each gives one row.")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=96)
-    parser.add_argument("--unending", action="store_true", help="builtin, vllm: every answer goes on to --max-tokens")
-    parser.add_argument("--latency", type=float, default=0.2, help="seconds of the stub server's replies")
-    parser.add_argument("--in-flight", type=int, help="requests at a time; else it grows as the server keeps up")
+    parser.add_argument(
+        "--unending", action="store_true", help="Make every response --max-tokens long (builtin, vllm)."
+    )
+    parser.add_argument("--latency", type=float, default=0.2, help="Seconds before each reply of the stub server.")
+    parser.add_argument("--in-flight", type=int, help="Fixed number of concurrent requests; adaptive by default.")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     config = EvalConfig.model_validate(
@@ -253,10 +260,10 @@ def main() -> None:
             "client": {"concurrency": bound, "max_concurrency": bound} if bound else {},
         }
     )
-    sizes: dict[int, list[Pair]] = {}
+    sizes: dict[int, list[OverheadPair]] = {}
     print(
         "| engine | samples | straight, s | harness, s | of it tables, s | added to the clock, % | mean | outside of "
-        "vLLM's steps | added to the processor's time, % | CPU ms a sample |"
+        "vLLM's steps | added to the processor's time, % | CPU ms per sample |"
     )
     print(f"|{'---|' * 10}")
     with (
@@ -266,15 +273,15 @@ def main() -> None:
     ):
         for items in options.items:
             samples = items * options.samples
-            sizes[samples] = pairs(engine, config, execution, items, options.repeats, Path(scratch))
-            print(row(options.engine, samples, sizes[samples]), flush=True)
+            sizes[samples] = time_pairs(engine, config, execution, items, options.repeats, Path(scratch))
+            print(overhead_row(options.engine, samples, sizes[samples]), flush=True)
     if len(sizes) > 1:
-        print(f"\n{parts(sizes)}")
+        print(f"\n{overhead_split(sizes)}")
 
 
 @contextmanager
 def _unending() -> Iterator[None]:
-    """No token ends a completion of the engines in this process."""
+    """Remove the stop tokens of the engines in this process, so that no token ends a completion."""
     from bench.engines import model_facts, vllm
     from vold.models import Student
 

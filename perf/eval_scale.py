@@ -2,9 +2,9 @@
 
     python -m perf.eval_scale --sizes 1000 5000 25000 --out docs/figures/eval_scale.svg
 
-Every size is evaluated in a fresh process with an engine that answers at once (two kilobytes a sample, four samples an
-item), once from nothing and once again from its whole log. Memory is the process's peak resident set; torch is never
-imported there.
+Every size is evaluated in a fresh process with an engine that answers immediately, with two kilobytes per sample and
+four samples per problem. It is evaluated once from the start and once from its complete log. Memory is the peak
+resident set of the process, which never imports torch.
 """
 
 import argparse
@@ -22,7 +22,7 @@ MEMORY_GOAL_MB = 300
 
 
 def write_records(root: Path, items: int) -> None:
-    """MathVision's form, asked without images."""
+    """Write ``items`` records in the format of MathVision, to be evaluated without images."""
     root.mkdir(parents=True)
     with (root / "test.jsonl").open("w", encoding="utf-8") as file:
         for number in range(items):
@@ -32,7 +32,7 @@ def write_records(root: Path, items: int) -> None:
 
 
 def child(root: Path) -> None:
-    """Evaluate the records under ``root`` in this process and print what it took."""
+    """Evaluate the records under ``root`` in this process and print its time and memory."""
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.run import evaluate
     from perf.stub_engine import StubEngine, StubPool
@@ -47,15 +47,15 @@ def child(root: Path) -> None:
         config, model=model, data={"mathvision": root / "data"}, run=root / "run", seed=0, execution=Execution(),
         engines=StubPool(StubEngine),
     )  # fmt: skip
-    # Not ru_maxrss, which begins with the size of the process that started this one.
+    # Not ru_maxrss, which starts with the size of the parent process.
     status = Path("/proc/self/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_mb": peak}
-    print(json.dumps({**took, "torch": "torch" in sys.modules}))
+    cost = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_mb": peak}
+    print(json.dumps({**cost, "torch": "torch" in sys.modules}))
 
 
-def measure(samples: int) -> dict[str, Any]:
-    """A run from nothing, and one that finds everything in its log."""
+def measure_size(samples: int) -> dict[str, Any]:
+    """The cost of a run from the start, and of one from a complete log."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         write_records(root / "data", samples // SAMPLES)
@@ -74,8 +74,8 @@ def plot(sizes: Sequence[int], rows: Sequence[dict[str, Any]], out: Path) -> Non
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    left.plot(sizes, [row["cpu"] for row in rows], "o-", label="from nothing")
-    left.plot(sizes, [row["resumed"]["cpu"] for row in rows], "s--", label="from a whole log")
+    left.plot(sizes, [row["cpu"] for row in rows], "o-", label="from the start")
+    left.plot(sizes, [row["resumed"]["cpu"] for row in rows], "s--", label="from a complete log")
     left.set(xlabel="samples", ylabel="processor seconds", xlim=(0, None), ylim=(0, None))
     left.legend(frameon=False)
     right.plot(sizes, [row["peak_mb"] for row in rows], "o-")
@@ -88,17 +88,17 @@ def plot(sizes: Sequence[int], rows: Sequence[dict[str, Any]], out: Path) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 25000])
-    parser.add_argument("--out", type=Path, help="where the plot goes")
+    parser.add_argument("--out", type=Path, help="Path of the plot.")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         return child(options.child)
-    rows = [measure(size) for size in options.sizes]
-    print("| samples | CPU s | CPU ms a sample | wall s | peak MB | CPU s from a whole log | torch imported |")
+    rows = [measure_size(size) for size in options.sizes]
+    print("| samples | CPU s | CPU ms per sample | wall s | peak MB | CPU s from a complete log | torch imported |")
     print("|---|---|---|---|---|---|---|")
     for size, row in zip(options.sizes, rows, strict=True):
-        took = f"{row['cpu']:.1f} | {1000 * row['cpu'] / size:.2f} | {row['wall']:.1f} | {row['peak_mb']:.0f}"
-        print(f"| {size:,} | {took} | {row['resumed']['cpu']:.1f} | {'yes' if row['torch'] else 'no'} |")
+        cells = f"{row['cpu']:.1f} | {1000 * row['cpu'] / size:.2f} | {row['wall']:.1f} | {row['peak_mb']:.0f}"
+        print(f"| {size:,} | {cells} | {row['resumed']['cpu']:.1f} | {'yes' if row['torch'] else 'no'} |")
     if options.out:
         plot(options.sizes, rows, options.out)
     return None

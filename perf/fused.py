@@ -1,11 +1,11 @@
-"""Memory and time of the fused head with and without the exact KL, beside the plain computation where that fits.
+"""Memory and time of the fused head with and without the exact KL, and of the plain computation where it fits.
 
     python -m perf.fused memory --tokens 32768 --hidden 64
     python -m perf.fused time --tokens 1024 --hidden 2048 --teacher-hidden 4096
 
-Memory: each form in a fresh process; its peak less what hidden states, weights and their gradients take. Time: forward
-and backward of all forms in turn, the least of each, as a ratio to the first; ``none`` computes the log-probabilities
-of student and teacher, normalisers included, and no divergence.
+Memory: the peak of each form in a fresh process, without hidden states, weights and their gradients. Time: the shortest
+forward and backward pass of each form, as a ratio to the first form; the forms take turns. ``none`` computes the
+normalised log-probabilities of student and teacher, and no divergence.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Inputs:
         )
 
 
-def fused(inputs: Inputs, form: str) -> float:
+def fused_loss(inputs: Inputs, form: str) -> float:
     """Loss and gradients through ``head_loss``: log-probabilities, and the divergence that ``form`` names."""
     divergence = exact_divergence(form, 64) if form not in ("none", "monitor") else None  # type: ignore[arg-type]
 
@@ -67,8 +67,8 @@ def fused(inputs: Inputs, form: str) -> float:
     return value.item()
 
 
-def plain(inputs: Inputs, form: str) -> float:
-    """The same with whole arrays of tokens x vocabulary and autograd."""
+def plain_loss(inputs: Inputs, form: str) -> float:
+    """The same loss and gradients with full arrays of tokens x vocabulary and autograd."""
     rows = torch.arange(len(inputs.targets))
     student = (inputs.hidden @ inputs.weight.T).log_softmax(-1)
     with torch.no_grad():
@@ -81,60 +81,62 @@ def plain(inputs: Inputs, form: str) -> float:
     return value.item()
 
 
-def run(inputs: Inputs, form: str) -> float:
+def run_form(inputs: Inputs, form: str) -> float:
     """One forward and backward pass; returns the loss."""
     inputs.hidden.grad = inputs.weight.grad = None
-    return plain(inputs, form) if form.startswith("plain") else fused(inputs, form)
+    return plain_loss(inputs, form) if form.startswith("plain") else fused_loss(inputs, form)
 
 
 def extra_memory(inputs: Inputs, form: str) -> int:
-    """Bytes at the peak beyond inputs and gradients; of this process so far, so for a fresh one."""
+    """Bytes of the peak beyond inputs and gradients. The peak is that of the whole process, so use a fresh one."""
     gradients = sum(t.numel() * t.element_size() for t in (inputs.hidden, inputs.weight) if t.requires_grad)
     before = memory_mb("VmRSS")
-    run(inputs, form)
+    run_form(inputs, form)
     return round((memory_mb("VmHWM") - before) * 1e6) - gradients
 
 
 def least_seconds(inputs: Inputs, forms: Sequence[str], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
-    """The least time of each form over ``repeats`` rounds, in which the forms take turns."""
-    found: dict[str, float] = dict.fromkeys(forms, float("inf"))
+    """The shortest time of each form over ``repeats`` rounds, in which the forms take turns."""
+    seconds: dict[str, float] = dict.fromkeys(forms, float("inf"))
     for _ in range(repeats):
         for form in forms:
             start = clock()
-            run(inputs, form)
-            found[form] = min(found[form], clock() - start)
-    return found
+            run_form(inputs, form)
+            seconds[form] = min(seconds[form], clock() - start)
+    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=["memory", "time", "one"])
+    parser.add_argument("mode", choices=["memory", "time", "one"])
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--rows", type=int, default=151_936)
     parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--teacher-hidden", type=int, default=0, help="0: as the student's")
+    parser.add_argument(
+        "--teacher-hidden", type=int, default=0, help="Hidden size of the teacher; 0 means that of the student."
+    )
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=["none", "reverse_kl"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frozen-head", action="store_true")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    if args.what == "memory":
+    if args.mode == "memory":
         print(f"extra memory, {args.tokens} tokens x {args.rows} rows, hidden {args.hidden}")
         for form in args.forms:
-            given = list(sys.argv[1:] if arguments is None else arguments)
-            command = [sys.executable, "-m", "perf.fused", "one", *given[1:], "--forms", form]
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            command = [sys.executable, "-m", "perf.fused", "one", *words[1:], "--forms", form]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             print(f"{form:18} {int(out) / 1e6:8.0f} MB", flush=True)
         return
     inputs = Inputs.random(args.tokens, args.rows, args.hidden, args.teacher_hidden or args.hidden, args.frozen_head)
-    if args.what == "one":
+    if args.mode == "one":
         print(extra_memory(inputs, args.forms[0]))
         return
     print(
         f"seconds, {args.tokens} tokens x {args.rows} rows, hidden {args.hidden} / {args.teacher_hidden or args.hidden}"
     )
-    # Processor time: this machine may be shared.
+    # Processor time, because other work may share the machine.
     seconds = least_seconds(inputs, args.forms, args.repeats, time.process_time)
     for form, value in seconds.items():
         print(f"{form:18} {value:8.2f} s   {value / seconds[args.forms[0]]:5.2f}", flush=True)

@@ -1,4 +1,4 @@
-"""This trainer on the small world: its own RL stage, as its timing.jsonl tells it."""
+"""The RL stage of this trainer on the small world, timed by its own timing.jsonl."""
 
 import json
 import time
@@ -6,26 +6,26 @@ from pathlib import Path
 
 from bench.matrix.profile import load_profile
 from bench.smallworld import checkpoint_path
-from perf.trial import PROFILE, SEED, STAGES, Step, Trial, materialise, memory_mb, rl_config
+from perf.trial import PROFILE, SEED, STAGES, Step, Trial, memory_mb, rl_config, write_trial_prompts
 from vold.config import Execution
 from vold.training.rl import train_rl
 
 
 def _execution(trial: Trial, steps: int) -> Execution:
-    """The small profile's, without a checkpoint on the way."""
+    """The execution settings of the small profile, without an intermediate checkpoint."""
     execution = load_profile(PROFILE).settings.execution
     return execution.model_copy(update={"threads": trial.threads, "checkpoint_every": steps + 1})
 
 
 def run_ours(trial: Trial, directory: Path) -> tuple[list[Step], float]:
-    """All steps of ``train_rl`` as the run's timing.jsonl has them, and the memory held when the first had ended."""
+    """All steps of ``train_rl`` from the timing.jsonl of the run, and the memory in MB after the first step."""
     config, run = rl_config(trial), directory / "run"
     ends: list[tuple[float, float]] = []
     train_rl(
         config,
         student=Path(trial.student),
         teacher=checkpoint_path("teacher") if trial.side == "vold" else None,
-        prompts=materialise(trial, directory),
+        prompts=write_trial_prompts(trial, directory),
         run=run,
         seed=SEED,
         execution=_execution(trial, config.steps),

@@ -1,8 +1,8 @@
-"""How near a full-size step comes to what the device allows: T_bound / T_measured for decode, teacher and train.
+"""The ratio of the lower bound to the measured time of a full-size RL step, for decode, teacher and train.
 
-``python -m perf.roofline`` builds Qwen2.5-VL-3B and Qwen3-8B from their configs with random weights and runs a step
-of RL on the GPU at hand; ``--reduced`` runs the same code on tiny models on the CPU, against peaks measured there.
-Completions never end early, so that a step has exactly the stated size.
+``python -m perf.roofline`` builds Qwen2.5-VL-3B and Qwen3-8B from their configs with random weights and runs an RL step
+on the GPU. ``--reduced`` runs the same code on tiny models on the CPU, with peaks that are measured there. Completions
+never end early, so a step has exactly the stated size.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from bench.smallworld import checkpoint_path
-from perf.bounds import DEVICES, Device, Shape, Work, decode_seconds, teacher_seconds, train_seconds
+from perf.bounds import DEVICES, DevicePeaks, Shape, StepSize, decode_seconds, teacher_seconds, train_seconds
 from perf.trial import memory_mb
 from vold.config import Execution, RLConfig
 from vold.data.prompts import Prompt
@@ -94,7 +94,7 @@ _TINY: dict[str, Any] = {
 
 
 def student_config(reduced: bool) -> Qwen2_5_VLConfig:
-    """The student's config: the published one, or a tiny one of the same architecture."""
+    """The config of the student: the published one, or a tiny one of the same architecture."""
     if not reduced:
         return Qwen2_5_VLConfig(**QWEN2_5_VL_3B)
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
@@ -107,19 +107,19 @@ def student_config(reduced: bool) -> Qwen2_5_VLConfig:
 
 
 def teacher_config(reduced: bool) -> Qwen3Config:
-    """The teacher's config, likewise."""
+    """The config of the teacher: the published one, or a tiny one of the same architecture."""
     settings: dict[str, Any] = _TINY | {"head_dim": 16} if reduced else QWEN3_8B
     return Qwen3Config(**settings)
 
 
 class _Unending(Student):
-    """A student that nothing stops before the length limit."""
+    """A student that no token stops before the length limit."""
 
     stop_ids = ()  # type: ignore[assignment]
 
 
-def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
-    """The trainer's RL stage over models with random weights; the teacher term lets it learn from every token."""
+def build_stage(size: StepSize, execution: Execution, reduced: bool) -> RLStage:
+    """The RL stage of the trainer with random weights. The teacher term makes it learn from every token."""
     device = torch.device(execution.device)
     path = checkpoint_path("student_a")
     tokenizer = AutoTokenizer.from_pretrained(path)
@@ -135,9 +135,9 @@ def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
     config = RLConfig.model_validate(
         {
             "steps": 1,
-            "prompts_per_step": work.prompts,
-            "group_size": work.group,
-            "max_new_tokens": work.completion,
+            "prompts_per_step": size.prompts,
+            "group_size": size.group,
+            "max_new_tokens": size.completion,
             "rollout": "builtin",
             "distill": {"weight": 0.1, "mask": "all"},
             "freeze": ("vision", "merger"),
@@ -146,25 +146,27 @@ def build_stage(work: Work, execution: Execution, reduced: bool) -> RLStage:
     freeze(student, config.freeze)
     enable_recomputation(model)
     teacher = Teacher(LanguageModel(path, reader.requires_grad_(False), tokenizer), execution.micro_batch_tokens)
-    return RLStage(config, execution, ALONE, student, teacher, _prompts(student, work), validation=(), seed=0)
+    return RLStage(config, execution, ALONE, student, teacher, _prompts(student, size), validation=(), seed=0)
 
 
-def _prompts(student: Student, work: Work) -> list[Prompt]:
-    """Distinct prompts of exactly the wanted number of tokens, the chat template's included."""
-    room = work.prompt - len(student.encode_text(""))
-    texts = [f"{index:>{room}}".replace(" ", "+") for index in range(work.prompts)]
-    if any(len(student.encode_text(text)) != work.prompt for text in texts):
-        raise ValueError(f"no prompts of {work.prompt} tokens: the chat template alone takes {work.prompt - room}")
+def _prompts(student: Student, size: StepSize) -> list[Prompt]:
+    """Distinct prompts of exactly ``size.prompt`` tokens, including those of the chat template."""
+    room = size.prompt - len(student.encode_text(""))
+    texts = [f"{index:>{room}}".replace(" ", "+") for index in range(size.prompts)]
+    if any(len(student.encode_text(text)) != size.prompt for text in texts):
+        raise ValueError(f"prompts cannot have {size.prompt} tokens: the chat template alone has {size.prompt - room}")
     return [Prompt(id=str(index), text=text, answer="0") for index, text in enumerate(texts)]
 
 
-def measured_device(size: int = 1024) -> Device:
-    """This machine's processor: the best of several matrix products and of several copies, in float32."""
+def measured_device(size: int = 1024) -> DevicePeaks:
+    """The peaks of this machine's processor in float32: the best of several matrix products and of several copies."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     source, target = torch.randn(size * size * 16), torch.empty(size * size * 16)
     flops = 2 * size**3 / _best_seconds(lambda: torch.mm(a, b))
     bandwidth = 2 * source.nbytes / _best_seconds(lambda: target.copy_(source))
-    return Device("this CPU", flops, bandwidth, f"measured: a product of {size} x {size} matrices, a copy", width=4)
+    return DevicePeaks(
+        "this CPU", flops, bandwidth, f"measured: a product of {size} x {size} matrices, a copy", width=4
+    )
 
 
 def _best_seconds(work: Any, repeats: int = 7) -> float:
@@ -176,20 +178,20 @@ def _best_seconds(work: Any, repeats: int = 7) -> float:
     return min(seconds)
 
 
-def device_at_hand() -> Device:
-    """The published peaks of the GPU; raises ValueError where there is none, or none that the table knows."""
+def gpu_peaks() -> DevicePeaks:
+    """The published peaks of the GPU. Raises ValueError without a GPU, and for a GPU that DEVICES does not have."""
     if not torch.cuda.is_available():
-        raise ValueError("no GPU here; --reduced runs on the CPU")
+        raise ValueError("this machine has no GPU; use --reduced to run on the CPU")
     name = torch.cuda.get_device_name()
-    found = next((device for device in DEVICES if device.gpu == name), None)
-    if found is None:
+    peaks = next((device for device in DEVICES if device.gpu == name), None)
+    if peaks is None:
         raise ValueError(f"no published peaks for {name!r}; add them to DEVICES in perf/bounds.py")
-    return found
+    return peaks
 
 
-def run(work: Work, execution: Execution, device: Device, reduced: bool) -> str:
-    """One step after a warm-up; the table as Markdown."""
-    stage = build_stage(work, execution, reduced)
+def measure_step(size: StepSize, execution: Execution, device: DevicePeaks, reduced: bool) -> str:
+    """Run one step after a warm-up step and return the table as Markdown."""
+    stage = build_stage(size, execution, reduced)
     stage.step(0, Stopwatch())
     watch = Stopwatch()
     if torch.cuda.is_available():
@@ -199,21 +201,23 @@ def run(work: Work, execution: Execution, device: Device, reduced: bool) -> str:
     assert stage.teacher is not None
     shapes = Shape.of(stage.student.model.config), Shape.of(stage.teacher.model.model.config)
     bounds = {
-        "rollout": decode_seconds(shapes[0], work, device, execution.rollout_batch),
-        "teacher": teacher_seconds(shapes[1], work, device),
-        "train": train_seconds(*shapes, work, device),
+        "rollout": decode_seconds(shapes[0], size, device, execution.rollout_batch),
+        "teacher": teacher_seconds(shapes[1], size, device),
+        "train": train_seconds(*shapes, size, device),
     }
-    return table(bounds, watch.seconds, work, device, _peak_gb())
+    return roofline_table(bounds, watch.seconds, size, device, _peak_gb())
 
 
 def _peak_gb() -> float:
     return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else memory_mb("VmHWM") / 1e3
 
 
-def table(bounds: dict[str, float], seconds: dict[str, float], work: Work, device: Device, peak_gb: float) -> str:
-    """T_bound and T_measured of each stage and of all of them, and how near the second comes to the first."""
+def roofline_table(
+    bounds: dict[str, float], seconds: dict[str, float], size: StepSize, device: DevicePeaks, peak_gb: float
+) -> str:
+    """A Markdown table of the bound, the measured time and their ratio, for each stage and for the step."""
     lines = [
-        f"{work.prompts} prompts x {work.group}, {work.prompt} + {work.completion} tokens, on {device.name} "
+        f"{size.prompts} prompts x {size.group}, {size.prompt} + {size.completion} tokens, on {device.name} "
         f"({device.flops / 1e12:.4g} TFLOP/s, {device.bandwidth / 1e12:.4g} TB/s; {device.source}); "
         f"peak memory {peak_gb:.1f} GB",
         "",
@@ -228,7 +232,7 @@ def table(bounds: dict[str, float], seconds: dict[str, float], work: Work, devic
 
 def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
-    work = Work(options.prompts, options.group, options.prompt_tokens, options.completion_tokens)
+    size = StepSize(options.prompts, options.group, options.prompt_tokens, options.completion_tokens)
     execution = Execution(
         device="cpu" if options.reduced else "cuda",
         dtype="float32" if options.reduced else "bfloat16",
@@ -239,8 +243,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if options.reduced:
         torch.set_num_threads(1)
-    device = measured_device() if options.reduced else device_at_hand()
-    text = run(work, execution, device, options.reduced)
+    device = measured_device() if options.reduced else gpu_peaks()
+    text = measure_step(size, execution, device, options.reduced)
     print(text)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
@@ -248,15 +252,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reduced", action="store_true", help="tiny models on the CPU")
+    parser.add_argument("--reduced", action="store_true", help="Use tiny models on the CPU.")
     small = parser.parse_known_args(arguments)[0].reduced
     parser.add_argument("--prompts", type=int, default=4 if small else 128)
     parser.add_argument("--group", type=int, default=4 if small else 8)
     parser.add_argument("--prompt-tokens", type=int, default=32 if small else 256)
     parser.add_argument("--completion-tokens", type=int, default=64 if small else 2048)
     parser.add_argument("--micro-batch-tokens", type=int, default=16384)
-    parser.add_argument("--rollout-batch", type=int, default=256, help="sequences decoded together")
-    parser.add_argument("--out", type=Path, help="write the table there too")
+    parser.add_argument("--rollout-batch", type=int, default=256, help="Sequences that are decoded together.")
+    parser.add_argument("--out", type=Path, help="Also write the table to this file.")
     return parser.parse_args(arguments)
 
 

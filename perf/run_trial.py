@@ -1,6 +1,6 @@
-"""One trial in a process of its own: ``python -m perf.run_trial JSON``.
+"""A program that runs one trial in its own process: ``python -m perf.run_trial JSON``.
 
-The argument holds the fields of ``Trial``; the last line of standard output is a ``Measured`` as JSON.
+The argument has the fields of ``Trial`` as JSON. The last line of standard output is a ``TrialResult`` as JSON.
 """
 
 import json
@@ -11,11 +11,11 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
-from perf.trial import Measured, Trial, memory_mb
+from perf.trial import Trial, TrialResult, memory_mb
 
 
-def measure(trial: Trial) -> Measured:
-    """Run ``trial`` in this process, whose peak memory is then the trial's."""
+def measure_trial(trial: Trial) -> TrialResult:
+    """Run ``trial`` in this process, so that the peak memory of the process is that of the trial."""
     with tempfile.TemporaryDirectory() as scratch:
         if trial.side == "trl":
             from perf.trl_side import run_trl as run
@@ -23,11 +23,11 @@ def measure(trial: Trial) -> Measured:
             from perf.own_side import run_ours as run
         steps, held = run(trial, Path(scratch))
     peak = memory_mb("VmHWM")
-    return Measured(trial.side, trial.images, tuple(steps[trial.warmup :]), peak, peak - held)
+    return TrialResult(trial.side, trial.images, tuple(steps[trial.warmup :]), peak, peak - held)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with redirect_stdout(sys.stderr):
-        measured = measure(Trial(**json.loads(sys.argv[1])))
+        measured = measure_trial(Trial(**json.loads(sys.argv[1])))
     print(json.dumps(asdict(measured)))

@@ -1,11 +1,11 @@
-"""Published responses scored: strict and official mode, and beside them math-verify alone and VLMEvalKit's scorer.
+"""The time to score published responses: in strict and official mode, by math-verify alone, and by VLMEvalKit.
 
     VOLD_BENCH_DATA=DIRECTORY python -m perf.scoring [--rows 25000] [--repeats 3] [--sides strict,official]
 
-The rows are those of the published prediction files of all four benchmarks in a seeded order, begun again where more
-are wanted. Every run is a process of its own, and the sides alternate. Clocks start when records and predictions are
-read and the scorer's own modules are imported; processes that it starts are within them. CPU time is that of all
-processes. VLMEvalKit evaluates responses as code: these published files are trusted.
+The rows are those of the published prediction files of all four benchmarks in a seeded order, which repeats when more
+rows are requested. Every run is a process of its own, and the sides alternate. Clocks start after records and
+predictions are read and the modules of the scorer are imported. CPU time includes all processes that the scorer starts.
+VLMEvalKit evaluates responses as code, so use it only with trusted files such as these published ones.
 """
 
 import argparse
@@ -34,12 +34,12 @@ FILES = {
     "logicvista": "results/*.csv",
 }
 PEER_ROWS = {"math-verify": 2_500, "vlmevalkit": 2_500}
-"""They take long for each row, so that they get the first of the rows."""
+"""Rows of slow scorers, which score only the first rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Predictions of one benchmark with its problems."""
+class BenchmarkPredictions:
+    """The predictions of one benchmark with its problems."""
 
     benchmark: str
     problems: tuple[Problem, ...]
@@ -47,8 +47,11 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Seconds on the clock and of processors over ``rows``; ``judged``: how many of them got a verdict."""
+class ScoringRun:
+    """The time to score ``rows`` predictions, in seconds on the clock and on processors.
+
+    judged: number of predictions with a verdict.
+    """
 
     side: str
     rows: int
@@ -58,12 +61,12 @@ class Measured:
     right: int
 
 
-Scorer = Callable[[Sequence[Rows]], tuple[int, int]]
-"""(judged, right) of all rows."""
+Scorer = Callable[[Sequence[BenchmarkPredictions]], tuple[int, int]]
+"""Returns the numbers of predictions with a verdict and of right ones."""
 
 
-def sample(data: Path, count: int) -> list[Rows]:
-    """``count`` predictions in a seeded order, by benchmark; sample numbers keep repeats apart."""
+def sample_predictions(data: Path, count: int) -> list[BenchmarkPredictions]:
+    """``count`` predictions in a seeded order, by benchmark. Sample numbers distinguish repeated rows."""
     first = {name: next(iter(BENCHMARKS[name].splits)) for name in FILES}
     problems = {name: read_benchmark(name, data / name, first[name], require_images=False).problems for name in FILES}
     pool = [
@@ -73,23 +76,25 @@ def sample(data: Path, count: int) -> list[Rows]:
         for prediction in read_predictions(file)
     ]
     order = generator(0, "perf", "scoring").permutation(len(pool))
-    found: dict[str, list[Prediction]] = {name: [] for name in FILES}
+    drawn: dict[str, list[Prediction]] = {name: [] for name in FILES}
     for number in range(count):
         name, prediction = pool[order[number % len(pool)]]
-        found[name].append(replace(prediction, sample=number))
-    return [Rows(name, problems[name], predictions) for name, predictions in found.items() if predictions]
+        drawn[name].append(replace(prediction, sample=number))
+    return [
+        BenchmarkPredictions(name, problems[name], predictions) for name, predictions in drawn.items() if predictions
+    ]
 
 
-def ours(mode: Mode) -> Scorer:
-    def score(parts: Sequence[Rows]) -> tuple[int, int]:
+def our_scorer(mode: Mode) -> Scorer:
+    def score(parts: Sequence[BenchmarkPredictions]) -> tuple[int, int]:
         scores = [score_predictions(part.benchmark, part.problems, part.predictions, mode) for part in parts]
         return sum(len(score.verdicts) for score in scores), sum(score.correct for score in scores)
 
     return score
 
 
-def math_verify() -> Scorer:
-    """Its parser with all three kinds of extraction on every response, its comparison with the label or the gold."""
+def math_verify_scorer() -> Scorer:
+    """math-verify alone: its parser with all three kinds of extraction, and its comparison with label or answer."""
     import logging
 
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
@@ -100,12 +105,12 @@ def math_verify() -> Scorer:
     letters = StringExtractionConfig(strings=tuple("ABCDEFGHIJ"))
     kinds = [letters, LatexExtractionConfig(), ExprExtractionConfig()]
 
-    def score(parts: Sequence[Rows]) -> tuple[int, int]:
+    def score(parts: Sequence[BenchmarkPredictions]) -> tuple[int, int]:
         judged = right = 0
         for part in parts:
-            known = {problem.id: problem for problem in part.problems}
+            by_id = {problem.id: problem for problem in part.problems}
             for prediction in part.predictions:
-                problem = known[prediction.id]
+                problem = by_id[prediction.id]
                 labels = sorted(reference_labels(problem.answer, problem.options)) if problem.options else []
                 gold = parse(labels[0] if labels else f"${problem.answer}$", kinds)
                 answer = parse(prediction.response, kinds)
@@ -116,21 +121,21 @@ def math_verify() -> Scorer:
     return score
 
 
-def vlmevalkit() -> Scorer:
-    """Its functions in this process, without the process that it starts for each comparison; no judge model."""
+def vlmevalkit_scorer() -> Scorer:
+    """The functions of VLMEvalKit in this process, without its process per comparison and without a judge model."""
     import vlmeval  # noqa: F401
 
     from bench.bridges.vlmeval import sheet_row
     from bench.bridges.vlmeval_scorer import NoJudge, scorer_of
 
-    def score(parts: Sequence[Rows]) -> tuple[int, int]:
+    def score(parts: Sequence[BenchmarkPredictions]) -> tuple[int, int]:
         judged = right = 0
         for part in parts:
-            known = {problem.id: problem for problem in part.problems}
+            by_id = {problem.id: problem for problem in part.problems}
             judge = scorer_of(part.benchmark, cot=False)
             for prediction in part.predictions:
                 with suppress(NoJudge), redirect_stdout(sys.stderr):
-                    right += judge(sheet_row(known[prediction.id], prediction))[1] or False
+                    right += judge(sheet_row(by_id[prediction.id], prediction))[1] or False
                     judged += 1
         return judged, right
 
@@ -138,48 +143,48 @@ def vlmevalkit() -> Scorer:
 
 
 SIDES: dict[str, Callable[[], Scorer]] = {
-    "strict": lambda: ours("strict"),
-    "official": lambda: ours("official"),
-    "math-verify": math_verify,
-    "vlmevalkit": vlmevalkit,
+    "strict": lambda: our_scorer("strict"),
+    "official": lambda: our_scorer("official"),
+    "math-verify": math_verify_scorer,
+    "vlmevalkit": vlmevalkit_scorer,
 }
 
 
 def processor_seconds() -> float:
-    """CPU time of this process and of all that it has started, those that still run included."""
-    ticks, left = 0, [os.getpid()]
-    while left:
-        pid = left.pop()
+    """CPU seconds of this process and of all processes that it has started, including running ones."""
+    ticks, pids = 0, [os.getpid()]
+    while pids:
+        pid = pids.pop()
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-            left += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        except OSError:  # it ended meanwhile, and its parent counts it
+            pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        except OSError:  # it has ended, so its parent counts it
             continue
         ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure(side: str, data: Path, count: int) -> Measured:
-    parts = sample(data, count)
+def measure_scorer(side: str, data: Path, count: int) -> ScoringRun:
+    parts = sample_predictions(data, count)
     score = SIDES[side]()
     cpu, wall = processor_seconds(), time.perf_counter()
     judged, right = score(parts)
     wall, cpu = time.perf_counter() - wall, processor_seconds() - cpu
-    return Measured(side, count, wall, cpu, judged, right)
+    return ScoringRun(side, count, wall, cpu, judged, right)
 
 
-def run(side: str, data: Path, count: int) -> Measured:
-    """``measure`` in a fresh process."""
+def run_scorer(side: str, data: Path, count: int) -> ScoringRun:
+    """``measure_scorer`` in a fresh process."""
     command = [sys.executable, "-m", "perf.scoring", "--measure", side, "--rows", str(count)]
-    done = subprocess.run(
+    finished = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "VOLD_BENCH_DATA": str(data)}, stdout=subprocess.PIPE, check=True
     )
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    return ScoringRun(**json.loads(finished.stdout.splitlines()[-1]))
 
 
-def table(runs: Sequence[Measured]) -> str:
-    """Medians with their ranges, a row a side."""
-    lines = ["| side | rows | verdicts | right | wall s | CPU s | CPU ms a row |", "|---|---|---|---|---|---|---|"]
+def scoring_table(runs: Sequence[ScoringRun]) -> str:
+    """A Markdown table of medians and ranges, one row per side."""
+    lines = ["| side | rows | verdicts | right | wall s | CPU s | CPU ms per row |", "|---|---|---|---|---|---|---|"]
     for side in dict.fromkeys(run.side for run in runs):
         own = [run for run in runs if run.side == side]
         walls, cpus = sorted(run.wall for run in own), sorted(run.cpu for run in own)
@@ -197,16 +202,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=25_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", default=",".join(SIDES))
-    parser.add_argument("--measure", choices=SIDES, help="one run in this process, printed as JSON")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--measure", choices=SIDES, help="Run one side in this process and print its result as JSON.")
+    options = parser.parse_args(arguments)
     if not (data := os.environ.get("VOLD_BENCH_DATA")):
         parser.error("set VOLD_BENCH_DATA to the directory of the benchmarks")
-    if asked.measure:
-        print(json.dumps(asdict(measure(asked.measure, Path(data), asked.rows))))
+    if options.measure:
+        print(json.dumps(asdict(measure_scorer(options.measure, Path(data), options.rows))))
         return
-    sides = asked.sides.split(",")
-    rows = {side: min(asked.rows, PEER_ROWS.get(side, asked.rows)) for side in sides}
-    print(table([run(side, Path(data), rows[side]) for _ in range(asked.repeats) for side in sides]))
+    sides = options.sides.split(",")
+    rows = {side: min(options.rows, PEER_ROWS.get(side, options.rows)) for side in sides}
+    print(scoring_table([run_scorer(side, Path(data), rows[side]) for _ in range(options.repeats) for side in sides]))
 
 
 if __name__ == "__main__":

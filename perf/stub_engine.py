@@ -1,4 +1,4 @@
-"""An engine that computes nothing, for measuring and testing what stands around engines."""
+"""An engine that computes nothing, for measuring and testing the code around engines."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,33 +11,33 @@ from bench.prompts import PromptPart
 from vold.config import Execution
 
 
-def say_answer(ask: Request, seed: int) -> Reply:
-    """A text of about two kilobytes, a function of the seed alone, that declares a number."""
+def seeded_answer(request: Request, seed: int) -> Reply:
+    """A response of about two kilobytes that depends on the seed alone and ends in a boxed number."""
     text = f"Let us see, step {seed}. " * 80 + f"The answer is \\boxed{{{seed % 7}}}."
     return Reply(text, len(text) // 4, "stop")
 
 
-def as_they_are(parts: Sequence[PromptPart]) -> Sequence[PromptPart]:
-    """Prepares nothing."""
+def unchanged_parts(parts: Sequence[PromptPart]) -> Sequence[PromptPart]:
+    """The parts, without preparation."""
     return parts
 
 
 class StubEngine:
-    """Answers each ask with ``reply``, after ``seconds`` for its group; ``seen`` are the asks in their order."""
+    """Answers each request with ``reply``, after ``seconds`` per group. ``seen`` has the requests in their order."""
 
     def __init__(
-        self, reply: Callable[[Request, int], Reply] = say_answer, seconds: float = 0.0, grouped: bool = False
+        self, reply: Callable[[Request, int], Reply] = seeded_answer, seconds: float = 0.0, grouped: bool = False
     ) -> None:
         self.reply, self.seconds, self.grouped = reply, seconds, grouped
-        self.preparer: Callable[[Sequence[PromptPart]], Any] = as_they_are
+        self.preparer: Callable[[Sequence[PromptPart]], Any] = unchanged_parts
         self.seen: list[Request] = []
 
     def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
         for group in groups:
             time.sleep(self.seconds)
-            for ask in group:
-                self.seen.append(Request(ask.index, None, ask.seeds))
-                yield RequestReplies(ask.index, [self.reply(ask, seed) for seed in ask.seeds])
+            for request in group:
+                self.seen.append(Request(request.index, None, request.seeds))
+                yield RequestReplies(request.index, [self.reply(request, seed) for seed in request.seeds])
 
     def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
@@ -50,7 +50,7 @@ class StubEngine:
 
 
 class StubPool(EnginePool):
-    """Gives out the engines that ``build`` makes."""
+    """A pool of the engine that ``build`` returns."""
 
     def __init__(self, build: Callable[[], Any]) -> None:
         super().__init__()

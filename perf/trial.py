@@ -1,4 +1,4 @@
-"""One measured run of the small world's RL stage: its settings, its prompts, and what is told of its steps."""
+"""Trials: measured runs of the RL stage of the small world, with their settings, prompts and results."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,22 +14,24 @@ if TYPE_CHECKING:
 PROFILE = Path(__file__).resolve().parents[1] / "ablations" / "profiles" / "small.yaml"
 SEED = 1
 LEARNING_RATE = 1e-6
-"""So small that the policy, and with it the length of its completions, stays that of the checkpoint."""
+"""So small that the policy, and with it the length of completions, stays that of the checkpoint."""
 
 STAGES = ("rollout", "reward", "teacher", "train")
-"""What is timed within a step; drawing and tokenising prompts, padding and metrics show in ``step`` alone."""
+"""The timed parts of a step. Drawing and tokenising prompts, padding and metrics count only in ``step``."""
 
-Side = Literal["grpo", "vold", "trl"]
+TrialSide = Literal["grpo", "vold", "trl"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """``grpo``: this trainer without a teacher; ``vold``: with the teacher term; ``trl``: TRL's GRPOTrainer.
+    """One measured run.
 
-    ``student``: a checkpoint directory. ``rl``: settings of ``RLConfig`` over those of the small profile.
+    side: ``grpo`` is this trainer without a teacher, ``vold`` with the teacher term, ``trl`` is TRL's GRPOTrainer.
+    student: a checkpoint directory.
+    rl: settings of ``RLConfig`` that replace those of the small profile.
     """
 
-    side: Side
+    side: TrialSide
     student: str
     images: bool
     threads: int
@@ -40,9 +42,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Seconds of one step and of its stages; ``tokens``: sampled in it, stop tokens included.
+    """Seconds of one step and of its stages on the clock.
 
-    ``cpu``: processor seconds of the whole step, which other work on the machine disturbs less than the clock's.
+    tokens: number of sampled tokens, including stop tokens.
+    cpu: processor seconds of the step, which other work on the machine disturbs less than clock time.
     """
 
     tokens: int
@@ -55,34 +58,34 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """The steps after the warm-up, and resident memory: its peak, and what came after the first step had ended."""
+class TrialResult:
+    """The steps after the warm-up, and resident memory: its peak, and its growth after the first step."""
 
-    side: Side
+    side: TrialSide
     images: bool
     steps: tuple[Step, ...]
     peak_mb: float
     grown_mb: float
 
     @classmethod
-    def from_json(cls, text: str) -> "Measured":
+    def from_json(cls, text: str) -> "TrialResult":
         row = json.loads(text)
         return cls(**{**row, "steps": tuple(Step(**step) for step in row["steps"])})
 
 
-def recipe(kind: str) -> dict[str, Any]:
-    """The small profile's settings of one kind of stage."""
+def profile_settings(kind: str) -> dict[str, Any]:
+    """The settings of one kind of stage in the small profile."""
     from bench.matrix.profile import load_profile
 
     return load_profile(PROFILE).settings.stages[kind]
 
 
 def rl_config(trial: Trial) -> "RLConfig":
-    """The small profile's RL stage, for as many steps as the trial has."""
+    """The RL configuration of the small profile, for the steps of the trial."""
     from vold.config import RLConfig
 
     settings = {
-        **recipe("rl"),
+        **profile_settings("rl"),
         "steps": trial.warmup + trial.steps,
         "optimizer": {"learning_rate": LEARNING_RATE},
         **({} if trial.side == "vold" else {"distill": {"weight": 0}}),
@@ -91,8 +94,8 @@ def rl_config(trial: Trial) -> "RLConfig":
     return RLConfig.model_validate(settings)
 
 
-def materialise(trial: Trial, directory: Path) -> Path:
-    """As many training problems as the trial draws, as JSONL; with their images beside it where asked for."""
+def write_trial_prompts(trial: Trial, directory: Path) -> Path:
+    """Write the training problems that the trial draws as JSONL, with images next to the file where it uses images."""
     from PIL import Image
 
     from bench.smallworld.problems import stream
@@ -115,9 +118,9 @@ def materialise(trial: Trial, directory: Path) -> Path:
 
 
 def memory_mb(field: Literal["VmRSS", "VmHWM"]) -> float:
-    """This process's resident memory in MB, now or at its peak.
+    """The resident memory of this process in MB, now (VmRSS) or at its peak (VmHWM).
 
-    From /proc: ``getrusage`` counts the peak of the process that this one was started from as its own.
+    It is read from /proc, because ``getrusage`` includes the peak of the parent process.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer on the small world: its own code untouched, with clocks around the methods that make up a step."""
+"""TRL's GRPOTrainer on the small world: its unchanged code, with clocks around the methods of a step."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, TrainerCall
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from perf.trial import LEARNING_RATE, SEED, Step, Trial, materialise, memory_mb, rl_config
+from perf.trial import LEARNING_RATE, SEED, Step, Trial, memory_mb, rl_config, write_trial_prompts
 from vold.config import RLConfig
 from vold.data.prompts import Prompt
 from vold.data.samplers import draw
@@ -25,7 +25,7 @@ from vold.training.journal import Stopwatch
 
 
 def run_trl(trial: Trial, directory: Path) -> tuple[list[Step], float]:
-    """All steps, on the prompts that ``run_ours`` draws and in their order, and the memory held after the first."""
+    """All steps on the prompts of ``run_ours`` in the same order, and the memory in MB after the first step."""
     torch.set_num_threads(trial.threads)
     config = rl_config(trial)
     student = load_student(Path(trial.student))
@@ -45,7 +45,7 @@ def run_trl(trial: Trial, directory: Path) -> tuple[list[Step], float]:
 
 
 def _arguments(config: RLConfig, student: Student, directory: Path) -> GRPOConfig:
-    """The same step in TRL's words: one batch, one update, no reference model, float32, nothing logged or saved."""
+    """TRL's settings for the same step: one batch, one update, no reference model, float32, no logs and checkpoints."""
     optimizer = config.optimizer
     return GRPOConfig(
         output_dir=str(directory / "trl"),
@@ -67,7 +67,7 @@ def _arguments(config: RLConfig, student: Student, directory: Path) -> GRPOConfi
         epsilon_high=config.clip_high,
         loss_type="dapo",
         beta=0.0,
-        # A sampled placeholder stands for an image that is not there, and the next forward pass fails.
+        # A sampled image placeholder has no image, so the next forward pass would fail.
         generation_kwargs={"suppress_tokens": list(student.banned_ids)},
         shuffle_dataset=False,
         dataloader_num_workers=0,
@@ -80,8 +80,8 @@ def _arguments(config: RLConfig, student: Student, directory: Path) -> GRPOConfi
 
 
 def _dataset(trial: Trial, config: RLConfig, directory: Path) -> datasets.Dataset:
-    """Conversational prompts with what the reward needs; images in a column of their own."""
-    rows = [json.loads(line) for line in materialise(trial, directory).read_text().splitlines()]
+    """Conversational prompts with the columns of the reward, and a column of images where the trial uses them."""
+    rows = [json.loads(line) for line in write_trial_prompts(trial, directory).read_text().splitlines()]
     batches = [draw(SEED, "prompts", len(rows), config.prompts_per_step, step) for step in range(config.steps)]
     rows = [rows[index] for batch in batches for index in batch]
     columns: dict[str, list[Any]] = {
@@ -96,7 +96,7 @@ def _dataset(trial: Trial, config: RLConfig, directory: Path) -> datasets.Datase
 
 
 def _processor(student: Student) -> Qwen2_5_VLProcessor:
-    """What TRL reads images and chats with: the checkpoint's image processor and tokenizer, padding at the left."""
+    """A processor for TRL from the checkpoint's image processor and tokenizer, which pads on the left."""
     tokenizer = student.tokenizer
     tokenizer.padding_side = "left"
     return Qwen2_5_VLProcessor(
@@ -105,13 +105,13 @@ def _processor(student: Student) -> Qwen2_5_VLProcessor:
 
 
 def _reward(completions: Sequence[Any], answer: Sequence[str], options: Sequence[Any], **rest: Any) -> list[float]:
-    """This trainer's reward in the form that TRL calls."""
+    """The reward of this trainer with the signature that TRL calls."""
     texts = [completion[0]["content"] for completion in completions]
     return rewards(texts, [Prompt("", "", a, tuple(o)) for a, o in zip(answer, options, strict=True)])
 
 
 class _Clock(TrainerCallback):
-    """A step lasts from the end of the one before, so that the fetching of its rows counts."""
+    """Times each step from the end of the previous step, so that loading its rows counts."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -125,9 +125,9 @@ class _Clock(TrainerCallback):
         self.begin()
 
     def on_step_end(self, *arguments: Any, **rest: Any) -> None:
-        whole, cpu, seconds = time.perf_counter() - self.start, time.process_time() - self.cpu, self.watch.seconds
-        train = whole - seconds["before_train"]
-        self.steps.append(Step(self.tokens, cpu, whole, seconds["rollout"], seconds["reward"], train))
+        step, cpu, seconds = time.perf_counter() - self.start, time.process_time() - self.cpu, self.watch.seconds
+        train = step - seconds["before_train"]
+        self.steps.append(Step(self.tokens, cpu, step, seconds["rollout"], seconds["reward"], train))
         self.held_mb = self.held_mb or memory_mb("VmRSS")
         self.begin()
 

@@ -1,27 +1,27 @@
-"""The programs that measure the fused head: both sides compute the same, and the memory that they compare differs."""
+"""The program that measures the fused head: both forms compute the same loss with different memory."""
 
 import re
 
 import pytest
 import torch
 
-from perf.fused import Inputs, main, run
+from perf.fused import Inputs, main, run_form
 
 
 @pytest.mark.parametrize(("form", "plain"), [("none", "plain_none"), ("reverse_kl", "plain_reverse_kl")])
 def test_fused_and_plain_forms_are_the_same_computation(form: str, plain: str) -> None:
     inputs = Inputs.random(tokens=50, rows=300, hidden=16, teacher_hidden=24, frozen=False)
-    found = []
+    results = []
     for name in (form, plain):
-        loss = run(inputs, name)
+        loss = run_form(inputs, name)
         assert inputs.hidden.grad is not None and inputs.weight.grad is not None
-        found.append((torch.tensor(loss), inputs.hidden.grad.clone(), inputs.weight.grad.clone()))
-    for ours, theirs in zip(*found, strict=True):
+        results.append((torch.tensor(loss), inputs.hidden.grad.clone(), inputs.weight.grad.clone()))
+    for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_the_exact_kl_takes_a_few_chunks_of_memory_and_not_the_vocabulary_of_all_tokens(
+def test_the_exact_kl_needs_memory_for_a_few_chunks_and_not_for_all_tokens(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     size = ["--tokens", "4096", "--rows", "20000", "--hidden", "16", "--threads", "1"]

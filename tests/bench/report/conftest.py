@@ -58,7 +58,7 @@ class Analysis:
 class Spec:
     arms: tuple[Arm, ...]
     analysis: Analysis
-    name: str = "made_up"
+    name: str = "invented"
     question: str = "Does on-policy distillation need a cold start?"
     seeds: tuple[int, ...] = (11, 23, 37)
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

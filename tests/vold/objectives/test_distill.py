@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from perf.estimators import DISTANCES, TARGETS, TOLERANCE, Pair, enumerated, table
+from perf.estimators import DISTANCES, TARGETS, TOLERANCE, LogitPair, exact_gradient, variance_table
 from vold.config import DistillConfig, Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
 from vold.objectives.distill import FOLLOWS, distill_weight, teacher_term
@@ -37,13 +37,13 @@ def test_every_estimator_of_the_config_says_which_divergence_it_follows() -> Non
 @pytest.mark.parametrize("estimator", get_args(Estimator))
 def test_the_expected_gradient_is_that_of_the_named_divergence(estimator: Estimator, distance: float) -> None:
     for seed in range(5):
-        assert enumerated(estimator, Pair.at_distance(distance, seed)).error < TOLERANCE
+        assert exact_gradient(estimator, LogitPair.at_distance(distance, seed)).error < TOLERANCE
 
 
 def test_the_divergences_differ_clearly() -> None:
     """The test above could not pass with another divergence as its target."""
-    pair = Pair.at_distance(1.0, 0)
-    targets = [enumerated(estimator, pair).target for estimator in ("k2", "k3_forward", "jsd", "topk")]
+    pair = LogitPair.at_distance(1.0, 0)
+    targets = [exact_gradient(estimator, pair).target for estimator in ("k2", "k3_forward", "jsd", "topk")]
     for first, second in combinations(targets, 2):
         assert (first - second).norm() > 0.01 * second.norm()
 
@@ -58,19 +58,19 @@ def test_k2_and_k1_advantage_agree_sample_by_sample() -> None:
 
 def test_the_exact_baseline_lowers_the_variance_and_exact_divergences_have_none() -> None:
     for distance in DISTANCES.values():
-        pair = Pair.at_distance(distance, 3)
-        noisy = enumerated("k1_advantage", pair).variance
-        assert enumerated("k1_control", pair).variance < noisy
+        pair = LogitPair.at_distance(distance, 3)
+        noisy = exact_gradient("k1_advantage", pair).variance
+        assert exact_gradient("k1_control", pair).variance < noisy
         for estimator in ("reverse_kl", "forward_kl", "jsd", "topk"):
-            assert enumerated(estimator, pair).variance < 1e-12 * noisy
+            assert exact_gradient(estimator, pair).variance < 1e-12 * noisy
 
 
 def test_the_documented_table_of_variances_is_the_program_output() -> None:
-    assert table() in (Path(__file__).parents[3] / "docs" / "objectives.md").read_text()
+    assert variance_table() in (Path(__file__).parents[3] / "docs" / "objectives.md").read_text()
 
 
 def test_k1_as_a_loss_has_no_gradient_and_is_refused() -> None:
-    pair = Pair.at_distance(1.0, 1)
+    pair = LogitPair.at_distance(1.0, 1)
     logits = pair.student.requires_grad_()
     k1 = logits.log_softmax(0) - pair.teacher.log_softmax(0)
     expected = torch.autograd.grad((logits.detach().softmax(0) * k1).sum(), logits)[0]
