@@ -1,4 +1,4 @@
-"""What a check has to say: how bad, what, where, and what to do."""
+"""Findings of a check: how bad a fault is, what is wrong, where, and how to fix it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,11 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """``ERROR``: the run fails or trains on nonsense; ``WARNING``: probably not meant; ``NOTE``: good to know."""
+    """How bad a finding is.
+
+    ``ERROR``: the run would fail or its result would be meaningless. ``WARNING``: probably a mistake. ``NOTE``: for
+    information only.
+    """
 
     ERROR = "error"
     WARNING = "warning"
@@ -15,34 +19,40 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``id`` is ``theme.name``; ``where`` a file or a setting; ``mend`` what to change."""
+    """One fault.
+
+    id: ``theme.name``.
+    message: what is wrong.
+    where: a file or a setting.
+    fix: what to change.
+    """
 
     level: Level
     id: str
-    what: str
+    message: str
     where: str
-    mend: str
+    fix: str
 
     @property
     def theme(self) -> str:
         return self.id.partition(".")[0]
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.mend}"
+        return f"{self.where}: {self.message}; {self.fix}"
 
 
-def error(id: str, what: str, where: object, mend: str) -> Finding:
-    return Finding(Level.ERROR, id, what, str(where), mend)
+def error(id: str, message: str, where: object, fix: str) -> Finding:
+    return Finding(Level.ERROR, id, message, str(where), fix)
 
 
-def warning(id: str, what: str, where: object, mend: str) -> Finding:
-    return Finding(Level.WARNING, id, what, str(where), mend)
+def warning(id: str, message: str, where: object, fix: str) -> Finding:
+    return Finding(Level.WARNING, id, message, str(where), fix)
 
 
-def note(id: str, what: str, where: object, mend: str) -> Finding:
-    return Finding(Level.NOTE, id, what, str(where), mend)
+def note(id: str, message: str, where: object, fix: str) -> Finding:
+    return Finding(Level.NOTE, id, message, str(where), fix)
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that stop a run."""
+    """The findings that stop a run."""
     return [finding for finding in findings if finding.level is Level.ERROR]

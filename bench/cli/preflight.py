@@ -35,12 +35,12 @@ def preflight(
 ) -> None:
     """Find what is wrong with a training run before it starts. Reads files and settings, loads no weights."""
     from bench.matrix.yaml_file import YamlFile
-    from vold.preflight.run import preflight as examine
+    from vold.preflight.run import run_preflight
 
     source = YamlFile(config)
     matrix = str(source.data.get("schema", "")).startswith("vold-bench/matrix")
     jobs = _matrix_jobs(config, profile, gpu) if matrix else [_train_job(source, gpu)]
-    report = examine(jobs)
+    report = run_preflight(jobs)
     if as_json:
         print_json(_data(jobs, report))
     else:
@@ -184,7 +184,7 @@ def _findings(report: "PreflightReport") -> Table:
         for finding in mine:
             level = f"[{_COLOURS[finding.level]}]{finding.level.value}[/]"
             name = finding.id.partition(".")[2]
-            text = f"[bold]{escape(finding.what)}[/]\n[dim]{escape(finding.where)}[/]\n{escape(finding.mend)}"
+            text = f"[bold]{escape(finding.message)}[/]\n[dim]{escape(finding.where)}[/]\n{escape(finding.fix)}"
             table.add_row(f"{theme}\n[dim]{name}[/]", level, text)
         if theme in report.unchecked:
             table.add_row(theme, "[dim]skipped[/]", f"[dim]{about}: {report.unchecked[theme]}[/]")

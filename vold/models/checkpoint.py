@@ -67,7 +67,7 @@ def read_checkpoint(role: Role, path: Path, weights: bool = True) -> tuple[Check
     config, findings = read_config(path)
     if config is None:
         return None, findings
-    findings = part_findings(role, path, config) + (weight_findings(path, config) if weights else [])
+    findings = role_findings(role, path, config) + (weight_findings(path, config) if weights else [])
     tokenizer, wrong = _read_tokenizer(path)
     findings += wrong
     checkpoint = Checkpoint.at(role, path, config, tokenizer)
@@ -84,15 +84,15 @@ def _read_tokenizer(path: Path) -> tuple[Any | None, list[Finding]]:
             return AutoTokenizer.from_pretrained(path, trust_remote_code=False), []
         except Exception as raised:  # whatever the files of a stranger make the libraries raise
             problem = _short(raised)
-    mend = "copy tokenizer.json and tokenizer_config.json of the source checkpoint there"
-    return None, [error("checkpoints.no_tokenizer", f"no tokenizer can be read ({problem})", path, mend)]
+    fix = "copy tokenizer.json and tokenizer_config.json of the source checkpoint there"
+    return None, [error("checkpoints.no_tokenizer", f"no tokenizer can be read ({problem})", path, fix)]
 
 
 def directory_findings(path: Path) -> list[Finding]:
     """Is it a directory with a config?"""
     if not path.is_dir():
-        mend = "give a directory in Hugging Face format; a model of the hub (hub:) needs a network once"
-        return [error("checkpoints.missing", "no such checkpoint directory", path, mend)]
+        fix = "give a directory in Hugging Face format; a model of the hub (hub:) needs a network once"
+        return [error("checkpoints.missing", "no such checkpoint directory", path, fix)]
     if not (path / "config.json").is_file():
         return [error("checkpoints.no_config", "no config.json", path, "give a directory in Hugging Face format")]
     return []
@@ -104,32 +104,34 @@ def read_config(path: Path) -> tuple[Any | None, list[Finding]]:
 
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False), []
-    except Exception as problem:  # hostile input: any library error is a finding
-        mend = "repair the file, or use an architecture that transformers itself knows"
-        return None, [error("checkpoints.config", _short(problem), path / "config.json", mend)]
+    except Exception as exception:  # hostile input: any library error is a finding
+        fix = "repair the file, or use an architecture that transformers itself knows"
+        return None, [error("checkpoints.config", _short(exception), path / "config.json", fix)]
 
 
-def part_findings(role: Role, path: Path, config: Any) -> list[Finding]:
+def role_findings(role: Role, path: Path, config: Any) -> list[Finding]:
     """Is it the kind of model that its part needs?"""
     vision = config.model_type in STUDENT_TYPES
-    place = path / "config.json"
+    where = path / "config.json"
     if role == "teacher":
         if vision:
-            what = f"a teacher is a text-only causal model, but this is a {config.model_type} checkpoint"
-            mend = "name a text-only model under `teacher`"
-            return [error("checkpoints.teacher_reads_images", what, place, mend)]
+            message = f"a teacher is a text-only causal model, but this is a {config.model_type} checkpoint"
+            fix = "name a text-only model under `teacher`"
+            return [error("checkpoints.teacher_reads_images", message, where, fix)]
         return []
-    found = []
+    findings = []
     if not vision:
-        what = (
+        message = (
             f"the student must be a vision-language model ({', '.join(STUDENT_TYPES)}), "
             f"but config.json says model_type {config.model_type!r}"
         )
-        found.append(error("checkpoints.student_reads_text_only", what, place, "name one of that kind under `student`"))
+        findings.append(
+            error("checkpoints.student_reads_text_only", message, where, "name one of that kind under `student`")
+        )
     elif not (path / "preprocessor_config.json").is_file():
-        mend = "a student needs its image processor: copy the file from the source checkpoint"
-        found.append(error("checkpoints.no_processor", "no preprocessor_config.json", path, mend))
-    return found
+        fix = "a student needs its image processor: copy the file from the source checkpoint"
+        findings.append(error("checkpoints.no_processor", "no preprocessor_config.json", path, fix))
+    return findings
 
 
 def weight_findings(path: Path, config: Any | None = None) -> list[Finding]:
@@ -140,20 +142,20 @@ def weight_findings(path: Path, config: Any | None = None) -> list[Finding]:
     shards = {file.name for file in path.glob("*.safetensors")}
     listed = set((_json(path / "model.safetensors.index.json").get("weight_map") or {}).values())
     if not shards and not listed:
-        what = "no *.safetensors; other weight formats are not loaded"
-        return [error("checkpoints.no_weights", what, path, "download the weights, or convert the checkpoint first")]
-    found = []
+        message = "no *.safetensors; other weight formats are not loaded"
+        return [error("checkpoints.no_weights", message, path, "download the weights, or convert the checkpoint first")]
+    findings = []
     if absent := sorted(listed - shards):
-        what = f"{len(absent)} of {len(listed)} weight files are missing ({', '.join(absent[:3])})"
-        found.append(error("checkpoints.shard_missing", what, path, "download the checkpoint again"))
+        message = f"{len(absent)} of {len(listed)} weight files are missing ({', '.join(absent[:3])})"
+        findings.append(error("checkpoints.shard_missing", message, path, "download the checkpoint again"))
     for name in sorted(shards):
         header, problem = _header(path / name)
         if problem:
-            mend = "download or copy the file again"
-            found.append(error("checkpoints.weights_damaged", problem, path / name, mend))
+            fix = "download or copy the file again"
+            findings.append(error("checkpoints.weights_damaged", problem, path / name, fix))
         elif config is not None:
-            found += _embedding_findings(path / name, header, config)
-    return found
+            findings += _embedding_findings(path / name, header, config)
+    return findings
 
 
 def _header(path: Path) -> tuple[dict[str, Any], str]:
@@ -180,25 +182,25 @@ def _embedding_findings(file: Path, header: Mapping[str, Any], config: Any) -> l
     for name, value in header.items():
         shape = value.get("shape")
         if name.endswith("embed_tokens.weight") and shape != expected:
-            what = f"{name} is {shape}, config.json says {expected} (vocabulary x hidden)"
-            mend = "config and weights are of different models: take both from one source"
-            return [error("checkpoints.weights_of_another_model", what, file, mend)]
+            message = f"{name} is {shape}, config.json says {expected} (vocabulary x hidden)"
+            fix = "config and weights are of different models: take both from one source"
+            return [error("checkpoints.weights_of_another_model", message, file, fix)]
     return []
 
 
 def shape_findings(checkpoint: Checkpoint) -> list[Finding]:
     """What the trainer's own attention and positions need of a config."""
-    found, place = layer_findings(checkpoint.path, checkpoint.text), checkpoint.path / "config.json"
+    findings, where = layer_findings(checkpoint.path, checkpoint.text), checkpoint.path / "config.json"
     section = (getattr(checkpoint.text, "rope_parameters", None) or {}).get("mrope_section")
     half = checkpoint.head_size // 2
     if checkpoint.role == "student" and section and sum(section) != half:
-        what = f"mrope_section {section} sums to {sum(section)}, half a head is {half}"
-        mend = f"make the three sections (time, height, width) sum to head_dim / 2 = {half}"
-        found.append(error("checkpoints.mrope", what, place, mend))
-    if (_json(place)).get("auto_map"):
-        what = "config.json names code of its own (auto_map); it is never run"
-        found.append(note("checkpoints.own_code", what, place, "nothing to do: transformers' own class is used"))
-    return found
+        message = f"mrope_section {section} sums to {sum(section)}, half a head is {half}"
+        fix = f"make the three sections (time, height, width) sum to head_dim / 2 = {half}"
+        findings.append(error("checkpoints.mrope", message, where, fix))
+    if (_json(where)).get("auto_map"):
+        message = "config.json names code of its own (auto_map); it is never run"
+        findings.append(note("checkpoints.own_code", message, where, "nothing to do: transformers' own class is used"))
+    return findings
 
 
 def layer_findings(path: Path, text_config: Any) -> list[Finding]:
@@ -206,9 +208,9 @@ def layer_findings(path: Path, text_config: Any) -> list[Finding]:
     kinds = sorted(set(getattr(text_config, "layer_types", None) or ()) - {"full_attention"})
     if not kinds:
         return []
-    what = f"layers with sliding-window or linear attention are not supported ({', '.join(kinds)})"
-    mend = "use a model whose layer_types are all full_attention"
-    return [error("checkpoints.layers", what, path / "config.json", mend)]
+    message = f"layers with sliding-window or linear attention are not supported ({', '.join(kinds)})"
+    fix = "use a model whose layer_types are all full_attention"
+    return [error("checkpoints.layers", message, path / "config.json", fix)]
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -219,6 +221,6 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _short(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines()
-    return lines[0][:300] if lines else type(problem).__name__
+def _short(exception: BaseException) -> str:
+    lines = str(exception).strip().splitlines()
+    return lines[0][:300] if lines else type(exception).__name__

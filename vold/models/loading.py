@@ -15,7 +15,7 @@ from transformers.utils import logging as hf_logging
 
 from vold.findings import Finding
 from vold.models import attention
-from vold.models.checkpoint import Role, directory_findings, part_findings, read_config, weight_findings
+from vold.models.checkpoint import Role, directory_findings, read_config, role_findings, weight_findings
 from vold.models.encoder import Encoder
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
@@ -33,7 +33,7 @@ def _checked_config(role: Role, path: Path, weights: bool = True) -> Any:
     _refuse(directory_findings(path))
     config, wrong = read_config(path)
     _refuse(wrong)
-    _refuse(part_findings(role, path, config) + (weight_findings(path, config) if weights else []))
+    _refuse(role_findings(role, path, config) + (weight_findings(path, config) if weights else []))
     return config
 
 

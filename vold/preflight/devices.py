@@ -50,8 +50,8 @@ def parse_device(text: str) -> Device:
 
 def this_machine(device: str) -> Device | None:
     """What ``Execution.device`` would use here: GPUs by nvidia-smi, else the RAM; None for a GPU that is not here."""
-    if device != "cpu" and (found := _nvidia()):
-        return found
+    if device != "cpu" and (gpus := _nvidia()):
+        return gpus
     if device not in ("auto", "cpu"):
         return None
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -19,9 +19,9 @@ def needed_bytes(student: Sizes) -> int:
 
 def disk_findings(job: Job, student: Sizes) -> list[Finding]:
     """Compare with what is free where ``run`` will be."""
-    place = next(path for path in (job.run, *job.run.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(place).free, needed_bytes(student)
+    where = next(path for path in (job.run, *job.run.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(where).free, needed_bytes(student)
     if needed <= free:
         return []
-    what = f"checkpoints need {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free"
-    return [error("disk.too_small", what, job.where("run"), "free space there, or name another disk under `run`")]
+    message = f"checkpoints need {needed / 1e9:.1f} GB, {where} has {free / 1e9:.1f} GB free"
+    return [error("disk.too_small", message, job.where("run"), "free space there, or name another disk under `run`")]

@@ -15,16 +15,16 @@ def engine_findings(job: Job, student: Checkpoint, sizes: Sizes, prompt: int) ->
     """All checks of this theme; the builtin engine runs whatever the trainer runs. ``prompt``: the longest's tokens."""
     if not isinstance(job.config, RLConfig) or job.config.rollout != "vllm":
         return []
-    found, vllm = _head_findings(job, student), job.execution.vllm
+    findings, vllm = _head_findings(job, student), job.execution.vllm
     if job.execution.processes > 1 and not vllm.server:
-        what = f"vLLM in the process of one of {job.execution.processes} ranks would join their process group"
-        found.append(error("engines.ranks", what, job.where("execution.vllm.server"), "set vllm.server to true"))
+        message = f"vLLM in the process of one of {job.execution.processes} ranks would join their process group"
+        findings.append(error("engines.ranks", message, job.where("execution.vllm.server"), "set vllm.server to true"))
     longest = prompt + job.config.max_new_tokens
     if vllm.max_length is not None and vllm.max_length < longest:
-        what = f"vLLM takes {vllm.max_length} tokens, prompt and completion need up to {longest}"
-        mend = f"set vllm.max_length to {longest} or more, or lower max_new_tokens"
-        found.append(error("engines.max_length", what, job.where("execution.vllm.max_length"), mend))
-    return found + _cache_findings(job, sizes, longest)
+        message = f"vLLM takes {vllm.max_length} tokens, prompt and completion need up to {longest}"
+        fix = f"set vllm.max_length to {longest} or more, or lower max_new_tokens"
+        findings.append(error("engines.max_length", message, job.where("execution.vllm.max_length"), fix))
+    return findings + _cache_findings(job, sizes, longest)
 
 
 def _head_findings(job: Job, student: Checkpoint) -> list[Finding]:
@@ -33,9 +33,9 @@ def _head_findings(job: Job, student: Checkpoint) -> list[Finding]:
     if size in _CPU_HEAD_SIZES if cpu else size % 8 == 0 and size <= _GPU_HEAD_LIMIT:
         return []
     known = ", ".join(map(str, _CPU_HEAD_SIZES)) if cpu else f"multiples of 8 up to {_GPU_HEAD_LIMIT}"
-    what = f"vLLM has no attention for heads of {size} ({student.path / 'config.json'}); it knows {known}"
-    mend = "set rollout to builtin, or choose another student"
-    return [error("engines.head_size", what, job.where("config.rollout"), mend)]
+    message = f"vLLM has no attention for heads of {size} ({student.path / 'config.json'}); it knows {known}"
+    fix = "set rollout to builtin, or choose another student"
+    return [error("engines.head_size", message, job.where("config.rollout"), fix)]
 
 
 def _cache_findings(job: Job, sizes: Sizes, longest: int) -> list[Finding]:
@@ -47,9 +47,9 @@ def _cache_findings(job: Job, sizes: Sizes, longest: int) -> list[Finding]:
     share, needed = vllm.memory_share * device.memory, sizes.total * element + longest * sizes.cache_bytes(element)
     if needed <= share:
         return []
-    what = (
+    message = (
         f"vLLM's {vllm.memory_share:g} of {device} is {share / 1e9:.1f} GB, "
         f"weights and one sequence of {longest} tokens take {needed / 1e9:.1f}"
     )
-    mend = f"set vllm.memory_share above {needed / device.memory:.2f}, or choose a larger GPU"
-    return [error("engines.no_cache", what, job.where("execution.vllm.memory_share"), mend)]
+    fix = f"set vllm.memory_share above {needed / device.memory:.2f}, or choose a larger GPU"
+    return [error("engines.no_cache", message, job.where("execution.vllm.memory_share"), fix)]

@@ -7,7 +7,7 @@ _PLACEHOLDER = "<|image_pad|>"
 _GRID = 576  # patches of the image in the example: 24 x 24
 
 
-def image_findings(student: Checkpoint) -> list[Finding]:
+def vision_findings(student: Checkpoint) -> list[Finding]:
     """All checks of this theme; silent for a student without eyes, which is a finding elsewhere."""
     vision = getattr(student.config, "vision_config", None)
     if vision is None or student.tokenizer is None:
@@ -18,10 +18,10 @@ def image_findings(student: Checkpoint) -> list[Finding]:
 def _placeholder_findings(student: Checkpoint) -> list[Finding]:
     named, known = student.config.image_token_id, student.tokenizer.get_vocab().get(_PLACEHOLDER)
     if known is None or named != known:
-        place = "nothing" if known is None else f"id {known}"
-        what = f"image_token_id is {named}, but the tokenizer has {place} for {_PLACEHOLDER}"
-        mend = "set image_token_id to the tokenizer's id of the placeholder; take both files from one source"
-        return [error("images.placeholder", what, student.path / "config.json", mend)]
+        where = "nothing" if known is None else f"id {known}"
+        message = f"image_token_id is {named}, but the tokenizer has {where} for {_PLACEHOLDER}"
+        fix = "set image_token_id to the tokenizer's id of the placeholder; take both files from one source"
+        return [error("images.placeholder", message, student.path / "config.json", fix)]
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is shown?"}]}]
     try:
         count = student.tokenizer.apply_chat_template(message, tokenize=False).count(_PLACEHOLDER)
@@ -29,14 +29,14 @@ def _placeholder_findings(student: Checkpoint) -> list[Finding]:
         count = 0
     if count == 1:
         return []
-    what = f"the chat template writes {count} placeholders for one image"
-    mend = f"the template must write {_PLACEHOLDER} once for each part of type image: use the release's"
-    return [error("images.template", what, student.path / "chat_template.jinja", mend)]
+    message = f"the chat template writes {count} placeholders for one image"
+    fix = f"the template must write {_PLACEHOLDER} once for each part of type image: use the release's"
+    return [error("images.template", message, student.path / "chat_template.jinja", fix)]
 
 
 def _grid_findings(student: Checkpoint) -> list[Finding]:
     """Processor and tower must cut an image alike: patch, merge and the frames a patch spans."""
-    vision, found = student.config.vision_config, []
+    vision, findings = student.config.vision_config, []
     pairs = (
         ("patch_size", "patch_size"),
         ("merge_size", "spatial_merge_size"),
@@ -45,17 +45,19 @@ def _grid_findings(student: Checkpoint) -> list[Finding]:
     for cut, tower in pairs:
         ours, theirs = student.processor.get(cut), getattr(vision, tower, None)
         if ours is not None and theirs is not None and ours != theirs:
-            what = f"the processor's {cut} is {ours}, the tower's {tower} is {theirs}"
+            message = f"the processor's {cut} is {ours}, the tower's {tower} is {theirs}"
             if cut == "merge_size":
-                what += f": {_GRID // ours**2} placeholders for {_GRID // theirs**2} visual tokens of {_GRID} patches"
-            mend = f"set {cut} to {theirs}, as in the vision_config of config.json"
-            found.append(error("images.grid", what, student.path / "preprocessor_config.json", mend))
-    return found
+                message += (
+                    f": {_GRID // ours**2} placeholders for {_GRID // theirs**2} visual tokens of {_GRID} patches"
+                )
+            fix = f"set {cut} to {theirs}, as in the vision_config of config.json"
+            findings.append(error("images.grid", message, student.path / "preprocessor_config.json", fix))
+    return findings
 
 
 def _width_findings(student: Checkpoint) -> list[Finding]:
     made, read = student.config.vision_config.out_hidden_size, student.text.hidden_size
     if made == read:
         return []
-    what = f"the tower makes vectors of {made}, the language model reads {read}"
-    return [error("images.width", what, student.path / "config.json", "set out_hidden_size to hidden_size")]
+    message = f"the tower makes vectors of {made}, the language model reads {read}"
+    return [error("images.width", message, student.path / "config.json", "set out_hidden_size to hidden_size")]

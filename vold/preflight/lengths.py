@@ -27,7 +27,7 @@ class Lengths:
         return max(self.prompts, default=0)
 
 
-def measure(side: Checkpoint, rows: Rows) -> Lengths:
+def measure_lengths(side: Checkpoint, rows: Rows) -> Lengths:
     """Lengths under one side's template and tokenizer, as the trainer encodes; a teacher reads captions."""
     reader = LanguageModel(side.path, None, side.tokenizer)
     prompts, wholes = [], []
@@ -64,7 +64,7 @@ def image_processor(path: Path) -> Any:
 def length_findings(job: Job, sides: Sequence[tuple[Checkpoint, Lengths]]) -> list[Finding]:
     """``sides``: the student first, then the teacher where there is one."""
     if isinstance(job.config, RLConfig):
-        return [found for side, lengths in sides for found in _context_findings(job, side, lengths)]
+        return [finding for side, lengths in sides for finding in _context_findings(job, side, lengths)]
     return _trace_findings(job, *sides[0])
 
 
@@ -78,28 +78,34 @@ def _context_findings(job: Job, side: Checkpoint, lengths: Lengths) -> list[Find
     limits = f"{side.role} {side.path / 'config.json'}: max_position_embeddings {side.context}"
     if longest >= side.context:
         over = sum(length >= side.context for length in lengths.prompts)
-        what = f"{over} of {len(lengths.prompts)} prompts alone fill the context (longest {longest} tokens; {limits})"
-        place = job.data or job.where("prompts")
-        return [error("lengths.prompt_over_context", what, place, f"drop prompts over {side.context - wanted} tokens")]
-    what = f"prompt {longest} + completion {wanted} tokens are over the context ({limits})"
-    mend = f"set max_new_tokens to at most {side.context - longest}, or drop the longest prompts"
-    return [error("lengths.context", what, job.where("config.max_new_tokens"), mend)]
+        message = (
+            f"{over} of {len(lengths.prompts)} prompts alone fill the context (longest {longest} tokens; {limits})"
+        )
+        where = job.data or job.where("prompts")
+        return [
+            error("lengths.prompt_over_context", message, where, f"drop prompts over {side.context - wanted} tokens")
+        ]
+    message = f"prompt {longest} + completion {wanted} tokens are over the context ({limits})"
+    fix = f"set max_new_tokens to at most {side.context - longest}, or drop the longest prompts"
+    return [error("lengths.context", message, job.where("config.max_new_tokens"), fix)]
 
 
 def _trace_findings(job: Job, side: Checkpoint, lengths: Lengths) -> list[Finding]:
     """How many traces are left out, and does what stays fit the context?"""
-    limit, found = job.config.max_length, []  # type: ignore[union-attr]
-    place = job.where("config.max_length")
+    limit, findings = job.config.max_length, []  # type: ignore[union-attr]
+    where = job.where("config.max_length")
     longest = max((whole for whole in lengths.wholes if whole <= limit), default=0)
     if side.context is not None and longest > side.context:
-        what = f"traces of up to {longest} tokens are kept, max_position_embeddings is {side.context}"
-        found.append(error("lengths.trace_over_context", what, place, f"set max_length to at most {side.context}"))
+        message = f"traces of up to {longest} tokens are kept, max_position_embeddings is {side.context}"
+        findings.append(
+            error("lengths.trace_over_context", message, where, f"set max_length to at most {side.context}")
+        )
     dropped = sum(whole > limit for whole in lengths.wholes)
     if not dropped:
-        return found
+        return findings
     share = dropped / len(lengths.wholes)
     needed = sorted(lengths.wholes)[int(0.99 * (len(lengths.wholes) - 1))]
-    what = f"{100 * share:.1f} % of the traces are over max_length {limit} and would be left out"
-    mend = f"set max_length to {needed} to keep 99 %, or write shorter traces"
+    message = f"{100 * share:.1f} % of the traces are over max_length {limit} and would be left out"
+    fix = f"set max_length to {needed} to keep 99 %, or write shorter traces"
     make = error if dropped == len(lengths.wholes) else warning
-    return [*found, make("lengths.dropped", what, place, mend)]
+    return [*findings, make("lengths.dropped", message, where, fix)]

@@ -56,7 +56,7 @@ class MemoryEstimate:
         return widest[0] if widest else "always"
 
 
-def estimate(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> MemoryEstimate:
+def estimate_memory(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> MemoryEstimate:
     """Parts of one device; ``prompt`` is the longest prompt in tokens."""
     execution = job.execution
     parts = state_parts(student, execution)
@@ -152,21 +152,21 @@ def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Mem
 def memory_findings(job: Job, estimated: MemoryEstimate) -> list[Finding]:
     """Does it fit the device?"""
     shares = ", ".join(f"{part.name} {part.bytes / 1e9:.1f}" for part in estimated.counted[:3])
-    what = f"about {estimated.peak / 1e9:.1f} GB at its widest moment (GB: {shares})"
+    message = f"about {estimated.peak / 1e9:.1f} GB at its widest moment (GB: {shares})"
     if job.device is None:
-        mend = "name the GPU with --gpu, such as --gpu 'H100 x 1', to have it compared"
-        return [note("memory.estimate", what, job.where("execution"), mend)]
-    place, share = job.where("execution"), estimated.peak / job.device.memory
+        fix = "name the GPU with --gpu, such as --gpu 'H100 x 1', to have it compared"
+        return [note("memory.estimate", message, job.where("execution"), fix)]
+    where, share = job.where("execution"), estimated.peak / job.device.memory
     if share <= _COMFORTABLE:
         return []
-    what += f"; {job.device} has {job.device.memory / 1e9:.1f} GB"
-    mend = _mend(job.execution, estimated)
+    message += f"; {job.device} has {job.device.memory / 1e9:.1f} GB"
+    fix = _memory_fix(job.execution, estimated)
     if share > 1:
-        return [error("memory.too_large", what, place, mend)]
-    return [warning("memory.tight", what, place, mend)]
+        return [error("memory.too_large", message, where, fix)]
+    return [warning("memory.tight", message, where, fix)]
 
 
-def _mend(execution: Execution, estimated: MemoryEstimate) -> str:
+def _memory_fix(execution: Execution, estimated: MemoryEstimate) -> str:
     """What to change first: by the widest moment's largest part."""
     largest = estimated.counted[0]
     if largest.moment == "rollout":

@@ -5,7 +5,7 @@ import logging
 from vold.findings import Finding, Level, errors
 from vold.models.checkpoint import Checkpoint, Role
 from vold.models.language_model import LanguageModel
-from vold.preflight.images import image_findings
+from vold.preflight.images import vision_findings
 from vold.preflight.templates import template_findings
 from vold.preflight.tokenizers import tokenizer_findings
 
@@ -18,7 +18,7 @@ class PairError(ValueError):
 
 def model_findings(student: Checkpoint, teacher: Checkpoint | None) -> list[Finding]:
     """Tokenizers, templates and images; both checkpoints have their tokenizers."""
-    return tokenizer_findings(student, teacher) + template_findings(student, teacher) + image_findings(student)
+    return tokenizer_findings(student, teacher) + template_findings(student, teacher) + vision_findings(student)
 
 
 def check_models(student: LanguageModel, teacher: LanguageModel | None = None) -> list[Finding]:
@@ -26,13 +26,13 @@ def check_models(student: LanguageModel, teacher: LanguageModel | None = None) -
 
     Raises PairError naming every error's place and mend.
     """
-    found = model_findings(_loaded("student", student), None if teacher is None else _loaded("teacher", teacher))
-    if wrong := errors(found):
+    findings = model_findings(_loaded("student", student), None if teacher is None else _loaded("teacher", teacher))
+    if wrong := errors(findings):
         raise PairError("\n".join(map(str, wrong)))
-    for finding in found:
+    for finding in findings:
         if finding.level is Level.WARNING:
             _log.warning("%s", finding)
-    return found
+    return findings
 
 
 def _loaded(role: Role, model: LanguageModel) -> Checkpoint:

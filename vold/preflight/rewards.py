@@ -20,25 +20,25 @@ def self_test_findings() -> list[Finding]:
     """Known right and wrong answers."""
     try:
         rewards.self_test()
-    except rewards.RewardError as problem:
-        mend = "install the versions of constraints.txt; until then every reward is noise"
-        return [error("rewards.self_test", str(problem), "vold/rewards.py", mend)]
+    except rewards.RewardError as exception:
+        fix = "install the versions of constraints.txt; until then every reward is noise"
+        return [error("rewards.self_test", str(exception), "vold/rewards.py", fix)]
     return []
 
 
-def gold_findings(source: Path | DataSource, prompts: Sequence[Prompt]) -> list[Finding]:
+def reference_answer_findings(source: Path | DataSource, prompts: Sequence[Prompt]) -> list[Finding]:
     """Can a response be right at all?  Looks at ``SAMPLE`` prompts at even distances."""
     asked = [prompt for prompt in prompts if prompt.answer.strip()][:: max(1, -(-len(prompts) // SAMPLE))]
     unread = [prompt for prompt in asked if not _readable(prompt)]
     if not unread:
         return []
-    what = (
+    message = (
         f"answers that could never be given right: {len(unread)} of {len(asked)}, "
         f"the first is {unread[0].answer[:60]!r} of {unread[0].id!r}"
     )
-    mend = "write bare golds: a number, a formula or an option's letter (with `options`), or remove these prompts"
+    fix = "write bare golds: a number, a formula or an option's letter (with `options`), or remove these prompts"
     make = error if len(unread) > _MANY * len(asked) else warning
-    return [make("rewards.gold", what, source, mend)]
+    return [make("rewards.gold", message, source, fix)]
 
 
 def _readable(prompt: Prompt) -> bool:

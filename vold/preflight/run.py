@@ -8,17 +8,17 @@ from vold.data.sources import AbsentData, DataSource
 from vold.findings import Finding, error, errors
 from vold.models.checkpoint import Checkpoint, Role, read_checkpoint
 from vold.models.parts import to_freeze
-from vold.preflight.data import Rows, image_findings, read_rows, sample, think_findings
+from vold.preflight.data import Rows, image_file_findings, read_rows, sample_rows, think_findings
 from vold.preflight.disk import disk_findings
 from vold.preflight.engines import engine_findings
 from vold.preflight.job import Job
-from vold.preflight.lengths import Lengths, length_findings, measure
-from vold.preflight.memory import MemoryEstimate, estimate, memory_findings
+from vold.preflight.lengths import Lengths, length_findings, measure_lengths
+from vold.preflight.memory import MemoryEstimate, estimate_memory, memory_findings
 from vold.preflight.pair import model_findings
-from vold.preflight.rewards import gold_findings, self_test_findings
-from vold.preflight.settings import batch_findings, policy_findings, setting_findings, trained_findings
-from vold.preflight.sizes import count
-from vold.preflight.templates import Rendering, render
+from vold.preflight.rewards import reference_answer_findings, self_test_findings
+from vold.preflight.settings import batch_findings, image_policy_findings, setting_findings, trainable_findings
+from vold.preflight.sizes import model_sizes
+from vold.preflight.templates import Rendering, render_template
 from vold.preflight.tokenizers import THINK
 
 THEMES = {
@@ -55,7 +55,7 @@ class PreflightReport:
         self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]
 
 
-def preflight(jobs: Sequence[Job]) -> PreflightReport:
+def run_preflight(jobs: Sequence[Job]) -> PreflightReport:
     """Everything that can be found without weights and without training; never raises for what it finds."""
     session = _Session(PreflightReport())
     for job in jobs:
@@ -101,7 +101,7 @@ class _Session:
             self.report.add(findings)
             if checkpoint is not None:
                 self.report.checkpoints.append(checkpoint)
-                rendered = render(checkpoint) if checkpoint.tokenizer is not None else None
+                rendered = render_template(checkpoint) if checkpoint.tokenizer is not None else None
                 self.report.renderings += [(checkpoint, rendered)] if rendered else []
         return self.read[role, path]
 
@@ -113,21 +113,21 @@ class _Session:
         key = (job.kind, job.data)
         if key not in self.rows:
             self.rows[key], findings = read_rows(job.data, job.kind)
-            self.report.add(findings + image_findings(job.data, sample(self.rows[key])))
+            self.report.add(findings + image_file_findings(job.data, sample_rows(self.rows[key])))
         self.report.add(batch_findings(job, len(self.rows[key])))
-        self.report.add(policy_findings(job, self.rows[key]))
+        self.report.add(image_policy_findings(job, self.rows[key]))
         return self.rows[key]
 
     def _lengths(self, job: Job, sides: Sequence[Checkpoint], rows: Rows) -> Lengths:
         """Measures on both sides, reports, and returns the student's."""
-        sides = [side for side in sides if render(side) is not None]
+        sides = [side for side in sides if render_template(side) is not None]
         if job.data is None or not rows or not sides or sides[0].role != "student":
             return Lengths((), ())
         measured = []
         for side in sides:
             key = (side.path, job.data)
             if key not in self.lengths:
-                self.lengths[key] = measure(side, sample(rows))
+                self.lengths[key] = measure_lengths(side, sample_rows(rows))
             measured.append((side, self.lengths[key]))
         self.report.add(length_findings(job, measured))
         pieces = len(sides[0].tokenizer.tokenize(THINK[0]))
@@ -139,22 +139,22 @@ class _Session:
             self.rewards_tested = True
             self.report.add(self_test_findings())
         if job.data is not None:
-            self.report.add(gold_findings(job.data, rows))  # type: ignore[arg-type]
+            self.report.add(reference_answer_findings(job.data, rows))  # type: ignore[arg-type]
 
     def _sizes(self, job: Job, student: Checkpoint, teacher: Checkpoint | None, rows: Rows, prompt: int) -> None:
         try:
             frozen = to_freeze(job.config.freeze, images=any(row.images for row in rows))
-            sizes = count(student, frozen, job.config.lora)
-            beside = count(teacher) if teacher else None
-        except Exception as problem:  # a config that transformers reads and cannot build
+            sizes = model_sizes(student, frozen, job.config.lora)
+            beside = model_sizes(teacher) if teacher else None
+        except Exception as exception:  # a config that transformers reads and cannot build
             if not errors(self.report.findings):
-                what = f"no model can be built from config.json ({problem})"
-                mend = "take the config of the release that the weights come from"
-                self.report.add([error("checkpoints.unbuildable", what, job.student, mend)])
+                message = f"no model can be built from config.json ({exception})"
+                fix = "take the config of the release that the weights come from"
+                self.report.add([error("checkpoints.unbuildable", message, job.student, fix)])
             self._skip("a model cannot be built from its config", "engines", "memory", "disk")
             return
-        self.report.add(trained_findings(job, sizes) + engine_findings(job, student, sizes, prompt))
-        estimated = estimate(job, sizes, beside, prompt)
+        self.report.add(trainable_findings(job, sizes) + engine_findings(job, student, sizes, prompt))
+        estimated = estimate_memory(job, sizes, beside, prompt)
         self.report.estimates.append((job, estimated))
         self.report.add(memory_findings(job, estimated))
         self.report.add(disk_findings(job, sizes))

@@ -13,21 +13,21 @@ from vold.preflight.sizes import Sizes
 
 def setting_findings(job: Job) -> list[Finding]:
     """Contradictions that the config's own validation cannot see."""
-    found = []
+    findings = []
     if isinstance(job.config, RLConfig) and job.config.distill.active and job.teacher is None:
-        what = f"distill.weight is {job.config.distill.weight:g}, but there is no teacher"
-        mend = "name a checkpoint under `teacher`, or set distill.weight to 0"
-        found.append(error("settings.no_teacher", what, job.where("config.distill.weight"), mend))
+        message = f"distill.weight is {job.config.distill.weight:g}, but there is no teacher"
+        fix = "name a checkpoint under `teacher`, or set distill.weight to 0"
+        findings.append(error("settings.no_teacher", message, job.where("config.distill.weight"), fix))
     if isinstance(job.config, RLConfig) and job.teacher is not None and _silent(job.config.distill):
-        what = "the teacher is only watched: distill.weight is not set, and its default is 0"
-        mend = "set distill.weight (the small profile has 0.1), or write 0 where that is meant"
-        found.append(note("settings.silent_teacher", what, job.where("config.distill.weight"), mend))
+        message = "the teacher is only watched: distill.weight is not set, and its default is 0"
+        fix = "set distill.weight (the small profile has 0.1), or write 0 where that is meant"
+        findings.append(note("settings.silent_teacher", message, job.where("config.distill.weight"), fix))
     warm, steps = job.config.optimizer.warmup_steps, job.config.steps
     if warm >= steps:
-        what = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
-        mend = f"set warmup_steps below {steps}, about a tenth of the steps"
-        found.append(warning("settings.warmup", what, job.where("config.optimizer.warmup_steps"), mend))
-    return found + _process_findings(job) + _package_findings(job)
+        message = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
+        fix = f"set warmup_steps below {steps}, about a tenth of the steps"
+        findings.append(warning("settings.warmup", message, job.where("config.optimizer.warmup_steps"), fix))
+    return findings + _process_findings(job) + _package_findings(job)
 
 
 def _silent(distill: DistillConfig) -> bool:
@@ -60,19 +60,19 @@ def _process_findings(job: Job) -> list[Finding]:
     processes, device = job.execution.processes, job.device
     if device is None or device.kind != "cuda" or processes == device.count:
         return []
-    what, place = f"processes: {processes}, but {device}", job.where("execution.processes")
+    message, where = f"processes: {processes}, but {device}", job.where("execution.processes")
     if processes > device.count:
-        return [error("settings.processes", what, place, f"set processes to at most {device.count}, one a GPU")]
-    mend = f"set processes to {device.count} to use all of them, or name as many GPUs as are meant"
-    return [warning("settings.idle_gpus", what, place, mend)]
+        return [error("settings.processes", message, where, f"set processes to at most {device.count}, one a GPU")]
+    fix = f"set processes to {device.count} to use all of them, or name as many GPUs as are meant"
+    return [warning("settings.idle_gpus", message, where, fix)]
 
 
-def trained_findings(job: Job, student: Sizes) -> list[Finding]:
+def trainable_findings(job: Job, student: Sizes) -> list[Finding]:
     """Is anything left to train?"""
     if student.trained:
         return []
-    what = f"all {student.total:,} parameters are frozen by {', '.join(job.config.freeze)}"
-    return [error("settings.all_frozen", what, job.where("config.freeze"), "take a part out of `freeze`")]
+    message = f"all {student.total:,} parameters are frozen by {', '.join(job.config.freeze)}"
+    return [error("settings.all_frozen", message, job.where("config.freeze"), "take a part out of `freeze`")]
 
 
 def batch_findings(job: Job, rows: int) -> list[Finding]:
@@ -82,11 +82,11 @@ def batch_findings(job: Job, rows: int) -> list[Finding]:
     wanted = getattr(job.config, key)
     if not rows or wanted <= rows:
         return []
-    what = f"a step draws {wanted}, the data has {rows}: the same rows come several times in one step"
-    return [warning("settings.batch", what, job.where(f"config.{key}"), f"set {key} to at most {rows}, or add data")]
+    message = f"a step draws {wanted}, the data has {rows}: the same rows come several times in one step"
+    return [warning("settings.batch", message, job.where(f"config.{key}"), f"set {key} to at most {rows}, or add data")]
 
 
-def policy_findings(job: Job, rows: Rows) -> list[Finding]:
+def image_policy_findings(job: Job, rows: Rows) -> list[Finding]:
     """Does a teacher that sees no images know what to make of prompts with some?"""
     if not isinstance(job.config, RLConfig) or job.teacher is None:
         return []
@@ -94,7 +94,7 @@ def policy_findings(job: Job, rows: Rows) -> list[Finding]:
         return []
     try:
         check_images([row for row in rows if isinstance(row, Prompt)], job.config.distill.images, "it")
-    except ValueError as problem:
-        what, _, mend = str(problem).partition("; ")
-        return [error("settings.images", what, job.where("config.distill.images"), mend)]
+    except ValueError as exception:
+        message, _, fix = str(exception).partition("; ")
+        return [error("settings.images", message, job.where("config.distill.images"), fix)]
     return []

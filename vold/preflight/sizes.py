@@ -48,7 +48,7 @@ class Sizes:
         return norms + attention + head_norms + 4 * element * self.intermediate
 
 
-def count(
+def model_sizes(
     checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = None, lora: LoraConfig | None = None
 ) -> Sizes:
     """Sizes of a model; ``freeze`` None: nothing is trained (a teacher); ``lora``: adapters alone are.

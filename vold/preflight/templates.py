@@ -20,11 +20,13 @@ class Rendering:
     opening_tokens: tuple[str, ...]
 
 
-def render(side: Checkpoint) -> Rendering | None:
+def render_template(side: Checkpoint) -> Rendering | None:
     """None where the template is absent or fails."""
     try:
         whole, bare = _text(side, _TURN, opened=True), _text(side, _TURN)
-    except Exception:  # a template is a program of the checkpoint's author; _own_findings says what it raised
+    except (
+        Exception
+    ):  # a template is a program of the checkpoint's author; single_template_findings says what it raised
         return None
     shared = next((i for i, (a, b) in enumerate(zip(whole, bare, strict=False)) if a != b), min(len(whole), len(bare)))
     return Rendering(whole, whole[shared:], _tokens(side, whole[shared:]))
@@ -39,42 +41,44 @@ def _tokens(side: Checkpoint, text: str) -> tuple[str, ...]:
 
 def template_findings(student: Checkpoint, teacher: Checkpoint | None) -> list[Finding]:
     """All checks of this theme; both checkpoints have their tokenizers."""
-    found = own_findings(student)
+    findings = single_template_findings(student)
     if teacher is not None:
-        found += own_findings(teacher) + _pair_findings(student, teacher)
-    return found
+        findings += single_template_findings(teacher) + _template_pair_findings(student, teacher)
+    return findings
 
 
-def own_findings(side: Checkpoint) -> list[Finding]:
+def single_template_findings(side: Checkpoint) -> list[Finding]:
     """One template: present, running, complete, opening and closing the assistant's turn."""
-    place = template_file(side)
+    where = template_file(side)
     if not side.tokenizer.chat_template:
-        what = "the tokenizer has no chat template (tokenizer_config.json or chat_template.jinja)"
-        return [error("templates.none", what, side.path, "copy chat_template.jinja of the instruction-tuned release")]
+        message = "the tokenizer has no chat template (tokenizer_config.json or chat_template.jinja)"
+        return [
+            error("templates.none", message, side.path, "copy chat_template.jinja of the instruction-tuned release")
+        ]
     try:
         prompt = _text(side, _TURN, opened=True)
-    except Exception as problem:
-        return [error("templates.fails", f"the template fails on one user turn ({problem})", place, "repair it")]
-    found = []
+    except Exception as exception:
+        return [error("templates.fails", f"the template fails on one user turn ({exception})", where, "repair it")]
+    findings = []
     if _USER not in prompt:
-        mend = "use the template of the release: the model would answer a question it never sees"
-        found.append(error("templates.user_ignored", "the template leaves the user's text out", place, mend))
-    rendered = render(side)
+        fix = "use the template of the release: the model would answer a question it never sees"
+        findings.append(error("templates.user_ignored", "the template leaves the user's text out", where, fix))
+    rendered = render_template(side)
     if rendered is not None and not rendered.opening:
-        mend = "add the `add_generation_prompt` branch that opens the assistant's turn"
-        found.append(error("templates.no_opening", "the template does not open the assistant's turn", place, mend))
-    return found + _system_findings(side) + _closing_findings(side)
+        fix = "add the `add_generation_prompt` branch that opens the assistant's turn"
+        findings.append(error("templates.no_opening", "the template does not open the assistant's turn", where, fix))
+    return findings + _system_findings(side) + _closing_findings(side)
 
 
 def _system_findings(side: Checkpoint) -> list[Finding]:
-    place, mend = template_file(side), "put instructions into the user's turn, or repair the template"
+    where, fix = template_file(side), "put instructions into the user's turn, or repair the template"
     try:
         kept = _SYSTEM in _text(side, ({"role": "system", "content": _SYSTEM}, *_TURN))
-    except Exception as problem:
-        return [warning("templates.system_ignored", f"the template refuses a system turn ({problem})", place, mend)]
+    except Exception as exception:
+        return [warning("templates.system_ignored", f"the template refuses a system turn ({exception})", where, fix)]
     if kept:
         return []
-    return [warning("templates.system_ignored", "the template leaves the system turn out", place, mend)]
+    return [warning("templates.system_ignored", "the template leaves the system turn out", where, fix)]
 
 
 def _closing_findings(side: Checkpoint) -> list[Finding]:
@@ -82,34 +86,34 @@ def _closing_findings(side: Checkpoint) -> list[Finding]:
     end = end_of_turn(side.tokenizer)
     if end is None:
         return []
-    place, name = template_file(side), side.tokenizer.convert_ids_to_tokens(end)
+    where, name = template_file(side), side.tokenizer.convert_ids_to_tokens(end)
     try:
-        _, found, rest = _text(side, (*_TURN, {"role": "assistant", "content": _ASSISTANT})).rpartition(_ASSISTANT)
-    except Exception as problem:
-        found, rest = "", str(problem)
-    if found and rest.startswith(name):
+        _, separator, rest = _text(side, (*_TURN, {"role": "assistant", "content": _ASSISTANT})).rpartition(_ASSISTANT)
+    except Exception as exception:
+        separator, rest = "", str(exception)
+    if separator and rest.startswith(name):
         return []
-    what = f"an assistant's turn is closed with {rest[:20]!r}, completions are trained to end with {name!r}"
-    return [error("templates.end_of_turn", what, place, "make eos_token the token with which the template closes")]
+    message = f"an assistant's turn is closed with {rest[:20]!r}, completions are trained to end with {name!r}"
+    return [error("templates.end_of_turn", message, where, "make eos_token the token with which the template closes")]
 
 
-def _pair_findings(student: Checkpoint, teacher: Checkpoint) -> list[Finding]:
-    ours, theirs = render(student), render(teacher)
+def _template_pair_findings(student: Checkpoint, teacher: Checkpoint) -> list[Finding]:
+    ours, theirs = render_template(student), render_template(teacher)
     if ours is None or theirs is None:
         return []
     if ours.opening != theirs.opening:
-        what = f"the teacher's turn opens with {theirs.opening!r}, the student's with {ours.opening!r}"
-        mend = "make both templates open the assistant's turn alike: the teacher reads completions after its own"
+        message = f"the teacher's turn opens with {theirs.opening!r}, the student's with {ours.opening!r}"
+        fix = "make both templates open the assistant's turn alike: the teacher reads completions after its own"
         if "<think>" in theirs.opening and "<think>" not in ours.opening:
-            mend = (
+            fix = (
                 "remove <think> from the end of the teacher's template, or add it to the student's: "
                 "the teacher would read every completion as a continued thought"
             )
-        return [warning("templates.opening_differs", what, template_file(teacher), mend)]
+        return [warning("templates.opening_differs", message, template_file(teacher), fix)]
     if ours.prompt != theirs.prompt:
-        what = "the same question is wrapped in other words (a default system prompt, for one); shown below"
-        mend = "nothing to do where that is how each model was trained"
-        return [note("templates.differ", what, template_file(teacher), mend)]
+        message = "the same question is wrapped in other words (a default system prompt, for one); shown below"
+        fix = "nothing to do where that is how each model was trained"
+        return [note("templates.differ", message, template_file(teacher), fix)]
     return []
 
 

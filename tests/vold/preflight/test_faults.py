@@ -1,4 +1,4 @@
-"""Every seeded fault is found under its id, with the place and the mend in words; a healthy run has none of them."""
+"""Every seeded fault is found under its id, with its place and its fix. A healthy run has none of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,12 @@ from vold.models import Student
 from vold.models.checkpoint import Checkpoint
 from vold.preflight import disk, settings
 from vold.preflight.devices import Device
-from vold.preflight.lengths import measure
-from vold.preflight.run import preflight
+from vold.preflight.lengths import measure_lengths
+from vold.preflight.run import run_preflight
 
 
 def found(world: World) -> list[Finding]:
-    return preflight([world.job()]).findings
+    return run_preflight([world.job()]).findings
 
 
 def template(path: Path, text: str) -> None:
@@ -94,7 +94,7 @@ def pictured(world: World, content: bytes | None = None, **row: Any) -> None:
 
 RUN, STUDENT, TEACHER, DATA = "run.yaml", "student", "teacher", "data.jsonl"
 
-# name: (how to spoil the run, id of the finding, where it must point, what the mend must say)
+# name: (how to spoil the run, id of the finding, where it must point, words of the fix)
 Spoil = Callable[[World], Any]
 FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     "ids swapped": (swap_ids, "tokenizers.vocabulary", TEACHER, "tokenizer family"),
@@ -303,16 +303,16 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_seeded_fault_is_found_with_its_place_and_mend(name: str, world: World) -> None:
-    spoil, expected, place, mend = FAULTS[name]
+def test_a_seeded_fault_is_found_with_its_place_and_fix(name: str, world: World) -> None:
+    spoil, expected, place, fix = FAULTS[name]
     spoil(world)
     mine = [finding for finding in found(world) if finding.id == expected]
     assert mine, name
-    assert any(place in finding.where and mend in finding.mend for finding in mine), mine
+    assert any(place in finding.where and fix in finding.fix for finding in mine), mine
 
 
 def test_a_healthy_run_has_no_error_and_no_warning(world: World) -> None:
-    report = preflight([world.job()])
+    report = run_preflight([world.job()])
     assert [finding for finding in report.findings if finding.level is not Level.NOTE] == []
     # The tiny teacher knows <think> and is padded wider, as Qwen3 beside Qwen2.5-VL.
     assert {finding.id for finding in report.findings} == {
@@ -335,45 +335,45 @@ def test_a_image_takes_as_many_tokens_as_the_student_makes_of_it(world: World, s
     encoded = student.encode(chat("?", [world.root / "shape.png"]), [world.root / "shape.png"])
     rows = read_prompts(world.job().data)[3:4]  # type: ignore[arg-type]
     side = Checkpoint.at("student", student.path, student.model.config, student.tokenizer)
-    assert measure(side, rows).prompts == (len(encoded.prompt_ids),)
+    assert measure_lengths(side, rows).prompts == (len(encoded.prompt_ids),)
     assert encoded.prompt_ids.count(student.image_token_id) == 4 * 3
 
 
 def test_another_vocabulary_is_an_error(world: World, rebuild: Callable[..., None]) -> None:
     rebuild(world, first=("shifted",))
     mine = [finding for finding in found(world) if finding.id == "tokenizers.vocabulary"]
-    assert mine[0].level is Level.ERROR and "id 0 is '!' here, 'shifted' there" in mine[0].what
+    assert mine[0].level is Level.ERROR and "id 0 is '!' here, 'shifted' there" in mine[0].message
 
 
 def test_a_think_token_in_the_teacher_alone_says_how_the_student_spells_it(world: World) -> None:
     mine = next(finding for finding in found(world) if finding.id == "tokenizers.think")
-    assert "<think> is one id in the teacher and 7 in the student" in mine.what
-    assert "before the cold start" in mine.mend
+    assert "<think> is one id in the teacher and 7 in the student" in mine.message
+    assert "before the cold start" in mine.fix
 
 
 def test_a_failing_reward_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewards, "verify", lambda *_: SimpleNamespace(correct=False))
     mine = {finding.id: finding for finding in found(world)}
-    assert "should be right" in mine["rewards.self_test"].what and "constraints.txt" in mine["rewards.self_test"].mend
+    assert "should be right" in mine["rewards.self_test"].message and "constraints.txt" in mine["rewards.self_test"].fix
 
 
 def test_a_package_that_the_settings_call_for_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: None)
     world.settings.update(rollout="vllm")
     mine = next(finding for finding in found(world) if finding.id == "settings.package")
-    assert mine.where == "run.yaml config.rollout" and "vold-bench[vllm]" in mine.mend
+    assert mine.where == "run.yaml config.rollout" and "vold-bench[vllm]" in mine.fix
 
 
 def test_a_full_disk_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     mine = next(finding for finding in found(world) if finding.id == "disk.too_small")
-    assert mine.where == "run.yaml run" and "free space" in mine.mend and str(world.root) in mine.what
+    assert mine.where == "run.yaml run" and "free space" in mine.fix and str(world.root) in mine.message
 
 
 def test_a_model_without_weights_is_otherwise_checked_in_full(world: World) -> None:
     for path in (world.student, world.teacher):
         (path / "model.safetensors").unlink()
-    report = preflight([world.job()])
+    report = run_preflight([world.job()])
     assert {f.id for f in report.findings if f.level is Level.ERROR} == {"checkpoints.no_weights"}
     assert report.estimates and len(report.renderings) == 2 and report.unchecked == {}
 
@@ -381,4 +381,4 @@ def test_a_model_without_weights_is_otherwise_checked_in_full(world: World) -> N
 def test_findings_shared_by_several_runs_are_told_once(world: World) -> None:
     world.rows[3]["answer"] = ""
     job = world.job()
-    assert len(preflight([job, job]).findings) == len(preflight([job]).findings)
+    assert len(run_preflight([job, job]).findings) == len(run_preflight([job]).findings)

@@ -10,8 +10,8 @@ from vold.config import DistillConfig, Execution, RLConfig, SFTConfig
 from vold.findings import Level
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.job import Job
-from vold.preflight.memory import MemoryEstimate, estimate, memory_findings
-from vold.preflight.sizes import Sizes, count
+from vold.preflight.memory import MemoryEstimate, estimate_memory, memory_findings
+from vold.preflight.sizes import Sizes, model_sizes
 
 SMALL = Sizes(
     total=1000, trained=600, rows=32, layers=3, hidden=8, intermediate=16, queries=8, key_values=4, head_norms=False
@@ -29,7 +29,7 @@ def job(config: RLConfig | SFTConfig, **execution: object) -> Job:
 
 
 def test_fp32_training_takes_sixteen_bytes_of_each_trained_parameter_and_four_of_each_frozen_one() -> None:
-    found = parts(estimate(job(SFTConfig(max_length=10)), SMALL, None, 5))
+    found = parts(estimate_memory(job(SFTConfig(max_length=10)), SMALL, None, 5))
     states = found["student's weights"] + found["gradients"] + found["AdamW's moments"]
     assert states == 16 * 600 + 4 * 400
     assert "bf16 copies of the weights" not in found
@@ -37,12 +37,12 @@ def test_fp32_training_takes_sixteen_bytes_of_each_trained_parameter_and_four_of
 
 def test_rl_holds_rollouts_teacher_and_its_hidden_states() -> None:
     config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
-    found = parts(estimate(job(config), SMALL, TEACHER, prompt=10))
+    found = parts(estimate_memory(job(config), SMALL, TEACHER, prompt=10))
     # 4 rows of 30 tokens; keys and values of 3 layers, 4 wide, in fp32.
     assert found["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
     assert found["teacher's weights"] == 5000 * 4
     assert found["teacher's hidden states"] == 6 * 2 * 20 * 12 * 4
-    half = parts(estimate(job(config, dtype="bfloat16"), SMALL, TEACHER, prompt=10))
+    half = parts(estimate_memory(job(config, dtype="bfloat16"), SMALL, TEACHER, prompt=10))
     assert half["teacher's weights"] == 5000 * 2 and half["bf16 copies of the weights"] == 2000
 
 
@@ -55,7 +55,7 @@ def test_rl_holds_rollouts_teacher_and_its_hidden_states() -> None:
 def test_zero_divides_the_states_by_the_processes(strategy: str, offload: bool, bytes_of_a_parameter: float) -> None:
     sizes = replace(SMALL, trained=1000)
     parallel = {"strategy": strategy, "offload": offload}
-    found = estimate(job(SFTConfig(max_length=10), processes=4, parallel=parallel), sizes, None, 5).parts
+    found = estimate_memory(job(SFTConfig(max_length=10), processes=4, parallel=parallel), sizes, None, 5).parts
     names = ("student's weights", "gradients", "AdamW's moments")
     assert sum(part.bytes for part in found if part.name in names) == 1000 * bytes_of_a_parameter
     gathered = [part.bytes for part in found if part.moment == "rollout"]
@@ -64,7 +64,7 @@ def test_zero_divides_the_states_by_the_processes(strategy: str, offload: bool, 
 
 def test_processes_share_the_rollouts_and_their_hidden_states() -> None:
     config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
-    found = parts(estimate(job(config, processes=4, rollout_batch=100), SMALL, TEACHER, prompt=10))
+    found = parts(estimate_memory(job(config, processes=4, rollout_batch=100), SMALL, TEACHER, prompt=10))
     # Six prompts over four processes: two at most, with two answers each.
     assert found["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
     assert found["teacher's hidden states"] == 4 * 20 * 12 * 4
@@ -73,21 +73,25 @@ def test_processes_share_the_rollouts_and_their_hidden_states() -> None:
 def test_vllm_takes_its_share_of_the_gpu_while_it_is_awake() -> None:
     config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, rollout="vllm")
     on_gpu = replace(job(config, vllm={"memory_share": 0.5}), device=Device("toy", 10_000))
-    assert parts(estimate(on_gpu, SMALL, None, 10))["vLLM while awake"] == 5_000
+    assert parts(estimate_memory(on_gpu, SMALL, None, 10))["vLLM while awake"] == 5_000
     given = replace(job(config, vllm={"kv_cache_gib": 1}), device=Device("toy", 10_000))
-    assert parts(estimate(given, SMALL, None, 10))["vLLM while awake"] == 4 * 1000 + (1 << 30)
-    assert next(part.moment for part in estimate(given, SMALL, None, 10).parts if "vLLM" in part.name) == "rollout"
+    assert parts(estimate_memory(given, SMALL, None, 10))["vLLM while awake"] == 4 * 1000 + (1 << 30)
+    assert (
+        next(part.moment for part in estimate_memory(given, SMALL, None, 10).parts if "vLLM" in part.name) == "rollout"
+    )
 
 
 def test_a_sequence_over_the_token_budget_is_a_pass_of_its_own() -> None:
-    short, long = (parts(estimate(job(SFTConfig(max_length=n)), SMALL, None, 5)) for n in (10, 100))
+    short, long = (parts(estimate_memory(job(SFTConfig(max_length=n)), SMALL, None, 5)) for n in (10, 100))
     assert "activations of 64 tokens, 3 layers" in short
     assert "activations of 100 tokens, 3 layers" in long
 
 
 def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     short = SFTConfig(max_length=10)
-    whole, lean = (parts(estimate(job(short, gradient_checkpointing=on), SMALL, None, 5)) for on in (False, True))
+    whole, lean = (
+        parts(estimate_memory(job(short, gradient_checkpointing=on), SMALL, None, 5)) for on in (False, True)
+    )
     one_layer = 64 * SMALL.saved_bytes(4)
     assert whole["activations of 64 tokens, 3 layers"] == 3 * one_layer
     assert lean["activations of 64 tokens, inputs of 3 layers and one of them"] == 3 * 64 * 8 * 4 + one_layer
@@ -96,7 +100,7 @@ def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
 def test_a_head_that_is_trained_holds_a_second_gradient() -> None:
     def gradient(**settings: object) -> int | None:
         config = SFTConfig.model_validate({"max_length": 10, **settings})
-        return parts(estimate(job(config), SMALL, None, 5)).get("output head's gradient of one pass")
+        return parts(estimate_memory(job(config), SMALL, None, 5)).get("output head's gradient of one pass")
 
     assert gradient() == 32 * 8 * 4
     assert gradient(freeze=("embeddings",)) is None and gradient(lora={"rank": 2}) is None
@@ -104,7 +108,7 @@ def test_a_head_that_is_trained_holds_a_second_gradient() -> None:
 
 def test_the_peak_counts_one_moment_at_a_time() -> None:
     config = RLConfig(prompts_per_step=60, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
-    estimated = estimate(job(config, rollout_batch=1000), SMALL, TEACHER, prompt=3000)
+    estimated = estimate_memory(job(config, rollout_batch=1000), SMALL, TEACHER, prompt=3000)
     assert estimated.moment == "rollout"
     held = sum(part.bytes for part in estimated.parts if part.moment == "always")
     cache = 120 * 3020 * 2 * 3 * 4 * 4
@@ -117,17 +121,17 @@ def test_the_papers_pair_is_named_too_large_for_one_small_gpu_with_the_part_to_c
         job(config, device="cuda", dtype="bfloat16", micro_batch_tokens=32_768, rollout_batch=256),
         device=parse_device("RTX 4090"),
     )
-    estimated = estimate(paper, count(qwen2_5_vl_3b(), config.freeze), count(qwen3_8b()), prompt=512)
+    estimated = estimate_memory(paper, model_sizes(qwen2_5_vl_3b(), config.freeze), model_sizes(qwen3_8b()), prompt=512)
     found = memory_findings(paper, estimated)
     assert [finding.id for finding in found] == ["memory.too_large"]
-    assert "RTX 4090" in found[0].what and "execution.gradient_checkpointing" in found[0].mend
+    assert "RTX 4090" in found[0].message and "execution.gradient_checkpointing" in found[0].fix
     # States alone: 3.09 billion trained at 16 bytes, 0.63 frozen at 4, and 2 bytes of each for autocast.
     states = sum(parts(estimated)[name] for name in list(parts(estimated))[:4])
     assert states == pytest.approx(61e9, rel=0.02)
 
 
 def test_a_device_that_is_nearly_full_is_a_warning() -> None:
-    whole = estimate(job(SFTConfig(max_length=10)), SMALL, None, 5)
+    whole = estimate_memory(job(SFTConfig(max_length=10)), SMALL, None, 5)
     for memory, level in ((whole.peak - 1, Level.ERROR), (whole.peak, Level.WARNING)):
         near = replace(job(SFTConfig(max_length=10)), device=Device("toy", memory))
         assert [finding.level for finding in memory_findings(near, whole)] == [level]

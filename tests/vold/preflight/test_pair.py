@@ -12,7 +12,7 @@ from vold.preflight.pair import PairError, check_models
 
 
 def test_tokens_of_the_teacher_alone_are_reported_and_unreachable(student: Student, teacher: LanguageModel) -> None:
-    noted = {finding.id: finding.what for finding in check_models(student, teacher)}
+    noted = {finding.id: finding.message for finding in check_models(student, teacher)}
     assert "tokens of the teacher alone: 2 ('<think>', '</think>')" in noted["tokenizers.teacher_only"]
     assert set(teacher.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])) <= set(student.banned_ids)
 

@@ -13,7 +13,7 @@ from vold.models import LanguageModel, Student, attention, load_student
 from vold.models.checkpoint import Checkpoint
 from vold.models.layout import Layout, Segment
 from vold.models.recomputation import enable_recomputation
-from vold.preflight.sizes import count
+from vold.preflight.sizes import model_sizes
 
 
 def qwen3_8b() -> Checkpoint:
@@ -26,8 +26,8 @@ def qwen2_5_vl_3b() -> Checkpoint:
 
 def test_parameters_are_those_that_the_model_cards_weigh() -> None:
     # Sums of the safetensors headers that the hub shows for both releases.
-    assert count(qwen3_8b()).total == 8_190_735_360
-    assert count(qwen2_5_vl_3b()).total == 3_754_622_976
+    assert model_sizes(qwen3_8b()).total == 8_190_735_360
+    assert model_sizes(qwen2_5_vl_3b()).total == 3_754_622_976
 
 
 def test_frozen_parts_leave_what_a_hand_count_of_the_layers_gives() -> None:
@@ -36,15 +36,15 @@ def test_frozen_parts_leave_what_a_hand_count_of_the_layers_gives() -> None:
     language = 36 * layer + 2048 + 151_936 * 2048
     merger = 1280 + 5120 * 5120 + 5120 + 5120 * 2048 + 2048
     student = qwen2_5_vl_3b()
-    assert count(student, ("vision", "merger")).trained == language
-    assert count(student, ("vision",)).trained == language + merger
-    assert count(student, ("vision", "merger", "embeddings")).trained == language - 151_936 * 2048
-    assert count(student, None).trained == 0
+    assert model_sizes(student, ("vision", "merger")).trained == language
+    assert model_sizes(student, ("vision",)).trained == language + merger
+    assert model_sizes(student, ("vision", "merger", "embeddings")).trained == language - 151_936 * 2048
+    assert model_sizes(student, None).trained == 0
 
 
 def test_bytes_and_flops_of_a_token_are_the_known_ones() -> None:
-    assert count(qwen2_5_vl_3b()).cache_bytes(2) == 36_864
-    teacher = count(qwen3_8b())
+    assert model_sizes(qwen2_5_vl_3b()).cache_bytes(2) == 36_864
+    teacher = model_sizes(qwen3_8b())
     matrices = teacher.total - 151_936 * 4096  # the input embedding is looked up, not multiplied
     assert 2 * matrices == pytest.approx(15.1e9, rel=5e-3)
 
@@ -55,12 +55,12 @@ def test_adapters_are_counted_as_peft_makes_them(student_path: Path) -> None:
 
     student: Student = load_student(student_path)
     side = Checkpoint("student", student_path, student.model.config)
-    whole = count(side, ())
+    whole = model_sizes(side, ())
     for lora in (LoraConfig(), LoraConfig(rank=3, targets=("q_proj", "down_proj"))):
         adapted = load_student(student_path)
         add_adapters(adapted, lora, seed=0)
         learning = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
-        counted = count(side, (), lora)
+        counted = model_sizes(side, (), lora)
         assert (counted.trained, counted.total) == (learning, whole.total + learning)
 
 
@@ -96,7 +96,7 @@ def saved(layers: int, intermediate: int, tokens: int, bf16: bool, recomputed: b
 def test_what_a_layer_saves_is_what_autograd_keeps(intermediate: int, bf16: bool) -> None:
     tokens = 192
     one, two = (saved(layers, intermediate, tokens, bf16, recomputed=False) for layers in (1, 2))
-    counted = count(Checkpoint("teacher", Path(), two[1])).saved_bytes(2 if bf16 else 4)
+    counted = model_sizes(Checkpoint("teacher", Path(), two[1])).saved_bytes(2 if bf16 else 4)
     assert counted == pytest.approx((two[0] - one[0]) / tokens, rel=0.05)
 
 
