@@ -1,7 +1,7 @@
-"""The processes of one training run: which of them this is, what is its share, and how they add up.
+"""The processes (ranks) of one training run: the number of this one, its share of the data, and sums over all.
 
-Everything is trivial for one process. Several are started by ``bench.matrix.ranks`` or by torchrun, which say in the
-environment who is who; they talk over gloo on CPUs and NCCL on GPUs.
+Several processes are started by ``bench.matrix.ranks`` or by torchrun, which number them in the environment. They
+communicate over gloo on CPUs and NCCL on GPUs. With a single process, every operation here is trivial.
 """
 
 import os
@@ -14,12 +14,12 @@ from torch import Tensor
 
 T = TypeVar("T")
 RENDEZVOUS = "VOLD_RENDEZVOUS"
-"""Environment variable with the URL where the ranks meet; without it MASTER_ADDR and MASTER_PORT say where."""
+"""Environment variable with the URL where the ranks meet. Without it they use MASTER_ADDR and MASTER_PORT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process is ``rank`` of ``world``; ``device`` is where the backend takes tensors."""
+    """This process is number ``rank`` of ``world``. device: where the backend expects tensors."""
 
     rank: int = 0
     world: int = 1
@@ -27,26 +27,26 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and tells the progress."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     def share(self, items: Sequence[T], what: str) -> Sequence[T]:
-        """This rank's block of what all ranks hold alike; blocks differ by at most one item.
+        """This rank's block of a sequence that is the same on all ranks. Block sizes differ by at most one item.
 
-        Raises ValueError naming ``what`` when there are fewer items than ranks.
+        Raises ValueError naming ``what`` if there are fewer items than ranks.
         """
         if len(items) < self.world:
             raise ValueError(f"{what} is {len(items)}, fewer than the {self.world} processes that share them")
         return items[self.rank * len(items) // self.world : (self.rank + 1) * len(items) // self.world]
 
     def gather(self, values: Tensor) -> Tensor:
-        """The ranks' tensors [N_rank, ...] laid end to end in the order of the ranks; every rank gets the same."""
+        """The concatenation of all ranks' tensors [N_rank, ...] in the order of the ranks, the same on every rank."""
         if self.world == 1:
             return values
         sizes = self._sizes(len(values))
         padded = torch.zeros(max(sizes), *values.shape[1:], dtype=values.dtype, device=self.device)
         padded[: len(values)] = values.detach()
-        # Backends know no boolean; bytes carry it.
+        # Backends cannot send booleans, so they are sent as bytes.
         sent = padded.view(torch.uint8) if values.dtype == torch.bool else padded
         received = [torch.empty_like(sent) for _ in sizes]
         torch.distributed.all_gather(received, sent)
@@ -54,20 +54,20 @@ class Ranks:
         return torch.cat(parts).to(values.device)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over ranks, added in their order: the same bytes on every rank and in every run."""
+        """The sum over ranks, added in the order of the ranks. It has the same bytes on every rank and in every run."""
         return self.gather(values[None]).sum(dim=0)
 
     def max(self, value: int) -> int:
-        """The largest of the ranks' numbers."""
+        """The largest value of all ranks."""
         return max(self._sizes(value))
 
     def span(self, count: int) -> slice:
-        """Where ``count`` items of this rank lie among those of all ranks laid end to end."""
+        """The slice of this rank's ``count`` items in the concatenation over all ranks."""
         before = sum(self._sizes(count)[: self.rank])
         return slice(before, before + count)
 
     def _sizes(self, count: int) -> list[int]:
-        """Every rank's ``count``."""
+        """The ``count`` of every rank."""
         if self.world == 1:
             return [count]
         counts = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(self.world)]
@@ -75,7 +75,7 @@ class Ranks:
         return [int(count) for count in counts]
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         if self.world > 1:
             torch.distributed.barrier()
 
@@ -84,14 +84,15 @@ ALONE = Ranks()
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, which is also that of its GPU."""
+    """The number of this process on its machine, which is also the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def join(device: torch.device, always: bool = False) -> Ranks:
-    """Meet the other processes named by the environment; alone, a group is made only if ``always``.
+    """Connect to the other processes that the environment announces.
 
-    Raises ValueError when the environment names several processes but not where they meet.
+    always: whether to create a process group even for a single process. Raises ValueError if the environment announces
+    several processes but not where they meet.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 and not always:
@@ -102,8 +103,11 @@ def join(device: torch.device, always: bool = False) -> Ranks:
             store = torch.distributed.HashStore()  # type: ignore[reportPrivateImportUsage]
             torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
             return ALONE
-        where = os.environ.get(RENDEZVOUS, "env://")
-        if where == "env://" and "MASTER_ADDR" not in os.environ:
-            raise ValueError(f"WORLD_SIZE is {world}, but neither MASTER_ADDR nor {RENDEZVOUS} says where to meet")
-        torch.distributed.init_process_group(backend, init_method=where, rank=rank, world_size=world)
+        url = os.environ.get(RENDEZVOUS, "env://")
+        if url == "env://" and "MASTER_ADDR" not in os.environ:
+            raise ValueError(
+                f"WORLD_SIZE is {world}, but neither MASTER_ADDR nor {RENDEZVOUS} is set; start the processes with "
+                "--processes or torchrun"
+            )
+        torch.distributed.init_process_group(backend, init_method=url, rank=rank, world_size=world)
     return Ranks(rank, world, device)

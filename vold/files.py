@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, full disks told clearly, and which files make a model."""
+"""Writing files and directories atomically, errors for full disks, and the files that make up a model."""
 
 import errno
 import hashlib
@@ -11,25 +11,25 @@ from pathlib import Path
 
 WEIGHTS = ".safetensors"
 MODEL_SUFFIXES = frozenset({WEIGHTS, ".json", ".jinja", ".txt"})
-"""Endings of the files that make a checkpoint: weights, settings, chat template, tokenizer."""
+"""Suffixes of the files that make up a checkpoint: weights, settings, chat template, tokenizer."""
 
 _NAME_BYTES = 160
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class DiskFullError(RuntimeError):
-    """No space left while writing; what was there before is untouched."""
+    """The disk was full while writing. What was there before is unchanged."""
 
 
 def cache_root() -> Path:
-    """Where what can be made again is kept: ``$VOLD_BENCH_CACHE`` or ``~/.cache/vold-bench``."""
+    """The directory of everything that can be created again: ``$VOLD_BENCH_CACHE`` or ``~/.cache/vold-bench``."""
     return Path(os.environ.get("VOLD_BENCH_CACHE") or Path.home() / ".cache" / "vold-bench")
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the error, or one that it was raised from, says that no space or quota is left.
+    """Whether the error, or one that caused it, says that no space or quota is left.
 
-    Libraries written in Rust (safetensors) report it as text, not as an errno.
+    Libraries written in Rust (safetensors) report this as text and not as an errno.
     """
     chain: BaseException | None = error
     while chain is not None:
@@ -43,8 +43,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def disk_full_named(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota into DiskFullError naming ``path``."""
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """A context that turns the error for a full disk or quota into DiskFullError, which names ``path``."""
     try:
         yield
     except DiskFullError:
@@ -56,7 +56,7 @@ def disk_full_named(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a directory's entries to the disk."""
+    """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,10 +65,10 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all, whoever else writes it; raises DiskFullError."""
+    """Write a file atomically, even if other processes write it at the same time. Raises DiskFullError."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with disk_full_named(path):
+        with naming_full_disk(path):
             scratch.write_bytes(content.encode() if isinstance(content, str) else content)
             sync(scratch)
             scratch.replace(path)
@@ -78,25 +78,27 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def file_name(text: str) -> str:
-    """``text`` as the name of a file: other signs become ``-``, a long one is cut, and digits of its hash then tell it
-    from others."""
+    """``text`` as a file name: special characters become ``-``, and a long text is cut.
+
+    A name that differs from its text ends with digits of the text's hash, so that different texts have different names.
+    """
     name = re.sub(r"[^\w.-]+", "-", text).encode()[:_NAME_BYTES].decode(errors="ignore")
     return name if name == text else f"{name}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def scratch_path(out: Path) -> Path:
-    """Where ``publish_directory(out)`` gathers what will be ``out``."""
+    """The directory that ``publish_directory(out)`` renames to ``out``."""
     return out.with_name(f".{out.name}.partial")
 
 
 @contextmanager
 def publish_directory(out: Path) -> Iterator[Path]:
-    """Yield a scratch directory beside ``out`` that takes its name when the block ends without an error."""
+    """Yield a scratch directory next to ``out``, which is renamed to ``out`` if the block ends without an error."""
     scratch = scratch_path(out)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        with disk_full_named(out):
+        with naming_full_disk(out):
             yield scratch
             for file in scratch.iterdir():
                 sync(file)

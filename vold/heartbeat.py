@@ -1,4 +1,4 @@
-"""When this process last did a step of what it is for; a watchdog reads it."""
+"""The time of this process's last step of work, for a watchdog."""
 
 import time
 
@@ -6,11 +6,11 @@ _last = time.monotonic()
 
 
 def beat() -> None:
-    """Something was done: a decoding step, an answer, a prepared prompt."""
+    """Record that a step is done: a decoding step, a response, a prepared prompt."""
     global _last
     _last = time.monotonic()
 
 
 def seconds_since() -> float:
-    """Since the last ``beat``."""
+    """Seconds since the last ``beat``, or since the import of this module."""
     return time.monotonic() - _last

@@ -1,7 +1,7 @@
 r"""Verifiable rewards: 1 for a right answer, 0 for anything else.
 
-Equality is ``vold.answers``'s, the one that benchmarks use: plain numbers and labels are compared in process,
-what needs a symbolic library goes to its killable worker with limits on time and memory.
+``vold.answers`` decides what is right, as it does for benchmarks. Plain numbers and labels are compared in this
+process. Answers that need a symbolic library go to a worker with limits on time and memory.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from vold.data.prompts import Prompt
 
 
 class RewardError(RuntimeError):
-    """The reward function fails its self-test, so training on it would be training on noise."""
+    """The reward function fails its self-test, so its rewards would be noise."""
 
 
-# (response, gold, options, right?): one of each kind of answer, and the ways of being wrong.
-_KNOWN: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
+# (response, reference answer, options, whether it is right): each kind of answer, and ways of being wrong.
+_CASES: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
     (r"7+5=2,2-3=9.\boxed{9}", "9", (), True),
     (r"so the result is \boxed{8}.", "9", (), False),
     (r"\boxed{0.5}", r"\frac{1}{2}", (), True),
@@ -29,20 +29,20 @@ _KNOWN: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
 
 
 def self_test() -> None:
-    """Judge known right and wrong answers; raises RewardError naming the first that comes out otherwise."""
-    for response, answer, options, right in _KNOWN:
+    """Check the verdicts on answers known to be right or wrong. Raises RewardError naming the first wrong verdict."""
+    for response, answer, options, right in _CASES:
         if verify(response, answer, options).correct != right:
             raise RewardError(
-                f"reward self-test: {response!r} against {answer!r} should be {'right' if right else 'wrong'}; "
-                "is math-verify installed in the pinned version?"
+                f"reward self-test: {response!r} should be {'right' if right else 'wrong'} for the reference answer "
+                f"{answer!r}; install math-verify in the pinned version"
             )
 
 
 def reward(response: str, prompt: Prompt) -> float:
-    """1.0 when ``response`` declares the prompt's answer, else 0.0."""
+    """1.0 if the answer in ``response`` is the prompt's reference answer, otherwise 0.0."""
     return float(verify(response, prompt.answer, prompt.options).correct)
 
 
 def rewards(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
-    """The reward of each response to the prompt at its place."""
+    """The reward of each response to the prompt of the same index."""
     return [reward(response, prompt) for response, prompt in zip(responses, prompts, strict=True)]

@@ -1,6 +1,6 @@
-"""Named random streams: every draw is a function of (seed, name), never of what ran before.
+"""Named random streams: every draw is a function of seed and name, and not of earlier draws.
 
-Because a stream is addressed and not advanced, a resumed run draws what the uninterrupted run drew.
+So a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ Name = str | int
 
 
 def derive(seed: int, *names: Name) -> int:
-    """A 63-bit seed for the stream ``names`` under ``seed``; stable over platforms and versions."""
+    """A 63-bit seed for the stream ``names`` of ``seed``. It is the same on all platforms and versions."""
     text = "/".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: Name) -> np.random.Generator:
-    """A NumPy generator positioned at the start of the stream ``names``."""
+    """A NumPy generator at the start of the stream ``names`` of ``seed``."""
     return np.random.Generator(np.random.Philox(key=derive(seed, *names)))

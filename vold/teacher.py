@@ -1,6 +1,6 @@
-"""The frozen teacher reads the student's rollouts: its own chat template, the student's completion ids.
+"""The frozen teacher, which reads the student's rollouts: the prompt in its own chat template, then the completion ids.
 
-What it gives are final hidden states, one per completion token; its head is applied chunk by chunk where the
+It returns final hidden states, one per completion token. Its output head is applied chunk by chunk where the
 log-probabilities or the exact KL are computed (``vold.objectives.fused``).
 """
 
@@ -14,7 +14,7 @@ from vold.models.packing import TokenSequence, completion_hidden, micro_batches,
 
 
 class Teacher:
-    """``budget`` bounds the tokens of one forward pass, a shared prompt counted once."""
+    """The teacher. budget: most tokens of one forward pass, in which a prompt that sequences share counts once."""
 
     def __init__(self, model: LanguageModel, budget: int) -> None:
         self.model = model
@@ -22,16 +22,16 @@ class Teacher:
         self._prompts: dict[str, tuple[int, ...]] = {}
 
     def prompt_ids(self, text: str) -> tuple[int, ...]:
-        """The prompt in the teacher's own chat template."""
+        """The token ids of a prompt in the teacher's own chat template."""
         if text not in self._prompts:
             self._prompts[text] = self.model.encode_text(text)
         return self._prompts[text]
 
     @torch.no_grad()
     def score(self, texts: Sequence[str | None], completions: Sequence[tuple[int, ...]]) -> Tensor:
-        """Hidden states [T, H] that predict each completion token, in the order of the completions.
+        """The hidden states [T, H] that predict the T tokens of all completions, in the order of the completions.
 
-        A completion whose text is None is not read: its states are 0 and say nothing.
+        texts: the prompt of each completion. A completion whose text is None is not read, and its states are 0.
         """
         sequences = [
             TokenSequence((), ()) if text is None else TokenSequence(self.prompt_ids(text), ids)

@@ -15,7 +15,7 @@ from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.rollout.proof import fingerprint
-from vold.training.runtime import prepare
+from vold.training.runtime import prepare_device
 
 
 class Builtin:
@@ -32,7 +32,7 @@ class Builtin:
     ) -> None:
         import torch
 
-        device, dtype = prepare(execution), getattr(torch, execution.dtype)
+        device, dtype = prepare_device(execution), getattr(torch, execution.dtype)
         self.student: Student = load_student(path, dtype=dtype, device=device, pixel_limits=pixel_limits)
         self.preparer = EncodingPreparer(path, pixel_limits, thinking)
         self.engine = BuiltinEngine(self.student, execution.rollout_batch)

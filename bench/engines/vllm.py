@@ -18,7 +18,7 @@ from vold.models import load_student
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import SyncError, weights_of
 from vold.rollout.vllm import VLLMEngine
-from vold.training.runtime import precision, prepare
+from vold.training.runtime import precision, prepare_device
 
 _AHEAD = 64
 """Requests that are prepared in advance."""
@@ -46,7 +46,7 @@ class VLLM:
         self.preparer = EncodingPreparer(path, pixel_limits, thinking)
         self.stop_ids, self.banned_ids = map(tuple, vocabulary(path))
         settings = execution.vllm.model_copy(update={"memory_share": execution.evaluation.memory_share})
-        self.device = prepare(execution)
+        self.device = prepare_device(execution)
         self.engine = VLLMEngine(
             path, settings, device=self.device, dtype=execution.dtype, max_batch=execution.rollout_batch
         )

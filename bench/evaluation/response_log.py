@@ -9,7 +9,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from bench.records import Column, Response, ResponseKey, columns, storable
-from vold.files import disk_full_named, sync
+from vold.files import naming_full_disk, sync
 
 _SYNC_EVERY = 1.0
 _COLUMNS = columns(Response)
@@ -29,7 +29,7 @@ class ResponseLog(Mapping[ResponseKey, Response]):
         self.path = path
         self._spans: dict[ResponseKey, tuple[int, int]] = {}
         """Position and length of each response's line."""
-        with disk_full_named(path):
+        with naming_full_disk(path):
             self._read_spans(expected)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._end = os.fstat(self._file).st_size
@@ -46,7 +46,7 @@ class ResponseLog(Mapping[ResponseKey, Response]):
         self._closed.set()
         self._syncing.join()
         try:
-            with disk_full_named(self.path):
+            with naming_full_disk(self.path):
                 self._sync()
                 if self._failure is not None:
                     raise self._failure
@@ -75,7 +75,7 @@ class ResponseLog(Mapping[ResponseKey, Response]):
         May be called from any thread. Raises DiskFullError.
         """
         line, key = log_line(response), response.key
-        with self._lock, disk_full_named(self.path):
+        with self._lock, naming_full_disk(self.path):
             if self._failure is not None:
                 raise self._failure
             if key in self._spans:

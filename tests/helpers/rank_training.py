@@ -14,7 +14,7 @@ from vold.training import rl
 from vold.training.optim import Optimizer
 from vold.training.progress import Progress
 from vold.training.rl import train_rl
-from vold.training.runtime import start
+from vold.training.runtime import start_training
 from vold.training.sft import train_sft
 
 STEPS = 5
@@ -81,7 +81,7 @@ def train_and_die(stage: str, strategy: str, home: Path, run: Path, rank: str, p
 def refuse(progress: Progress) -> None:
     """Rank 1 finds its input wrong; the others wait for it."""
     logging.getLogger("vold.training.health").warning("told by rank %s", os.environ["RANK"])
-    start(Execution.model_validate(EXECUTION))
+    start_training(Execution.model_validate(EXECUTION))
     if os.environ["RANK"] == "1":
         raise ValueError("the traces of rank 1 are no traces")
     torch.distributed.barrier()

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from vold.out_of_memory import is_out_of_memory, tells_out_of_memory
+from vold.out_of_memory import is_out_of_memory, mentions_out_of_memory
 from vold.rollout.base import EngineError
 
 
@@ -41,4 +41,4 @@ def test_errors(error: Exception, expected: bool) -> None:
     ],
 )
 def test_lines_of_a_log(line: str, expected: bool) -> None:
-    assert tells_out_of_memory(line) is expected
+    assert mentions_out_of_memory(line) is expected

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vold.files import cache_root, write_whole
-from vold.out_of_memory import kernel_kills, tells_out_of_memory
+from vold.out_of_memory import kernel_kills, mentions_out_of_memory
 from vold.processes import end_with_parent
 from vold.rollout.base import EngineError
 
@@ -97,7 +97,7 @@ class ServerProcess:
         was_killed = self.process.poll() == -signal.SIGKILL or any(map(_LOST_A_CHILD.search, lines))
         if was_killed and kernel_kills() > self._kills:
             lines.append("Out of memory: the kernel has killed a process")
-        memory = next((f" ({line.strip()[:_LONGEST]})" for line in lines if tells_out_of_memory(line)), "")
+        memory = next((f" ({line.strip()[:_LONGEST]})" for line in lines if mentions_out_of_memory(line)), "")
         return EngineError("\n".join([f"the server {what}{memory}; the end of {self.log}:", *lines[-_LAST_LINES:]]))
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""The SFT and RL loops with their checkpoints, metrics and guards."""
+"""The training loops for SFT and RL, the writing of traces, and their states, metrics and guards."""

@@ -1,4 +1,4 @@
-"""metrics.jsonl and timing.jsonl: one object a step, cut back to the checkpoint when a run resumes."""
+"""The files metrics.jsonl and timing.jsonl with one object per step, and the stopwatch and memory that fill them."""
 
 import json
 import math
@@ -11,29 +11,33 @@ from pathlib import Path
 
 import torch
 
-from vold.files import disk_full_named, write_whole
+from vold.files import naming_full_disk, write_whole
 
 
 class Journal:
-    """Appends rows to a JSONL file; each has a ``step``, counted from 1. ``earlier`` are the rows kept at a resume."""
+    """Appends rows to a JSONL file. Each row has a ``step``, counted from 1.
+
+    earlier: the rows that the file already had when the run resumed.
+    """
 
     def __init__(self, path: Path, resume_after: int) -> None:
-        """Keep the rows up to step ``resume_after`` and drop the rest, a half-written last line included."""
+        """Keep the rows up to step ``resume_after`` and drop all others, also a half-written last line."""
         self.path = path
-        kept = list(_rows_until(path, resume_after))
-        self.earlier = [json.loads(line) for line in kept]
-        write_whole(path, "".join(kept))
+        lines = list(_lines_until(path, resume_after))
+        self.earlier: list[dict[str, float | int | None]] = [json.loads(line) for line in lines]
+        write_whole(path, "".join(lines))
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
-        """Append one row; numbers that JSON does not know become null."""
+        """Append one row. NaN and infinite numbers, which JSON does not have, become null."""
         clean = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
-        with disk_full_named(self.path), self.path.open("a", encoding="utf-8") as file:
+        with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
 
 
-def _rows_until(path: Path, step: int) -> Iterator[str]:
+def _lines_until(path: Path, step: int) -> Iterator[str]:
+    """The lines of the steps up to ``step``, up to the first damaged line."""
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -45,13 +49,17 @@ def _rows_until(path: Path, step: int) -> Iterator[str]:
 
 
 class Stopwatch:
-    """Seconds per part of one step; a GPU, which works behind the interpreter, is waited for at both ends of a part."""
+    """Measures the seconds that each part of one step takes.
+
+    A GPU works asynchronously, so the clock waits for it before and after each part.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Add the duration of the block to the part ``name``."""
         _wait_for_gpu()
         start = time.perf_counter()
         try:
@@ -61,7 +69,7 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def row(self, step: int, tokens: Mapping[str, int]) -> dict[str, float | int]:
-        """Seconds and, where ``tokens`` says how many went through a part, tokens per second."""
+        """The seconds of each part, and its tokens per second if ``tokens`` has its number of tokens."""
         row: dict[str, float | int] = {"step": step}
         for name, seconds in self.seconds.items():
             row[f"{name}_seconds"] = round(seconds, 6)
@@ -76,10 +84,10 @@ def _wait_for_gpu() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU the most that was allocated since the last call, elsewhere the most this process ever held."""
+    """Peak memory in bytes: of a GPU since the last call, otherwise of this process since its start."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         return peak
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

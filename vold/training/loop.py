@@ -1,4 +1,4 @@
-"""What every training loop does around its step: resume, journal, checkpoint, progress, publish."""
+"""The part that all training loops share: resume, record each step, save states, publish the checkpoint."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,7 +17,10 @@ from vold.training.state import load_state, remove_states, save_state
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """metrics: deterministic values; tokens: how many went through each part that the stopwatch timed."""
+    """The result of one step.
+
+    metrics: deterministic values. tokens: number of tokens in each part that the stopwatch timed.
+    """
 
     metrics: Metrics
     tokens: dict[str, int]
@@ -34,36 +37,36 @@ def run_steps(
     execution: Execution,
     progress: Progress,
 ) -> None:
-    """Call ``step(index, stopwatch)`` for each index that is still to do, then publish ``run/out``.
+    """Call ``step(index, stopwatch)`` for each remaining index, then write the checkpoint to ``run/out``.
 
-    Continues bit-exactly from the newest checkpoint under ``run``; does nothing when ``run/out`` exists. Every rank
-    runs the same steps and gets the same metrics; the main one alone writes them.
+    Resumes bit-exactly from the newest training state in ``run``, and does nothing if ``run/out`` exists. All ranks run
+    the same steps and get the same metrics. Only the main rank writes them.
     """
-    out, checkpoints, main = run / "out", run / "checkpoints", optimizer.ranks.main
+    out, states, main = run / "out", run / "checkpoints", optimizer.ranks.main
     if out.exists():
         return
     run.mkdir(parents=True, exist_ok=True)
-    done = load_state(checkpoints, optimizer)
-    about = config.model_dump(mode="json")
-    record = None
+    done = load_state(states, optimizer)
+    recorder = None
     if main:
-        record = RunRecorder(
-            run, done, steps=steps, execution=execution, device=model.device, progress=progress, about=about
+        settings = config.model_dump(mode="json")
+        recorder = RunRecorder(
+            run, done, steps=steps, execution=execution, device=model.device, progress=progress, settings=settings
         )
-    with record or nullcontext():
+    with recorder or nullcontext():
         for index in range(done, steps):
             watch = Stopwatch()
             with watch.part("step"):
                 result = step(index, watch)
-            if record:
-                record.measured(index + 1, result.metrics)
+            if recorder:
+                recorder.write_metrics(index + 1, result.metrics)
             if (index + 1) % execution.checkpoint_every == 0 and index + 1 < steps:
                 with watch.part("checkpoint"):
-                    save_state(checkpoints, optimizer, index + 1)
-            if record:
-                record.finished(index + 1, watch, result.tokens)
-    with optimizer.whole():
+                    save_state(states, optimizer, index + 1)
+            if recorder:
+                recorder.finish_step(index + 1, watch, result.tokens)
+    with optimizer.whole_weights():
         if main:
             save_checkpoint(model, out)
-            remove_states(checkpoints)
+            remove_states(states)
         optimizer.ranks.barrier()

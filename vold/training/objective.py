@@ -93,7 +93,7 @@ class Objective:
             run.add_engine_statistics(measured)
         # The maximum over ranks: to gather the whole weights, every rank has to take part.
         elif self.optimizer.ranks.max(len(measured)):
-            with torch.no_grad(), self.optimizer.whole():
+            with torch.no_grad(), self.optimizer.whole_weights():
                 for rows in micro_batches(rollouts.sequences, budget, measured):
                     run.loss(rows)
         return run.update()

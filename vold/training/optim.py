@@ -1,4 +1,4 @@
-"""AdamW over what is trainable, the learning-rate schedule, and the guard against non-finite steps."""
+"""AdamW on the trained weights, the learning-rate schedule, and the guard against non-finite steps."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +14,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a loss or gradient that is no finite number."""
+    """Too many steps in a row had a loss or gradient that is not finite."""
 
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
-    """The rate of update ``step`` (from 0) of ``total``: linear warm-up, then constant, linear or cosine to 0."""
+    """The learning rate at ``step`` (from 0) of ``total``: linear warm-up, then constant, or linear or cosine to 0."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(total - config.warmup_steps, 1)
@@ -31,33 +31,33 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
 
 
 class Backward:
-    """Back-propagation of a step's micro-batches on one rank; sums over ranks are the optimizer's."""
+    """Back-propagation of the micro-batches of a step on one rank. ``Optimizer`` adds the sums over ranks."""
 
     ranks: Ranks = ALONE
 
     def batches(self, batches: Iterable[list[int]]) -> Iterator[list[int]]:
-        """The micro-batches of this rank, one ``accumulate`` each."""
+        """The micro-batches of this rank. The caller calls ``accumulate`` once for each."""
         return iter(batches)
 
-    def whole(self) -> AbstractContextManager[None]:
-        """Inside, every rank holds all weights of the model and may run it as often as it likes."""
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """A context in which every rank holds all weights and may run the model as often as it needs."""
         return nullcontext()
 
     def accumulate(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Compute a scalar and add its gradients to those of the step; returns its value."""
+        """Compute a scalar loss and add its gradients to those of the step. Returns its value, detached."""
         value = loss()
         value.backward()
         return value.detach()
 
 
 class Optimizer(Backward):
-    """One clipped AdamW update at a time; weight decay spares vectors (norms and biases).
+    """AdamW with gradient clipping. Weight decay spares vectors (norms and biases).
 
-    Over several ranks gradients are summed, so losses must carry denominators of the whole batch.
+    Gradients are summed over ranks, so the losses must have the denominators of the whole batch.
     """
 
     layout = "whole weights"
-    """How the resumable state is cut up: what one run writes, another reads only in the same layout."""
+    """How the training state is split over files. A run can only read a state of its own layout."""
     file = "state.safetensors"
 
     def __init__(
@@ -78,22 +78,23 @@ class Optimizer(Backward):
         )  # fmt: skip
 
     def step(self, loss: float, rate: float) -> tuple[float, bool]:
-        """Update once from the accumulated gradients and drop them; returns their norm before clipping and "skipped".
+        """Update once from the accumulated gradients and clear them.
 
-        ``loss`` is that of all ranks. A non-finite loss or gradient leaves the weights as they are, on every rank;
-        ``max_nonfinite`` of them in a row raise NonFiniteError.
+        Returns the norm of the gradients before clipping, and whether the update was skipped. loss: the sum over all
+        ranks. If the loss or a gradient is not finite, every rank skips the update. Raises NonFiniteError after
+        ``max_nonfinite`` skipped updates in a row.
         """
         norm, applied = self._update(loss, rate)
         self.nonfinite_in_a_row = 0 if applied else self.nonfinite_in_a_row + 1
         if self.nonfinite_in_a_row >= self.max_nonfinite:
             raise NonFiniteError(
                 f"{self.nonfinite_in_a_row} steps in a row had a loss of {loss} or a gradient norm of {norm}; "
-                "lower the learning rate or look at the last rows of metrics.jsonl"
+                "lower the learning rate, and see the last rows of metrics.jsonl for the cause"
             )
         return norm, not applied
 
     def _update(self, loss: float, rate: float) -> tuple[float, bool]:
-        """The gradients' norm, and whether the weights were updated."""
+        """Returns the norm of the gradients and whether the weights were updated."""
         self._sum_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm))
         finite = math.isfinite(norm) and math.isfinite(loss)
@@ -106,27 +107,27 @@ class Optimizer(Backward):
 
     def _sum_gradients(self) -> None:
         for parameter in self.named.values():
-            # What this rank's samples did not reach may have been reached on another, or at another step.
+            # Weights that this rank's samples did not reach may have a gradient on another rank or in another step.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             if self.ranks.world > 1:
                 torch.distributed.all_reduce(parameter.grad)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What this rank's file of the resumable state holds, nothing where another rank writes it."""
+        """The tensors of the training state that this rank writes. Empty if another rank writes all of them."""
         if not self.ranks.main:
             return {}
-        found: dict[str, Tensor] = {}
+        state: dict[str, Tensor] = {}
         for name, parameter in self.named.items():
-            found[f"weight/{name}"] = parameter.detach()
+            state[f"weight/{name}"] = parameter.detach()
             for key, value in self.adamw.state.get(parameter, {}).items():
-                found[f"{key}/{name}"] = value
-        return found
+                state[f"{key}/{name}"] = value
+        return state
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what ``tensors()`` gave; raises ValueError when it was another model's."""
+        """Restore the result of ``tensors``. Raises ValueError if it belongs to another model."""
         if {key.split("/", 1)[1] for key in tensors} != set(self.named):
-            raise ValueError("other weights are trained")
+            raise ValueError("it trains other weights")
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(tensors[f"weight/{name}"])

@@ -1,10 +1,10 @@
-"""How a long loop tells where it stands."""
+"""The callback through which a long loop reports its progress."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""(done, total, metrics): of a training step, what metrics.jsonl and timing.jsonl have of it."""
+"""(done, total, metrics). The metrics of a training step are those in metrics.jsonl and timing.jsonl."""
 
 
 def silent(done: int, total: int, metrics: dict[str, float]) -> None:
-    """Says nothing."""
+    """A progress callback that ignores its arguments."""

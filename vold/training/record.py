@@ -1,4 +1,4 @@
-"""What a run tells of each step: its metrics with the alarms, its times, the telemetry and whoever watches."""
+"""The record of a training run: metrics with alarms, times, telemetry and progress of every step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,10 @@ from vold.training.telemetry import Telemetry
 
 
 class RunRecorder:
-    """``run/metrics.jsonl``, ``run/timing.jsonl`` and their readers, from step ``done`` on; closed by ``with``."""
+    """Writes ``run/metrics.jsonl`` and ``run/timing.jsonl`` and passes each step on to telemetry and progress.
+
+    A context manager, which closes the telemetry.
+    """
 
     def __init__(
         self,
@@ -27,27 +30,28 @@ class RunRecorder:
         execution: Execution,
         device: torch.device,
         progress: Progress,
-        about: Mapping[str, Any],
+        settings: Mapping[str, Any],
     ) -> None:
+        """done: number of steps that an interrupted run has finished. settings: the run's config, for telemetry."""
         self.steps, self.device, self.progress = steps, device, progress
         self.metrics, self.timing = Journal(run / "metrics.jsonl", done), Journal(run / "timing.jsonl", done)
         self.health = Health(execution.health, self.metrics.earlier)
-        self.telemetry = Telemetry(run, execution, about)
+        self.telemetry = Telemetry(run, execution, settings)
         self._row: Metrics = {}
 
-    def measured(self, step: int, metrics: Metrics) -> None:
-        """Write what is deterministic in ``step``, with the alarms it raises; before its checkpoint."""
+    def write_metrics(self, step: int, metrics: Metrics) -> None:
+        """Write the deterministic values of ``step`` and its alarms. Call it before the training state is saved."""
         row: Metrics = {"step": step, **metrics}
         self._row = row | self.health.check(row)
         self.metrics.write(self._row)
 
-    def finished(self, step: int, watch: Stopwatch, tokens: Mapping[str, int]) -> None:
-        """Write how long the step took, its checkpoint included, and tell telemetry and progress."""
+    def finish_step(self, step: int, watch: Stopwatch, tokens: Mapping[str, int]) -> None:
+        """Write the times of the step, including its training state, and report it to telemetry and progress."""
         times: Metrics = {**watch.row(step, tokens), "peak_memory_bytes": peak_memory(self.device)}
         self.timing.write(times)
-        told = {name: value for name, value in (self._row | times).items() if name != "step"}
-        self.telemetry.write(step, told)
-        self.progress(step, self.steps, {name: value for name, value in told.items() if value is not None})
+        values = {name: value for name, value in (self._row | times).items() if name != "step"}
+        self.telemetry.write(step, values)
+        self.progress(step, self.steps, {name: value for name, value in values.items() if value is not None})
 
     def __enter__(self) -> "RunRecorder":
         return self

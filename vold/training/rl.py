@@ -60,7 +60,7 @@ from vold.training.objective import Objective
 from vold.training.optim import learning_rate
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
-from vold.training.runtime import frozen_dtype, make_optimizer, precision, start
+from vold.training.runtime import frozen_dtype, make_optimizer, precision, start_training
 from vold.training.trainee import load_trainee
 from vold.training.validation import Validator
 
@@ -97,7 +97,7 @@ def train_rl(
     _check(training_prompts, config, teacher is not None)
     _check(validation_prompts, config, has_teacher=False)
     self_test()
-    device, ranks = start(execution)
+    device, ranks = start_training(execution)
     if ranks.main:
         claim_data(run, training_prompts)
     has_images = any(prompt.images for prompt in training_prompts)
@@ -158,7 +158,7 @@ class RLStage:
     def step(self, index: int, watch: Stopwatch) -> StepResult:
         """Do the step ``index`` (from 0) on this rank's share of the prompts, as the module's docstring describes."""
         weight = distill_weight(self.config.distill, index, self.config.steps)
-        with precision(self.execution, self.student.device), self.optimizer.whole():
+        with precision(self.execution, self.student.device), self.optimizer.whole_weights():
             rollouts, validation_reward = self._rollouts(index, watch)
             teacher_states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)

@@ -1,4 +1,4 @@
-"""Where and in which precision a stage computes."""
+"""Device, ranks, precision and optimizer of a stage, from its ``Execution``."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,10 +10,10 @@ from vold.models import Student
 from vold.training.optim import Optimizer
 
 
-def prepare(execution: Execution) -> torch.device:
-    """Set the number of threads and return the device; each process of a machine has a GPU of its own.
+def prepare_device(execution: Execution) -> torch.device:
+    """Set the number of threads and return the device. Each process of a machine gets a GPU of its own.
 
-    Raises ValueError where ``execution.device`` asks for a GPU that is not there.
+    Raises ValueError if ``execution.device`` names a GPU and there is none.
     """
     if execution.threads is not None:
         torch.set_num_threads(execution.threads)
@@ -21,23 +21,23 @@ def prepare(execution: Execution) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"execution.device is {name}, but torch finds no GPU here; say cpu or auto")
+        raise ValueError(f"execution.device is {name}, but torch finds no GPU; set it to cpu or auto")
     if name == "cuda":
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
     return torch.device(name)
 
 
-def start(execution: Execution) -> tuple[torch.device, Ranks]:
-    """``prepare``, then meet the other processes of this training run."""
-    device = prepare(execution)
+def start_training(execution: Execution) -> tuple[torch.device, Ranks]:
+    """Prepare the device and connect to the other processes of this training run."""
+    device = prepare_device(execution)
     return device, join(device, always=execution.parallel.strategy != "none")
 
 
 def make_optimizer(
     model: Student, config: OptimizerConfig, limit: int, execution: Execution, ranks: Ranks
 ) -> Optimizer:
-    """The optimizer of the strategy that ``execution`` names; ``limit`` non-finite steps in a row end the run."""
+    """The optimizer for the strategy in ``execution``. The run ends after ``limit`` non-finite steps in a row."""
     if execution.parallel.strategy == "none":
         return Optimizer(model.model, config, limit, ranks)
     from vold.training.zero import ZeroOptimizer
@@ -46,12 +46,15 @@ def make_optimizer(
 
 
 def frozen_dtype(execution: Execution) -> torch.dtype:
-    """The type of weights that are read and never updated."""
+    """The type of weights that are never updated."""
     return torch.bfloat16 if execution.dtype == "bfloat16" else torch.float32
 
 
 def precision(execution: Execution, device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 means autocast over float32 weights: the updates are too small for bfloat16 weights."""
+    """The context in which a stage computes.
+
+    For bfloat16 it is autocast over float32 weights, because the updates are too small for bfloat16 weights.
+    """
     if execution.dtype == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Stage 1, the cold start: the student imitates reasoning traces (next-token NLL on the completion alone)."""
+"""Stage 1, the cold start: SFT on reasoning traces. The loss is the next-token NLL of the completions."""
 
 import logging
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
 from vold.training.optim import Optimizer, learning_rate
 from vold.training.progress import Progress, silent
-from vold.training.runtime import make_optimizer, precision, start
+from vold.training.runtime import make_optimizer, precision, start_training
 from vold.training.trainee import load_trainee
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TraceSequence:
-    """A trace as ids. Its images are read again whenever it is learned from: those of all would fill the memory."""
+    """A trace as token ids, without pixels.
+
+    Its images are read again for every step that uses it, because those of all traces would not fit into memory.
+    """
 
     trace: Trace
     sequence: TokenSequence
@@ -41,7 +44,7 @@ class TraceSequence:
         return len(self.sequence)
 
     def with_images(self, student: Student) -> TokenSequence:
-        """What the student is trained on."""
+        """The sequence with the pixels of its images."""
         if not self.trace.images:
             return self.sequence
         return replace(self.sequence, pixels=_prompt(student, self.trace).pixels)
@@ -52,9 +55,10 @@ def _prompt(student: Student, trace: Trace) -> EncodedPrompt:
 
 
 def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) -> list[TraceSequence]:
-    """Chat prompt, completion and end of turn of each trace; longer ones than ``max_length`` are left out and told.
+    """The token ids of each trace: chat prompt, completion and end of turn.
 
-    Raises ValueError when none is left, or naming the trace whose images cannot be read.
+    Traces longer than ``max_length`` tokens are left out with a warning. Raises ValueError if no trace is left, or
+    naming the first trace whose images cannot be read.
     """
     prompts: dict[tuple[str, tuple[Path, ...]], tuple[int, ...]] = {}
     encoded = []
@@ -66,13 +70,13 @@ def encode_traces(student: Student, traces: Sequence[Trace], max_length: int) ->
             except ValueError as error:
                 raise ValueError(f"trace {trace.id!r}: {error}") from error
         completion = student.tokenizer(trace.completion, add_special_tokens=False)["input_ids"]
-        lesson = TraceSequence(trace, TokenSequence(prompts[key], (*completion, student.end_of_turn_id)))
-        if len(lesson) <= max_length:
-            encoded.append(lesson)
+        sequence = TraceSequence(trace, TokenSequence(prompts[key], (*completion, student.end_of_turn_id)))
+        if len(sequence) <= max_length:
+            encoded.append(sequence)
     if not encoded:
-        raise ValueError(f"none of {len(traces)} traces fits into max_length {max_length}")
+        raise ValueError(f"none of {len(traces)} traces fits into max_length {max_length}; raise max_length")
     if dropped := len(traces) - len(encoded):
-        _log.warning("%d of %d traces are over max_length %d and were left out", dropped, len(traces), max_length)
+        _log.warning("%d of %d traces are longer than max_length %d and are left out", dropped, len(traces), max_length)
     return encoded
 
 
@@ -86,28 +90,31 @@ def train_sft(
     execution: Execution,
     progress: Progress = silent,
 ) -> None:
-    """Train ``student`` on ``traces`` and write the checkpoint to ``run/out``; resumes what ``run`` holds."""
+    """Train ``student`` on ``traces`` and write the checkpoint to ``run/out``. Resumes an interrupted run.
+
+    Raises ValueError for traces or a student that do not fit the settings.
+    """
     if (run / "out").exists():
         return
-    imitated = read_traces(traces)
-    device, ranks = start(execution)
+    loaded = read_traces(traces)
+    device, ranks = start_training(execution)
     if ranks.main:
-        claim_data(run, imitated)
-    model = load_trainee(student, config, execution, device, seed, images=any(trace.images for trace in imitated))
+        claim_data(run, loaded)
+    model = load_trainee(student, config, execution, device, seed, images=any(trace.images for trace in loaded))
     check_models(model)
-    lessons = encode_traces(model, imitated, config.max_length)
+    sequences = encode_traces(model, loaded, config.max_length)
     optimizer = make_optimizer(model, config.optimizer, MAX_NONFINITE_STEPS, execution, ranks)
 
     def step(index: int, watch: Stopwatch) -> StepResult:
-        chosen = draw(seed, "sft", len(lessons), config.batch_size, index)
-        own = [lessons[position].with_images(model) for position in ranks.share(chosen, "batch_size")]
+        batch = draw(seed, "sft", len(sequences), config.batch_size, index)
+        own = [sequences[position].with_images(model) for position in ranks.share(batch, "batch_size")]
         rate = learning_rate(config.optimizer, index, config.steps)
         with watch.part("train"):
             loss, tokens = _accumulate(model, own, execution, optimizer)
             norm, skipped = optimizer.step(loss, rate)
-        learned = sum(len(lessons[position]) for position in chosen)
+        total = sum(len(sequences[position]) for position in batch)
         metrics = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "skipped": int(skipped)}
-        return StepResult(metrics, {"train": learned})
+        return StepResult(metrics, {"train": total})
 
     run_steps(
         step,
@@ -124,14 +131,14 @@ def train_sft(
 def _accumulate(
     model: Student, own: Sequence[TokenSequence], execution: Execution, optimizer: Optimizer
 ) -> tuple[float, int]:
-    """Gradients of the batch's mean NLL from this rank's ``own`` part; returns the loss and tokens of the whole."""
+    """Accumulate the gradients of the batch's mean NLL from this rank's part. Returns the batch's loss and tokens."""
     ranks = optimizer.ranks
     lengths = [len(sequence.completion_ids) for sequence in own]
-    everyones = ranks.gather(torch.tensor(lengths, device=model.device))
-    weights = token_weights(everyones, "token_mean")[ranks.span(sum(lengths))]
+    all_lengths = ranks.gather(torch.tensor(lengths, device=model.device))
+    weights = token_weights(all_lengths, "token_mean")[ranks.span(sum(lengths))]
     loss = torch.zeros((), dtype=torch.float64, device=model.device)
 
-    def share(rows: list[int]) -> Tensor:
+    def summand(rows: list[int]) -> Tensor:
         part = [own[row] for row in rows]
         targets = completion_targets(part, model.device)
         loss_of = nll(weights[token_index(lengths, rows)])
@@ -139,5 +146,5 @@ def _accumulate(
             return head_loss(completion_hidden(model, part), Head(model.head), targets, loss_of)[0]
 
     for rows in optimizer.batches(micro_batches(own, execution.micro_batch_tokens)):
-        loss += optimizer.accumulate(partial(share, rows))
-    return float(ranks.sum(loss)), int(everyones.sum())
+        loss += optimizer.accumulate(partial(summand, rows))
+    return float(ranks.sum(loss)), int(all_lengths.sum())

@@ -1,4 +1,4 @@
-"""Resumable state: trainable weights and AdamW moments as safetensors, the rest as JSON."""
+"""The training state of a run, from which it resumes: trained weights and AdamW moments, and the step as JSON."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ SCHEMA = "vold-bench/training-state@2"
 
 
 def save_state(directory: Path, optimizer: Optimizer, step: int) -> None:
-    """Write ``directory/step-N`` whole, each rank its own file, then drop older ones.
+    """Write ``directory/step-N`` atomically, one file per rank, and remove older states. Every rank must call it.
 
-    Raises DiskFullError and keeps the older ones otherwise. Every rank must call it.
+    Raises DiskFullError if the disk is full, and keeps the older states then.
     """
     target = directory / f"step-{step:08d}"
     ranks = optimizer.ranks
@@ -44,9 +44,10 @@ def _write(directory: Path, optimizer: Optimizer) -> None:
 
 
 def load_state(directory: Path, optimizer: Optimizer) -> int:
-    """Restore the newest checkpoint under ``directory`` and return its step; 0 when there is none.
+    """Restore the newest state in ``directory`` and return its step, or 0 if there is none.
 
-    Raises ValueError when its tensors are not those of this model, or cut up otherwise than this run is.
+    Raises ValueError if the state belongs to another model, is damaged, or was written with another strategy or number
+    of processes.
     """
     newest = max(directory.glob("step-*"), default=None)
     if newest is None:
@@ -55,7 +56,7 @@ def load_state(directory: Path, optimizer: Optimizer) -> int:
     if state.get("schema") == SCHEMA and state["layout"] != optimizer.layout:
         raise ValueError(
             f"{newest}: written by a run with {state['layout']}, this one has {optimizer.layout}; "
-            "continue with the same strategy and number of processes, or remove the directory and start anew"
+            "resume with the same strategy and number of processes, or remove the directory to start over"
         )
     try:
         if state.get("schema") != SCHEMA:
@@ -64,12 +65,12 @@ def load_state(directory: Path, optimizer: Optimizer) -> int:
     except (ValueError, KeyError, FileNotFoundError, SafetensorError) as error:
         raise ValueError(
             f"{newest}: belongs to another model or version, or is damaged ({error}); "
-            "remove the stage's directory and start anew"
+            "remove the stage's directory to start over"
         ) from error
     optimizer.nonfinite_in_a_row = state["nonfinite_in_a_row"]
     return int(state["step"])
 
 
 def remove_states(directory: Path) -> None:
-    """Drop all checkpoints of a finished run."""
+    """Remove all training states of a finished run."""
     shutil.rmtree(directory, ignore_errors=True)

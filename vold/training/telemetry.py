@@ -1,7 +1,7 @@
-"""Where a run can be followed beside its own files: TensorBoard and Weights & Biases.
+"""Copies of a run's metrics in TensorBoard and Weights & Biases.
 
-``metrics.jsonl`` and ``timing.jsonl`` are the record, and a run that cannot write them stops. What is here is a
-copy for people: a sink that fails is dropped with one warning, and training goes on.
+The record of a run is ``metrics.jsonl`` and ``timing.jsonl``; a run that cannot write them stops. A telemetry sink that
+fails is dropped with a warning, and training continues.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ Values = Mapping[str, float]
 
 
 class Sink(Protocol):
-    """Takes the finite values of one step after the other."""
+    """A service that receives the finite values of each step, in order."""
 
     def write(self, step: int, values: Values) -> None: ...
 
@@ -32,19 +32,19 @@ class Sink(Protocol):
 class _TensorBoard:
     """Event files under ``run/tensorboard``."""
 
-    def __init__(self, run: Path, execution: Execution, identifier: str, about: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, execution: Execution, identifier: str, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         directory = run / "tensorboard"
-        begun = directory.exists()
+        exists = directory.exists()
         self.writer = SummaryWriter(str(directory))
-        if not begun:
-            self.writer.add_text("config", f"```json\n{json.dumps(about, indent=1)}\n```", 0)
+        if not exists:
+            self.writer.add_text("config", f"```json\n{json.dumps(settings, indent=1)}\n```", 0)
 
     def write(self, step: int, values: Values) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
-        # Each step, so that a killed run loses none: a resume does not write a step again.
+        # Flush every step: a resumed run does not write a step again, so a killed run would lose the buffered ones.
         self.writer.flush()
 
     def close(self, failed: bool) -> None:
@@ -52,20 +52,19 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A run of Weights & Biases; ``WANDB_MODE=offline`` keeps it under ``run/wandb`` for ``wandb sync``."""
+    """A run in Weights & Biases. ``WANDB_MODE=offline`` writes it to ``run/wandb`` for ``wandb sync``."""
 
-    def __init__(self, run: Path, execution: Execution, identifier: str, about: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, execution: Execution, identifier: str, settings: Mapping[str, Any]) -> None:
         import wandb
 
-        settings = wandb.Settings(console="off", silent=True, init_timeout=60, finish_timeout=60)
         self.run = wandb.init(
             project=execution.telemetry_project,
             name=execution.telemetry_run or run.name,
             id=identifier,
             dir=str(run),
-            config=dict(about),
+            config=dict(settings),
             resume="allow",
-            settings=settings,
+            settings=wandb.Settings(console="off", silent=True, init_timeout=60, finish_timeout=60),
         )
 
     def write(self, step: int, values: Values) -> None:
@@ -80,18 +79,18 @@ _SINKS: dict[TelemetrySink, _Open] = {"tensorboard": _TensorBoard, "wandb": _Wan
 
 
 class Telemetry:
-    """The sinks that ``execution.telemetry`` asks for, none by default.
+    """The sinks that ``execution.telemetry`` names, none by default.
 
-    ``run/telemetry.json`` holds the run's identifier and the last step that was handed on: steps that a resumed run
-    does again are not written a second time.
+    ``run/telemetry.json`` holds the run's identifier and the last step that was sent. Steps that a resumed run repeats
+    are not sent again.
     """
 
-    def __init__(self, run: Path, execution: Execution, about: Mapping[str, Any]) -> None:
-        """``about`` is what the run is called by (its config); raises ValueError when a package is missing."""
+    def __init__(self, run: Path, execution: Execution, settings: Mapping[str, Any]) -> None:
+        """settings: the run's config, which the sinks show. Raises ValueError if the package of a sink is missing."""
         for name in execution.telemetry:
             if importlib.util.find_spec(name) is None:
                 raise ValueError(
-                    f"execution.telemetry: {name} is not installed; pip install 'vold-bench[{name}]', or leave it out"
+                    f"execution.telemetry: {name} is not installed; pip install 'vold-bench[{name}]', or remove {name}"
                 )
         self._sinks: dict[str, Sink] = {}
         if not execution.telemetry:
@@ -102,38 +101,40 @@ class Telemetry:
             self._state = json.loads(self._record.read_text(encoding="utf-8"))
         for name in execution.telemetry:
             try:
-                self._sinks[name] = _SINKS[name](run, execution, self._state["id"], about)
+                self._sinks[name] = _SINKS[name](run, execution, self._state["id"], settings)
             except Exception as error:
-                _given_up(name, error)
+                _warn_of_failure(name, error)
 
     def write(self, step: int, values: Mapping[str, float | int | None]) -> None:
-        """Hand on the finite values of ``step``."""
+        """Send the finite values of ``step`` to every sink."""
         if not self._sinks or step <= self._state["step"]:
             return
         self._state["step"] = step
         finite = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         try:
-            # Before and not after: a run killed between loses a step here rather than telling it twice.
+            # Recorded before sending: a run killed in between loses a step, and does not send it twice.
             write_whole(self._record, json.dumps(self._state))
         except Exception as error:
-            _given_up("telemetry", error)
+            _warn_of_failure("telemetry", error)
             self._sinks.clear()
         for name, sink in list(self._sinks.items()):
             try:
                 sink.write(step, finite)
             except Exception as error:
-                _given_up(name, error)
+                _warn_of_failure(name, error)
                 del self._sinks[name]
 
     def close(self, failed: bool) -> None:
-        """End what is open; ``failed`` says that the run did not come to its end."""
+        """Close the sinks. failed: whether the run ended with an error."""
         for name, sink in self._sinks.items():
             try:
                 sink.close(failed)
             except Exception as error:
-                _given_up(name, error)
+                _warn_of_failure(name, error)
 
 
-def _given_up(name: str, error: Exception) -> None:
+def _warn_of_failure(name: str, error: Exception) -> None:
     detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    _log.warning("%s takes no more values (%s); training goes on, metrics.jsonl is complete", name, detail)
+    _log.warning(
+        "%s failed and receives no more values (%s); training continues, and metrics.jsonl is complete", name, detail
+    )

@@ -1,4 +1,4 @@
-"""Reasoning traces: a teacher answers prompts in its own words."""
+"""Reasoning traces: a teacher answers prompts in its own words, for the cold start to imitate."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from vold.data.images import check_images, text_for_teacher
 from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
-from vold.files import disk_full_named, publish_directory, write_whole
+from vold.files import naming_full_disk, publish_directory, write_whole
 from vold.models import LanguageModel, load_teacher
 from vold.rewards import reward
 from vold.rollout.base import Completion, RolloutEngine, RolloutRequest, Sampling
@@ -21,12 +21,12 @@ from vold.rollout.factory import build_engine
 from vold.rollout.proof import weights_of
 from vold.seeding import derive
 from vold.training.progress import Progress, silent
-from vold.training.runtime import frozen_dtype, prepare
+from vold.training.runtime import frozen_dtype, prepare_device
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One prompt's trace as the partial file keeps it."""
+    """The answer to one prompt, as ``run/answers.jsonl`` stores it. correct: None if it could not be checked."""
 
     completion: str
     tokens: int
@@ -44,11 +44,13 @@ def write_traces(
     execution: Execution,
     progress: Progress = silent,
 ) -> None:
-    """Answer the first ``n`` prompts; writes ``run/out/traces.jsonl`` and ``run/out/summary.json``.
+    """Answer the first ``n`` prompts and write ``run/out/traces.jsonl`` and ``run/out/summary.json``.
 
-    Answers are appended to ``run/answers.jsonl`` while it works, and a later call continues there. Completions
-    that hit ``max_new_tokens`` are dropped and counted; where ``keep`` is ``correct``, so are wrong ones and those to
-    prompts without a known answer. Prompts with images go the way of ``images``.
+    Answers are appended to ``run/answers.jsonl`` while they arrive, and an interrupted run resumes there. Completions
+    that hit ``max_new_tokens`` are dropped and counted. If ``keep`` is ``correct``, so are wrong answers and answers to
+    prompts without a reference answer. The policy ``images`` decides about prompts with images.
+
+    Raises ValueError if a prompt has images that the policy refuses, or if no trace can be kept.
     """
     out = run / "out"
     if out.exists():
@@ -56,56 +58,59 @@ def write_traces(
     run.mkdir(parents=True, exist_ok=True)
     loaded = read_prompts(prompts)
     claim_data(run, loaded)
-    chosen = loaded[: config.n]
-    check_images(chosen, config.images, "images")
-    asked = [prompt for prompt in chosen if text_for_teacher(prompt, config.images) is not None]
+    first = loaded[: config.n]
+    check_images(first, config.images, "images")
+    readable = [prompt for prompt in first if text_for_teacher(prompt, config.images) is not None]
     partial = run / "answers.jsonl"
-    answers = list(_read_partial(partial))
-    if len(answers) < len(asked):
-        model = load_teacher(writer, dtype=frozen_dtype(execution), device=prepare(execution))
+    answers = list(_read_answers(partial))
+    if len(answers) < len(readable):
+        model = load_teacher(writer, dtype=frozen_dtype(execution), device=prepare_device(execution))
         engine = build_engine(model, config.rollout, execution)
-        # Without a half-written last line, and at no moment without the answers before it.
+        # Remove a half-written last line, without risking the answers before it.
         write_whole(partial, "".join(map(_line, answers)))
-        with closing(engine), disk_full_named(partial), partial.open("a", encoding="utf-8") as file:
+        with closing(engine), naming_full_disk(partial), partial.open("a", encoding="utf-8") as file:
             if not engine.live:
-                engine.sync(weights_of(model))  # nothing changes: this proves that both read the prompts alike
-            while len(answers) < len(asked):
-                chunk = asked[len(answers) : len(answers) + execution.rollout_batch]
-                fresh = _answer(model, engine, chunk, config, seed, len(answers))
-                file.writelines(map(_line, fresh))
+                engine.sync(
+                    weights_of(model)
+                )  # the weights never change; this proves that the engine computes with them
+            while len(answers) < len(readable):
+                chunk = readable[len(answers) : len(answers) + execution.rollout_batch]
+                new = _answer(model, engine, chunk, config, seed, len(answers))
+                file.writelines(map(_line, new))
                 file.flush()
-                answers += fresh
-                progress(len(answers), len(asked), _shown(answers))
+                answers += new
+                progress(len(answers), len(readable), _progress_metrics(answers))
     with publish_directory(out) as directory:
-        _publish(directory, asked, answers, config, skipped=len(chosen) - len(asked))
+        _publish(directory, readable, answers, config, skipped=len(first) - len(readable))
     partial.unlink()
 
 
 def _answer(
     model: LanguageModel, engine: RolloutEngine, prompts: Sequence[Prompt], config: TracesConfig, seed: int, start: int
 ) -> list[_Answer]:
+    """The writer's answers to ``prompts``, of which ``start`` is the number of the first."""
     sampling = Sampling(config.max_new_tokens, config.temperature, model.stop_ids, model.banned_ids)
     requests = [
-        RolloutRequest(model.encode_text(prompt.in_words()), (derive(seed, "trace", start + place),))
-        for place, prompt in enumerate(prompts)
+        RolloutRequest(model.encode_text(prompt.in_words()), (derive(seed, "trace", number),))
+        for number, prompt in enumerate(prompts, start)
     ]
     completions = [group[0] for group in engine.generate(requests, sampling)]
-    return [_judged(model, c, prompt) for c, prompt in zip(completions, prompts, strict=True)]
+    return [_checked_answer(model, *pair) for pair in zip(completions, prompts, strict=True)]
 
 
-def _judged(model: LanguageModel, completion: Completion, prompt: Prompt) -> _Answer:
+def _checked_answer(model: LanguageModel, completion: Completion, prompt: Prompt) -> _Answer:
     text = model.decode(completion.completion_ids)
     correct = reward(text, prompt) == 1.0 if prompt.answer else None
     return _Answer(text, len(completion.completion_ids), completion.finish_reason == "stop", correct)
 
 
 def _correct_share(answers: Sequence[_Answer]) -> float | None:
-    """Of the answers that could be checked; None where none could."""
+    """The share of correct answers among those that could be checked. None if there are none."""
     checked = [answer.correct for answer in answers if answer.correct is not None]
     return sum(checked) / len(checked) if checked else None
 
 
-def _shown(answers: Sequence[_Answer]) -> dict[str, float]:
+def _progress_metrics(answers: Sequence[_Answer]) -> dict[str, float]:
     share, tokens = _correct_share(answers), sum(answer.tokens for answer in answers) / len(answers)
     return {"tokens": tokens} if share is None else {"correct": share, "tokens": tokens}
 
@@ -114,8 +119,8 @@ def _line(answer: _Answer) -> str:
     return json.dumps(asdict(answer)) + "\n"
 
 
-def _read_partial(path: Path) -> Iterator[_Answer]:
-    """What an interrupted run left, up to the first damaged line."""
+def _read_answers(path: Path) -> Iterator[_Answer]:
+    """The answers of an interrupted run, up to the first damaged line."""
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -128,34 +133,38 @@ def _read_partial(path: Path) -> Iterator[_Answer]:
 def _publish(
     directory: Path, prompts: Sequence[Prompt], answers: Sequence[_Answer], config: TracesConfig, *, skipped: int
 ) -> None:
-    whole = [(p, a) for p, a in zip(prompts, answers, strict=True) if a.stopped]
-    kept = [(p, a) for p, a in whole if a.correct or config.keep == "all"]
-    if not kept:
+    """Write the traces to keep, their images and the summary. Raises ValueError if there are none."""
+    complete = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer.stopped]
+    pairs = [(prompt, answer) for prompt, answer in complete if answer.correct or config.keep == "all"]
+    if not pairs:
         raise ValueError(
-            f"none of {len(prompts)} traces can be kept: {len(prompts) - len(whole)} were cut at "
-            f"{config.max_new_tokens} tokens, {len(whole)} are not known to be right; raise max_new_tokens, or set "
-            "keep: all"
+            f"none of {len(prompts)} traces can be kept: {len(prompts) - len(complete)} were cut at "
+            f"{config.max_new_tokens} tokens, and {len(complete)} are not known to be right; raise max_new_tokens, or "
+            "set keep: all"
         )
-    traces = [Trace(p.id, p.text, a.completion, a.correct, _copied(p, directory / "images")) for p, a in kept]
+    traces = [
+        Trace(prompt.id, prompt.text, answer.completion, answer.correct, _copy_images(prompt, directory / "images"))
+        for prompt, answer in pairs
+    ]
     write_jsonl(directory / "traces.jsonl", traces)
-    lost = [a for _, a in whole if not (a.correct or config.keep == "all")]
+    dropped = [answer for _, answer in complete if not (answer.correct or config.keep == "all")]
     summary = {
         "prompts": len(prompts),
         "skipped_images": skipped,
-        "written": len(kept),
-        "dropped_long": len(prompts) - len(whole),
-        "dropped_wrong": sum(a.correct is False for a in lost),
-        "dropped_unchecked": sum(a.correct is None for a in lost),
+        "written": len(pairs),
+        "dropped_long": len(prompts) - len(complete),
+        "dropped_wrong": sum(answer.correct is False for answer in dropped),
+        "dropped_unchecked": sum(answer.correct is None for answer in dropped),
         "correct_share": _correct_share(answers),
-        "mean_tokens": sum(a.tokens for a in answers) / len(answers),
-        "tokens": sum(a.tokens for a in answers),
-        "tokens_written": sum(a.tokens for _, a in kept),
+        "mean_tokens": sum(answer.tokens for answer in answers) / len(answers),
+        "tokens": sum(answer.tokens for answer in answers),
+        "tokens_written": sum(answer.tokens for _, answer in pairs),
     }
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def _copied(prompt: Prompt, directory: Path) -> tuple[Path, ...]:
-    """The prompt's images beside its trace, each once."""
+def _copy_images(prompt: Prompt, directory: Path) -> tuple[Path, ...]:
+    """Copy the prompt's images to ``directory``, each only once, and return the copies."""
     copies = []
     for image in prompt.images:
         copy = directory / f"{hashlib.sha256(image.read_bytes()).hexdigest()[:32]}{image.suffix}"

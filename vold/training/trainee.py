@@ -1,4 +1,4 @@
-"""The student as it is trained: which weights learn, and what is kept for their gradients."""
+"""Loads the student for training: which of its parts are trained, and how their gradients are computed."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from vold.models.recomputation import enable_recomputation
 def load_trainee(
     path: Path, config: SFTConfig | RLConfig, execution: Execution, device: torch.device, seed: int, *, images: bool
 ) -> Student:
-    """The student at ``path`` with its parts frozen, adapters added and recomputation enabled as configured.
+    """The student at ``path``, with parts frozen, adapters added and recomputation enabled as configured.
 
-    ``images``: whether the training data has some; else the parts that only they reach are frozen too.
+    images: whether the training data have images. Without them, the parts that only images reach are frozen too.
     """
     student = load_student(path, device=device)
     freeze(student, to_freeze(config.freeze, images=images))

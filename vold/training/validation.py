@@ -1,4 +1,4 @@
-"""Held-out prompts that are asked while the student learns, to watch what transfers (the paper: Geometry3K)."""
+"""Validation prompts, answered during training to measure what transfers (in the paper: Geometry3K)."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,10 @@ from vold.training.rollouts import encode
 
 
 class Validator:
-    """Asks ``prompts`` greedily every ``validate_every`` steps and before the last; trains on nothing."""
+    """Measures the reward of greedy completions every ``validate_every`` steps and in the last step.
+
+    Nothing is trained on them.
+    """
 
     def __init__(
         self,
@@ -30,13 +33,14 @@ class Validator:
         self.sampling = Sampling(config.max_new_tokens, 0.0, student.stop_ids, student.banned_ids)
 
     def measure(self, step: int, watch: Stopwatch) -> float | None:
-        """Mean reward over the prompts of all ranks with the weights before ``step``; None where it is not the time."""
+        """Mean reward over the prompts of all ranks, with the weights before ``step``. None in all other steps."""
         every = self.config.validate_every
         if not self.prompts or every == 0 or (step % every and step + 1 < self.config.steps):
             return None
         with watch.part("validation"):
             requests = [RolloutRequest.of(encode(self.student, prompt), (0,)) for prompt in self.prompts]
             groups = self.engine.generate(requests, self.sampling)
-            scores = torch.tensor(rewards([self.student.decode(c.completion_ids) for (c,) in groups], self.prompts))
+            responses = [self.student.decode(completion.completion_ids) for (completion,) in groups]
+            scores = torch.tensor(rewards(responses, self.prompts))
             total, count = self.ranks.sum(torch.tensor([float(scores.sum()), float(len(scores))])).tolist()
         return total / count

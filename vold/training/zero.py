@@ -1,7 +1,7 @@
-"""DeepSpeed's ZeRO behind the optimizer that the loops know: what is trained is cut up over the processes.
+"""DeepSpeed's ZeRO behind the interface of ``Optimizer``: the trained weights are split over the processes.
 
-Everything DeepSpeed sees is one module whose forward is a loss (a closure over the student), so its hooks cover the
-whole of it, the output head included.
+DeepSpeed sees a single module whose forward pass computes a loss (a closure over the student). So its hooks cover the
+whole computation, including the output head.
 """
 
 import logging
@@ -21,12 +21,12 @@ from vold.models import Student
 from vold.models.packing import TokenSequence, completion_hidden
 from vold.training.optim import MOMENTS, Optimizer
 
-# Its forward pass is all that a rank computes to keep step with ranks that have more to do.
-_NOTHING = TokenSequence((0,), (0,))
+_DUMMY = TokenSequence((0,), (0,))
+"""The sequence that a rank computes to keep step with ranks that have more micro-batches."""
 
 
 class _Computation(torch.nn.Module):
-    """What is trained (and, in ZeRO-3, what is cut up): its parts of the student; its forward is any loss over them."""
+    """The student's trunk and head, which DeepSpeed trains (and splits, in ZeRO-3). The forward pass is any loss."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -38,26 +38,26 @@ class _Computation(torch.nn.Module):
 
 
 class ZeroOptimizer(Optimizer):
-    """ZeRO-2 or ZeRO-3 over ``ranks``, one of which may be all there is.
+    """ZeRO-2 or ZeRO-3 over ``ranks``, which may be a single one.
 
-    Collective operations happen in every forward and backward pass, so all ranks run equally many.
+    Every forward and backward pass has collective operations, so all ranks must run the same number of passes.
     """
 
     def __init__(
         self, student: Student, config: OptimizerConfig, max_nonfinite: int, execution: Execution, ranks: Ranks
     ) -> None:
-        """Raises ValueError where DeepSpeed is missing, or where a vision part is to be trained."""
+        """Raises ValueError if DeepSpeed is not installed or a vision part is to be trained."""
         if any(p.requires_grad for p in student.model.model.visual.parameters()):
             raise ValueError(
-                f"execution.parallel.strategy {execution.parallel.strategy}: vision tower and merger cannot be trained "
-                "with it, as not every process sees an image in every pass; freeze both, or use strategy none"
+                f"execution.parallel.strategy {execution.parallel.strategy} cannot train the vision tower or the "
+                "merger, because not every process sees an image in every pass; freeze both, or use strategy none"
             )
         super().__init__(student.model, config, max_nonfinite, ranks)
         strategy = execution.parallel.strategy
         self.layout = f"{strategy} over {ranks.world} processes"
         self.file = f"state-{ranks.rank}.safetensors"
         self.student = student
-        # Afterwards the weights are no longer whole and could not say how many rows the head has.
+        # Compute and cache these now: once the weights are split, the number of rows of the head is not known.
         self.vocabulary = (student.banned_ids, student.stop_ids)
         computation = _Computation(student)
         self._deepspeed = _import(student.device)
@@ -70,42 +70,42 @@ class ZeroOptimizer(Optimizer):
             self._deepspeed.zero.register_external_parameter(computation, student.head)
 
     def batches(self, batches: Iterable[list[int]]) -> Iterator[list[int]]:
-        """The micro-batches of this rank; after the last it keeps step with the ranks that have more."""
+        """The micro-batches of this rank, then passes without effect until all ranks have run equally many."""
         own = list(batches)
         missing = max(self.ranks.max(len(own)), 1) - len(own)
         yield from own
         for _ in range(missing):
-            self.accumulate(self._nothing)
+            self.accumulate(self._zero_loss)
 
-    def _nothing(self) -> Tensor:
+    def _zero_loss(self) -> Tensor:
         """A loss of 0 with a gradient of 0 at every trained weight."""
-        hidden = completion_hidden(self.student, [_NOTHING])
+        hidden = completion_hidden(self.student, [_DUMMY])
         return (hidden.sum() + self.student.head[0].sum()) * 0
 
     def accumulate(self, loss: Callable[[], Tensor]) -> Tensor:
         value = self.engine(loss)
-        # DeepSpeed averages over ranks what here must be summed.
+        # DeepSpeed averages gradients over ranks, but they must be summed here.
         self.engine.backward(value * self.ranks.world)
         return value.detach()
 
     def _update(self, loss: float, rate: float) -> tuple[float, bool]:
         if not math.isfinite(loss):
             # DeepSpeed itself drops a step whose gradient is not finite, on every rank.
-            self.accumulate(lambda: self._nothing() * torch.nan)
+            self.accumulate(lambda: self._zero_loss() * torch.nan)
         for group in self.adamw.param_groups:
             group["lr"] = rate
         self.engine.step()
         return float(self.engine.get_global_grad_norm()), self.engine.was_step_applied()
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def whole_weights(self) -> Iterator[None]:
         if not self.cuts_weights:
             yield
             return
         parameters = list(self.engine.module.parameters())
         hooks = self.zero.parameter_offload
         with self._deepspeed.zero.GatheredParameters(parameters):
-            # With its hooks in place every forward pass would cut the weights up again.
+            # With the hooks in place, every forward pass would split the weights again.
             for hook in (*hooks.forward_hooks, *hooks.backward_hooks):
                 hook.remove()
             for parameter in parameters:
@@ -123,19 +123,19 @@ class ZeroOptimizer(Optimizer):
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        state: dict[str, Tensor] = {}
         for index, piece in enumerate(self._flat()):
-            found[f"weight/{index}"] = piece.detach()
+            state[f"weight/{index}"] = piece.detach()
             for key, value in self.adamw.state.get(piece, {}).items():
-                found[f"{key}/{index}"] = value
-        return found
+                state[f"{key}/{index}"] = value
+        return state
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         pieces = self._flat()
         shapes = {f"weight/{index}": piece.shape for index, piece in enumerate(pieces)}
         if shapes != {name: value.shape for name, value in tensors.items() if name.startswith("weight/")}:
-            raise ValueError("other weights are trained")
+            raise ValueError("it trains other weights")
         for index, piece in enumerate(pieces):
             piece.copy_(tensors[f"weight/{index}"])
             moments = {key: tensors[f"{key}/{index}"] for key in MOMENTS if f"{key}/{index}" in tensors}
@@ -147,25 +147,25 @@ class ZeroOptimizer(Optimizer):
         self.zero._partition_all_parameters()
         for index in range(len(pieces)):
             self.zero._reassign_or_swap_out_partitioned_parameters(index)
-        kept = self.zero.persistent_parameters
-        if kept:
-            kept[0].all_gather(kept)
+        persistent = self.zero.persistent_parameters
+        if persistent:
+            persistent[0].all_gather(persistent)
 
 
 def _import(device: torch.device) -> Any:
-    # Else it takes the GPU where there is one, whatever the model is on.
+    # Otherwise DeepSpeed takes a GPU if there is one, even for a model on the CPU.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    os.environ.setdefault("LOCAL_RANK", "0")  # asked for even where there is one process
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed needs it even for a single process
     try:
         import deepspeed
     except ImportError as error:
         raise ValueError(
             "execution.parallel.strategy needs DeepSpeed: pip install 'vold-bench[deepspeed]', or choose strategy none"
         ) from error
-    # Its collectives for CPUs would be compiled at first use, for minutes; gloo's serve.
+    # Compiling its collectives for CPUs at first use would take minutes, and those of gloo suffice.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)  # names that it still uses
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)  # DeepSpeed still uses deprecated names
     return deepspeed
 
 
@@ -179,7 +179,7 @@ def _settings(execution: Execution, config: OptimizerConfig, ranks: Ranks) -> di
     return {
         "train_batch_size": ranks.world,
         "train_micro_batch_size_per_gpu": 1,
-        # A step ends when ``step`` is called, however many micro-batches came before.
+        # A step ends when ``step`` is called, after any number of micro-batches.
         "managed_gradient_accumulation": False,
         "gradient_clipping": config.max_grad_norm,
         "zero_optimization": zero,

@@ -95,7 +95,7 @@ def test_traces_over_the_length_limit_are_left_out_and_counted(
     limit = sorted(map(len, whole))[9]
     kept = encode_traces(model, every, limit)
     assert [len(sequence) for sequence in kept] == [len(sequence) for sequence in whole if len(sequence) <= limit]
-    assert caplog.messages == [f"{20 - len(kept)} of 20 traces are over max_length {limit} and were left out"]
+    assert caplog.messages == [f"{20 - len(kept)} of 20 traces are longer than max_length {limit} and are left out"]
     with pytest.raises(ValueError, match="none of 20 traces fits into max_length 5"):
         encode_traces(model, every, 5)
 

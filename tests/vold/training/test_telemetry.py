@@ -108,7 +108,9 @@ def test_a_sink_that_fails_warns_once_and_training_goes_on(
     train(tmp_path / "run", student_path, traces, ("tensorboard",))
     assert len(losses(tmp_path / "run")) == STEPS and (tmp_path / "run" / "out").is_dir()
     (message,) = caplog.messages
-    assert message.startswith("tensorboard takes no more values (OSError: [Errno 28] No space left on device)")
+    assert message.startswith(
+        "tensorboard failed and receives no more values (OSError: [Errno 28] No space left on device)"
+    )
 
 
 def test_a_sink_that_cannot_begin_does_not_end_the_run(
@@ -119,7 +121,7 @@ def test_a_sink_that_cannot_begin_does_not_end_the_run(
     (tmp_path / "run" / "tensorboard").write_text("a file where the directory should be")
     train(tmp_path / "run", student_path, traces, ("tensorboard",))
     assert len(losses(tmp_path / "run")) == STEPS
-    assert sum("tensorboard takes no more values" in text for text in caplog.messages) == 1
+    assert sum("tensorboard failed and receives no more values" in text for text in caplog.messages) == 1
 
 
 class Kept:
