@@ -1,4 +1,4 @@
-"""Records on the way from a benchmark to a table: Problem, Response, Verdict."""
+"""The records of an evaluation: problems, responses, predictions and verdicts."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -14,7 +14,7 @@ ResponseKey = tuple[str, str, int]
 """(benchmark, id of the problem, sample)."""
 
 Frame = Any
-"""A pandas DataFrame of these records. Its stubs give a selection of rows a union of types, which checks nothing."""
+"""A pandas DataFrame of these records. It is not typed: the stubs of pandas give a union for a selection of rows."""
 
 
 def storable(text: str) -> str:
@@ -24,11 +24,11 @@ def storable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One benchmark item.
+    """A problem of a benchmark.
 
-    ``question`` may hold ``<image k>`` marks (k from 1): image k stands there; an image without a mark
-    goes before the question. ``cluster`` groups items that are not independent of each other.
-    ``unscorable`` gives the reason why no answer can ever be right, or is empty.
+    question: may contain the marks ``<image k>`` (k from 1) for the positions of images; an image without a mark goes
+    before the question. answer: the reference answer. cluster: groups problems that are not independent of each other.
+    precision: decimals to which a number is compared. unscorable: why no answer can be right, or empty.
     """
 
     benchmark: str
@@ -68,7 +68,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a response was judged; ``method`` names the rule that decided."""
+    """How a response was scored; ``method`` names the rule that decided."""
 
     id: str
     sample: int
@@ -84,10 +84,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row of a prediction file.
+    """A row of a prediction file.
 
-    ``extraction`` is the answer that a judge or an earlier step took out of the response, None where none is stored:
-    an empty text is a stored extraction that found nothing.
+    extraction: the answer that a judge or an earlier step extracted from the response; None if the file has none, and
+    empty if the extraction found no answer.
     """
 
     id: str

@@ -307,9 +307,9 @@ def _plan(
 
 
 def _find(name: PathLike, store: PathLike | None) -> "EvaluationResult":
-    from bench.review.results import find
+    from bench.review.results import find_result
 
-    return find(str(name), _store(store))
+    return find_result(str(name), _store(store))
 
 
 def _evaluation(result: "EvaluationResult") -> Evaluation:

@@ -67,14 +67,14 @@ def vlmeval(
     from bench.benchmarks import find_benchmark
     from bench.bridges.vlmeval import compare
     from bench.cli.parsing import benchmark_path
-    from bench.review.predictions import answered
+    from bench.review.predictions import result_predictions
     from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
 
     find_benchmark(benchmark)
     scoring = mode_of(mode)
     if predictions.is_dir():
-        result = answered(predictions, benchmark)
+        result = result_predictions(predictions, benchmark)
         title, problems, rows, verdicts = result.title, result.problems, result.predictions, result.verdicts
     else:
         rows = read_predictions(predictions)

@@ -30,10 +30,10 @@ def compare(
 ) -> None:
     """Compare two evaluations: what changed, the paired difference, and the problems gained and lost."""
     from bench.review.compare import compare_results
-    from bench.review.results import find
+    from bench.review.results import find_result
 
     home = open_store(store)
-    found = compare_results(find(a, home), find(b, home))
+    found = compare_results(find_result(a, home), find_result(b, home))
     if as_json:
         print_json(found.to_json())
     else:
@@ -83,7 +83,7 @@ def _show(found: "ResultComparison", console: Console) -> None:
             f"same text: {counts.same_text} of {n}; same number of tokens: {counts.same_length} of {n}; "
             f"verdicts that flip: {counts.only_a + counts.only_b}"
         )
-    for name, ids in (("gained", found.items.gained), ("lost", found.items.lost)):
+    for name, ids in (("gained", found.problems.gained), ("lost", found.problems.lost)):
         shown = "  ".join(printable(f"{found.datasets[benchmark]}:{id}") for benchmark, id in ids[:_SHOWN])
         more = f"  and {len(ids) - _SHOWN} more (--json has all)" if len(ids) > _SHOWN else ""
         console.print(f"{name} {len(ids)}: {shown}{more}" if ids else f"{name} 0", markup=False)

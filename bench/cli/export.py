@@ -29,9 +29,9 @@ def export(
 ) -> None:
     """Write a finished evaluation in the formats of other tools."""
     from bench import exports
-    from bench.review.results import find
+    from bench.review.results import find_result
 
-    written = exports.export(find(result, open_store(store)).path, out, split_commas(formats), model)
+    written = exports.export(find_result(result, open_store(store)).path, out, split_commas(formats), model)
     if as_json:
         return print_json(written)
     for name, files in written.items():

@@ -15,7 +15,7 @@ from bench.terminal import printable
 if TYPE_CHECKING:
     from bench.records import Problem
     from bench.review.results import EvaluationResult
-    from bench.review.show import Shown, ShownImage
+    from bench.review.show import ShownImage, ShownProblem
     from bench.store import Store
 
 
@@ -37,13 +37,13 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show everything about one problem of an evaluation: record, images, prompt, responses and verdicts."""
-    from bench.review.results import find
-    from bench.review.show import lookup
+    from bench.review.results import find_result
+    from bench.review.show import find_problem
 
     home = open_store(store)
-    source = find(result, home) if result else _newest(home, problem)
+    source = find_result(result, home) if result else _newest(home, problem)
     name, id = (benchmark, problem) if benchmark else _split_name(source, problem)
-    rows = lookup(source, id, name)
+    rows = find_problem(source, id, name)
     if as_json:
         print_json({"result": source.id, "model": source.model, "problems": [row.to_json() for row in rows]})
         return
@@ -73,7 +73,7 @@ def _split_name(result: "EvaluationResult", problem: str) -> tuple[str | None, s
     return (prefix, id) if colon and prefix in known else (None, problem)
 
 
-def _show(console: Console, result: "EvaluationResult", shown: "Shown") -> None:
+def _show(console: Console, result: "EvaluationResult", shown: "ShownProblem") -> None:
     console.print(Rule(Text(printable(f"{shown.title} {shown.id}")), align="left"))
     config = result.summary.config
     _line(console, "result", f"{result.label}, {config['template']}")

@@ -1,1 +1,1 @@
-"""Finished evaluations: find them, compare them, look at single problems, judge them again."""
+"""Finished evaluations: find and compare them, show single problems, and ask a judge about responses."""

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: what changed between them, layer by layer, and only then the difference in accuracy."""
+"""The comparison of two evaluations: which layers between data and model differ, then the difference in accuracy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,18 +11,18 @@ from bench.stats.decisions import ContrastVerdict, contrast_verdict
 from bench.stats.estimates import Difference, paired_difference
 
 _KEY = ["benchmark", "id", "sample"]
-_ITEM = ["benchmark", "id"]
-_OF_PROMPT = ("template", "blind", "think")
-_OF_SAMPLING = ("samples", "temperature", "max_tokens")
+_PROBLEM = ["benchmark", "id"]
+_PROMPT_SETTINGS = ("template", "blind", "think")
+_SAMPLING_SETTINGS = ("samples", "temperature", "max_tokens")
 EngineRecord = Mapping[str, Any]
-"""What an engine says of itself, as in ``Summary.engine``."""
+"""Name, versions and settings of an engine, as in ``Summary.engine``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One thing that two evaluations can differ in; ``detail`` says how, or why it is not known.
+    """A part of the setup in which two evaluations can differ; ``detail`` says how, or why it is not known.
 
-    not recorded: one of them tells and the other does not; unknown: neither does.
+    state: ``not recorded`` if only one evaluation records it, ``unknown`` if neither does.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
-    """Problems whose share of right samples rose or fell from A to B, as (benchmark, id)."""
+class ChangedProblems:
+    """Problems whose share of right samples rose (gained) or fell (lost) from A to B, as (benchmark, id)."""
 
     gained: tuple[tuple[str, str], ...]
     lost: tuple[tuple[str, str], ...]
@@ -40,8 +40,11 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Responses that both have: right in both, in A alone, in B alone, in neither; of how many the text is the same,
-    the number of tokens is the same."""
+    """Numbers of responses to the same problem and sample.
+
+    both, only_a, only_b, neither: where the response is right. same_text, same_length: how many have the same text, and
+    the same number of tokens.
+    """
 
     both: int
     only_a: int
@@ -57,8 +60,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ResultComparison:
-    """B against A. ``layers`` go from the first that can change to the last; ``benchmarks`` holds the difference on
-    each, ``datasets`` the name of its data set, ``synthetic`` those names that borrow a benchmark's form alone."""
+    """B compared with A; every difference is B minus A.
+
+    layers: in the order in which they influence a response.
+    benchmarks: the difference on each.
+    datasets: the name of each benchmark's data set.
+    synthetic: names of the data sets that are generated in the form of a benchmark.
+    """
 
     a: str
     b: str
@@ -67,17 +75,17 @@ class ResultComparison:
     benchmarks: dict[str, Difference]
     datasets: dict[str, str]
     synthetic: tuple[str, ...]
-    items: Items
+    problems: ChangedProblems
     counts: Counts
 
     @property
     def changed(self) -> tuple[Layer, ...]:
-        """All that differs, or that one of the two alone records."""
+        """The layers that differ, or that only one evaluation records."""
         return tuple(layer for layer in self.layers if layer.state in ("differs", "not recorded"))
 
     @property
     def unchecked(self) -> tuple[Layer, ...]:
-        """What neither records: no ground to see a change in it, and none to rule one out."""
+        """The layers that neither evaluation records, so that a change can be neither seen nor ruled out."""
         return tuple(layer for layer in self.layers if layer.state == "unknown")
 
     @property
@@ -86,10 +94,7 @@ class ResultComparison:
 
     @property
     def about_the_model(self) -> bool:
-        """Whether the difference can be laid to the model: it is all that is seen to change.
-
-        Whoever says so names what is ``unchecked``, too.
-        """
+        """Whether the model is the only recorded difference. A claim about it must name the layers in ``unchecked``."""
         return [layer.name for layer in self.changed] == ["model"]
 
     @property
@@ -106,57 +111,56 @@ class ResultComparison:
             "outcome": self.outcome,
             "layers": [asdict(layer) for layer in self.layers],
             "difference": asdict(self.difference),
-            "benchmarks": {name: asdict(found) for name, found in self.benchmarks.items()},
+            "benchmarks": {name: asdict(difference) for name, difference in self.benchmarks.items()},
             "datasets": self.datasets,
             "synthetic": self.synthetic,
-            "items": asdict(self.items),
+            "problems": asdict(self.problems),
             "responses": {"n": self.counts.n, **asdict(self.counts)},
         }
 
 
 def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultComparison:
-    """B minus A on the problems that both were asked.
+    """Compare B with A on the problems that both evaluations asked.
 
     Evaluations with different numbers of samples are paired by the mean over each problem's samples. Raises
-    ConfigurationError where they have no problem in common.
+    ConfigurationError if they have no problem in common.
     """
     rows = {result: result.verdicts.assign(seed=0) for result in (a, b)}
     if a.summary.samples != b.summary.samples:
-        rows = {result: _by_item(table) for result, table in rows.items()}
+        rows = {result: _by_problem(table) for result, table in rows.items()}
     test, against = rows[b], rows[a]
     shared = [name for name in a.summary.benchmarks if name in b.summary.benchmarks]
-    pairs = {name: (_of(test, name), _of(against, name)) for name in shared}
+    pairs = {name: (_on(test, name), _on(against, name)) for name in shared}
     pairs = {name: pair for name, pair in pairs.items() if set(pair[0]["id"]) & set(pair[1]["id"])}
     if not pairs:
         raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
     datasets = {name: b.summary.benchmarks[name].dataset for name in pairs}
-    together = test["benchmark"].isin(pairs), against["benchmark"].isin(pairs)
     return ResultComparison(
         a=a.label,
         b=b.label,
         layers=tuple(_layers(a, b, list(pairs))),
-        difference=paired_difference(test[together[0]], against[together[1]]),
+        difference=paired_difference(test[test["benchmark"].isin(pairs)], against[against["benchmark"].isin(pairs)]),
         benchmarks={name: paired_difference(*pair) for name, pair in pairs.items()},
         datasets=datasets,
         synthetic=tuple(datasets[name] for name in pairs if b.summary.benchmarks[name].synthetic),
-        items=_items(a.verdicts, b.verdicts),
+        problems=_changed_problems(a.verdicts, b.verdicts),
         counts=_counts(a, b),
     )
 
 
-def _of(rows: Frame, benchmark: str) -> Frame:
+def _on(rows: Frame, benchmark: str) -> Frame:
     return rows[rows["benchmark"] == benchmark]
 
 
-def _by_item(rows: Frame) -> Frame:
-    means = rows.groupby([*_ITEM, "cluster", "seed"], as_index=False, sort=False)["correct"].mean()
+def _by_problem(rows: Frame) -> Frame:
+    means = rows.groupby([*_PROBLEM, "cluster", "seed"], as_index=False, sort=False)["correct"].mean()
     return means.assign(sample=0)
 
 
-def _items(a: Frame, b: Frame) -> Items:
-    shares = [table.groupby(_ITEM, sort=False)["correct"].mean() for table in (a, b)]
+def _changed_problems(a: Frame, b: Frame) -> ChangedProblems:
+    shares = [table.groupby(_PROBLEM, sort=False)["correct"].mean() for table in (a, b)]
     change = (shares[1] - shares[0]).dropna()
-    return Items(*(tuple(change.index[mask]) for mask in (change > 0, change < 0)))
+    return ChangedProblems(*(tuple(change.index[mask]) for mask in (change > 0, change < 0)))
 
 
 def _counts(a: EvaluationResult, b: EvaluationResult) -> Counts:
@@ -169,7 +173,7 @@ def _counts(a: EvaluationResult, b: EvaluationResult) -> Counts:
 
 
 def _layers(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> list[Layer]:
-    """Every layer in the order in which a prediction is made; a later one may differ only because an earlier does."""
+    """Every layer in the order of influence; a later one may differ only because an earlier one does."""
     return [
         _data(a, b),
         _selection(a, b),
@@ -185,24 +189,24 @@ def _layers(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
 
 
 def _data(a: EvaluationResult, b: EvaluationResult) -> Layer:
-    tables = [result.verdicts[[*_ITEM, "record"]].drop_duplicates(_ITEM) for result in (a, b)]
-    both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
-    other = both[both["record_a"] != both["record_b"]]
-    if other.empty:
+    tables = [result.verdicts[[*_PROBLEM, "record"]].drop_duplicates(_PROBLEM) for result in (a, b)]
+    both = tables[0].merge(tables[1], on=_PROBLEM, suffixes=("_a", "_b"))
+    changed = both[both["record_a"] != both["record_b"]]
+    if changed.empty:
         return Layer("data", "same")
-    return Layer("data", "differs", f"{len(other)} of {len(both)} shared records, such as {other['id'].iloc[0]}")
+    return Layer("data", "differs", f"{len(changed)} of {len(both)} shared records, such as {changed['id'].iloc[0]}")
 
 
 def _selection(a: EvaluationResult, b: EvaluationResult) -> Layer:
-    asked = [set(result.verdicts[_ITEM].itertuples(index=False, name=None)) for result in (a, b)]
-    only = [len(asked[0] - asked[1]), len(asked[1] - asked[0])]
-    if not any(only):
+    ids_a, ids_b = (set(result.verdicts[_PROBLEM].itertuples(index=False, name=None)) for result in (a, b))
+    if ids_a == ids_b:
         return Layer("selection", "same")
-    return Layer("selection", "differs", f"{only[0]} problems in A alone, {only[1]} in B alone")
+    detail = f"{len(ids_a - ids_b)} problems only in A, {len(ids_b - ids_a)} only in B"
+    return Layer("selection", "differs", detail)
 
 
 def _prompt(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
-    settings = [{name: result.summary.config[name] for name in _OF_PROMPT} for result in (a, b)]
+    settings = [{name: result.summary.config[name] for name in _PROMPT_SETTINGS} for result in (a, b)]
     if settings[0] != settings[1]:
         return _values("prompt", *settings)
     return _recorded(a, b, benchmarks, "prompt", "sha256")
@@ -213,11 +217,12 @@ def _images(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str])
     first = _recorded(a, b, benchmarks, "image grid", "image_grids")
     if first.state == "differs":
         return first
-    tables = [result.responses[[*_ITEM, "visual_tokens"]].dropna().drop_duplicates(_ITEM) for result in (a, b)]
-    both = tables[0].merge(tables[1], on=_ITEM, suffixes=("_a", "_b"))
-    other = int((both["visual_tokens_a"] != both["visual_tokens_b"]).sum())
-    if other:
-        return Layer("image grid", "differs", f"{other} of {len(both)} problems take another number of visual tokens")
+    tables = [result.responses[[*_PROBLEM, "visual_tokens"]].dropna().drop_duplicates(_PROBLEM) for result in (a, b)]
+    both = tables[0].merge(tables[1], on=_PROBLEM, suffixes=("_a", "_b"))
+    changed = int((both["visual_tokens_a"] != both["visual_tokens_b"]).sum())
+    if changed:
+        detail = f"{changed} of {len(both)} problems have another number of visual tokens"
+        return Layer("image grid", "differs", detail)
     return Layer("image grid", "same") if len(both) else first
 
 
@@ -254,29 +259,29 @@ def _engine(a: EngineRecord, b: EngineRecord) -> Layer:
 def _without_model(engine: EngineRecord) -> EngineRecord:
     """The record of an engine, and of its ``earlier`` states, without the model's name."""
     rest = {name: value for name, value in engine.items() if name != "model"}
-    return rest | ({"earlier": [_without_model(each) for each in rest["earlier"]]} if "earlier" in rest else {})
+    return rest | ({"earlier": [_without_model(state) for state in rest["earlier"]]} if "earlier" in rest else {})
 
 
 def _sampling(result: EvaluationResult) -> dict[str, Any]:
     config = result.summary.config
     seed = {"seed": result.summary.seed} if config["temperature"] > 0 else {}
-    return {name: config[name] for name in _OF_SAMPLING} | seed
+    return {name: config[name] for name in _SAMPLING_SETTINGS} | seed
 
 
 def _errors(a: EvaluationResult, b: EvaluationResult, benchmarks: Sequence[str]) -> Layer:
-    """Where an engine failed, or left a response out, a right answer is not one of the model's that was lost."""
+    """Responses that an engine failed on or left out are not losses of the model."""
     counts = [_failures(result, benchmarks) for result in (a, b)]
     if not any(map(any, counts)):
         return Layer("errors", "same")
-    told = (
+    sides = (
         f"{errors} in error and {missing} missing in {side}"
         for side, (errors, missing) in zip("AB", counts, strict=True)
     )
-    return Layer("errors", "differs", f"responses: {'; '.join(told)}")
+    return Layer("errors", "differs", f"responses: {'; '.join(sides)}")
 
 
 def _failures(result: EvaluationResult, benchmarks: Sequence[str]) -> tuple[int, int]:
-    """(responses in state error, responses that are missing)."""
+    """(number of responses in state error, number of missing responses)."""
     verdicts = result.verdicts[result.verdicts["benchmark"].isin(benchmarks)]
     missing = sum(result.summary.benchmarks[name].missing for name in benchmarks)
     return int((verdicts["state"] == "error").sum()), missing
@@ -296,5 +301,5 @@ def _values(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Layer:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(f"{key} {_text(each)}" for key, each in value.items())
+        return " ".join(f"{key} {_text(part)}" for key, part in value.items())
     return "nothing" if value is None else str(value)

@@ -10,14 +10,14 @@ from bench import summary
 from bench.errors import ConfigurationError
 from bench.evaluation.measures import figures, measures
 from bench.records import Frame, ResponseKey, Verdict
-from bench.review.predictions import answered
+from bench.review.predictions import result_predictions
 from bench.review.results import EvaluationResult
 from bench.scoring.judge import Judge, JudgeCase
 from bench.summary import Summary
 from vold.files import file_name, write_whole
 
-_OF_VERDICT = ("state", "correct", "extracted", "normalised", "method")
-_SHOWN = ("sample", *_OF_VERDICT)
+_VERDICT_FIELDS = ("state", "correct", "extracted", "normalised", "method")
+_ROW_FIELDS = ("sample", *_VERDICT_FIELDS)
 _SAME = ("config", "model", "scoring")
 
 
@@ -46,27 +46,30 @@ def judge_result(judge: Judge, stage: Path) -> JudgedResult:
     import pandas as pd
 
     strict = summary.read(stage / "out")
-    read: dict[ResponseKey, dict[str, Any]] = {}
+    verdicts: dict[ResponseKey, dict[str, Any]] = {}
     missing: dict[ResponseKey, str] = {}
     for benchmark, part in strict.benchmarks.items():
         if not part.states["unparsed"]:
             continue
-        found = answered(stage, benchmark)
-        known = {problem.id: problem for problem in found.problems}
+        result = result_predictions(stage, benchmark)
+        problems = {problem.id: problem for problem in result.problems}
         judged = judge.judge(
-            JudgeCase(known[prediction.id], prediction.response, verdict)
-            for prediction, verdict in zip(found.predictions, found.verdicts, strict=True)
+            JudgeCase(problems[prediction.id], prediction.response, verdict)
+            for prediction, verdict in zip(result.predictions, result.verdicts, strict=True)
         )
-        read |= {(benchmark, *place): _fields(verdict) for place, verdict in judged.verdicts.items()}
-        missing |= {(benchmark, *place): why for place, why in judged.missing.items()}
+        verdicts |= {(benchmark, *key): _fields(verdict) for key, verdict in judged.verdicts.items()}
+        missing |= {(benchmark, *key): why for key, why in judged.missing.items()}
     table: Frame = pd.read_parquet(stage / "out" / "verdicts.parquet")
-    rows = [row | read.get(_key(row), {}) for row in table.to_dict("records") if _key(row) not in missing]
-    told = {**judge.about(), "asked": len(read) + len(missing), "answered": len(read),
-            "missing": [{**_named(key), "why": why} for key, why in missing.items()]}  # fmt: skip
+    rows = [row | verdicts.get(_key(row), {}) for row in table.to_dict("records") if _key(row) not in missing]
     result = JudgedResult(
         summary=_with_verdicts(strict, pd.DataFrame(rows, columns=table.columns)),
-        judge=told,
-        rows=[{**_named(key), **fields} for key, fields in read.items()],
+        judge={
+            **judge.about(),
+            "asked": len(verdicts) + len(missing),
+            "answered": len(verdicts),
+            "missing": [{**_named(key), "why": why} for key, why in missing.items()],
+        },
+        rows=[{**_named(key), **fields} for key, fields in verdicts.items()],
         file=stage / f"judged-{file_name(judge.config.model)}.json",
     )
     write_whole(result.file, json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n")
@@ -89,7 +92,7 @@ def judgements(result: EvaluationResult, benchmark: str, id: str) -> list[dict[s
                 continue
             rows = [row for row in content["rows"] if (row["benchmark"], row["id"]) == (benchmark, id)]
             model = str(content["judge"]["model"])
-            verdicts += [{"judge": model, **{name: row[name] for name in _SHOWN}} for row in rows]
+            verdicts += [{"judge": model, **{name: row[name] for name in _ROW_FIELDS}} for row in rows]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigurationError(
                 f"{file}: does not hold a judge's verdicts; remove it and evaluate again with --judge"
@@ -106,7 +109,7 @@ def _named(key: ResponseKey) -> dict[str, Any]:
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
-    return {name: getattr(verdict, name) for name in _OF_VERDICT}
+    return {name: getattr(verdict, name) for name in _VERDICT_FIELDS}
 
 
 def _with_verdicts(strict: Summary, table: Frame) -> Summary:

@@ -1,4 +1,4 @@
-"""The responses of a finished evaluation as predictions, for whoever scores them in another way."""
+"""The responses of a finished evaluation as predictions, so that they can be scored in another way."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ _FIELDS = ("id", "sample", "state", "extracted", "normalised", "method")
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One benchmark of a result: problems (their images are bare names), responses, and the strict verdicts on them.
+class ResultPredictions:
+    """One benchmark of a result, without the responses that the engine failed on.
 
-    Responses that the engine failed on are left out. ``title`` is the data set's.
+    title: name of the data set. problems: their images are bare file names. verdicts: strict, one per prediction.
     """
 
     title: str
@@ -26,25 +26,25 @@ class Answered:
     verdicts: tuple[Verdict, ...]
 
 
-def answered(place: Path, benchmark: str) -> Answered:
-    """What the result at ``place``, or in its ``out``, holds of a benchmark.
+def result_predictions(path: Path, benchmark: str) -> ResultPredictions:
+    """The predictions of the result in ``path`` or ``path/out``.
 
-    Raises ConfigurationError where there is no result, or no response to the benchmark.
+    Raises ConfigurationError if there is no result, or no response to the benchmark.
     """
     import pandas as pd
 
-    folder = place / "out" if (place / "out").is_dir() else place
+    folder = path / "out" if (path / "out").is_dir() else path
     if not (folder / "responses.parquet").is_file():
-        raise ConfigurationError(f"{place}: holds no result (responses.parquet); give what `vold-bench eval` wrote")
+        raise ConfigurationError(f"{path}: holds no result (responses.parquet); give a directory that `eval` wrote")
     keys = ["benchmark", "id", "sample"]
     texts = pd.read_parquet(folder / "responses.parquet")[[*keys, "text"]]
     table: Any = pd.read_parquet(folder / "verdicts.parquet").merge(texts, on=keys)
     rows = table[(table["benchmark"] == benchmark) & (table["state"] != "error")].to_dict("records")
     if not rows:
-        asked = ", ".join(map(str, table["benchmark"].unique()))
-        raise ConfigurationError(f"{place}: holds no responses to {benchmark}, but to {asked}")
+        others = ", ".join(map(str, table["benchmark"].unique()))
+        raise ConfigurationError(f"{path}: holds no responses to {benchmark}, only to {others}")
     part = summary.read(folder).benchmarks[benchmark]
-    return Answered(
+    return ResultPredictions(
         dataset_title(part.dataset, part.synthetic),
         tuple(problem for problem in read_problems(folder) if problem.benchmark == benchmark),
         tuple(Prediction(row["id"], row["sample"], row["text"]) for row in rows),

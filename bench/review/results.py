@@ -1,4 +1,4 @@
-"""Finished evaluations, found by what a person calls them."""
+"""Finished evaluations, found by directory, id or model."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from vold.locations import hub_name, on_hub
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """An evaluation's tables. ``path`` holds summary.json; ``id`` is the stage's, or the directory's name."""
+    """A finished evaluation. path: the directory with its tables. id: the stage's id, or the directory's name."""
 
     path: Path
     id: str
@@ -29,12 +29,12 @@ class EvaluationResult:
 
     @cached_property
     def verdicts(self) -> Frame:
-        """One row a response, as scored. Raises ConfigurationError where the table is damaged."""
+        """One row per response with its verdict. Raises ConfigurationError if the table is damaged."""
         return self._table("verdicts.parquet")
 
     @cached_property
     def responses(self) -> Frame:
-        """One row a response, as given. Raises ConfigurationError where the table is damaged."""
+        """One row per response with its text. Raises ConfigurationError if the table is damaged."""
         return self._table("responses.parquet")
 
     def _table(self, name: str) -> Frame:
@@ -42,7 +42,7 @@ class EvaluationResult:
 
         try:
             return pd.read_parquet(self.path / name)
-        except (OSError, ValueError) as error:  # pyarrow's errors are of these
+        except (OSError, ValueError) as error:  # includes the errors of pyarrow
             fix = summary.evaluate_again(self.path)
             raise ConfigurationError(f"{self.path / name}: cannot be read ({error}); {fix}") from error
 
@@ -52,40 +52,40 @@ class EvaluationResult:
 
     @property
     def label(self) -> str:
-        """Model and id, and whether it was asked without the images."""
+        """Model and id, and ``blind`` if the images were left out."""
         return f"{self.model} ({self.id}{', blind' if self.summary.config['blind'] else ''})"
 
     def locations(self) -> dict[str, Path]:
-        """Where model and data lay, by the names of the stage's inputs; empty for a copy outside of the store."""
+        """Paths of the model and the data by the names of the stage's inputs; empty for a copy outside the store."""
         file = self.path.parent / "spec.json"
         try:
             spec = json.loads(file.read_text(encoding="utf-8"))
-            places = spec["locations"].items()
+            locations = spec["locations"].items()
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
         store = self.path.parent.parent
-        return {name: store / place for name, place in places if not on_hub(place)}
+        return {name: store / location for name, location in locations if not on_hub(location)}
 
 
-def find(name: str, store: Store) -> EvaluationResult:
-    """The result that ``name`` means: a directory, a stage's id or its beginning, or the name of a model.
+def find_result(name: str, store: Store) -> EvaluationResult:
+    """The result that ``name`` refers to: a directory, a stage's id or its beginning, or the name of a model.
 
-    Raises ConfigurationError where there is none, or several of one model.
+    Raises ConfigurationError if there is none, or several of one model.
     """
     path = Path(name).expanduser()
-    for place in (path, path / "out"):
-        if (place / summary.FILE).is_file():
-            return EvaluationResult(place, path.resolve().name)
+    for folder in (path, path / "out"):
+        if (folder / summary.FILE).is_file():
+            return EvaluationResult(folder, path.resolve().name)
     finished = list(results(store))
-    same = [result for result in finished if result.id == name]
-    found = same or [result for result in finished if name.startswith("eval-") and result.id.startswith(name)]
-    current = [result for result in finished if "." not in result.id]  # what --fresh put aside goes by its id alone
-    found = found or [result for result in current if _is_called(result.model, name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        shown = "\n".join(f"  {_described(result)}" for result in found)
-        raise ConfigurationError(f"{name}: {len(found)} results answer to it; name one by its id:\n{shown}")
+    exact = [result for result in finished if result.id == name]
+    matches = exact or [result for result in finished if name.startswith("eval-") and result.id.startswith(name)]
+    current = [result for result in finished if "." not in result.id]  # results that --fresh renamed have an id only
+    matches = matches or [result for result in current if _is_called(result.model, name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        lines = "\n".join(f"  {_settings(result)}" for result in matches)
+        raise ConfigurationError(f"{name}: {len(matches)} results have this name; give the id of one:\n{lines}")
     names = [result.id for result in finished] + [result.model for result in finished]
     raise ConfigurationError(
         f"{name}: no such result in {store.root}, and no directory with one; {nearest(name, names)}"
@@ -93,21 +93,23 @@ def find(name: str, store: Store) -> EvaluationResult:
 
 
 def _is_called(model: str, name: str) -> bool:
-    """Whether ``name`` is the model's, or what ``--model`` took for it (``smallworld/NAME``, ``hub:OWNER/NAME``,
-    ``URL#NAME``); the owner may be left out."""
-    given, _ = hub_name(name.rpartition("#")[2])
-    return model in (name, given, given.rpartition("/")[2]) or model.rpartition("/")[2] == given
+    """Whether ``name`` is the model's name, or the value of ``--model`` for it.
+
+    That is ``smallworld/NAME``, ``hub:OWNER/NAME`` or ``URL#NAME``; the owner may be left out.
+    """
+    base, _ = hub_name(name.rpartition("#")[2])
+    return model in (name, base, base.rpartition("/")[2]) or model.rpartition("/")[2] == base
 
 
 def results(store: Store) -> Iterator[EvaluationResult]:
-    """The finished evaluations of a store, by id."""
-    for place in sorted(store.root.glob("eval-*/out/summary.json")):
-        if store.done(place.parent.parent.name):
-            yield EvaluationResult(place.parent, place.parent.parent.name)
+    """The finished evaluations of a store, in the order of their ids."""
+    for file in sorted(store.root.glob(f"eval-*/out/{summary.FILE}")):
+        if store.done(file.parent.parent.name):
+            yield EvaluationResult(file.parent, file.parent.parent.name)
 
 
-def _described(result: EvaluationResult) -> str:
-    """What tells the results of one model apart."""
+def _settings(result: EvaluationResult) -> str:
+    """Id and settings, which differ between the results of one model."""
     config, parts = result.summary.config, result.summary.benchmarks.values()
     words = [f"{name} {config[name]}" for name in ("template", "samples", "temperature", "max_tokens", "limit")]
     words += [name for name in ("blind",) if config[name]]

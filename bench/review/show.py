@@ -1,4 +1,4 @@
-"""One problem of an evaluation, whole: record, images, prompt, responses and what the scorer made of them."""
+"""One problem of an evaluation: its record, images, prompt, responses and verdicts."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from bench.review.results import EvaluationResult
 
 @dataclass(frozen=True, slots=True)
 class ShownImage:
-    """An image of the record; width and height in pixels are 0 where it cannot be read."""
+    """An image of the record. width and height are in pixels, and 0 if the file cannot be read."""
 
     path: Path
     width: int
@@ -29,10 +29,16 @@ class ShownImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """``parts`` are the turn as asked; ``rendered`` is the chat as the model reads it, "" where its tokenizer is not at
-    hand. ``samples``: response and verdict of each sample; ``judged``: what judges read in those that the rules could
-    not. ``absent`` says what is not on this machine."""
+class ShownProblem:
+    """A problem with everything that an evaluation recorded about it.
+
+    images: their sizes are 0 if they are not on this machine.
+    parts: the user's turn.
+    rendered: the chat as the model reads it, or empty if its tokenizer is not on this machine.
+    samples: response and verdict of each sample.
+    judged: verdicts of judges on unparsed samples, as ``judgements`` gives them.
+    absent: why the images are not available, or empty.
+    """
 
     benchmark: str
     dataset: str
@@ -54,59 +60,66 @@ class Shown:
         return asdict(self)
 
 
-def lookup(result: EvaluationResult, id: str, benchmark: str | None = None) -> list[Shown]:
-    """``id`` in every benchmark of ``result`` that asked it, or in one, named by itself or by its data set.
+def find_problem(result: EvaluationResult, id: str, benchmark: str | None = None) -> list[ShownProblem]:
+    """The problem ``id`` in every benchmark of ``result`` that has a response to it.
 
-    Raises ConfigurationError where none did.
+    benchmark: only this benchmark or data set. Raises ConfigurationError if there is no response.
     """
     verdicts = result.verdicts
     parts = result.summary.benchmarks
     names = {name: name for name in parts} | {part.dataset: name for name, part in parts.items()}
     if benchmark is not None and benchmark not in names:
-        shown = [part.dataset for part in parts.values()]
-        raise ConfigurationError(f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, shown)}")
-    asked = verdicts if benchmark is None else verdicts[verdicts["benchmark"] == names[benchmark]]
-    own = asked[asked["id"] == id]
-    if own.empty:
-        raise ConfigurationError(f"{id}: not answered in {result.label}; {nearest(id, set(asked['id']))}")
-    rows = own.merge(result.responses[["benchmark", "id", "sample", "text"]], on=["benchmark", "id", "sample"])
+        datasets = [part.dataset for part in parts.values()]
+        raise ConfigurationError(f"--benchmark {benchmark}: not in {result.id}; {nearest(benchmark, datasets)}")
+    if benchmark is not None:
+        verdicts = verdicts[verdicts["benchmark"] == names[benchmark]]
+    matches = verdicts[verdicts["id"] == id]
+    if matches.empty:
+        raise ConfigurationError(f"{id}: not answered in {result.label}; {nearest(id, set(verdicts['id']))}")
+    rows = matches.merge(result.responses[["benchmark", "id", "sample", "text"]], on=["benchmark", "id", "sample"])
     groups: Any = rows.groupby("benchmark")
     return [_shown(result, str(name), id, group.to_dict("records")) for name, group in groups]
 
 
-def _shown(result: EvaluationResult, benchmark: str, id: str, samples: list[dict[str, Any]]) -> Shown:
-    """The record is the result's own; only its images are looked for where the evaluation read them."""
-    config, about = EvalConfig.model_validate(result.summary.config), result.summary.benchmarks[benchmark]
+def _shown(result: EvaluationResult, benchmark: str, id: str, samples: list[dict[str, Any]]) -> ShownProblem:
+    """The record comes from the result; its images are read where the evaluation read them."""
+    config, part = EvalConfig.model_validate(result.summary.config), result.summary.benchmarks[benchmark]
     problem = next(p for p in read_problems(result.path) if (p.benchmark, p.id) == (benchmark, id))
-    split = None if about.synthetic else about.split  # a generated set has only one
+    split = None if part.synthetic else part.split  # a generated data set has only one
     paths, absent = _images(result, problem, split, samples[0]["record"])
     problem = replace(problem, images=paths)
     parts = turn(config, problem)
-    rendered = _recorded(result, benchmark, id) or ("" if absent else _rendered(result, config, parts))
-    images = tuple(map(_shown_image, problem.images))
-    judged = tuple(judgements(result, benchmark, id))
-    return Shown(
-        benchmark, about.dataset, about.synthetic, id, problem, images, tuple(parts), rendered, tuple(samples), judged,
-        absent,
-    )  # fmt: skip
+    return ShownProblem(
+        benchmark=benchmark,
+        dataset=part.dataset,
+        synthetic=part.synthetic,
+        id=id,
+        problem=problem,
+        images=tuple(map(_shown_image, problem.images)),
+        parts=tuple(parts),
+        rendered=_recorded_prompt(result, benchmark, id) or ("" if absent else _rendered(result, config, parts)),
+        samples=tuple(samples),
+        judged=tuple(judgements(result, benchmark, id)),
+        absent=absent,
+    )
 
 
 def _images(result: EvaluationResult, problem: Problem, split: str | None, record: str) -> tuple[tuple[Path, ...], str]:
-    """The images of ``problem`` where they lie now, or its own bare names and why they are not at hand.
+    """The paths of the images, or their bare names and the reason why they are not available.
 
-    record: the hash of the record and its images when they were asked.
+    record: the hash of the record and its images at the time of the evaluation.
     """
-    place = result.locations().get(f"data.{problem.benchmark}")
-    if place is None or not place.exists():
+    path = result.locations().get(f"data.{problem.benchmark}")
+    if path is None or not path.exists():
         return problem.images, "the images are not where the evaluation read them"
     try:
-        dataset = benchmarks.read_benchmark(problem.benchmark, place, split, require_images=False)
+        dataset = benchmarks.read_benchmark(problem.benchmark, path, split, require_images=False)
     except DatasetError as error:
         return problem.images, f"the data cannot be read any more: {error}"
-    found = next((p for p in dataset.problems if p.id == problem.id), None)
-    if found is None or record_hashes([found])[found.id] != record:
-        return problem.images, f"{place} has another record or image of that id now; what was asked is shown"
-    return found.images, ""
+    current = next((p for p in dataset.problems if p.id == problem.id), None)
+    if current is None or record_hashes([current])[current.id] != record:
+        return problem.images, f"{path} has another record or image of that id now; the evaluated record is shown"
+    return current.images, ""
 
 
 def _shown_image(path: Path) -> ShownImage:
@@ -120,8 +133,8 @@ def _shown_image(path: Path) -> ShownImage:
         return ShownImage(path, 0, 0, 0)
 
 
-def _recorded(result: EvaluationResult, benchmark: str, id: str) -> str:
-    """The rendered prompt where the result itself holds it: that of the benchmark's first problem."""
+def _recorded_prompt(result: EvaluationResult, benchmark: str, id: str) -> str:
+    """The rendered prompt of a benchmark's first problem, which the result records; empty for any other problem."""
     prompt = result.summary.benchmarks[benchmark].prompt
     return (prompt.rendered or "") if prompt.id == id else ""
 

@@ -73,7 +73,7 @@ def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
     states = [verdicts["mathvision", "1", sample].state for sample in (0, 1)]
     assert [(row["state"], row["reason"]) for row in rows] == [(states[0], None), (states[1], "judge")]
     wrong = CliRunner().invoke(app, [*command[:4], "mmmu_pro"])
-    assert "holds no responses to mmmu_pro, but to mathvision" in str(wrong.exception)
+    assert "holds no responses to mmmu_pro, only to mathvision" in str(wrong.exception)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.exports import export
-from bench.review.results import find
+from bench.review.results import find_result
 from bench.smallworld.records import write_datasets
 from bench.store import Store
 from tests.helpers.engine_requests import stats
@@ -43,8 +43,8 @@ def test_a_model_behind_a_url_is_evaluated_and_kept(tmp_path: Path):
     summary = json.loads(done.stdout[done.stdout.index("{") :])
     assert summary["model"]["name"] == "stub"
     store = Store(tmp_path / "store")
-    assert find("stub", store).id == find(f"{url}#stub", store).id == summary["stage"]
-    exported = export(find("stub", store).path, tmp_path / "exported", ["lm-eval"])["lm-eval"]
+    assert find_result("stub", store).id == find_result(f"{url}#stub", store).id == summary["stage"]
+    exported = export(find_result("stub", store).path, tmp_path / "exported", ["lm-eval"])["lm-eval"]
     assert {path.parent.name for path in exported} == {"stub"}
     assert summary["engine"]["name"] == "openai" and summary["engine"]["model"] == "stub"
     for part in summary["benchmarks"].values():

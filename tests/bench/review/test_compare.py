@@ -13,7 +13,7 @@ from bench.cli.compare import conclusion
 from bench.engines import Reply
 from bench.errors import ConfigurationError, ExitCode
 from bench.review.compare import ResultComparison, compare_results
-from bench.review.results import find
+from bench.review.results import find_result
 from bench.store import Store
 from bench.summary import ScoringRecord, read, write
 from tests.helpers.evaluation_results import problems, write_result
@@ -29,7 +29,7 @@ def texts(right: set[int]) -> dict[str, list[str]]:
 
 def compared(a: Path, b: Path) -> ResultComparison:
     store = Store(a.parent)
-    return compare_results(find(str(a), store), find(str(b), store))
+    return compare_results(find_result(str(a), store), find_result(str(b), store))
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def base(tmp_path: Path) -> Path:
 def test_only_the_model_differs_so_that_the_difference_is_its_own(base, tmp_path):
     found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(2, 14))), model="other"))
     assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
-    assert found.items.gained == tuple(("mathvision", f"q{n}") for n in range(4, 14))
-    assert found.items.lost == (("mathvision", "q0"), ("mathvision", "q1"))
+    assert found.problems.gained == tuple(("mathvision", f"q{n}") for n in range(4, 14))
+    assert found.problems.lost == (("mathvision", "q0"), ("mathvision", "q1"))
     counts = found.counts
     assert (counts.both, counts.only_a, counts.only_b, counts.neither) == (2, 2, 10, 6)
     assert found.difference.value == pytest.approx(8 / 20)
@@ -143,7 +143,7 @@ def test_different_numbers_of_samples_are_paired_by_the_mean_of_each_problem(bas
     found = compared(base, write_result(tmp_path / "b", problems(IDS), four))
     assert found.changed[0].name == "sampling"
     assert found.difference.value == pytest.approx(3 / 4 - 4 / 20)
-    assert len(found.items.gained) == 16 and len(found.items.lost) == 4
+    assert len(found.problems.gained) == 16 and len(found.problems.lost) == 4
 
 
 def test_an_evaluation_compared_with_itself_says_so(base):
@@ -164,7 +164,7 @@ def test_the_exit_code_tells_whether_a_claim_about_the_model_is_possible(base, t
     assert ended.value.exit_code == ExitCode.INCOMPLETE
     shown = json.loads(capsys.readouterr().out)
     assert shown["first_change"] == "prompt" and shown["about_the_model"] is False
-    assert shown["items"]["lost"] == [["mathvision", f"q{n}"] for n in (1, 2, 3)]
+    assert shown["problems"]["lost"] == [["mathvision", f"q{n}"] for n in (1, 2, 3)]
     other = write_result(tmp_path / "c", problems(IDS), texts({0}), model="other")
     compare.compare(str(base), str(other), tmp_path)
     assert "lost 3: mathvision:q1" in capsys.readouterr().out
@@ -180,23 +180,24 @@ def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
     finished(store, "eval-0123", model="student_a")
     finished(store, "eval-0456", model="student_b")
     finished(store, "eval-0789", model="student_b", blind=True)
-    assert find("eval-0123", store).id == find("eval-01", store).id == find("smallworld/student_a", store).id
-    with pytest.raises(ConfigurationError, match=r"2 results answer to it(.|\n)*eval-0789.*blind"):
-        find("student_b", store)
+    for name in ("eval-0123", "eval-01", "smallworld/student_a"):
+        assert find_result(name, store).id == "eval-0123"
+    with pytest.raises(ConfigurationError, match=r"2 results have this name(.|\n)*eval-0789.*blind"):
+        find_result("student_b", store)
     with pytest.raises(ConfigurationError, match="did you mean 'student_b'"):
-        find("student_c", store)
+        find_result("student_c", store)
     finished(store, "eval-0123.1", model="student_a")
-    assert find("student_a", store).id == "eval-0123", "what --fresh put aside goes by its id alone"
-    assert find("eval-0123.1", store).id == "eval-0123.1"
+    assert find_result("student_a", store).id == "eval-0123", "what --fresh put aside goes by its id alone"
+    assert find_result("eval-0123.1", store).id == "eval-0123.1"
 
 
 def test_a_model_is_found_with_and_without_its_owner_and_as_it_was_named_on_the_command_line(tmp_path):
     store = Store(tmp_path)
     finished(store, "eval-0123", model="Qwen/one")
     for name in ("one", "Qwen/one", "hub:Qwen/one@main", "http://127.0.0.1:9/v1#Qwen/one"):
-        assert find(name, store).id == "eval-0123"
+        assert find_result(name, store).id == "eval-0123"
     with pytest.raises(ConfigurationError, match="no such result"):
-        find("other/one", store)
+        find_result("other/one", store)
 
 
 def test_an_engine_that_failed_is_not_laid_to_the_model(base, tmp_path):
