@@ -16,9 +16,10 @@ from bench.stats.corrections import CORRECTIONS, UNCORRECTED
 from bench.stats.estimates import Accuracy
 
 METHODS = (
-    "Accuracy is the share of responses that are right; a response that cannot be read, is cut at the limit or "
-    "ends in an error is wrong, a response that was never made is missing. Intervals are Wilson's on the "
-    "effective number of problems.",
+    "Accuracy is the share of responses that are right. A response that cannot be read, is cut at the limit or "
+    "ends in an error is wrong. A response that was never made is missing. Intervals are Wilson's on the "
+    "effective number of problems. In tables, n counts responses, expected is their number in a complete run, and "
+    "tokens is the mean length of a response.",
     "The pooled number is the {aggregate} over {families}.",
     "Arms are compared in pairs on the same problems and seeds. The variance of a difference has two crossed "
     "parts, training seeds and problems (clustered where they share a source): V = V_seed + V_item - V_cell "
@@ -28,8 +29,8 @@ METHODS = (
     "corrected p is below 0.05, otherwise not resolved. Two arms are called equivalent when the 90 % interval is "
     "within the margin. MDE is the smallest true difference that such a comparison finds in 80 % of repetitions.",
     "A paper's claim counts as reproduced or contradicted only by such a verdict. A claim of no gain is reproduced "
-    "when the arm is worse, or when the 90 % interval excludes gains as large as the margin. Margin where the matrix "
-    "file names none: 2.0 points.",
+    "when the arm is worse, or when the 90 % interval excludes gains as large as the margin. The margin is 2.0 points "
+    "where the matrix file names none.",
     "Curves are means over seeds with the range from the lowest to the highest seed; from 20 measured steps on, "
     "each is a running mean over 5. Final values are means over those of the last 5 steps that were measured.",
 )
@@ -142,8 +143,8 @@ def _lead(spec: Spec, accuracies: ArmAccuracies, seeds: int) -> str:
         f"help of a text-only teacher model. Stages are a cold start (supervised fine-tuning, SFT, on reasoning "
         f"traces), "
         f"GRPO (reinforcement learning from a reward for right answers), and on-policy distillation (OPD: the teacher "
-        f"scores the student's own attempts). Training uses text alone; the test problems are images. Each arm was "
-        f"trained with {seeds} {plural} and answers {problems} problems of {len(families)} benchmarks; arms "
+        f"scores the student's own attempts). Training uses text alone; the test problems are images. Each trained "
+        f"arm has {seeds} {plural}, and every arm answers {problems} problems of {len(families)} benchmarks. Arms "
         f"are compared on the same problems and seeds."
     )
 

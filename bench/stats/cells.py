@@ -67,7 +67,10 @@ def to_cells(scores: Frame) -> Cells:
         raise ValueError("no responses to average; check that the evaluation stages of these arms have finished")
     if not np.isfinite(scores["score"].to_numpy(float)).all():
         raise ValueError("a score is not finite; leave the row of a missing response out")
-    stratum, item, seed, cluster = (_codes(scores[name]) for name in ("benchmark", "id", "seed", "cluster"))
+    stratum, item, seed, cluster = (
+        pd.factorize(scores[name])[0]  # pyright: ignore[reportUnknownMemberType]
+        for name in ("benchmark", "id", "seed", "cluster")
+    )
     # An id or a cluster of the same name in another benchmark is another one.
     item = stratum * (item.max() + 1) + item
     cluster = stratum * (cluster.max() + 1) + cluster
@@ -82,12 +85,6 @@ def to_cells(scores: Frame) -> Cells:
         items=len(np.unique(item)),
         samples=len(scores),
     )
-
-
-def _codes(values: Any) -> IntArray:
-    """The number of each value, in the order of first occurrence."""
-    factorize: Any = pd.factorize
-    return factorize(values)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
@@ -17,7 +18,7 @@ ABLATIONS = Path(__file__).parents[3] / "ablations"
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    return [float(p) for p in multipletests(list(p_values), method="fdr_bh")[1]]
+    return np.asarray(multipletests(list(p_values), method="fdr_bh")[1]).tolist()
 
 
 def matrix_file(path: Path, correction: str) -> Path:

@@ -18,7 +18,7 @@ def test_holm_follows_its_definition():
 
 def test_holm_agrees_with_statsmodels():
     p_values = [*np.random.default_rng(4).random(40) ** 3, 0.0, 1.0, 0.5, 0.5]
-    assert holm(p_values) == list(multipletests(p_values, method="holm")[1])
+    assert holm(p_values) == np.asarray(multipletests(p_values, method="holm")[1]).tolist()
 
 
 def test_only_three_verdicts_exist():
