@@ -89,8 +89,7 @@ def test_a_benchmark_has_an_official_prompt_that_ends_in_its_question_or_hint(
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_prompt_template_renders_every_benchmark_that_it_is_for(name: str, world: dict[str, Path]) -> None:
     template = TEMPLATES[name]
-    benchmarks = [template.benchmark] if template.benchmark else list(BENCHMARKS)
-    for benchmark in benchmarks:
+    for benchmark in template.benchmarks or BENCHMARKS:
         for problem in problems(benchmark, world):
             parts = render(problem, name)
             assert any(part.get("text", "").strip() for part in parts)

@@ -1,4 +1,11 @@
-"""The four benchmarks, one file each: records in their own schemas become problems."""
+"""The benchmarks, one module each, which turn records into problems.
+
+A new benchmark is a module with a ``BENCHMARK`` and an entry in ``_MODULES``. It then can be imported, scored strictly,
+evaluated with this project's prompts and exported. Further features have registries of their own: official prompts
+(``bench.prompts.official``), official scoring (``bench.scoring.official``), generated problems
+(``bench.smallworld.records``) and VLMEvalKit's scorer (``bench.bridges.vlmeval_scorer``). An error names the registry
+that has no entry.
+"""
 
 from pathlib import Path
 
@@ -6,9 +13,8 @@ from bench.benchmarks import imported, logicvista, mathvision, mathvista, mmmu_p
 from bench.benchmarks.base import Benchmark, Dataset, DatasetError
 from bench.records import Problem
 
-BENCHMARKS: dict[str, Benchmark] = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (mmmu_pro, mathvision, mathvista, logicvista)
-}
+_MODULES = (mmmu_pro, mathvision, mathvista, logicvista)
+BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
 
 __all__ = [
     "BENCHMARKS",
@@ -22,16 +28,18 @@ __all__ = [
 
 
 def read_benchmark(benchmark: str, root: Path, split: str | None = None, *, require_images: bool = True) -> Dataset:
-    """Load a benchmark from its directory (its repository's files, or imported), or from one of its record files.
+    """Read a split from a benchmark's directory, which is imported or has its repository's files, or from one file.
 
-    split: None takes the first, in the benchmark's order, whose records and images are all there.
-    require_images: False serves blind runs and scoring: the same split, or where none is whole the first. Raises
-    DatasetError naming file, id and mend.
+    split: None means the first split, in the benchmark's order, with all records and images.
+    require_images: False is for blind evaluation and for scoring. It reads the same split, or the first one if no split
+        is complete.
+
+    Raises DatasetError.
     """
-    found = find_benchmark(benchmark)
+    description = find_benchmark(benchmark)
     if imported.is_imported(root):
-        return imported.read_imported(found, root, split, require_images=require_images)
-    return repository.read_repository(found, root, split, require_images=require_images)
+        return imported.read_imported(description, root, split, require_images=require_images)
+    return repository.read_repository(description, root, split, require_images=require_images)
 
 
 def available_splits(benchmark: str, root: Path) -> list[str]:
@@ -43,12 +51,12 @@ def available_splits(benchmark: str, root: Path) -> list[str]:
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name; raises DatasetError."""
+    """The benchmark with this name. Raises DatasetError."""
     if name not in BENCHMARKS:
         raise DatasetError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
 def load_problems(benchmark: str, root: Path, split: str | None = None) -> list[Problem]:
-    """The problems of ``read``."""
+    """The problems of ``read_benchmark``."""
     return list(read_benchmark(benchmark, root, split).problems)

@@ -1,4 +1,4 @@
-"""What all benchmarks and all forms of their records share: rows, fields with errors that name the place, checks."""
+"""What all benchmarks share: descriptions, rows whose errors name file and record, data sets and checks."""
 
 import ast
 from collections import Counter
@@ -14,14 +14,14 @@ from vold.answers import reference_labels
 
 
 class DatasetError(ConfigurationError):
-    """Records or images that are not what they must be; names file, id and mend."""
+    """Records or images are missing or malformed. The message names file and record and says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
-    """One record with its place. Every accessor raises DatasetError naming file, id and field.
+    """One record with its file and id. Every accessor raises DatasetError naming file, id and field.
 
-    ``images`` are files, or the bytes that the row holds, image k at position k - 1.
+    images: paths, or bytes from the row itself; image k is at position k - 1.
     """
 
     file: Path
@@ -33,22 +33,22 @@ class BenchmarkRow:
         for name, value in {**self.fields, "id": self.id}.items():
             self._check_characters(name, value)
 
-    def error(self, fault: str, mend: str = "mend the record or take a fresh copy of the file") -> DatasetError:
-        return DatasetError(f"{self.file}: record {self.id!r}: {fault}; {mend}")
+    def error(self, fault: str, fix: str = "correct the record, or get a new copy of the file") -> DatasetError:
+        return DatasetError(f"{self.file}: record {self.id!r}: {fault}; {fix}")
 
     def text(self, name: str) -> str:
-        """A required text; numbers are written out, as some copies hold them unquoted."""
+        """A required text. Numbers become text, because some copies store them unquoted."""
         value = self.fields.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self.error(f"{name!r} must be a text, found {type_name(value)}")
         return str(value)
 
     def optional(self, name: str) -> str:
-        """A text that may be absent or null: then empty."""
+        """An optional text; empty if the field is absent or null."""
         return "" if self.fields.get(name) is None else self.text(name)
 
     def options(self, name: str) -> list[Any]:
-        """A list, or a text that holds a Python list; absent, null or an empty text is empty."""
+        """A list, or a text with a Python list in it. The result is empty if the field is absent, null or empty."""
         value = self.fields.get(name)
         if value is None or value == "":
             return []
@@ -56,44 +56,46 @@ class BenchmarkRow:
             try:
                 value = ast.literal_eval(value)
             except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-                raise self.error(f"{name!r} is no Python list") from error
+                raise self.error(f"{name!r} is not a Python list") from error
         if not isinstance(value, list):
             raise self.error(f"{name!r} must be a list, found {type_name(value)}")
-        self._check_characters(name, value)  # which a text that holds a list may have escaped
+        self._check_characters(name, value)  # the text of a list may contain escapes
         return value
 
     def image(self, name: str) -> bytes:
-        """The image that column ``name`` of a table holds, as ``{"bytes", "path"}``."""
+        """The image in a table's column ``name``, which has the form ``{"bytes", "path"}``."""
         value = self.fields.get(name)
         content = value.get("bytes") if isinstance(value, Mapping) else None
         if not isinstance(content, bytes) or not content:
-            raise self.error(f"no image in column {name!r}", "take a copy of the table that holds its images")
+            raise self.error(f"no image in column {name!r}", "get a copy of the table that includes the images")
         return content
 
     def _check_characters(self, name: str, value: object) -> None:
-        """JSON can hold half of a surrogate pair; no table, tokenizer or server takes one."""
+        """Refuse half of a surrogate pair: JSON can contain one, but tables, tokenizers and servers cannot."""
         if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError as error:
-                raise self.error(f"{name!r} holds {value[error.start]!r}, half a character") from error
+                raise self.error(f"{name!r} contains {value[error.start]!r}, which is half a character") from error
         elif isinstance(value, Mapping | list | tuple):
             for part in value.values() if isinstance(value, Mapping) else value:
                 self._check_characters(name, part)
 
 
 def type_name(value: object) -> str:
-    """What a value is, for an error's text."""
+    """The name of a value's type, for error messages."""
     return "nothing" if value is None else type(value).__name__
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one split is found in each public form, and what is known of it.
+    """Where each public form of a benchmark has this split, and what is known about it.
 
-    files: record files in the benchmark's repository, the first found is read. count: its number of records.
-    config, hub_split: where it lies in the hub data set. tsv, md5: VLMEvalKit's file and its sum. options: how many
-    options most of its records have, where another configuration differs in nothing else.
+    files: record files in the benchmark's repository; the first one that exists is read.
+    count: number of records.
+    config, hub_split: configuration and split of the data set on the hub.
+    tsv, md5: name and MD5 of VLMEvalKit's file.
+    options: the usual number of options per record, if only this tells the split from another one.
     """
 
     files: Sequence[str]
@@ -109,31 +111,37 @@ class Split:
 class Benchmark:
     """How one benchmark is read.
 
-    splits: the fullest first. ``problem`` tells what a record means: it takes the fields of the repository's schema
-    and leaves the images out. The others bring a row of one form there: ``repository`` names the images of a row
-    under the benchmark's directory, ``hub`` and ``tsv`` (which is told the split) give its fields and images.
-    ``rows`` overrides how a file of the repository is read.
+    url: its repository. hub_id: its official data set on the hub, or empty.
+    splits: the most complete split first.
+    problem: makes a problem of a row with the fields of the repository's schema; it leaves the images out.
+    repository: the image files of a row, given the benchmark's directory.
+    hub, tsv: bring a row of a hub table or of VLMEvalKit's table (and its split) to the repository's schema, with
+        images.
+    rows: reads a record file of the repository, if it is neither JSON lines nor a JSON dictionary of records.
     """
 
     name: str
+    url: str
     splits: Mapping[str, Split]
     problem: Callable[[BenchmarkRow], Problem]
     repository: Callable[[BenchmarkRow, Path], tuple[Path, ...]]
     hub: Callable[[BenchmarkRow], BenchmarkRow]
     tsv: Callable[[BenchmarkRow, str], BenchmarkRow]
     rows: Callable[[Path], Iterable[BenchmarkRow]] | None = None
+    hub_id: str = ""
 
     def check_split(self, split: str) -> None:
-        """Raises DatasetError for a split that the benchmark does not have."""
+        """Raise DatasetError for a split that the benchmark does not have."""
         if split not in self.splits:
             raise DatasetError(f"{self.name} has no split {split!r}; choose from {', '.join(self.splits)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A split of a benchmark, loaded. ``name`` differs from the benchmark's where the problems are synthetic.
+    """A loaded split of a benchmark. ``name`` differs from the benchmark's name if the problems are synthetic.
 
-    passed_over: splits before this one that were not taken, as no split was named, each with its missing images.
+    passed_over: earlier splits that were skipped because images are missing, each with the reason. Only filled if no
+    split was requested.
     """
 
     benchmark: str
@@ -149,27 +157,27 @@ class Dataset:
 
 
 def passed_over_lines(splits: Mapping[str, str]) -> list[str]:
-    """A line for each split that was not taken (``Dataset.passed_over``), safe for a terminal."""
+    """One line per skipped split (``Dataset.passed_over``), safe for a terminal."""
     return [printable(f"{split} passed over: {why}") for split, why in splits.items()]
 
 
 def dataset_title(name: str, synthetic: bool) -> str:
-    """A data set as every table names it: what is synthetic is called so."""
+    """The name of a data set in tables; synthetic ones are marked."""
     return f"{name} (synthetic)" if synthetic else name
 
 
 def check_ids(ids: Iterable[str], file: Path) -> None:
-    """Raises DatasetError where there are none, or one comes twice."""
+    """Raise DatasetError if there are no ids or one occurs twice."""
     counts = Counter(ids)
     repeated = [key for key, count in counts.items() if count > 1]
     if repeated:
-        raise DatasetError(f"{file}: the id {repeated[0]!r} stands there twice; every id must be unique")
+        raise DatasetError(f"{file}: the id {repeated[0]!r} occurs twice; every id must be unique")
     if not counts:
-        raise DatasetError(f"{file}: holds no records; take a fresh copy")
+        raise DatasetError(f"{file}: has no records; get a new copy")
 
 
 def unscorable_reason(answer: str, options: Sequence[str]) -> str:
-    """Why no answer can ever be right, or "" where one can."""
+    """Why no answer can be right, or an empty text if one can."""
     if not answer.strip():
         return "the record has no answer"
     if options and not reference_labels(answer, options):

@@ -1,4 +1,4 @@
-"""Records of a hub data set: parquet tables that hold their images, from a local copy or fetched as files."""
+"""Reads records from the parquet tables of a hub data set, local or downloaded. The tables include the images."""
 
 import re
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ _SUFFIX = ".parquet"
 def table_files(benchmark: Benchmark, source: str, split: str) -> list[Path]:
     """The tables of a split in ``hub:OWNER/NAME@REVISION``, in a directory or in one file.
 
-    A fetch shows its progress, takes up where it was cut off, and is cached by the hub's client. Raises ValueError
-    where the choice is not clear or not whole, ConnectionError where nothing can be fetched.
+    Downloads show their progress, resume after an interruption, and are cached by the hub's client. Raises ValueError
+    if the tables are ambiguous or incomplete, and ConnectionError if they cannot be downloaded.
     """
-    known = benchmark.splits[split]
-    place = DataSource.parse(source, Path.cwd())
-    if place.split != "train" or place.config or place.format:
-        raise DatasetError(f"{source}: say the split with --split; configuration and format follow from it")
-    config = "" if Path(place.place).name == known.config else known.config
-    return DataSource(place.place, place.revision, known.hub_split, config).files(suffixes=(_SUFFIX,))
+    description = benchmark.splits[split]
+    location = DataSource.parse(source, Path.cwd())
+    if location.split != "train" or location.config or location.format:
+        raise DatasetError(f"{source}: name only the data set, and the split with --split, which decides the rest")
+    config = "" if Path(location.place).name == description.config else description.config
+    return DataSource(location.place, location.revision, description.hub_split, config).files(suffixes=(_SUFFIX,))
 
 
 def holds_tables(root: Path) -> bool:
@@ -31,20 +31,20 @@ def holds_tables(root: Path) -> bool:
 
 
 def hub_commit(file: Path) -> str:
-    """The commit that a fetched file is of, from its place in the hub's cache."""
-    found = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
-    return found[1] if found else ""
+    """The commit of a downloaded file, from its path in the hub's cache; empty for other files."""
+    match = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
+    return match[1] if match else ""
 
 
 def check_fetched(file: Path, sha256: str) -> None:
-    """The hub's client names large files by their hash; raises DatasetError where a fetched one is another."""
+    """Raise DatasetError if a downloaded file does not have the hash by which the hub's client names it."""
     stored = file.resolve()
     if hub_commit(file) and re.fullmatch("[0-9a-f]{64}", stored.name) and stored.name != sha256:
         raise DatasetError(f"{file}: differs from the file on the hub; delete {stored} and run again")
 
 
 def parquet_rows(benchmark: Benchmark, file: Path) -> Iterator[BenchmarkRow]:
-    """The rows of a table with their images' bytes."""
+    """The rows of a table with the bytes of their images."""
     for number, fields in rows(file):
         name = next((name for name in _IDS if fields.get(name) not in (None, "")), None)
         if name is None:

@@ -55,6 +55,7 @@ def _key(id: str) -> str:
 
 BENCHMARK = Benchmark(
     "logicvista",
+    "https://github.com/Yijia-Xiao/LogicVista",
     {"test": Split(("dataset.json",), 448, tsv="LogicVista.tsv", md5="41c5d33adf33765c399e0e6ae588c061")},
     problem,
     _repository,

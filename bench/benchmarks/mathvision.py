@@ -50,6 +50,7 @@ def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
 
 BENCHMARK = Benchmark(
     "mathvision",
+    "https://github.com/mathllm/MATH-V",
     {
         "test": Split(("test.jsonl",), 3040, tsv="MathVision.tsv", md5="93f6de14f7916e598aa1b7165589831e"),
         "testmini": Split(
@@ -65,4 +66,5 @@ BENCHMARK = Benchmark(
     _repository,
     _hub,
     _tsv,
+    hub_id="MathLLMs/MathVision",
 )

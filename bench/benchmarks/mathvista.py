@@ -81,6 +81,7 @@ def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
 
 BENCHMARK = Benchmark(
     "mathvista",
+    "https://github.com/lupantech/MathVista",
     {
         "testmini": Split(
             ("testmini.json",),
@@ -94,4 +95,5 @@ BENCHMARK = Benchmark(
     _repository,
     _hub,
     _tsv,
+    hub_id="AI4Math/MathVista",
 )

@@ -85,6 +85,7 @@ def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
 
 BENCHMARK = Benchmark(
     "mmmu_pro",
+    "https://github.com/MMMU-Benchmark/MMMU",
     {
         "standard10": Split(
             (_STANDARD,),
@@ -108,4 +109,5 @@ BENCHMARK = Benchmark(
     _hub,
     _tsv,
     rows,
+    hub_id="MMMU/MMMU_Pro",
 )

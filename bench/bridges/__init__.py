@@ -1,1 +1,1 @@
-"""Bridges to other evaluation suites: their scorers on our responses, their task interface on our engines."""
+"""Bridges to other evaluation suites: VLMEvalKit's scorers for our responses, and lm-eval's tasks for our engines."""

@@ -1,4 +1,4 @@
-"""Why VLMEvalKit's verdict on a response differs from ours: a short list of reasons, the first that holds."""
+"""Explains why VLMEvalKit's verdict on a response differs from ours, by the first matching reason of a short list."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,14 +34,14 @@ MEANING: dict[Reason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Theirs:
-    """VLMEvalKit's verdict; ``right`` is None where only a judge model could tell."""
+    """VLMEvalKit's verdict. ``right`` is None if only a judge model could decide."""
 
     extracted: str
     right: bool | None
 
 
 def reason(problem: Problem, ours: Verdict, theirs: Theirs) -> Reason | None:
-    """Why the two differ; None where they agree."""
+    """Why the two verdicts differ, or None if they agree."""
     if theirs.right is None:
         return "judge"
     if theirs.right == ours.correct:
@@ -72,10 +72,10 @@ def _of_choice(problem: Problem, ours: Verdict, theirs: Theirs) -> Reason:
 
 
 def _of_value(problem: Problem, ours: Verdict, theirs: Theirs) -> Reason:
-    given = parse(theirs.extracted)
-    if given is None:
+    value = parse(theirs.extracted)
+    if value is None:
         return "not_found"
-    if given.text != (own.text if (own := parse(ours.extracted)) else ""):
+    if value.text != (own.text if (own := parse(ours.extracted)) else ""):
         return "extraction"
     if not ours.correct:
         return "tolerance" if problem.benchmark == "mathvision" else "unexplained"

@@ -1,4 +1,4 @@
-"""Responses scored by VLMEvalKit's own code, and our verdicts beside its, with a reason for every row that differs."""
+"""Scores responses with VLMEvalKit's own code and explains every difference to our verdicts."""
 
 import json
 import os
@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from bench.bridges.reasons import MEANING, Reason, Theirs, reason
+from bench.bridges.vlmeval_scorer import SCORERS
 from bench.errors import ConfigurationError
 from bench.records import Prediction, Problem, Verdict
 from vold.answers import reference_labels
 from vold.answers.labels import of as labels_of
 
 START_SECONDS = 600
-"""Importing it takes half a minute on an idle machine."""
+"""Time limit for starting the process. Importing VLMEvalKit takes half a minute on an idle machine."""
 ROW_SECONDS = 1.0
-"""On average; a row that hangs uses up what the others leave."""
+"""Average time limit per row. A row that hangs may use the time that the others leave."""
 _RUNS_CODE = "mathvision"
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedResponse:
-    """One response with both verdicts; ``reason`` is None where they agree."""
+    """A response with both verdicts. ``reason`` is None if they agree."""
 
     ours: Verdict
     theirs: Theirs
@@ -37,7 +38,7 @@ class ComparedResponse:
 
 @dataclass(frozen=True, slots=True)
 class ScorerComparison:
-    """version: of ms-vlmeval. network: how its process was kept from the network."""
+    """All verdicts of both scorers. version: of ms-vlmeval. network: how its process was kept from the network."""
 
     benchmark: str
     mode: str
@@ -71,11 +72,11 @@ class ScorerComparison:
             },
             "agree": sum(row.reason is None for row in judged),
             "reasons": {name: {"n": count, "meaning": MEANING[name]} for name, count in self.reasons.items()},
-            "rows": [_shown(row) for row in self.rows],
+            "rows": [_row_json(row) for row in self.rows],
         }
 
 
-def _shown(row: ComparedResponse) -> dict[str, Any]:
+def _row_json(row: ComparedResponse) -> dict[str, Any]:
     return {
         "id": row.ours.id,
         "sample": row.ours.sample,
@@ -98,34 +99,44 @@ def compare(
     cot: bool = False,
     trust_responses: bool = False,
 ) -> ScorerComparison:
-    """Ask VLMEvalKit about ``predictions``; ``verdicts`` are ours on them, in their order, of scoring ``mode``.
+    """Score ``predictions`` with VLMEvalKit and compare with our ``verdicts``, which are in the same order.
 
-    cot: score MMMU-Pro as its data sets named ``_COT`` do. trust_responses: needed for MathVision, whose scorer
-    evaluates them as Python. Raises ConfigurationError where that is missing, where ms-vlmeval is not installed, and
-    where its process ends or hangs at a row.
+    mode: our scoring mode, for the record.
+    cot: score MMMU-Pro like VLMEvalKit's data sets named ``_COT``.
+    trust_responses: required for MathVision, whose scorer evaluates responses as Python.
+
+    Raises ConfigurationError if this is missing, if the bridge has no scorer for the benchmark, if ms-vlmeval is not
+    installed, and if its process ends or hangs.
     """
+    if benchmark not in SCORERS:
+        raise ConfigurationError(
+            f"{benchmark}: VLMEvalKit scores only {', '.join(SCORERS)} here. Add its scorer to SCORERS in "
+            "bench/bridges/vlmeval_scorer.py"
+        )
     if benchmark == _RUNS_CODE and not trust_responses:
         raise ConfigurationError(
-            "VLMEvalKit evaluates MathVision responses as Python code; where you trust whoever wrote these, say so "
-            "with --trust-responses"
+            "VLMEvalKit evaluates MathVision responses as Python code. If you trust the source of these responses, "
+            "add --trust-responses"
         )
     try:
-        found = version("ms-vlmeval")
+        installed = version("ms-vlmeval")
     except PackageNotFoundError:
         raise ConfigurationError(
-            "the bridge needs VLMEvalKit; install it with `pip install 'vold-bench[vlmeval]'`"
+            "the bridge needs VLMEvalKit. Install it with `pip install 'vold-bench[vlmeval]'`"
         ) from None
-    known = {problem.id: problem for problem in problems}
-    network, theirs = ask(benchmark, [sheet_row(known[prediction.id], prediction) for prediction in predictions], cot)
-    rows = tuple(
-        ComparedResponse(own, other, reason(known[prediction.id], own, other))
+    by_id = {problem.id: problem for problem in problems}
+    network, theirs = run_scorer(
+        benchmark, [sheet_row(by_id[prediction.id], prediction) for prediction in predictions], cot
+    )
+    compared = tuple(
+        ComparedResponse(own, other, reason(by_id[prediction.id], own, other))
         for prediction, own, other in zip(predictions, verdicts, theirs, strict=True)
     )
-    return ScorerComparison(benchmark, mode, found, network, rows)
+    return ScorerComparison(benchmark, mode, installed, network, compared)
 
 
 def sheet_row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
-    """What the scorer's process is told of one response."""
+    """The input of the scorer's process for one response."""
     labels = list(labels_of(problem.options))
     return {
         "id": problem.id,
@@ -140,20 +151,20 @@ def sheet_row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def ask(benchmark: str, rows: Sequence[dict[str, Any]], cot: bool = False) -> tuple[str, list[Theirs]]:
-    """(how the network is closed, a verdict on each row), from a process of its own."""
+def run_scorer(benchmark: str, rows: Sequence[dict[str, Any]], cot: bool = False) -> tuple[str, list[Theirs]]:
+    """Run the scorer in its process. Returns how it was kept from the network, and a verdict per row."""
     seconds = START_SECONDS + ROW_SECONDS * len(rows)
-    question = json.dumps({"benchmark": benchmark, "cot": cot, "rows": rows, "cpu_seconds": int(seconds)})
+    task = json.dumps({"benchmark": benchmark, "cot": cot, "rows": rows, "cpu_seconds": int(seconds)})
     with tempfile.TemporaryDirectory() as scratch:
-        lines, end = _run(question, Path(scratch), seconds)
+        lines, end = _run(task, Path(scratch), seconds)
     if len(lines) != len(rows) + 1:
-        place = f"at record {rows[len(lines) - 1]['id']!r}" if lines else "before the first record"
-        raise ConfigurationError(f"VLMEvalKit's scorer {end} {place}; leave that response out, or look at it\n")
+        position = f"at record {rows[len(lines) - 1]['id']!r}" if lines else "before the first record"
+        raise ConfigurationError(f"VLMEvalKit's scorer {end} {position}. Check this response, or leave it out\n")
     return json.loads(lines[0])["network"], [Theirs(*json.loads(line)) for line in lines[1:]]
 
 
-def _run(question: str, scratch: Path, seconds: float) -> tuple[list[str], str]:
-    """(lines of its answer, how it ended)."""
+def _run(task: str, scratch: Path, seconds: float) -> tuple[list[str], str]:
+    """The complete lines of the process's output, and how it ended."""
     root = str(Path(__file__).resolve().parents[2])
     environment = {
         "PATH": os.environ.get("PATH", ""),
@@ -169,10 +180,10 @@ def _run(question: str, scratch: Path, seconds: float) -> tuple[list[str], str]:
         )  # fmt: skip
         end = "hung"
         try:
-            answer, _ = process.communicate(question, timeout=seconds)
+            output, _ = process.communicate(task, timeout=seconds)
             last = (scratch / "errors.txt").read_text(errors="replace").strip().rpartition("\n")[2]
             end = f"ended with code {process.returncode} ({last[:300]})"
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            answer, _ = process.communicate()
-    return [line for line in answer.splitlines(keepends=True) if line.endswith("\n")], end
+            output, _ = process.communicate()
+    return [line for line in output.splitlines(keepends=True) if line.endswith("\n")], end

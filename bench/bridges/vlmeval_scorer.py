@@ -1,10 +1,11 @@
-"""The process that asks VLMEvalKit (ms-vlmeval): rows on standard input, a verdict a line on standard output.
+"""The program that runs VLMEvalKit (ms-vlmeval): rows on standard input, one verdict per line on standard output.
 
-Its MathVision scorer evaluates responses as code, and importing it costs half a minute and 800 MB. So it runs apart:
-without network where the kernel allows it, with limits on memory, CPU time and file sizes, and with no environment of
-the user's. That contains accidents, not a determined attacker. Nothing of it is imported anywhere else.
+VLMEvalKit's MathVision scorer evaluates responses as code, and importing VLMEvalKit takes half a minute and 800 MB. It
+therefore runs in a process of its own: without network if the kernel allows it, with limits on memory, CPU time and
+file sizes, and without the user's environment. This contains accidents, but not a determined attacker. No other module
+imports VLMEvalKit.
 
-Where VLMEvalKit would ask a judge model, a stored extraction answers in its place; without one there is no verdict.
+If VLMEvalKit would ask a judge model, a stored extraction replaces the reply. Without one there is no verdict.
 """
 
 import ctypes
@@ -14,26 +15,27 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import vold  # noqa: F401  before transformers: see vold.torchvision_cpu
 
 MEMORY = 12 << 30
-"""Of address space, libraries included."""
+"""Bytes of address space, including libraries."""
 _FILE_BYTES = 64 << 20
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 
 SheetRow = Mapping[str, Any]
 ScorerReading = tuple[str, bool | None]
-"""What VLMEvalKit extracted, and whether it is right; None: only a judge can tell."""
+"""VLMEvalKit's extracted answer, and whether it is right; None if only a judge model can decide."""
 
 
 class NoJudge(Exception):
-    """VLMEvalKit asked a judge model."""
+    """VLMEvalKit wants to ask a judge model."""
 
 
-class _Stored:
-    """Stands in for the judge model with what a published file stores as its reply."""
+class _StoredJudge:
+    """Replaces the judge model: returns the extraction that a published file has stored."""
 
     def __init__(self, extraction: str | None) -> None:
         self.extraction = extraction
@@ -45,26 +47,26 @@ class _Stored:
 
 
 def main() -> None:
-    """Read one JSON object {"benchmark", "cot", "rows", "cpu_seconds"}; write how it runs, then a line for each row."""
+    """Read one JSON object {"benchmark", "cot", "rows", "cpu_seconds"}; write the isolation, then a line per row."""
     network = _without_network()
-    asked = json.load(sys.stdin)
+    task = json.load(sys.stdin)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # VLMEvalKit prints
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_seconds"], asked["cpu_seconds"]))
-    judge = scorer_of(asked["benchmark"], asked["cot"])
+    resource.setrlimit(resource.RLIMIT_CPU, (task["cpu_seconds"], task["cpu_seconds"]))
+    score = scorer_of(task["benchmark"], task["cot"])
     print(json.dumps({"network": network}), file=out, flush=True)
-    for row in asked["rows"]:
+    for row in task["rows"]:
         try:
-            extracted, right = judge(row)
+            extracted, right = score(row)
         except NoJudge:
             extracted, right = "", None
         print(json.dumps([extracted, right]), file=out, flush=True)
 
 
 def _without_network() -> str:
-    """Leave the network; says how. Before any library has started a thread, which would forbid it."""
+    """Disconnect this process from the network and return how. Must run before any library starts a thread."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_NETWORK) == 0 or libc.unshare(_NEW_USER | _NEW_NETWORK) == 0:
         return "none"
@@ -77,32 +79,27 @@ def _without_network() -> str:
 
 
 def scorer_of(benchmark: str, cot: bool) -> Callable[[SheetRow], ScorerReading]:
-    return {"mmmu_pro": _mmmu_pro(cot), "mathvision": _mathvision, "mathvista": _mathvista, "logicvista": _logicvista}[
-        benchmark
-    ]
+    """The scorer of a benchmark. cot: MMMU-Pro's variant for responses with reasoning."""
+    return partial(_mmmu_pro, cot=True) if cot and benchmark == "mmmu_pro" else SCORERS[benchmark]
 
 
-def _mmmu_pro(cot: bool) -> Callable[[SheetRow], ScorerReading]:
-    """Its ``exact_matching`` policy: an option that is not found is Z, which is wrong."""
+def _mmmu_pro(row: SheetRow, cot: bool = False) -> ScorerReading:
+    """The policy ``exact_matching``: if no option is found, the answer is Z, which is wrong."""
+    from vlmeval.dataset.image_mcq import MMMUProDataset
+    from vlmeval.dataset.utils.multiple_choice import eval_vanilla, extract_answer_from_item
 
-    def judge(row: SheetRow) -> ScorerReading:
-        from vlmeval.dataset.image_mcq import MMMUProDataset
-        from vlmeval.dataset.utils.multiple_choice import eval_vanilla, extract_answer_from_item
-
-        prediction = row["response"]
-        if cot:
-            prediction = MMMUProDataset.cot_postproc(None, prediction)  # type: ignore[arg-type]
-        gold = row["answer"] if row["answer"] in row["labels"] else "A"
-        options = dict(zip(row["labels"], row["options"], strict=True))
-        item = {"index": row["id"], "question": row["question"], "prediction": prediction, "GT": gold, **options}
-        found: Any = extract_answer_from_item(None, item, dataset_name="MMMU_Pro")
-        return found["opt"], bool(eval_vanilla(None, item, dataset_name="MMMU_Pro")["hit"])
-
-    return judge
+    prediction = row["response"]
+    if cot:
+        prediction = MMMUProDataset.cot_postproc(None, prediction)  # type: ignore[arg-type]
+    gold = row["answer"] if row["answer"] in row["labels"] else "A"
+    options = dict(zip(row["labels"], row["options"], strict=True))
+    item = {"index": row["id"], "question": row["question"], "prediction": prediction, "GT": gold, **options}
+    answer: Any = extract_answer_from_item(None, item, dataset_name="MMMU_Pro")
+    return answer["opt"], bool(eval_vanilla(None, item, dataset_name="MMMU_Pro")["hit"])
 
 
 def _mathvision(row: SheetRow) -> ScorerReading:
-    """Without the process that VLMEvalKit starts for each comparison: this one has limits of its own."""
+    """Skips the process that VLMEvalKit starts for each comparison, because this process has limits already."""
     from vlmeval.dataset.utils import mathv
     from vlmeval.dataset.utils.mathv import MATH_V_auxeval, post_check
 
@@ -113,7 +110,7 @@ def _mathvision(row: SheetRow) -> ScorerReading:
         "answer": row["answer"],
         "prediction": row["response"],
     }
-    extracted = MATH_V_auxeval(_Stored(row["extraction"]), line)["res"]
+    extracted = MATH_V_auxeval(_StoredJudge(row["extraction"]), line)["res"]
     return str(extracted), bool(post_check({**line, "res": extracted}))
 
 
@@ -130,7 +127,7 @@ def _mathvista(row: SheetRow) -> ScorerReading:
         "answer_type": "text" if row["options"] else row["kind"],
         "prediction": row["response"],
     }
-    extracted = MathVista_auxeval(_Stored(row["extraction"]), line)["res"]
+    extracted = MathVista_auxeval(_StoredJudge(row["extraction"]), line)["res"]
     return str(extracted), bool(post_check({**line, "res": extracted}))
 
 
@@ -140,8 +137,14 @@ def _logicvista(row: SheetRow) -> ScorerReading:
     stored = row["extraction"]
     letters = None if stored is None else "".join(filter(str.isalpha, stored)).upper()
     line = {"question": row["question"], "answer": row["answer"], "prediction": row["response"]}
-    found = LogicVista_auxeval(_Stored(letters), line)
-    return str(found["res"]), bool(found["hit"])
+    result = LogicVista_auxeval(_StoredJudge(letters), line)
+    return str(result["res"]), bool(result["hit"])
+
+
+SCORERS: dict[str, Callable[[SheetRow], ScorerReading]] = {
+    "mmmu_pro": _mmmu_pro, "mathvision": _mathvision, "mathvista": _mathvista, "logicvista": _logicvista,
+}  # fmt: skip
+"""The registry of the benchmarks that VLMEvalKit can score here."""
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from bench.evaluation_request import without_none
 from bench.hints import nearest
 from bench.matrix.plan import parse_setting
 from bench.matrix.spec import check_execution
-from bench.smallworld.sources import SMALLWORLD, dataset_path, generated_data_path
+from bench.smallworld.sources import SMALLWORLD, dataset_path, generated_benchmarks, generated_data_path
 from vold.data.images import cache_directory
 
 DEFAULT_DATA = f"{SMALLWORLD}test?n=150"
@@ -31,7 +31,8 @@ def data_sources(data: Sequence[str], benchmarks: Sequence[str]) -> dict[str, st
         if not (source if equals else entry).strip():
             raise ConfigurationError(f"--data {entry}: names no directory; write DIRECTORY or BENCHMARK=DIRECTORY")
         if entry.startswith(SMALLWORLD):
-            sources |= dict.fromkeys(BENCHMARKS, entry)
+            generated = generated_benchmarks()
+            sources |= {name: entry for name in BENCHMARKS if name in generated or name in benchmarks}
         elif equals and name in BENCHMARKS:
             sources[name] = source
         else:

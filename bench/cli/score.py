@@ -72,7 +72,7 @@ def score(
     judge_report: dict[str, Any] = {}
     if reader is not None:
         scores, judge_report = judged_scores(reader, scores, records.problems, predictions, judge_agreement)
-    clean = None if clean_of is None else scores.of(clean_ids(clean_of, benchmark, records.problems))
+    clean = None if clean_of is None else scores.subset(clean_ids(clean_of, benchmark, records.problems))
     source = {"split": records.split, "dataset": records.name, "synthetic": records.synthetic, "file": str(file)}
     result = {**scores.to_json(), **source} | ({"judge": judge_report} if judge_report else {})
     if clean is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import benchmarks
+from bench import benchmarks, prompts
 from bench.benchmarks import Dataset
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
@@ -28,6 +28,9 @@ def read_selections(config: EvalConfig, data: Mapping[str, Path]) -> list[Select
     DatasetError for damaged records, and ConfigurationError for a benchmark without data, an unknown id, and a
     benchmark without a problem that can be scored.
     """
+    template = prompts.find_template(config.template)
+    for name in _names(config, data):
+        template.check(name)
     datasets = [_read(config, name, data[name]) for name in _names(config, data)]
     if config.ids is not None:
         _check_ids(config.ids, datasets)

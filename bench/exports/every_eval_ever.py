@@ -11,7 +11,6 @@ from typing import Any
 
 from bench.benchmarks import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
-from bench.exports.names import HUB, REPOSITORIES
 from bench.summary import Measure
 from vold.files import write_whole
 
@@ -148,14 +147,15 @@ def _source(part: BenchmarkExport) -> dict[str, Any]:
         return {"dataset_name": f"{part.task} (synthetic)", "source_type": "other", "additional_details": told}
     if part.benchmark not in BENCHMARKS:  # a text-only set from a local file
         return {"dataset_name": part.benchmark, "source_type": "other", "additional_details": told}
-    if part.benchmark not in HUB:
-        url = [REPOSITORIES[part.benchmark]]
+    benchmark = BENCHMARKS[part.benchmark]
+    if not benchmark.hub_id:
+        url = [benchmark.url]
         return {"dataset_name": part.benchmark, "source_type": "url", "url": url, "additional_details": told}
-    split = BENCHMARKS[part.benchmark].splits.get(part.summary.split)
+    split = benchmark.splits.get(part.summary.split)
     return {
         "dataset_name": part.benchmark,
         "source_type": "hf_dataset",
-        "hf_repo": HUB[part.benchmark],
+        "hf_repo": benchmark.hub_id,
         "hf_split": split.hub_split if split else part.summary.split,
         "samples_number": len(part.problems),
         "sample_ids": list(part.problems),

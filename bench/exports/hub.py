@@ -7,8 +7,8 @@ package's generator.
 from pathlib import Path
 from typing import Any
 
+from bench.benchmarks import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation
-from bench.exports.names import HUB
 from bench.summary import Measure
 from vold.files import write_whole
 
@@ -22,7 +22,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
 
     written = []
     for part in evaluation.parts():
-        if part.measures and (part.synthetic or part.benchmark in HUB):
+        if part.measures and (part.synthetic or _hub_id(part)):
             written.append(to / FOLDER / f"{part.file_name}.yaml")
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump([_entry(part)], sort_keys=False, allow_unicode=True, width=120)
@@ -30,8 +30,13 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return written
 
 
+def _hub_id(part: BenchmarkExport) -> str:
+    """The benchmark's data set on the hub, or an empty text."""
+    return BENCHMARKS[part.benchmark].hub_id if part.benchmark in BENCHMARKS else ""
+
+
 def _entry(part: BenchmarkExport) -> dict[str, Any]:
-    dataset = _GENERATOR if part.synthetic else HUB[part.benchmark]
+    dataset = _GENERATOR if part.synthetic else _hub_id(part)
     first = next(iter(part.measures.values()))
     return {
         "dataset": {"id": dataset, "task_id": part.task},

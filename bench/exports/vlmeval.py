@@ -103,7 +103,8 @@ def _columns(part: BenchmarkExport) -> list[str]:
         return ["index", "question", *more]
     if part.benchmark == "mathvision":
         return ["index", "question", "choices", "answer", "category"]
-    return ["index", "question", "answer", "skill"]
+    choices = ["choices"] if any(problem.options for problem in part.problems.values()) else []
+    return ["index", "question", *choices, "answer", "skill"]
 
 
 def _row(benchmark: str, sample: Sample) -> dict[str, Any]:

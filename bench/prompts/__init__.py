@@ -1,4 +1,4 @@
-"""Named, versioned prompt templates; a problem becomes text and images in the order a model reads them."""
+"""Named and versioned prompt templates, which render a problem as text and images in reading order."""
 
 from bench.prompts.library import TEMPLATES, find_template
 from bench.prompts.rendering import PromptPart, prompt_hash, render

@@ -1,33 +1,43 @@
-"""What a template is, and how each benchmark prints the options of a question."""
+"""Prompt templates, and how each benchmark writes the options of a question."""
 
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bench.errors import ConfigurationError
 from bench.records import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """``text`` gives the whole of the user's turn, with the marks of images.
+    """A named prompt. ``text`` makes the complete user turn for a problem, including image marks.
 
-    benchmark: the only one whose problems it fits; None: any.
+    benchmarks: the benchmarks that have such a prompt; None means that it fits any problem.
     """
 
     name: str
     text: Callable[[Problem], str]
-    benchmark: str | None = None
+    benchmarks: tuple[str, ...] | None = None
+
+    def check(self, benchmark: str) -> None:
+        """Raise ConfigurationError if the template does not fit the benchmark."""
+        if self.benchmarks is not None and benchmark not in self.benchmarks:
+            raise ConfigurationError(
+                f"the prompt template {self.name!r} is for {', '.join(self.benchmarks)}, not for {benchmark}. Choose a "
+                "template such as official@1 or boxed@2, or add an official prompt to bench/prompts/official.py"
+            )
 
 
 def letter_options(options: Sequence[str], form: str = "{}. {}") -> list[str]:
-    """A line an option: its letter and its text."""
+    """One line per option with its letter and text."""
     return [form.format(letter, text) for letter, text in zip(string.ascii_uppercase, options, strict=False)]
 
 
 def option_lines(problem: Problem) -> list[str]:
-    """The options in the benchmark's own form, line by line.
+    """The lines with the options, in the form of the benchmark's own prompts.
 
-    MathVision leaves them out where they are nothing but the letters A to E: there they stand in the image.
+    MathVision leaves out options that are only the letters A to E, because the image shows them. A benchmark without
+    a form of its own gets ``A. text``.
     """
     if problem.benchmark == "mathvision":
         return [] if "".join(problem.options) == "ABCDE" else letter_options(problem.options, "({}) {}")

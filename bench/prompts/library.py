@@ -1,4 +1,4 @@
-"""All templates by name."""
+"""The registry of all prompt templates."""
 
 from bench.errors import ConfigurationError
 from bench.prompts.base import Template
@@ -9,7 +9,7 @@ TEMPLATES: dict[str, Template] = {template.name: template for template in (*OWN,
 
 
 def find_template(name: str) -> Template:
-    """A template by ``name@version``; a bare name means its newest version. Raises ConfigurationError."""
+    """The template ``name@version``, or the newest version of a bare name. Raises ConfigurationError."""
     versions = [key for key in TEMPLATES if key == name or key.partition("@")[0] == name]
     if not versions:
         raise ConfigurationError(f"unknown prompt template {name!r}; choose from {', '.join(TEMPLATES)}")

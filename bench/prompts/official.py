@@ -1,10 +1,14 @@
-r"""The benchmarks' own prompts, word by word as their repositories ask.
+r"""The benchmarks' own prompts, word for word from their repositories.
 
-Wording, and form and order of the parts, are the repositories'; images stand where their marks stand, and first of
-all where there is none (some of the published scripts put them all behind the text).
+Wording, form and order of the parts come from the repositories. Images are at their marks, or before the text if there
+is no mark, although some of the published scripts put all images after the text.
+
+``OFFICIAL_PROMPTS`` is the registry: a benchmark with an entry there has the templates ``official`` and
+``official_direct``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import NamedTuple
 
 from bench.errors import ConfigurationError
 from bench.prompts.base import Template, option_lines
@@ -36,7 +40,7 @@ _MATHVISTA_DECIMALS = {
 def _mmmu_pro_direct(problem: Problem) -> str:
     """MMMU-Benchmark/MMMU, mmmu-pro/infer: prompts.yaml (direct) and infer_gpt.py.
 
-    A page of the vision setting has the instruction alone.
+    A page of the vision setting gets only the instruction.
     """
     if not problem.question:
         return f"{_MMMU_PRO_DIRECT} {_LETTER}"
@@ -44,7 +48,7 @@ def _mmmu_pro_direct(problem: Problem) -> str:
 
 
 def _mmmu_pro_cot(problem: Problem) -> str:
-    """As above, cot."""
+    """The same sources, cot."""
     steps = f"{_LETTER} Think step by step before answering."
     if not problem.question:
         return f"Write out the multiple-choice question in the image and then solve it. {steps}"
@@ -53,53 +57,67 @@ def _mmmu_pro_cot(problem: Problem) -> str:
 
 
 def _mathvision_cot(problem: Problem) -> str:
-    """mathllm/MATH-V, models/Qwen-VL.py: instruction, question, options, and a line break after each."""
+    """mathllm/MATH-V, models/Qwen-VL.py: instruction, question and options, each with a line break."""
     return "".join(f"{line}\n" for line in (_MATHVISION_BOXED, problem.question, *option_lines(problem)))
 
 
 def _mathvision_direct(problem: Problem) -> str:
-    """As above: the form without reasoning, also of models/GPT4V.py."""
+    """The same source, without reasoning; also in models/GPT4V.py."""
     lines = "".join(f"{line}\n" for line in (problem.question, *option_lines(problem)))
     return f"{lines}\nAnswer the question using a single word or phrase."
 
 
 def _mathvista(problem: Problem) -> str:
-    """lupantech/MathVista, data/query.json: a hint of the answer's kind, the question with its unit, the choices.
+    """lupantech/MathVista, data/query.json: a hint about the answer's kind, the question with its unit, the choices.
 
-    Blanks stay inside and go at the end, as there. Raises ConfigurationError for a decimal answer of another precision
-    than the benchmark has.
+    Spaces at the end are removed and all others kept, as in that file. Raises ConfigurationError for decimals of a
+    precision that the benchmark does not have.
     """
     hint = _MATHVISTA_HINTS.get(problem.kind) or _MATHVISTA_DECIMALS.get(problem.precision or 0)
     if hint is None:
         raise ConfigurationError(
             f"mathvista {problem.id}: no official hint for a {problem.kind} answer of precision {problem.precision} "
-            "(the benchmark has 1 and 2); use a template that fits any problem, such as boxed@2"
+            "(the benchmark has 1 and 2). Use a template that fits any problem, such as boxed@2"
         )
     lines = [f"Hint: Please answer the question {hint}", f"Question: {problem.question}", *option_lines(problem)]
     return "\n".join(lines).rstrip()
 
 
 def _logicvista(problem: Problem) -> str:
-    """Yijia-Xiao/LogicVista publishes answers and no prompt: the question as it stands in data/dataset.json."""
+    """Yijia-Xiao/LogicVista publishes no prompt. This is the question of data/dataset.json, unchanged."""
     return problem.question
 
 
-def _of_each(texts: Mapping[str, Callable[[Problem], str]]) -> Callable[[Problem], str]:
-    return lambda problem: texts[problem.benchmark](problem)
+class OfficialPrompt(NamedTuple):
+    """A benchmark's prompts with and without reasoning, which are the same if it has only one."""
+
+    reasoning: Callable[[Problem], str]
+    direct: Callable[[Problem], str]
 
 
-_COMMON = {"mathvista": _mathvista, "logicvista": _logicvista}
+OFFICIAL_PROMPTS: dict[str, OfficialPrompt] = {
+    "mmmu_pro": OfficialPrompt(_mmmu_pro_cot, _mmmu_pro_direct),
+    "mathvision": OfficialPrompt(_mathvision_cot, _mathvision_direct),
+    "mathvista": OfficialPrompt(_mathvista, _mathvista),
+    "logicvista": OfficialPrompt(_logicvista, _logicvista),
+}
+
+
+def _reasoning(problem: Problem) -> str:
+    return OFFICIAL_PROMPTS[problem.benchmark].reasoning(problem)
+
+
+def _direct(problem: Problem) -> str:
+    return OFFICIAL_PROMPTS[problem.benchmark].direct(problem)
+
 
 OFFICIAL = [
-    Template("mmmu_pro_direct@1", _mmmu_pro_direct, "mmmu_pro"),
-    Template("mmmu_pro_cot@1", _mmmu_pro_cot, "mmmu_pro"),
-    Template("mathvision_direct@1", _mathvision_direct, "mathvision"),
-    Template("mathvision_cot@1", _mathvision_cot, "mathvision"),
-    Template("mathvista@1", _mathvista, "mathvista"),
-    Template("logicvista@1", _logicvista, "logicvista"),
-    Template("official@1", _of_each({**_COMMON, "mmmu_pro": _mmmu_pro_cot, "mathvision": _mathvision_cot})),
-    Template(
-        "official_direct@1", _of_each({**_COMMON, "mmmu_pro": _mmmu_pro_direct, "mathvision": _mathvision_direct})
-    ),
+    Template("mmmu_pro_direct@1", _mmmu_pro_direct, ("mmmu_pro",)),
+    Template("mmmu_pro_cot@1", _mmmu_pro_cot, ("mmmu_pro",)),
+    Template("mathvision_direct@1", _mathvision_direct, ("mathvision",)),
+    Template("mathvision_cot@1", _mathvision_cot, ("mathvision",)),
+    Template("mathvista@1", _mathvista, ("mathvista",)),
+    Template("logicvista@1", _logicvista, ("logicvista",)),
+    Template("official@1", _reasoning, tuple(OFFICIAL_PROMPTS)),
+    Template("official_direct@1", _direct, tuple(OFFICIAL_PROMPTS)),
 ]
-"""``official`` asks each benchmark in its own way, with reasoning where the benchmark knows both."""

@@ -1,4 +1,4 @@
-"""This suite's templates: one instruction after the question and its options, whatever the benchmark."""
+"""This project's templates: the question, its options and one instruction, for any benchmark."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from bench.prompts.base import Template, letter_options, option_lines
 from bench.records import Problem
 
 NO_QUESTION = "solve"
-"""What is asked beside a page that holds the whole question (MMMU-Pro vision, small world)."""
+"""The text next to an image that shows the complete question (MMMU-Pro vision, small world)."""
 
 Instruction = Callable[[Problem], str]
 
@@ -28,17 +28,17 @@ def _direct(problem: Problem) -> str:
 
 
 def _cot(problem: Problem) -> str:
-    what = {"choice": "the option letter", "choices": "the letters of all correct choices"}.get(
+    answer = {"choice": "the option letter", "choices": "the letters of all correct choices"}.get(
         problem.kind, "the value"
     )
     return (
         "Think step by step before answering. The last line of your response should be of the following format: "
-        f"'Answer: X' (without quotes) where X is {what}."
+        f"'Answer: X' (without quotes) where X is {answer}."
     )
 
 
 def _first(instruction: Instruction) -> Callable[[Problem], str]:
-    """Version 1: options as lines ``A. text``; a page without a question is asked to ``solve``."""
+    """Version 1: one line ``A. text`` per option. A page without a question gets ``solve``."""
 
     def text(problem: Problem) -> str:
         options = letter_options(problem.options) if problem.question else []
@@ -48,7 +48,7 @@ def _first(instruction: Instruction) -> Callable[[Problem], str]:
 
 
 def _second(instruction: Instruction) -> Callable[[Problem], str]:
-    """Version 2: options as the benchmark prints them; a page without a question has the instruction alone."""
+    """Version 2: options in the form of the benchmark. A page without a question gets only the instruction."""
 
     def text(problem: Problem) -> str:
         if not problem.question:

@@ -1,4 +1,4 @@
-"""From a problem to the parts of the user's turn: texts, and images where their marks stand."""
+"""Renders a problem as the parts of a user turn: texts, with the images at their marks."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-from bench.errors import ConfigurationError
 from bench.prompts.library import find_template
 from bench.records import Problem
 
@@ -15,7 +14,7 @@ _MARK = re.compile(r"<image ?(\d+)>")
 
 
 class PromptPart(TypedDict):
-    """A piece of the user's turn: a text, or an image by its path."""
+    """A piece of the user turn: a text, or the path of an image."""
 
     type: Literal["text", "image"]
     text: NotRequired[str]
@@ -23,19 +22,16 @@ class PromptPart(TypedDict):
 
 
 def render(problem: Problem, name: str = "plain@1", *, blind: bool = False) -> list[PromptPart]:
-    """The user's turn. Image k stands where ``<image k>`` is first mentioned, or first of all if nowhere.
+    """The user turn. Image k is at the first ``<image k>``, or before the text if there is no such mark.
 
-    Later mentions, and marks of images that the record does not have, stay as text: they still refer.
-    blind: leave all images out, to measure what the text alone gives away. Raises ConfigurationError for a template
-    that is not there, or is another benchmark's.
+    Later marks of an image, and marks of images that the record does not have, stay in the text.
+
+    blind: leave out all images, to measure what the text alone reveals. Raises ConfigurationError for an unknown
+    template or one that does not fit the benchmark.
     """
-    chosen = find_template(name)
-    if chosen.benchmark not in (None, problem.benchmark):
-        raise ConfigurationError(
-            f"the prompt template {chosen.name!r} is for {chosen.benchmark}, not for {problem.benchmark}; "
-            "official@1 asks each benchmark in its own way"
-        )
-    return _interleave(chosen.text(problem), () if blind else problem.images)
+    template = find_template(name)
+    template.check(problem.benchmark)
+    return _interleave(template.text(problem), () if blind else problem.images)
 
 
 def _interleave(text: str, images: Sequence[Path]) -> list[PromptPart]:
@@ -62,7 +58,7 @@ def _text(text: str) -> list[PromptPart]:
 
 
 def prompt_hash(parts: Sequence[PromptPart]) -> str:
-    """SHA-256 over texts and the images' bytes: it does not depend on where the files lie."""
+    """SHA-256 of the texts and the bytes of the images. It does not depend on the paths of the images."""
     return hashlib.sha256(json.dumps([_identity(part) for part in parts], ensure_ascii=False).encode()).hexdigest()
 
 

@@ -1,13 +1,14 @@
-"""The one entry to scoring: strict mode names every state and guesses nothing; official mode is what was published."""
+"""Scoring: strict mode names every state and never guesses; official mode follows the published procedures."""
 
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from bench.records import STATES, Prediction, Problem, Response, Verdict
-from bench.scoring.official import PROCEDURES
+from bench.scoring.official import Procedure, find_procedure
 from vold.answers import spoken, verify
 
 _REFUSAL = re.compile(
@@ -19,10 +20,10 @@ _REFUSAL_WITHIN = 400
 
 
 def score(problem: Problem, response: Response) -> Verdict:
-    """Judge a response in strict mode.
+    """The verdict on a response in strict mode.
 
-    What stands between ``<think>`` and ``</think>`` is not read. A response that was cut off counts as ``truncated``
-    unless it had declared its answer; an engine's failure is ``error`` with the engine's reason as method.
+    Text between ``<think>`` and ``</think>`` is ignored. A response that was cut off is ``truncated``, unless it had
+    declared its answer before. A failure of the engine is ``error``, with the engine's reason as the method.
     """
     if response.finish_reason == "error":
         return Verdict(response.id, response.sample, "error", "", "", response.text)
@@ -39,11 +40,10 @@ def score(problem: Problem, response: Response) -> Verdict:
 def is_correct(
     benchmark: str, response: str, gold: str, options: Sequence[str] = (), *, precision: int | None = None
 ) -> bool:
-    """Is one answer right in strict mode? Raises ConfigurationError for an unknown benchmark."""
-    from bench.benchmarks import BENCHMARKS, DatasetError
+    """Whether an answer is right in strict mode. Raises DatasetError for an unknown benchmark."""
+    from bench.benchmarks import find_benchmark
 
-    if benchmark not in BENCHMARKS:
-        raise DatasetError(f"unknown benchmark {benchmark!r}; choose from {', '.join(BENCHMARKS)}")
+    find_benchmark(benchmark)
     return verify(response, gold, options, precision=precision).correct
 
 
@@ -52,7 +52,7 @@ Mode = Literal["strict", "official"]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Verdicts on predictions; ``missing`` are records that nothing was predicted for: never wrong, never hidden."""
+    """Verdicts on predictions. ``missing`` has the ids without a prediction, which do not count as wrong."""
 
     benchmark: str
     mode: Mode
@@ -65,7 +65,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float | None:
-        """Over the predictions there are."""
+        """Share of right predictions; missing ones do not count."""
         return self.correct / len(self.verdicts) if self.verdicts else None
 
     @property
@@ -77,8 +77,8 @@ class Scores:
     def guessed(self) -> int:
         return sum(verdict.method == "guessed" for verdict in self.verdicts)
 
-    def of(self, ids: Collection[str]) -> "Scores":
-        """The scores of these problems alone."""
+    def subset(self, ids: Collection[str]) -> "Scores":
+        """The scores of these problems only."""
         verdicts = tuple(verdict for verdict in self.verdicts if verdict.id in ids)
         return replace(self, verdicts=verdicts, missing=tuple(id for id in self.missing if id in ids))
 
@@ -105,15 +105,18 @@ class Scores:
 def score_predictions(
     benchmark: str, problems: Sequence[Problem], predictions: Iterable[Prediction], mode: Mode
 ) -> Scores:
-    """Judge ``predictions`` of ``problems``; raises KeyError for an id that is no problem's."""
-    known = {problem.id: problem for problem in problems}
-    judge = _strictly if mode == "strict" else _officially
-    verdicts = tuple(judge(known[prediction.id], prediction) for prediction in predictions)
-    asked = {verdict.id for verdict in verdicts}
-    return Scores(benchmark, mode, verdicts, tuple(id for id in known if id not in asked))
+    """Score ``predictions`` of ``problems``.
+
+    Raises KeyError for an id without a problem, and ConfigurationError if the benchmark has no official scoring.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    rule = _strict_verdict if mode == "strict" else partial(_official_verdict, find_procedure(benchmark))
+    verdicts = tuple(rule(by_id[prediction.id], prediction) for prediction in predictions)
+    predicted = {verdict.id for verdict in verdicts}
+    return Scores(benchmark, mode, verdicts, tuple(id for id in by_id if id not in predicted))
 
 
-def _strictly(problem: Problem, prediction: Prediction) -> Verdict:
+def _strict_verdict(problem: Problem, prediction: Prediction) -> Verdict:
     key = problem.benchmark, prediction.id, prediction.sample
     verdict = score(problem, Response(*key, prediction.response, 0, "stop"))
     if problem.options and verdict.normalised:
@@ -121,6 +124,6 @@ def _strictly(problem: Problem, prediction: Prediction) -> Verdict:
     return verdict
 
 
-def _officially(problem: Problem, prediction: Prediction) -> Verdict:
-    ruling = PROCEDURES[problem.benchmark](problem, prediction)
+def _official_verdict(procedure: Procedure, problem: Problem, prediction: Prediction) -> Verdict:
+    ruling = procedure(problem, prediction)
     return Verdict(prediction.id, prediction.sample, ruling.outcome, ruling.extracted, ruling.extracted, ruling.method)

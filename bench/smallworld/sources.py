@@ -25,9 +25,17 @@ def dataset_path(benchmark: str, source: str, cache: Path) -> Path:
         raise ConfigurationError(f"{source}: {error.args[0]}") from error
     if benchmark not in directories:
         raise ConfigurationError(
-            f"{source}: the small world has no {benchmark!r}; choose from {', '.join(directories)}"
+            f"{source}: the small world has no problems of {benchmark!r}, only of {', '.join(directories)}. Use the "
+            "benchmark's own data, or add its record form to DATASETS in bench/smallworld/records.py"
         )
     return directories[benchmark]
+
+
+def generated_benchmarks() -> list[str]:
+    """The benchmarks whose record form the small world has."""
+    from bench.smallworld.records import DATASETS
+
+    return [dataset.benchmark for dataset in DATASETS]
 
 
 def source_title(benchmark: str, source: str) -> str:
@@ -62,9 +70,9 @@ def prompts_path(source: str, cache: Path) -> Path:
 
 
 def generated_data_path(root: Path) -> Path:
-    """A place under ``root`` for the data of this state of the generator's code.
+    """The directory in ``root`` for data that the current version of the generator's code makes.
 
-    Data made by other code is made again, and is the same bytes or has another identity.
+    After a change of this code the data are generated again. If their bytes are the same, identities do not change.
     """
     import bench.smallworld
 
@@ -73,7 +81,7 @@ def generated_data_path(root: Path) -> Path:
 
 
 def parse_source(source: str) -> tuple[str, int]:
-    """Name and number of ``smallworld/NAME?n=N``; raises ConfigurationError."""
+    """The name and number in ``smallworld/NAME?n=N``. Raises ConfigurationError."""
     parts = urlsplit(source.removeprefix(SMALLWORLD))
     query = dict(parse_qsl(parts.query))
     if set(query) != {"n"} or not query["n"].isdigit() or int(query["n"]) < 1 or not parts.path:

@@ -1,8 +1,9 @@
-"""The benchmarks' published scoring procedures, their faults kept, so that a number can be held against published ones.
+"""The benchmarks' published scoring procedures, faults included, for comparison with published results.
 
-Strict scoring (``vold.answers``) is what this suite reports by default; these serve comparison alone.
+This project reports strict scoring (``vold.answers``) by default. ``PROCEDURES`` is the registry of official scoring.
 """
 
+from bench.errors import ConfigurationError
 from bench.scoring.official import logicvista, mathvision, mathvista, mmmu_pro
 from bench.scoring.official.base import Procedure, Ruling
 
@@ -13,4 +14,14 @@ PROCEDURES: dict[str, Procedure] = {
     "logicvista": logicvista.score_logicvista,
 }
 
-__all__ = ["PROCEDURES", "Procedure", "Ruling"]
+__all__ = ["PROCEDURES", "Procedure", "Ruling", "find_procedure"]
+
+
+def find_procedure(benchmark: str) -> Procedure:
+    """The benchmark's official procedure. Raises ConfigurationError if it has none."""
+    if benchmark not in PROCEDURES:
+        raise ConfigurationError(
+            f"{benchmark} has no official scoring, only {', '.join(PROCEDURES)} have. Use --mode strict, or add its "
+            "published procedure to PROCEDURES in bench/scoring/official/__init__.py"
+        )
+    return PROCEDURES[benchmark]

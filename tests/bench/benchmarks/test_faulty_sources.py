@@ -89,8 +89,8 @@ def _lacking_part(forms: Forms) -> Path:
 
 
 FAULTS = {
-    "a cut table": (_cut_tsv, "cut short"),
-    "a table cut in a quoted field": (_cut_in_a_quoted_field, "cut short"),
+    "a cut table": (_cut_tsv, "truncated"),
+    "a table cut in a quoted field": (_cut_in_a_quoted_field, "truncated"),
     "no image in a table": (_with_image(None, "hub"), "record '0': no image in column 'decoded_image'"),
     "no image in a TSV": (_with_image(None, "tsv"), "record '1': no image"),
     "a bomb in a repository": (
@@ -100,10 +100,10 @@ FAULTS = {
     "a bomb in a table": (_with_image(_bomb(60_000), "hub"), "record '0': image 1: .*3600000000 pixels"),
     "a bomb in a TSV": (_with_image(_bomb(9000), "tsv"), "record '0': image 1: .* 9000 x 9000; the limit"),
     "a damaged image": (_with_image(image_bytes(3, (200, 200))[:-60], "hub"), "record '0': image 1: unreadable"),
-    "a cut parquet file": (_cut_parquet, "unreadable|take a fresh copy"),
-    "an id twice in a TSV": (_twice("tsv"), "the id '0' stands there twice"),
-    "an id twice in a repository": (_twice("repository"), "the id '0' stands there twice"),
-    "an id twice in a table": (_twice("hub"), "the id '0' stands there twice"),
+    "a cut parquet file": (_cut_parquet, "unreadable|get a new copy"),
+    "an id twice in a TSV": (_twice("tsv"), "the id '0' occurs twice"),
+    "an id twice in a repository": (_twice("repository"), "the id '0' occurs twice"),
+    "an id twice in a table": (_twice("hub"), "the id '0' occurs twice"),
     "one part of two": (_lacking_part, "1 of 2 parts are there"),
 }
 
@@ -136,4 +136,4 @@ def test_a_failed_import_leaves_with_the_documented_code(tmp_path: Path) -> None
     assert "MD5" in message and "93f6de14f7916e598aa1b7165589831e" in message
     code, message = run(*common, "--any-version", "--partial")
     assert code == 4
-    assert "cut short" in message
+    assert "truncated" in message

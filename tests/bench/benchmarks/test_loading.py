@@ -7,6 +7,7 @@ from PIL import Image
 
 from bench.benchmarks import DatasetError, load_problems, read_benchmark
 from bench.benchmarks.base import passed_over_lines
+from bench.errors import ConfigurationError
 from bench.records import Problem, Response
 from bench.scoring.verdicts import is_correct, score
 
@@ -75,7 +76,7 @@ def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, field: str,
     root = _write(tmp_path, "test.jsonl", [MATH])
     descriptor = {"schema": "vold-bench/dataset@1", "name": "smallworld-a_b.c", "benchmark": "mathvision"}
     (root / "smallworld.json").write_text(json.dumps({**descriptor, field: told}))
-    with pytest.raises(DatasetError, match=rf"smallworld\.json: the {field} "):
+    with pytest.raises(DatasetError, match=rf"smallworld\.json: invalid {field} "):
         read_benchmark("mathvision", root)
 
 
@@ -103,14 +104,14 @@ def test_without_a_split_the_first_with_all_its_images_is_taken(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("benchmark", "name", "records", "complaint"),
     [
-        ("mathvision", "test.jsonl", [MATH, MATH], r"test\.jsonl: the id '5' stands there twice"),
+        ("mathvision", "test.jsonl", [MATH, MATH], r"test\.jsonl: the id '5' occurs twice"),
         ("mathvision", "test.jsonl", [{**MATH, "image": "images/9.png"}], r"record '5': no image .*9\.png \(1 of 1"),
-        ("mathvision", "test.jsonl", [{**MATH, "image": "../../1.png"}], "record '5': the image .* lies outside"),
+        ("mathvision", "test.jsonl", [{**MATH, "image": "../../1.png"}], "record '5': the image .* is outside"),
         ("mathvision", "test.jsonl", [{**MATH, "answer": None}], "record '5': 'answer' must be a text, found nothing"),
         ("mathvision", "test.jsonl", [{"question": "no id"}], r"test\.jsonl:1: a record must be .* with an 'id'"),
-        ("mathvision", "test.jsonl", [], "holds no records"),
-        ("mmmu_pro", "records.jsonl", [{**VISION, "options": "[1, "}], "record 'x1': 'options' is no Python list"),
-        ("mmmu_pro", "records.jsonl", [{**VISION, "options": "open('x')"}], "'options' is no Python list"),
+        ("mathvision", "test.jsonl", [], "has no records"),
+        ("mmmu_pro", "records.jsonl", [{**VISION, "options": "[1, "}], "record 'x1': 'options' is not a Python list"),
+        ("mmmu_pro", "records.jsonl", [{**VISION, "options": "open('x')"}], "'options' is not a Python list"),
         ("mathvista", "testmini.json", {"7": {**VISTA, "precision": 1.5}}, "record '7': 'precision'"),
         ("mathvista", "testmini.json", {"7": {**VISTA, "answer_type": "poem"}}, "record '7': 'answer_type' 'poem'"),
         ("mathvista", "testmini.json", {"7": []}, "record '7' must be an object"),
@@ -131,7 +132,7 @@ def test_a_file_cut_short_and_a_repeated_key_are_refused(tmp_path: Path) -> None
         load_problems("mathvision", root)
     root = _write(tmp_path / "b", "dataset.json", {"v1_0": LOGIC})
     (root / "dataset.json").write_text(f'{{"v1_0": {json.dumps(LOGIC)}, "v1_0": {json.dumps(LOGIC)}}}')
-    with pytest.raises(DatasetError, match="'v1_0' stands there twice"):
+    with pytest.raises(DatasetError, match="'v1_0' occurs twice"):
         load_problems("logicvista", root)
 
 
@@ -140,7 +141,7 @@ def test_unknown_names_offer_the_known_ones(tmp_path: Path) -> None:
         load_problems("mmmu", tmp_path)
     with pytest.raises(DatasetError, match="test, testmini"):
         load_problems("mathvision", tmp_path, "val")
-    with pytest.raises(DatasetError, match=r"expected records_standard10_1730\.jsonl or records\.jsonl"):
+    with pytest.raises(DatasetError, match=r"must contain records_standard10_1730\.jsonl or records\.jsonl"):
         load_problems("mmmu_pro", tmp_path)
 
 
@@ -237,5 +238,29 @@ def test_the_vision_pages_at_hand_borrow_their_options(benchmark_data: Path) -> 
 def test_half_a_character_is_refused_where_records_are_read(changes: dict[str, Any], tmp_path: Path) -> None:
     root = _write(tmp_path, "test.jsonl", [{**MATH, **changes}])
     name = next(iter(changes))
-    with pytest.raises(DatasetError, match=rf"record .*{name!r} holds .*half a character"):
+    with pytest.raises(DatasetError, match=rf"record .*{name!r} contains .*half a character"):
         load_problems("mathvision", root)
+
+
+def test_missing_images_name_every_way_out(tmp_path: Path) -> None:
+    root = _write(tmp_path, "test.jsonl", [{**MATH, "image": "images/absent.png"}])
+    with pytest.raises(DatasetError) as error:
+        read_benchmark("mathvision", root)
+    for way_out in ("vold-bench data import", "--partial", "--split", "--blind"):
+        assert way_out in str(error.value)
+
+
+def test_a_feature_that_a_new_benchmark_lacks_names_its_registry(tmp_path: Path) -> None:
+    from bench.bridges.vlmeval import compare
+    from bench.prompts import find_template
+    from bench.scoring.verdicts import score_predictions
+    from bench.smallworld.sources import dataset_path
+
+    with pytest.raises(ConfigurationError, match=r"not for new\. .* bench/prompts/official\.py"):
+        find_template("official").check("new")
+    with pytest.raises(ConfigurationError, match="PROCEDURES in bench/scoring/official"):
+        score_predictions("new", [], [], "official")
+    with pytest.raises(ConfigurationError, match=r"DATASETS in bench/smallworld/records\.py"):
+        dataset_path("new", "smallworld/check?n=1", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"SCORERS in bench/bridges/vlmeval_scorer\.py"):
+        compare("new", [], [], [], "strict")

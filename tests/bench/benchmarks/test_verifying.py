@@ -113,7 +113,7 @@ def test_a_table_exchanged_for_another_is_found(home: Path) -> None:
     table = pq.read_table(file)
     pq.write_table(table.slice(1), file)
     found = list(differences(home))
-    assert f"{file}: 99 rows, imported were 100" in found
+    assert f"{file}: 99 rows, but 100 were imported" in found
     with pytest.raises(DatasetError, match="99 rows, not as imported"):
         read_benchmark("mathvision", home)
 

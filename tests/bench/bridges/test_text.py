@@ -38,7 +38,7 @@ def test_a_record_without_question_or_gold_is_named(tmp_path: Path, row: dict[st
 
 
 def test_missing_and_broken_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="holds no gsm8k"):
+    with pytest.raises(DatasetError, match="has no gsm8k"):
         text.read_task("gsm8k", tmp_path)
     with pytest.raises(DatasetError, match="unknown task"):
         text.read_task("mmlu", tmp_path)

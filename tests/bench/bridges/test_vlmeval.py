@@ -59,11 +59,11 @@ def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
     write_tables(tmp_path / "eval" / "out", [selection], responses, verdicts, provenance)
     asked = []
 
-    def ask(benchmark: str, rows: list[dict[str, Any]], cot: bool) -> tuple[str, list[Theirs]]:
+    def run_scorer(benchmark: str, rows: list[dict[str, Any]], cot: bool) -> tuple[str, list[Theirs]]:
         asked.extend(row["response"] for row in rows)
         return "none", [Theirs("7", True), Theirs("", None)]
 
-    monkeypatch.setattr(vlmeval, "ask", ask)
+    monkeypatch.setattr(vlmeval, "run_scorer", run_scorer)
     monkeypatch.setattr(vlmeval, "version", lambda name: "0")
     command = ["bridge", "vlmeval", str(tmp_path / "eval"), "--benchmark", "mathvision", "--trust-responses"]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out.json")])
