@@ -1,4 +1,4 @@
-"""Preflight: what is wrong with a training run, found before anything is spent, from files and settings alone.
+"""Preflight: finds faults of a training run before it starts, from its files and settings alone.
 
-One module a theme; each check is a function from what was read to a list of findings.
+There is one module per theme. Each check is a function that returns a list of findings.
 """

@@ -1,4 +1,4 @@
-"""The memory of the machine a run is meant for: GPUs by name, those of this machine, or its RAM."""
+"""The memory of the machine that a run is meant for: GPUs by name, or the GPUs or RAM of this machine."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
-# MiB as nvidia-smi reports them (rocm-smi for AMD); a name followed by its memory ("A100 40 GB") overrides.
+# MiB as nvidia-smi reports them (rocm-smi for AMD). A memory after the name ("A100 40 GB") takes precedence.
 _MEMORY = {
     "B300": 275_040, "B200": 183_359, "H200": 143_771, "H100 NVL": 95_830, "H100": 81_559, "H800": 81_559,
     "A100": 81_920, "A800": 81_920, "L40S": 46_068, "L40": 46_068, "A40": 46_068, "RTX 6000 ADA": 49_140,
@@ -32,7 +32,10 @@ class Device:
 
 
 def parse_device(text: str) -> Device:
-    """``H200 x 8``, ``8 x A100 80 GB`` or ``48GB``; raises ValueError naming the known GPUs."""
+    """The device that ``H200 x 8``, ``8 x A100 80 GB`` or ``48GB`` describes.
+
+    Raises ValueError for an unknown GPU, with the names of the known ones.
+    """
     split = _COUNT.match(text)
     left, right, name, count = map(str, split.groups("")) if split else ("", "", text, "1")
     name, number = (right, int(left)) if left else (name, int(count))
@@ -41,7 +44,7 @@ def parse_device(text: str) -> Device:
     known = next((key for key in sorted(_MEMORY, key=len, reverse=True) if re.search(rf"\b{key}\b", plain)), None)
     if number < 1 or (size is None and known is None):
         raise ValueError(
-            f"GPU {text!r} is not known; give its memory, as in '48 GB x 2', or one of {', '.join(sorted(_MEMORY))}"
+            f"GPU {text!r} is not known; give its memory, such as '48 GB x 2', or one of {', '.join(sorted(_MEMORY))}"
         )
     stated = known is not None and (size is None or abs(float(size[1]) - _MEMORY[known] / 1024) < 8)
     memory = _MEMORY[known] << 20 if stated and known else int(float(size[1]) * 1e9) if size else 0
@@ -49,7 +52,10 @@ def parse_device(text: str) -> Device:
 
 
 def this_machine(device: str) -> Device | None:
-    """What ``Execution.device`` would use here: GPUs by nvidia-smi, else the RAM; None for a GPU that is not here."""
+    """The device that ``Execution.device`` would use here: GPUs by nvidia-smi, otherwise the RAM.
+
+    None if the setting names a GPU and there is none.
+    """
     if device != "cpu" and (gpus := _nvidia()):
         return gpus
     if device not in ("auto", "cpu"):
@@ -59,12 +65,12 @@ def this_machine(device: str) -> Device | None:
 
 
 def _nvidia() -> Device | None:
-    """The GPUs of this machine, the smallest's memory counting for all."""
+    """The GPUs of this machine, each with the memory of the smallest."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    rows = [line.rpartition(",") for line in done.stdout.splitlines() if line.rpartition(",")[2].strip().isdigit()]
-    if done.returncode or not rows:
+    result = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    rows = [line.rpartition(",") for line in result.stdout.splitlines() if line.rpartition(",")[2].strip().isdigit()]
+    if result.returncode or not rows:
         return None
     return Device(rows[0][0].strip(), min(int(row[2]) for row in rows) << 20, len(rows))

@@ -1,4 +1,4 @@
-"""Is there room for checkpoints?"""
+"""Checks that the disk has room for the checkpoint and the training state."""
 
 import shutil
 
@@ -10,18 +10,23 @@ _FP32 = 4
 
 
 def needed_bytes(student: Sizes) -> int:
-    """Two training states at once (the new one is whole before the old one goes) and the final checkpoint, in fp32.
+    """Bytes of two training states and the final checkpoint, all in fp32.
 
-    A state is the trained weights and AdamW's two moments.
+    There are two states for a moment, because the new one is complete before the old one is deleted. A state holds the
+    trained weights and AdamW's two moments.
     """
     return 2 * 3 * student.trained * _FP32 + student.total * _FP32
 
 
 def disk_findings(job: Job, student: Sizes) -> list[Finding]:
-    """Compare with what is free where ``run`` will be."""
-    where = next(path for path in (job.run, *job.run.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(where).free, needed_bytes(student)
+    """Compares the bytes needed with the free space of the disk of ``run``."""
+    directory = next(path for path in (job.run, *job.run.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(directory).free, needed_bytes(student)
     if needed <= free:
         return []
-    message = f"checkpoints need {needed / 1e9:.1f} GB, {where} has {free / 1e9:.1f} GB free"
-    return [error("disk.too_small", message, job.where("run"), "free space there, or name another disk under `run`")]
+    message = f"the run's files need {needed / 1e9:.1f} GB, but {directory} has {free / 1e9:.1f} GB free"
+    return [
+        error(
+            "disk.too_small", message, job.where("run"), "free space there, or set `run` to a directory on another disk"
+        )
+    ]

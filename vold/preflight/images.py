@@ -1,4 +1,4 @@
-"""Does the student's prompt hold one placeholder for each visual token that its tower makes?"""
+"""Checks that the student's prompt has one placeholder for each visual token of its tower."""
 
 from vold.findings import Finding, error
 from vold.models.checkpoint import Checkpoint
@@ -8,7 +8,7 @@ _GRID = 576  # patches of the image in the example: 24 x 24
 
 
 def vision_findings(student: Checkpoint) -> list[Finding]:
-    """All checks of this theme; silent for a student without eyes, which is a finding elsewhere."""
+    """All checks of images. A student without a vision tower is reported by ``vold.models.checkpoint``."""
     vision = getattr(student.config, "vision_config", None)
     if vision is None or student.tokenizer is None:
         return []
@@ -16,48 +16,48 @@ def vision_findings(student: Checkpoint) -> list[Finding]:
 
 
 def _placeholder_findings(student: Checkpoint) -> list[Finding]:
-    named, known = student.config.image_token_id, student.tokenizer.get_vocab().get(_PLACEHOLDER)
-    if known is None or named != known:
-        where = "nothing" if known is None else f"id {known}"
-        message = f"image_token_id is {named}, but the tokenizer has {where} for {_PLACEHOLDER}"
-        fix = "set image_token_id to the tokenizer's id of the placeholder; take both files from one source"
+    config_id, token_id = student.config.image_token_id, student.tokenizer.get_vocab().get(_PLACEHOLDER)
+    if token_id is None or config_id != token_id:
+        other = "no id" if token_id is None else f"id {token_id}"
+        message = f"image_token_id is {config_id}, but the tokenizer has {other} for {_PLACEHOLDER}"
+        fix = "set image_token_id to the tokenizer's id of the placeholder, or take both files from one source"
         return [error("images.placeholder", message, student.path / "config.json", fix)]
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is shown?"}]}]
     try:
         count = student.tokenizer.apply_chat_template(message, tokenize=False).count(_PLACEHOLDER)
-    except Exception:  # a template that fails is the theme templates' finding, or knows no images
+    except Exception:  # templates.py reports a template that fails; it may also not support images
         count = 0
     if count == 1:
         return []
     message = f"the chat template writes {count} placeholders for one image"
-    fix = f"the template must write {_PLACEHOLDER} once for each part of type image: use the release's"
+    fix = f"use the template of the release, which writes {_PLACEHOLDER} once for each part of type image"
     return [error("images.template", message, student.path / "chat_template.jinja", fix)]
 
 
 def _grid_findings(student: Checkpoint) -> list[Finding]:
-    """Processor and tower must cut an image alike: patch, merge and the frames a patch spans."""
+    """Checks that processor and tower cut an image into the same patches."""
     vision, findings = student.config.vision_config, []
     pairs = (
         ("patch_size", "patch_size"),
         ("merge_size", "spatial_merge_size"),
         ("temporal_patch_size", "temporal_patch_size"),
     )
-    for cut, tower in pairs:
-        ours, theirs = student.processor.get(cut), getattr(vision, tower, None)
+    for key, tower_key in pairs:
+        ours, theirs = student.processor.get(key), getattr(vision, tower_key, None)
         if ours is not None and theirs is not None and ours != theirs:
-            message = f"the processor's {cut} is {ours}, the tower's {tower} is {theirs}"
-            if cut == "merge_size":
+            message = f"the processor's {key} is {ours}, but the tower's {tower_key} is {theirs}"
+            if key == "merge_size":
                 message += (
                     f": {_GRID // ours**2} placeholders for {_GRID // theirs**2} visual tokens of {_GRID} patches"
                 )
-            fix = f"set {cut} to {theirs}, as in the vision_config of config.json"
+            fix = f"set {key} to {theirs}, as in the vision_config of config.json"
             findings.append(error("images.grid", message, student.path / "preprocessor_config.json", fix))
     return findings
 
 
 def _width_findings(student: Checkpoint) -> list[Finding]:
-    made, read = student.config.vision_config.out_hidden_size, student.text.hidden_size
-    if made == read:
+    tower_width, text_width = student.config.vision_config.out_hidden_size, student.text.hidden_size
+    if tower_width == text_width:
         return []
-    message = f"the tower makes vectors of {made}, the language model reads {read}"
+    message = f"the vision tower gives vectors of {tower_width}, but the language model takes {text_width}"
     return [error("images.width", message, student.path / "config.json", "set out_hidden_size to hidden_size")]

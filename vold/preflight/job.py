@@ -1,4 +1,4 @@
-"""One training run as the preflight sees it: settings, places of its inputs, the machine it is meant for."""
+"""The training run that the preflight checks: its settings, its inputs and its machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,10 +12,12 @@ from vold.preflight.devices import Device
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``data`` are traces (SFT) or prompts (RL), None where a stage before writes them.
+    """One training run.
 
-    ``run`` is the directory that receives checkpoints; ``where`` names the place of a setting for the reader.
-    ``weights_here``: False where weights are fetched only when the run starts.
+    run: directory of its checkpoints.
+    data: traces (SFT) or prompts (RL); None if an earlier stage has yet to write them.
+    where: gives the file and line of a setting, for messages.
+    weights_here: False if weights are fetched only when the run starts.
     """
 
     config: SFTConfig | RLConfig

@@ -1,4 +1,4 @@
-"""Prompts and traces in tokens, against the context of both models and the limits that were set."""
+"""Checks the lengths of prompts and traces against the context of both models and the configured limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,14 @@ from vold.preflight.job import Job
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of each looked-at row: prompt, and prompt with completion and end of turn (SFT; else the prompt)."""
+    """Lengths of the sampled rows in tokens.
+
+    prompts: length of each prompt.
+    totals: length of each prompt, with completion and end of turn if the row is a trace.
+    """
 
     prompts: tuple[int, ...]
-    wholes: tuple[int, ...]
+    totals: tuple[int, ...]
 
     @property
     def longest_prompt(self) -> int:
@@ -28,9 +32,9 @@ class Lengths:
 
 
 def measure_lengths(side: Checkpoint, rows: Rows) -> Lengths:
-    """Lengths under one side's template and tokenizer, as the trainer encodes; a teacher reads captions."""
+    """Lengths under one model's template and tokenizer, as the trainer encodes rows. A teacher reads captions."""
     reader = LanguageModel(side.path, None, side.tokenizer)
-    prompts, wholes = [], []
+    prompts, totals = [], []
     for row in rows:
         if side.role == "student":
             length = len(reader.encode_text(chat(row.text, row.images))) + _visual_tokens(side, row.images)
@@ -39,12 +43,12 @@ def measure_lengths(side: Checkpoint, rows: Rows) -> Lengths:
         prompts.append(length)
         if isinstance(row, Trace):
             length += len(side.tokenizer(row.completion, add_special_tokens=False)["input_ids"]) + 1
-        wholes.append(length)
-    return Lengths(tuple(prompts), tuple(wholes))
+        totals.append(length)
+    return Lengths(tuple(prompts), tuple(totals))
 
 
 def _visual_tokens(side: Checkpoint, images: Sequence[Path]) -> int:
-    """Tokens that the images take beyond their one placeholder each; unreadable ones are counted as nothing."""
+    """Tokens of the images in addition to one placeholder each. Unreadable images count as nothing."""
     if not images:
         return 0
     processor = image_processor(side.path)
@@ -55,57 +59,59 @@ def _visual_tokens(side: Checkpoint, images: Sequence[Path]) -> int:
 
 @cache
 def image_processor(path: Path) -> Any:
-    """The student's, which knows how images are resized."""
+    """The student's image processor, which determines how images are resized."""
     from transformers import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
 def length_findings(job: Job, sides: Sequence[tuple[Checkpoint, Lengths]]) -> list[Finding]:
-    """``sides``: the student first, then the teacher where there is one."""
+    """All checks of lengths. sides: the student, then the teacher if there is one."""
     if isinstance(job.config, RLConfig):
         return [finding for side, lengths in sides for finding in _context_findings(job, side, lengths)]
     return _trace_findings(job, *sides[0])
 
 
 def _context_findings(job: Job, side: Checkpoint, lengths: Lengths) -> list[Finding]:
-    """Does a prompt leave room for the longest completion?"""
+    """Checks that every prompt leaves room for the longest completion."""
     if side.context is None or not isinstance(job.config, RLConfig):
         return []
-    longest, wanted = lengths.longest_prompt, job.config.max_new_tokens
-    if longest + wanted <= side.context:
+    longest, completion = lengths.longest_prompt, job.config.max_new_tokens
+    if longest + completion <= side.context:
         return []
     limits = f"{side.role} {side.path / 'config.json'}: max_position_embeddings {side.context}"
     if longest >= side.context:
         over = sum(length >= side.context for length in lengths.prompts)
         message = (
-            f"{over} of {len(lengths.prompts)} prompts alone fill the context (longest {longest} tokens; {limits})"
+            f"{over} of {len(lengths.prompts)} prompts fill the whole context (longest {longest} tokens; {limits})"
         )
         where = job.data or job.where("prompts")
         return [
-            error("lengths.prompt_over_context", message, where, f"drop prompts over {side.context - wanted} tokens")
+            error(
+                "lengths.prompt_over_context", message, where, f"drop prompts over {side.context - completion} tokens"
+            )
         ]
-    message = f"prompt {longest} + completion {wanted} tokens are over the context ({limits})"
+    message = f"a prompt of {longest} and a completion of {completion} tokens exceed the context ({limits})"
     fix = f"set max_new_tokens to at most {side.context - longest}, or drop the longest prompts"
     return [error("lengths.context", message, job.where("config.max_new_tokens"), fix)]
 
 
 def _trace_findings(job: Job, side: Checkpoint, lengths: Lengths) -> list[Finding]:
-    """How many traces are left out, and does what stays fit the context?"""
+    """Checks how many traces are too long, and that the others fit the context."""
     limit, findings = job.config.max_length, []  # type: ignore[union-attr]
     where = job.where("config.max_length")
-    longest = max((whole for whole in lengths.wholes if whole <= limit), default=0)
+    longest = max((length for length in lengths.totals if length <= limit), default=0)
     if side.context is not None and longest > side.context:
-        message = f"traces of up to {longest} tokens are kept, max_position_embeddings is {side.context}"
+        message = f"traces of up to {longest} tokens are kept, but max_position_embeddings is {side.context}"
         findings.append(
             error("lengths.trace_over_context", message, where, f"set max_length to at most {side.context}")
         )
-    dropped = sum(whole > limit for whole in lengths.wholes)
+    dropped = sum(length > limit for length in lengths.totals)
     if not dropped:
         return findings
-    share = dropped / len(lengths.wholes)
-    needed = sorted(lengths.wholes)[int(0.99 * (len(lengths.wholes) - 1))]
+    share = dropped / len(lengths.totals)
+    needed = sorted(lengths.totals)[int(0.99 * (len(lengths.totals) - 1))]
     message = f"{100 * share:.1f} % of the traces are over max_length {limit} and would be left out"
     fix = f"set max_length to {needed} to keep 99 %, or write shorter traces"
-    make = error if dropped == len(lengths.wholes) else warning
-    return [*findings, make("lengths.dropped", message, where, fix)]
+    level = error if dropped == len(lengths.totals) else warning
+    return [*findings, level("lengths.dropped", message, where, fix)]

@@ -1,7 +1,7 @@
-"""How much memory of one device a run takes, part by part, at its widest moment.
+"""Estimates the peak memory of a run on one device, part by part.
 
 Bytes per parameter are those of mixed-precision AdamW as in ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section
-3.1). The estimate assumes the worst case: every completion as long as allowed.
+3.1). The estimate assumes the worst case, in which every completion is as long as allowed.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from vold.preflight.sizes import Sizes
 
 Moment = Literal["always", "rollout", "teacher", "train"]
 _FP32 = 4
-# Three arrays at a time, a fourth where a divergence makes one of its own, and what is cast to half precision.
+# Three arrays at a time, a fourth for a divergence that needs its own, and one for the cast to half precision.
 _CHUNK_ARRAYS = 5
-# Beyond this share allocators fragment and libraries' own buffers no longer fit.
+# Above this share allocators fragment, and the buffers of libraries no longer fit.
 _COMFORTABLE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPart:
-    """Bytes of one device, held always or only at one moment of a step."""
+    """Bytes on one device, in use always or only at one moment of a step."""
 
     name: str
     bytes: int
@@ -32,13 +32,13 @@ class MemoryPart:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """The parts, and the sum at the widest moment."""
+    """The parts, and their sum at the moment of a step that needs the most."""
 
     parts: tuple[MemoryPart, ...]
 
     @property
     def counted(self) -> list[MemoryPart]:
-        """What is held at the widest moment, the largest first."""
+        """The parts in use at the peak, the largest first."""
         return sorted((p for p in self.parts if p.moment in ("always", self.moment)), key=lambda part: -part.bytes)
 
     @property
@@ -47,7 +47,7 @@ class MemoryEstimate:
 
     @property
     def moment(self) -> Moment:
-        """When the peak is reached."""
+        """The moment of the peak."""
         sums: dict[Moment, int] = {part.moment: 0 for part in self.parts}
         for part in self.parts:
             sums[part.moment] += part.bytes
@@ -57,7 +57,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(job: Job, student: Sizes, teacher: Sizes | None, prompt: int) -> MemoryEstimate:
-    """Parts of one device; ``prompt`` is the longest prompt in tokens."""
+    """Memory of one device. prompt: tokens of the longest prompt."""
     execution = job.execution
     parts = state_parts(student, execution)
     if teacher is not None:
@@ -69,7 +69,7 @@ def estimate_memory(job: Job, student: Sizes, teacher: Sizes | None, prompt: int
         longest = job.config.max_length
     parts += _train_parts(execution, student, longest)
     if job.config.lora is None and "embeddings" not in job.config.freeze:
-        # A micro-batch's, made in the forward pass, lies beside the sum of those before it.
+        # The gradient of a micro-batch, computed in its forward pass, exists next to the sum of those before it.
         parts.append(MemoryPart("output head's gradient of one pass", student.rows * student.hidden * _FP32, "train"))
     return MemoryEstimate(tuple(parts))
 
@@ -77,8 +77,8 @@ def estimate_memory(job: Job, student: Sizes, teacher: Sizes | None, prompt: int
 def state_parts(student: Sizes, execution: Execution) -> list[MemoryPart]:
     """Weights in fp32 (4 bytes), their gradients (4), AdamW's two moments (8), and autocast's bf16 copies (2).
 
-    ZeRO's stage 2 cuts gradients and moments up over the processes, stage 3 the weights too, which are gathered again
-    for rollouts; what is cut up may lie in CPU memory (stage 2: the moments).
+    ZeRO's stage 2 splits gradients and moments over the processes. Stage 3 splits the weights too, and gathers them for
+    rollouts. With offload, the split parts are in CPU memory (in stage 2 only the moments).
     """
     strategy, offload = execution.parallel.strategy, execution.parallel.offload
     share = {"none": 1, "zero2": execution.processes, "zero3": execution.processes}[strategy]
@@ -98,7 +98,7 @@ def state_parts(student: Sizes, execution: Execution) -> list[MemoryPart]:
 
 
 def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | None, prompt: int) -> list[MemoryPart]:
-    """A process answers its share of the prompts."""
+    """Parts for sampling, and for the teacher. Each process answers its share of the prompts."""
     execution = job.execution
     element, longest = _element(execution), prompt + config.max_new_tokens
     answered = _cut(config.prompts_per_step, execution.processes) * config.group_size
@@ -110,7 +110,7 @@ def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | 
         parts = [MemoryPart(f"KV cache of {rows} rollouts of {longest} tokens", cache, "rollout")]
     if teacher is not None:
         states = answered * config.max_new_tokens * teacher.hidden * element
-        # A frozen layer keeps nothing; what it computes on is about what a trained one would save.
+        # A frozen layer keeps nothing, but while it runs it needs about as much as a trained layer saves.
         one_layer = _tokens_in_pass(execution, longest) * teacher.saved_bytes(element)
         parts.append(MemoryPart("teacher's hidden states", states))
         parts.append(MemoryPart("one layer of the teacher", one_layer, "teacher"))
@@ -118,16 +118,16 @@ def _rollout_parts(job: Job, config: RLConfig, student: Sizes, teacher: Sizes | 
 
 
 def _vllm_bytes(job: Job, student: Sizes, cache: int) -> int:
-    """Its share of the device, or its weights and the cache that it is given (as much as is wanted, if nothing is)."""
+    """vLLM's share of the device, or its weights and KV cache (``cache``, unless ``kv_cache_gib`` is set)."""
     vllm, on_gpu = job.execution.vllm, job.device is not None and job.device.kind == "cuda"
     if job.device is not None and on_gpu and vllm.kv_cache_gib is None:
         return int(vllm.memory_share * job.device.memory)
-    given = cache if vllm.kv_cache_gib is None else int(vllm.kv_cache_gib * (1 << 30))
-    return student.total * _element(job.execution) + given
+    cache_bytes = cache if vllm.kv_cache_gib is None else int(vllm.kv_cache_gib * (1 << 30))
+    return student.total * _element(job.execution) + cache_bytes
 
 
 def _cut(amount: int, share: int) -> int:
-    """One process's part, rounded up."""
+    """The part of one process, rounded up."""
     return -(-amount // share)
 
 
@@ -150,16 +150,16 @@ def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Mem
 
 
 def memory_findings(job: Job, estimated: MemoryEstimate) -> list[Finding]:
-    """Does it fit the device?"""
+    """Compares the estimate with the memory of the device."""
     shares = ", ".join(f"{part.name} {part.bytes / 1e9:.1f}" for part in estimated.counted[:3])
-    message = f"about {estimated.peak / 1e9:.1f} GB at its widest moment (GB: {shares})"
+    message = f"the run needs about {estimated.peak / 1e9:.1f} GB at its peak (largest parts in GB: {shares})"
     if job.device is None:
-        fix = "name the GPU with --gpu, such as --gpu 'H100 x 1', to have it compared"
+        fix = "name the GPU to compare with, such as --gpu 'H100 x 1'"
         return [note("memory.estimate", message, job.where("execution"), fix)]
     where, share = job.where("execution"), estimated.peak / job.device.memory
     if share <= _COMFORTABLE:
         return []
-    message += f"; {job.device} has {job.device.memory / 1e9:.1f} GB"
+    message += f", but {job.device} has {job.device.memory / 1e9:.1f} GB"
     fix = _memory_fix(job.execution, estimated)
     if share > 1:
         return [error("memory.too_large", message, where, fix)]
@@ -167,7 +167,7 @@ def memory_findings(job: Job, estimated: MemoryEstimate) -> list[Finding]:
 
 
 def _memory_fix(execution: Execution, estimated: MemoryEstimate) -> str:
-    """What to change first: by the widest moment's largest part."""
+    """The setting to change first, by the largest part at the peak."""
     largest = estimated.counted[0]
     if largest.moment == "rollout":
         return "lower execution.rollout_batch or max_new_tokens"
@@ -179,11 +179,11 @@ def _memory_fix(execution: Execution, estimated: MemoryEstimate) -> str:
         return "lower prompts_per_step or max_new_tokens, or use more processes"
     if largest.name.startswith("teacher"):
         return "choose a smaller teacher, or set execution.dtype to bfloat16"
-    return "freeze more or set lora, share the states (parallel.strategy zero2 or zero3), or choose a larger GPU"
+    return "freeze more parts, set lora, set execution.parallel.strategy to zero2 or zero3, or choose a larger GPU"
 
 
 def _tokens_in_pass(execution: Execution, longest: int) -> int:
-    """Tokens of the largest forward pass: a sequence over the budget is a batch of its own."""
+    """Tokens of the largest forward pass. A sequence over the budget is a batch of its own."""
     return max(execution.micro_batch_tokens, longest)
 
 

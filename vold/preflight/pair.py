@@ -1,4 +1,4 @@
-"""The cheap part of the preflight, which the trainer runs itself before its first step."""
+"""The fast part of the preflight, which the trainer itself runs before its first step."""
 
 import logging
 
@@ -13,22 +13,22 @@ _log = logging.getLogger(__name__)
 
 
 class PairError(ValueError):
-    """Student and teacher, or the student alone, cannot be trained as they are."""
+    """Student and teacher, or the student alone, cannot be trained with their present files."""
 
 
 def model_findings(student: Checkpoint, teacher: Checkpoint | None) -> list[Finding]:
-    """Tokenizers, templates and images; both checkpoints have their tokenizers."""
+    """Checks of tokenizers, templates and images. Both checkpoints must have their tokenizers."""
     return tokenizer_findings(student, teacher) + template_findings(student, teacher) + vision_findings(student)
 
 
 def check_models(student: LanguageModel, teacher: LanguageModel | None = None) -> list[Finding]:
-    """Refuse loaded models that cannot be trained together; warnings are logged and returned with the notes.
+    """Refuse loaded models that cannot be trained together. Returns warnings and notes, and logs the warnings.
 
-    Raises PairError naming every error's place and mend.
+    Raises PairError with every error, where it is and how to fix it.
     """
     findings = model_findings(_loaded("student", student), None if teacher is None else _loaded("teacher", teacher))
-    if wrong := errors(findings):
-        raise PairError("\n".join(map(str, wrong)))
+    if fatal := errors(findings):
+        raise PairError("\n".join(map(str, fatal)))
     for finding in findings:
         if finding.level is Level.WARNING:
             _log.warning("%s", finding)

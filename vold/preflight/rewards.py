@@ -1,4 +1,4 @@
-"""Does the reward function work here, and can it read the data's golds?"""
+"""Checks that the reward function works here and can read the data's reference answers."""
 
 import string
 from collections.abc import Sequence
@@ -9,40 +9,40 @@ from vold.data.prompts import Prompt
 from vold.data.sources import DataSource
 from vold.findings import Finding, error, warning
 
-# Golds that need the symbolic library take up to a second each.
+# Reference answers that need the symbolic library take up to a second each.
 SAMPLE = 200
 _MANY = 0.1
-# What data sets write around an answer: a response would have to repeat it.
+# Marks that some data sets write around an answer. A response would have to repeat them.
 _WRAPPERS = ("####", "<answer>", "\n")
 
 
 def self_test_findings() -> list[Finding]:
-    """Known right and wrong answers."""
+    """Runs the reward function on known right and wrong answers."""
     try:
         rewards.self_test()
     except rewards.RewardError as exception:
-        fix = "install the versions of constraints.txt; until then every reward is noise"
+        fix = "install the versions of constraints.txt; with these versions rewards are wrong"
         return [error("rewards.self_test", str(exception), "vold/rewards.py", fix)]
     return []
 
 
 def reference_answer_findings(source: Path | DataSource, prompts: Sequence[Prompt]) -> list[Finding]:
-    """Can a response be right at all?  Looks at ``SAMPLE`` prompts at even distances."""
-    asked = [prompt for prompt in prompts if prompt.answer.strip()][:: max(1, -(-len(prompts) // SAMPLE))]
-    unread = [prompt for prompt in asked if not _readable(prompt)]
+    """Checks ``SAMPLE`` evenly spaced prompts for reference answers that no response can match."""
+    sample = [prompt for prompt in prompts if prompt.answer.strip()][:: max(1, -(-len(prompts) // SAMPLE))]
+    unread = [prompt for prompt in sample if not _readable(prompt)]
     if not unread:
         return []
     message = (
-        f"answers that could never be given right: {len(unread)} of {len(asked)}, "
-        f"the first is {unread[0].answer[:60]!r} of {unread[0].id!r}"
+        f"no response could match {len(unread)} of {len(sample)} reference answers, "
+        f"the first is {unread[0].answer[:60]!r} of prompt {unread[0].id!r}"
     )
-    fix = "write bare golds: a number, a formula or an option's letter (with `options`), or remove these prompts"
-    make = error if len(unread) > _MANY * len(asked) else warning
-    return [make("rewards.gold", message, source, fix)]
+    fix = "write a bare number, formula or option's letter (with `options`) as `answer`, or remove these prompts"
+    level = error if len(unread) > _MANY * len(sample) else warning
+    return [level("rewards.gold", message, source, fix)]
 
 
 def _readable(prompt: Prompt) -> bool:
-    """Bare, among the options where there are some, and equal to itself."""
+    """Whether the reference answer is bare, is one of the options (if there are any) and equals itself."""
     labels = string.ascii_uppercase[: len(prompt.options)]
     stray = prompt.options and len(prompt.answer) == 1 and prompt.answer.isalpha() and prompt.answer not in labels
     wrapped = any(mark in prompt.answer for mark in _WRAPPERS)

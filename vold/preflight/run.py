@@ -1,4 +1,4 @@
-"""All checks over one or several training runs."""
+"""Runs all checks on one or several training runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,21 +24,21 @@ from vold.preflight.tokenizers import THINK
 THEMES = {
     "checkpoints": "files, kind and shape of both models",
     "settings": "settings that contradict each other",
-    "tokenizers": "ids that both models read alike, end of turn, padding",
+    "tokenizers": "ids that mean the same in both models, end of turn, padding",
     "templates": "chat templates",
-    "images": "placeholders against visual tokens",
+    "images": "placeholders and visual tokens",
     "data": "rows of the training data",
-    "lengths": "tokens against limits and contexts",
-    "rewards": "self-test, and golds that can be read",
-    "engines": "vLLM's heads, lengths and share of the memory, where it samples",
-    "memory": "estimate against the device",
-    "disk": "room for checkpoints",
+    "lengths": "lengths in tokens, limits and contexts",
+    "rewards": "self-test, and readable reference answers",
+    "engines": "attention heads, lengths and memory of vLLM, if it samples",
+    "memory": "estimated memory and the device",
+    "disk": "room for checkpoints on the disk",
 }
 
 
 @dataclass(slots=True)
 class PreflightReport:
-    """Findings in the order of ``THEMES``; ``unchecked`` are themes that could not be looked at, and why."""
+    """Findings in the order of ``THEMES``. ``unchecked`` maps themes that could not be checked to the reason."""
 
     findings: list[Finding] = field(default_factory=list)
     unchecked: dict[str, str] = field(default_factory=dict)
@@ -51,12 +51,12 @@ class PreflightReport:
         return not errors(self.findings)
 
     def add(self, findings: Sequence[Finding]) -> None:
-        """Several runs share most of their findings: each is kept once."""
+        """Add findings that are not there yet; several runs share most of theirs."""
         self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]
 
 
 def run_preflight(jobs: Sequence[Job]) -> PreflightReport:
-    """Everything that can be found without weights and without training; never raises for what it finds."""
+    """Check training runs without loading weights. Faults of a run are findings and never raise."""
     session = _Session(PreflightReport())
     for job in jobs:
         session.check(job)
@@ -66,11 +66,11 @@ def run_preflight(jobs: Sequence[Job]) -> PreflightReport:
 
 
 class _Session:
-    """One preflight; what several jobs share is read once."""
+    """One preflight. It reads only once what several jobs share."""
 
     def __init__(self, report: PreflightReport) -> None:
         self.report = report
-        self.read: dict[tuple[Role, Path], Checkpoint | None] = {}
+        self.checkpoints: dict[tuple[Role, Path], Checkpoint | None] = {}
         self.rows: dict[tuple[str, Path | DataSource], Rows] = {}
         self.lengths: dict[tuple[Path, Path | DataSource], Lengths] = {}
         self.rewards_tested = False
@@ -84,7 +84,7 @@ class _Session:
         if student in readable:
             report.add(model_findings(student, teacher if teacher in readable else None))
         else:
-            self._skip("no student's tokenizer", "tokenizers", "templates", "images", "lengths")
+            self._skip("the student has no readable tokenizer", "tokenizers", "templates", "images", "lengths")
         rows = self._data(job)
         lengths = self._lengths(job, readable, rows) if student in readable else Lengths((), ())
         if job.kind == "rl":
@@ -92,18 +92,18 @@ class _Session:
         if student is not None:
             self._sizes(job, student, teacher, rows, lengths.longest_prompt)
         else:
-            self._skip("no student's config", "engines", "memory", "disk")
+            self._skip("the student has no readable config", "engines", "memory", "disk")
 
     def _checkpoint(self, role: Role, path: Path, weights: bool) -> Checkpoint | None:
-        if (role, path) not in self.read:
+        if (role, path) not in self.checkpoints:
             checkpoint, findings = read_checkpoint(role, path, weights)
-            self.read[role, path] = checkpoint
+            self.checkpoints[role, path] = checkpoint
             self.report.add(findings)
             if checkpoint is not None:
                 self.report.checkpoints.append(checkpoint)
-                rendered = render_template(checkpoint) if checkpoint.tokenizer is not None else None
-                self.report.renderings += [(checkpoint, rendered)] if rendered else []
-        return self.read[role, path]
+                rendering = render_template(checkpoint) if checkpoint.tokenizer is not None else None
+                self.report.renderings += [(checkpoint, rendering)] if rendering else []
+        return self.checkpoints[role, path]
 
     def _data(self, job: Job) -> Rows:
         if job.data is None or not _here(job.data):
@@ -119,7 +119,7 @@ class _Session:
         return self.rows[key]
 
     def _lengths(self, job: Job, sides: Sequence[Checkpoint], rows: Rows) -> Lengths:
-        """Measures on both sides, reports, and returns the student's."""
+        """Report on the lengths under both models, and return those of the student."""
         sides = [side for side in sides if render_template(side) is not None]
         if job.data is None or not rows or not sides or sides[0].role != "student":
             return Lengths((), ())
@@ -145,16 +145,16 @@ class _Session:
         try:
             frozen = to_freeze(job.config.freeze, images=any(row.images for row in rows))
             sizes = model_sizes(student, frozen, job.config.lora)
-            beside = model_sizes(teacher) if teacher else None
-        except Exception as exception:  # a config that transformers reads and cannot build
+            teacher_sizes = model_sizes(teacher) if teacher else None
+        except Exception as exception:  # transformers can read the config but not build the model
             if not errors(self.report.findings):
                 message = f"no model can be built from config.json ({exception})"
-                fix = "take the config of the release that the weights come from"
+                fix = "use the config of the release that the weights come from"
                 self.report.add([error("checkpoints.unbuildable", message, job.student, fix)])
             self._skip("a model cannot be built from its config", "engines", "memory", "disk")
             return
         self.report.add(trainable_findings(job, sizes) + engine_findings(job, student, sizes, prompt))
-        estimated = estimate_memory(job, sizes, beside, prompt)
+        estimated = estimate_memory(job, sizes, teacher_sizes, prompt)
         self.report.estimates.append((job, estimated))
         self.report.add(memory_findings(job, estimated))
         self.report.add(disk_findings(job, sizes))
@@ -165,7 +165,7 @@ class _Session:
 
 
 def _here(source: Path | DataSource) -> bool:
-    """Whether the data can be looked at without fetching them; what is wrong with them is for the reader to say."""
+    """Whether the data can be read without fetching them. Faults of the data are reported when they are read."""
     if isinstance(source, Path) or not source.revision:
         return True
     try:

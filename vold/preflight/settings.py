@@ -1,4 +1,4 @@
-"""Settings that are each valid, but not together or not with this data."""
+"""Checks settings that are valid on their own, but not together or not with the data."""
 
 import importlib.util
 
@@ -12,31 +12,31 @@ from vold.preflight.sizes import Sizes
 
 
 def setting_findings(job: Job) -> list[Finding]:
-    """Contradictions that the config's own validation cannot see."""
+    """Contradictions that the validation of a single config cannot find."""
     findings = []
     if isinstance(job.config, RLConfig) and job.config.distill.active and job.teacher is None:
         message = f"distill.weight is {job.config.distill.weight:g}, but there is no teacher"
         fix = "name a checkpoint under `teacher`, or set distill.weight to 0"
         findings.append(error("settings.no_teacher", message, job.where("config.distill.weight"), fix))
-    if isinstance(job.config, RLConfig) and job.teacher is not None and _silent(job.config.distill):
-        message = "the teacher is only watched: distill.weight is not set, and its default is 0"
-        fix = "set distill.weight (the small profile has 0.1), or write 0 where that is meant"
+    if isinstance(job.config, RLConfig) and job.teacher is not None and _lacks_weight(job.config.distill):
+        message = "the teacher is only used for monitoring, because distill.weight is not set and its default is 0"
+        fix = "set distill.weight (the small profile has 0.1), or set it to 0 explicitly if that is intended"
         findings.append(note("settings.silent_teacher", message, job.where("config.distill.weight"), fix))
     warm, steps = job.config.optimizer.warmup_steps, job.config.steps
     if warm >= steps:
-        message = f"the warm-up of {warm} steps outlasts the run of {steps}: the learning rate is never reached"
+        message = f"the warm-up takes {warm} of {steps} steps, so the learning rate is never reached"
         fix = f"set warmup_steps below {steps}, about a tenth of the steps"
         findings.append(warning("settings.warmup", message, job.where("config.optimizer.warmup_steps"), fix))
     return findings + _process_findings(job) + _package_findings(job)
 
 
-def _silent(distill: DistillConfig) -> bool:
-    """Whether nothing was said of the teacher's weight; a 0 that is written is meant."""
+def _lacks_weight(distill: DistillConfig) -> bool:
+    """Whether the weight of the teacher term is not set. An explicit 0 counts as set."""
     return not distill.active and "weight" not in distill.model_fields_set
 
 
 def _package_findings(job: Job) -> list[Finding]:
-    """Optional packages that the settings call for; only a warning, as the run may be meant for another machine."""
+    """Checks for optional packages that the settings need. A warning, as the run may be for another machine."""
     needs = {"deepspeed": ("deepspeed", job.execution.parallel.strategy != "none", "execution.parallel.strategy")}
     needs["peft"] = ("lora", job.config.lora is not None, "config.lora")
     if isinstance(job.config, RLConfig):
@@ -49,45 +49,45 @@ def _package_findings(job: Job) -> list[Finding]:
     return [
         warning(
             "settings.package", f"{module} is not installed here", job.where(setting),
-            f"`pip install 'vold-bench[{extra}]'` where the run is meant to be",
+            f"run `pip install 'vold-bench[{extra}]'` on the machine of the run",
         )
         for module, extra, setting in absent
     ]  # fmt: skip
 
 
 def _process_findings(job: Job) -> list[Finding]:
-    """As many processes as GPUs: one that shares a GPU fails, a GPU without one is idle."""
+    """Checks that there are as many processes as GPUs. A process that shares a GPU fails."""
     processes, device = job.execution.processes, job.device
     if device is None or device.kind != "cuda" or processes == device.count:
         return []
-    message, where = f"processes: {processes}, but {device}", job.where("execution.processes")
+    message, where = f"processes is {processes}, but the GPUs are {device}", job.where("execution.processes")
     if processes > device.count:
-        return [error("settings.processes", message, where, f"set processes to at most {device.count}, one a GPU")]
-    fix = f"set processes to {device.count} to use all of them, or name as many GPUs as are meant"
+        return [error("settings.processes", message, where, f"set processes to at most {device.count}, one per GPU")]
+    fix = f"set processes to {device.count} to use all GPUs, or name only as many GPUs as the run uses"
     return [warning("settings.idle_gpus", message, where, fix)]
 
 
 def trainable_findings(job: Job, student: Sizes) -> list[Finding]:
-    """Is anything left to train?"""
+    """Checks that some parameters are trained."""
     if student.trained:
         return []
     message = f"all {student.total:,} parameters are frozen by {', '.join(job.config.freeze)}"
-    return [error("settings.all_frozen", message, job.where("config.freeze"), "take a part out of `freeze`")]
+    return [error("settings.all_frozen", message, job.where("config.freeze"), "remove a part from `freeze`")]
 
 
 def batch_findings(job: Job, rows: int) -> list[Finding]:
-    """Is there enough data for one step?"""
+    """Checks that there are enough rows for one step."""
     rl = isinstance(job.config, RLConfig)
     key = "prompts_per_step" if rl else "batch_size"
-    wanted = getattr(job.config, key)
-    if not rows or wanted <= rows:
+    size = getattr(job.config, key)
+    if not rows or size <= rows:
         return []
-    message = f"a step draws {wanted}, the data has {rows}: the same rows come several times in one step"
+    message = f"a step draws {size} rows, but the data have {rows}, so rows are repeated within a step"
     return [warning("settings.batch", message, job.where(f"config.{key}"), f"set {key} to at most {rows}, or add data")]
 
 
 def image_policy_findings(job: Job, rows: Rows) -> list[Finding]:
-    """Does a teacher that sees no images know what to make of prompts with some?"""
+    """Checks that ``distill.images`` says how the teacher reads prompts with images, if there are any."""
     if not isinstance(job.config, RLConfig) or job.teacher is None:
         return []
     if not job.config.distill.active and job.config.distill.monitor_every == 0:

@@ -1,7 +1,7 @@
-"""Numbers of parameters and bytes per token of a model, counted from its config alone.
+"""Counts the parameters and the bytes per token of a model from its config alone.
 
-The model is built on torch's meta device, where tensors have shapes and no memory, so the counts are those of the
-very classes that will be trained, whatever the architecture.
+The model is built on torch's meta device, where tensors have shapes but no memory. The counts are therefore those of
+the classes that will be trained, for any architecture.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ from vold.models.parts import freeze as freeze_parts
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """``total`` and ``trained`` parameters of the whole model, and the widths of its language model's layers.
+    """Numbers of parameters of a model, and the widths of its language model.
 
-    ``queries``, ``key_values``: heads times their size; ``head_norms``: queries and keys are normalised (Qwen3).
+    total, trained: all parameters, and those that are trained.
+    rows: rows of the output embedding.
+    queries, key_values: number of heads times their size.
+    head_norms: whether queries and keys are normalised (Qwen3).
     """
 
     total: int
@@ -32,15 +35,15 @@ class Sizes:
     head_norms: bool
 
     def cache_bytes(self, element: int) -> int:
-        """KV cache of one token: a key and a value of every layer, ``element`` bytes a number."""
+        """KV cache of one token: a key and a value per layer, with ``element`` bytes per number."""
         return 2 * self.layers * self.key_values * element
 
     def saved_bytes(self, element: int) -> int:
-        """What one layer keeps of one token for its backward pass, computing in ``element`` bytes (2: autocast).
+        """Bytes that one layer keeps per token for its backward pass, with ``element`` bytes per number (2: autocast).
 
         Counted as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4), for RMSNorm, a gated MLP and attention
-        that keeps no scores. Norms keep their input and the normalised input in fp32; what they put out is kept
-        once in fp32, and under autocast cast anew for each of the five projections that read it.
+        that keeps no scores. Norms keep their input and the normalised input in fp32. Their output is kept once in
+        fp32, or under autocast as a separate cast for each of the five projections that read it.
         """
         norms = 2 * 2 * 4 * self.hidden + (2 * 4 if element == 4 else 5 * 2) * self.hidden
         attention = element * 2 * (self.queries + self.key_values)
@@ -51,9 +54,12 @@ class Sizes:
 def model_sizes(
     checkpoint: Checkpoint, freeze: tuple[FreezablePart, ...] | None = None, lora: LoraConfig | None = None
 ) -> Sizes:
-    """Sizes of a model; ``freeze`` None: nothing is trained (a teacher); ``lora``: adapters alone are.
+    """Sizes of a model.
 
-    Raises what transformers raises for a config that builds no model.
+    freeze: the parts that are not trained; None if nothing is trained (a teacher).
+    lora: if given, only adapters are trained.
+
+    Raises whatever transformers raises if it cannot build a model from the config.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -82,7 +88,7 @@ def _trained(model: Any, freeze: tuple[FreezablePart, ...]) -> int:
 
 
 def _adapters(model: Any, lora: LoraConfig) -> int:
-    """Parameters of the two thin matrices beside each adapted layer (Hu et al. 2021, arXiv 2106.09685)."""
+    """Parameters of the two low-rank matrices of each adapted layer (Hu et al. 2021, arXiv 2106.09685)."""
     linear = ((name, m) for name, m in model.get_decoder().named_modules() if hasattr(m, "in_features"))
     adapted = (m for name, m in linear if name.rpartition(".")[2] in lora.targets)
     return sum(lora.rank * (m.in_features + m.out_features) for m in adapted)

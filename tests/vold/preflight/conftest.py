@@ -1,4 +1,4 @@
-"""A healthy run that a test may spoil: copies of tiny checkpoints, data, settings."""
+"""A healthy run that a test may spoil: copies of tiny checkpoints, data and settings."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from vold.preflight.job import Job
 
 @dataclass
 class World:
-    """``student`` and ``teacher`` are directories of this test alone."""
+    """The files and settings of one run. Only this test uses its directories."""
 
     root: Path
     settings: dict[str, Any] = field(default_factory=dict)
@@ -34,14 +34,14 @@ class World:
         return self.root / "teacher"
 
     def edit(self, file: Path, **changes: Any) -> None:
-        """Set keys of a JSON file; a dict is merged into what is there."""
+        """Set keys of a JSON file. A dict is merged into the present value."""
         data = json.loads(file.read_text())
         for key, value in changes.items():
             data[key] = {**data[key], **value} if isinstance(value, dict) else value
         file.write_text(json.dumps(data))
 
     def use_traces(self, *completions: str, **settings: Any) -> None:
-        """Make it a cold start on these completions."""
+        """Turn the run into a cold start on these completions."""
         self.kind = "sft"
         self.settings = {"steps": 10, "batch_size": 1, "max_length": 200, **settings}
         self.settings["optimizer"] = {"learning_rate": 1e-3}
@@ -65,7 +65,7 @@ class World:
 
 @pytest.fixture
 def world(student_path: Path, teacher_path: Path, tmp_path: Path) -> World:
-    """Healthy as it is: RL of a tiny student under a tiny teacher."""
+    """A healthy RL run of a tiny student with a tiny teacher."""
     shutil.copytree(student_path, tmp_path / "student")
     shutil.copytree(teacher_path, tmp_path / "teacher")
     rows = [{"id": str(i), "text": f"{i}+1=?", "answer": str(i + 1)} for i in range(8)]
@@ -75,7 +75,7 @@ def world(student_path: Path, teacher_path: Path, tmp_path: Path) -> World:
 
 @pytest.fixture
 def rebuild(build_teacher: Callable[..., Path], build_tokenizer: Callable[..., Any]) -> Callable[..., None]:
-    """Replace the teacher by one with another tokenizer."""
+    """A function that replaces the teacher by one with another tokenizer."""
 
     def make(world: World, **tokenizer: Any) -> None:
         shutil.rmtree(world.teacher)

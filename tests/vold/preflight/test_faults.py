@@ -22,7 +22,7 @@ from vold.preflight.lengths import measure_lengths
 from vold.preflight.run import run_preflight
 
 
-def found(world: World) -> list[Finding]:
+def findings_of(world: World) -> list[Finding]:
     return run_preflight([world.job()]).findings
 
 
@@ -38,7 +38,7 @@ def replaced(path: Path, old: str, new: str) -> None:
 
 
 def swap_ids(world: World) -> None:
-    """Two ordinary tokens of the teacher change places."""
+    """Swap the ids of two ordinary tokens of the teacher."""
     file = world.teacher / "tokenizer.json"
     text = file.read_text()
     assert '"a": 64' in text and '"b": 65' in text
@@ -60,12 +60,12 @@ def missing_shard(world: World) -> None:
 
 
 def wide_heads(world: World) -> None:
-    """Two heads of 18: no kernel of vLLM knows them."""
+    """Two attention heads of size 18, for which vLLM has no kernel."""
     world.edit(world.student / "config.json", text_config={"hidden_size": 36})
 
 
 def no_special(path: Path, name: str) -> None:
-    """Take a special token out of a tokenizer by renaming it."""
+    """Remove a special token from a tokenizer by renaming it."""
     for file in ("tokenizer.json", "tokenizer_config.json"):
         text = (path / file).read_text()
         (path / file).write_text(text.replace(name, "<|other|>"))
@@ -172,11 +172,11 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         lambda w: w.edit(w.student / "config.json", vision_config={"out_hidden_size": 32}), "images.width",
         "student/config.json", "out_hidden_size",
     ),
-    "student without eyes": (
+    "student without a vision tower": (
         lambda w: w.changes.update(student=w.teacher), "checkpoints.student_reads_text_only", "config.json",
         "under `student`",
     ),
-    "teacher with eyes": (
+    "teacher with a vision tower": (
         lambda w: w.changes.update(teacher=w.student), "checkpoints.teacher_reads_images", "config.json",
         "text-only model",
     ),
@@ -201,7 +201,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         lambda w: (w.teacher / "model.safetensors").unlink(), "checkpoints.no_weights", TEACHER, "download",
     ),
     "weights truncated": (truncate, "checkpoints.weights_damaged", "student/model.safetensors", "again"),
-    "weights no safetensors": (
+    "weights that are not safetensors": (
         garbage_header, "checkpoints.weights_damaged", "teacher/model.safetensors", "download",
     ),
     "a shard missing": (missing_shard, "checkpoints.shard_missing", TEACHER, "download"),
@@ -232,29 +232,31 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         "at most 512",
     ),
     "traces that think aloud": (thinking_traces, "data.think", DATA, "strip the tags"),
-    "trace without a word": (lambda w: w.use_traces("2", " "), "data.no_completion", DATA, "remove"),
+    "empty trace": (lambda w: w.use_traces("2", " "), "data.no_completion", DATA, "remove"),
     "no rows": (lambda w: w.rows.clear(), "data.unreadable", DATA, "one row must be left"),
     "no such file": (
-        lambda w: w.changes.update(data=w.root / "gone.jsonl"), "data.unreadable", "gone.jsonl", "mend the path",
+        lambda w: w.changes.update(data=w.root / "gone.jsonl"), "data.unreadable", "gone.jsonl", "correct the path",
     ),
     "row without its key": (lambda w: w.rows.append({"id": "x"}), "data.unreadable", DATA, "malformed=skip"),
     "ids twice": (lambda w: w.rows.extend(w.rows[:2]), "data.duplicate_ids", DATA, "id of its own"),
     "prompt without answer": (lambda w: w.rows[3].update(answer=" "), "data.no_answer", DATA, "remove"),
     "prompt without text": (lambda w: w.rows[3].update(text=""), "data.no_text", DATA, "remove"),
     "placeholder in a text": (
-        lambda w: w.rows[3].update(text="see <|image_pad|>"), "data.unreadable", DATA, "mend the file",
+        lambda w: w.rows[3].update(text="see <|image_pad|>"), "data.unreadable", DATA, "repair the file",
     ),
-    "gold beyond the options": (
+    "reference answer that is not an option": (
         lambda w: w.rows[3].update(answer="Z", options=["3", "4"]), "rewards.gold", DATA, "option's letter",
     ),
-    "gold that is no formula": (lambda w: w.rows[3].update(answer="\\frac{1}{"), "rewards.gold", DATA, "a formula"),
-    "gold in its wrapper": (lambda w: w.rows[3].update(answer="#### 4"), "rewards.gold", DATA, "bare"),
-    "images for a teacher without eyes": (pictured, "settings.images", f"{RUN} config.distill.images", "skip"),
+    "reference answer that is not a formula": (
+        lambda w: w.rows[3].update(answer="\\frac{1}{"), "rewards.gold", DATA, "formula",
+    ),
+    "reference answer with its marks": (lambda w: w.rows[3].update(answer="#### 4"), "rewards.gold", DATA, "bare"),
+    "images for a text-only teacher": (pictured, "settings.images", f"{RUN} config.distill.images", "skip"),
     "caption asked for and absent": (
         lambda w: (pictured(w), w.settings["distill"].update(images="caption")), "settings.images",
         f"{RUN} config.distill.images", "give them one",
     ),
-    "image that is none": (lambda w: pictured(w, b"GIF89a"), "data.image", DATA, "replace"),
+    "file that is not an image": (lambda w: pictured(w, b"GIF89a"), "data.image", DATA, "replace"),
     "no teacher for its term": (
         lambda w: setattr(w, "alone", True), "settings.no_teacher", f"{RUN} config.distill.weight", "under `teacher`",
     ),
@@ -289,7 +291,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     "vLLM for shorter sequences": (
         lambda w: (w.settings.update(rollout="vllm"),
                    w.changes.update(execution=Execution.model_validate({"vllm": {"max_length": 64}}))),
-        "engines.max_length", f"{RUN} execution.vllm.max_length", "set vllm.max_length to",
+        "engines.max_length", f"{RUN} execution.vllm.max_length", "set execution.vllm.max_length to",
     ),
     "vLLM without room for a cache": (
         lambda w: (w.settings.update(rollout="vllm"), w.changes.update(device=Device("toy", 1 << 20))),
@@ -306,7 +308,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
 def test_a_seeded_fault_is_found_with_its_place_and_fix(name: str, world: World) -> None:
     spoil, expected, place, fix = FAULTS[name]
     spoil(world)
-    mine = [finding for finding in found(world) if finding.id == expected]
+    mine = [finding for finding in findings_of(world) if finding.id == expected]
     assert mine, name
     assert any(place in finding.where and fix in finding.fix for finding in mine), mine
 
@@ -314,7 +316,7 @@ def test_a_seeded_fault_is_found_with_its_place_and_fix(name: str, world: World)
 def test_a_healthy_run_has_no_error_and_no_warning(world: World) -> None:
     report = run_preflight([world.job()])
     assert [finding for finding in report.findings if finding.level is not Level.NOTE] == []
-    # The tiny teacher knows <think> and is padded wider, as Qwen3 beside Qwen2.5-VL.
+    # The tiny teacher has <think> and more padding, like Qwen3 next to Qwen2.5-VL.
     assert {finding.id for finding in report.findings} == {
         "tokenizers.padded_rows",
         "tokenizers.teacher_only",
@@ -323,14 +325,14 @@ def test_a_healthy_run_has_no_error_and_no_warning(world: World) -> None:
     assert report.unchecked == {}
 
 
-def test_no_fault_of_the_list_shows_in_a_healthy_run(world: World) -> None:
-    healthy = {finding.id for finding in found(world)}
+def test_a_healthy_run_has_none_of_the_seeded_faults(world: World) -> None:
+    healthy = {finding.id for finding in findings_of(world)}
     assert healthy.isdisjoint(expected for _, expected, _, _ in FAULTS.values())
     world.use_traces("2", "2")
-    assert found(world) == []
+    assert findings_of(world) == []
 
 
-def test_a_image_takes_as_many_tokens_as_the_student_makes_of_it(world: World, student: Student) -> None:
+def test_an_image_counts_as_many_tokens_as_the_student_encodes(world: World, student: Student) -> None:
     pictured(world, text="?", caption="a red shape")
     encoded = student.encode(chat("?", [world.root / "shape.png"]), [world.root / "shape.png"])
     rows = read_prompts(world.job().data)[3:4]  # type: ignore[arg-type]
@@ -341,32 +343,32 @@ def test_a_image_takes_as_many_tokens_as_the_student_makes_of_it(world: World, s
 
 def test_another_vocabulary_is_an_error(world: World, rebuild: Callable[..., None]) -> None:
     rebuild(world, first=("shifted",))
-    mine = [finding for finding in found(world) if finding.id == "tokenizers.vocabulary"]
-    assert mine[0].level is Level.ERROR and "id 0 is '!' here, 'shifted' there" in mine[0].message
+    mine = [finding for finding in findings_of(world) if finding.id == "tokenizers.vocabulary"]
+    assert mine[0].level is Level.ERROR and "id 0 is '!' in the student, 'shifted' in the teacher" in mine[0].message
 
 
-def test_a_think_token_in_the_teacher_alone_says_how_the_student_spells_it(world: World) -> None:
-    mine = next(finding for finding in found(world) if finding.id == "tokenizers.think")
-    assert "<think> is one id in the teacher and 7 in the student" in mine.message
+def test_a_think_token_of_the_teacher_alone_is_reported_with_the_student_spelling(world: World) -> None:
+    mine = next(finding for finding in findings_of(world) if finding.id == "tokenizers.think")
+    assert "<think> is one token in the teacher and 7 in the student" in mine.message
     assert "before the cold start" in mine.fix
 
 
 def test_a_failing_reward_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewards, "verify", lambda *_: SimpleNamespace(correct=False))
-    mine = {finding.id: finding for finding in found(world)}
+    mine = {finding.id: finding for finding in findings_of(world)}
     assert "should be right" in mine["rewards.self_test"].message and "constraints.txt" in mine["rewards.self_test"].fix
 
 
-def test_a_package_that_the_settings_call_for_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_that_the_settings_need_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: None)
     world.settings.update(rollout="vllm")
-    mine = next(finding for finding in found(world) if finding.id == "settings.package")
+    mine = next(finding for finding in findings_of(world) if finding.id == "settings.package")
     assert mine.where == "run.yaml config.rollout" and "vold-bench[vllm]" in mine.fix
 
 
 def test_a_full_disk_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    mine = next(finding for finding in found(world) if finding.id == "disk.too_small")
+    mine = next(finding for finding in findings_of(world) if finding.id == "disk.too_small")
     assert mine.where == "run.yaml run" and "free space" in mine.fix and str(world.root) in mine.message
 
 
@@ -378,7 +380,7 @@ def test_a_model_without_weights_is_otherwise_checked_in_full(world: World) -> N
     assert report.estimates and len(report.renderings) == 2 and report.unchecked == {}
 
 
-def test_findings_shared_by_several_runs_are_told_once(world: World) -> None:
+def test_findings_shared_by_several_runs_are_reported_once(world: World) -> None:
     world.rows[3]["answer"] = ""
     job = world.job()
     assert len(run_preflight([job, job]).findings) == len(run_preflight([job]).findings)

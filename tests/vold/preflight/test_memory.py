@@ -1,4 +1,4 @@
-"""The estimate's parts by hand, and what the verdict says to change."""
+"""The parts of the estimate against values computed by hand, and the suggested fix."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,20 +28,20 @@ def job(config: RLConfig | SFTConfig, **execution: object) -> Job:
     return Job(config, Path("student"), Path("run"), execution=settings)
 
 
-def test_fp32_training_takes_sixteen_bytes_of_each_trained_parameter_and_four_of_each_frozen_one() -> None:
-    found = parts(estimate_memory(job(SFTConfig(max_length=10)), SMALL, None, 5))
-    states = found["student's weights"] + found["gradients"] + found["AdamW's moments"]
+def test_fp32_training_takes_16_bytes_per_trained_and_4_per_frozen_parameter() -> None:
+    sizes = parts(estimate_memory(job(SFTConfig(max_length=10)), SMALL, None, 5))
+    states = sizes["student's weights"] + sizes["gradients"] + sizes["AdamW's moments"]
     assert states == 16 * 600 + 4 * 400
-    assert "bf16 copies of the weights" not in found
+    assert "bf16 copies of the weights" not in sizes
 
 
-def test_rl_holds_rollouts_teacher_and_its_hidden_states() -> None:
+def test_rl_counts_rollouts_the_teacher_and_its_hidden_states() -> None:
     config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
-    found = parts(estimate_memory(job(config), SMALL, TEACHER, prompt=10))
+    sizes = parts(estimate_memory(job(config), SMALL, TEACHER, prompt=10))
     # 4 rows of 30 tokens; keys and values of 3 layers, 4 wide, in fp32.
-    assert found["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
-    assert found["teacher's weights"] == 5000 * 4
-    assert found["teacher's hidden states"] == 6 * 2 * 20 * 12 * 4
+    assert sizes["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
+    assert sizes["teacher's weights"] == 5000 * 4
+    assert sizes["teacher's hidden states"] == 6 * 2 * 20 * 12 * 4
     half = parts(estimate_memory(job(config, dtype="bfloat16"), SMALL, TEACHER, prompt=10))
     assert half["teacher's weights"] == 5000 * 2 and half["bf16 copies of the weights"] == 2000
 
@@ -55,19 +55,21 @@ def test_rl_holds_rollouts_teacher_and_its_hidden_states() -> None:
 def test_zero_divides_the_states_by_the_processes(strategy: str, offload: bool, bytes_of_a_parameter: float) -> None:
     sizes = replace(SMALL, trained=1000)
     parallel = {"strategy": strategy, "offload": offload}
-    found = estimate_memory(job(SFTConfig(max_length=10), processes=4, parallel=parallel), sizes, None, 5).parts
+    estimated_parts = estimate_memory(
+        job(SFTConfig(max_length=10), processes=4, parallel=parallel), sizes, None, 5
+    ).parts
     names = ("student's weights", "gradients", "AdamW's moments")
-    assert sum(part.bytes for part in found if part.name in names) == 1000 * bytes_of_a_parameter
-    gathered = [part.bytes for part in found if part.moment == "rollout"]
+    assert sum(part.bytes for part in estimated_parts if part.name in names) == 1000 * bytes_of_a_parameter
+    gathered = [part.bytes for part in estimated_parts if part.moment == "rollout"]
     assert gathered == ([4000] if strategy == "zero3" else [])
 
 
 def test_processes_share_the_rollouts_and_their_hidden_states() -> None:
     config = RLConfig(prompts_per_step=6, group_size=2, max_new_tokens=20, distill=DistillConfig(weight=1))
-    found = parts(estimate_memory(job(config, processes=4, rollout_batch=100), SMALL, TEACHER, prompt=10))
+    sizes = parts(estimate_memory(job(config, processes=4, rollout_batch=100), SMALL, TEACHER, prompt=10))
     # Six prompts over four processes: two at most, with two answers each.
-    assert found["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
-    assert found["teacher's hidden states"] == 4 * 20 * 12 * 4
+    assert sizes["KV cache of 4 rollouts of 30 tokens"] == 4 * 30 * 2 * 3 * 4 * 4
+    assert sizes["teacher's hidden states"] == 4 * 20 * 12 * 4
 
 
 def test_vllm_takes_its_share_of_the_gpu_while_it_is_awake() -> None:
@@ -81,7 +83,7 @@ def test_vllm_takes_its_share_of_the_gpu_while_it_is_awake() -> None:
     )
 
 
-def test_a_sequence_over_the_token_budget_is_a_pass_of_its_own() -> None:
+def test_a_sequence_over_the_token_budget_gets_a_pass_of_its_own() -> None:
     short, long = (parts(estimate_memory(job(SFTConfig(max_length=n)), SMALL, None, 5)) for n in (10, 100))
     assert "activations of 64 tokens, 3 layers" in short
     assert "activations of 100 tokens, 3 layers" in long
@@ -97,7 +99,7 @@ def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     assert lean["activations of 64 tokens, inputs of 3 layers and one of them"] == 3 * 64 * 8 * 4 + one_layer
 
 
-def test_a_head_that_is_trained_holds_a_second_gradient() -> None:
+def test_a_trained_head_needs_a_second_gradient() -> None:
     def gradient(**settings: object) -> int | None:
         config = SFTConfig.model_validate({"max_length": 10, **settings})
         return parts(estimate_memory(job(config), SMALL, None, 5)).get("output head's gradient of one pass")
@@ -115,16 +117,16 @@ def test_the_peak_counts_one_moment_at_a_time() -> None:
     assert estimated.peak == held + cache
 
 
-def test_the_papers_pair_is_named_too_large_for_one_small_gpu_with_the_part_to_change() -> None:
+def test_the_papers_pair_is_too_large_for_one_small_gpu_and_the_fix_names_a_setting() -> None:
     config = RLConfig(distill=DistillConfig(weight=0.1))
     paper = replace(
         job(config, device="cuda", dtype="bfloat16", micro_batch_tokens=32_768, rollout_batch=256),
         device=parse_device("RTX 4090"),
     )
     estimated = estimate_memory(paper, model_sizes(qwen2_5_vl_3b(), config.freeze), model_sizes(qwen3_8b()), prompt=512)
-    found = memory_findings(paper, estimated)
-    assert [finding.id for finding in found] == ["memory.too_large"]
-    assert "RTX 4090" in found[0].message and "execution.gradient_checkpointing" in found[0].fix
+    findings = memory_findings(paper, estimated)
+    assert [finding.id for finding in findings] == ["memory.too_large"]
+    assert "RTX 4090" in findings[0].message and "execution.gradient_checkpointing" in findings[0].fix
     # States alone: 3.09 billion trained at 16 bytes, 0.63 frozen at 4, and 2 bytes of each for autocast.
     states = sum(parts(estimated)[name] for name in list(parts(estimated))[:4])
     assert states == pytest.approx(61e9, rel=0.02)
@@ -152,9 +154,9 @@ def test_a_device_that_is_nearly_full_is_a_warning() -> None:
         ("H200x8", 150.8, 8),
     ],
 )
-def test_gpus_are_named_freely(text: str, gigabytes: float, count_: int) -> None:
-    found = parse_device(text)
-    assert (found.memory / 1e9, found.count) == (pytest.approx(gigabytes, rel=1e-2), count_)
+def test_gpu_names_may_be_written_in_many_ways(text: str, gigabytes: float, count_: int) -> None:
+    device = parse_device(text)
+    assert (device.memory / 1e9, device.count) == (pytest.approx(gigabytes, rel=1e-2), count_)
 
 
 @pytest.mark.parametrize("text", ["", "Voodoo 2", "x 8", "0 x H100"])
@@ -163,9 +165,9 @@ def test_an_unknown_gpu_is_refused_with_the_known_ones(text: str) -> None:
         parse_device(text)
 
 
-def test_a_cpu_run_is_held_against_the_ram() -> None:
-    found = this_machine("cpu")
-    assert found is not None and found.kind == "cpu" and found.memory > 1 << 28
+def test_a_cpu_run_is_compared_with_the_ram() -> None:
+    device = this_machine("cpu")
+    assert device is not None and device.kind == "cpu" and device.memory > 1 << 28
 
 
 def test_gpus_of_this_machine_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

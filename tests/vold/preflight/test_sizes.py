@@ -1,4 +1,4 @@
-"""Counts from a config alone against published numbers, hand counts and what autograd really keeps."""
+"""Sizes from a config against published numbers, counts by hand and the tensors that autograd keeps."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def qwen2_5_vl_3b() -> Checkpoint:
     return Checkpoint("student", Path("Qwen2.5-VL-3B"), Qwen2_5_VLConfig(**QWEN2_5_VL_3B))
 
 
-def test_parameters_are_those_that_the_model_cards_weigh() -> None:
+def test_parameters_equal_those_of_the_published_weights() -> None:
     # Sums of the safetensors headers that the hub shows for both releases.
     assert model_sizes(qwen3_8b()).total == 8_190_735_360
     assert model_sizes(qwen2_5_vl_3b()).total == 3_754_622_976
 
 
-def test_frozen_parts_leave_what_a_hand_count_of_the_layers_gives() -> None:
+def test_trained_parameters_equal_a_count_by_hand() -> None:
     attention_ = 2 * 2048 * 2048 + 2048 + 2 * (2048 * 256 + 256)  # q with bias, o without; k and v with
     layer = attention_ + 3 * 2048 * 11_008 + 2 * 2048
     language = 36 * layer + 2048 + 151_936 * 2048
@@ -42,7 +42,7 @@ def test_frozen_parts_leave_what_a_hand_count_of_the_layers_gives() -> None:
     assert model_sizes(student, None).trained == 0
 
 
-def test_bytes_and_flops_of_a_token_are_the_known_ones() -> None:
+def test_bytes_and_flops_per_token_are_the_published_ones() -> None:
     assert model_sizes(qwen2_5_vl_3b()).cache_bytes(2) == 36_864
     teacher = model_sizes(qwen3_8b())
     matrices = teacher.total - 151_936 * 4096  # the input embedding is looked up, not multiplied
@@ -65,7 +65,7 @@ def test_adapters_are_counted_as_peft_makes_them(student_path: Path) -> None:
 
 
 def saved(layers: int, intermediate: int, tokens: int, bf16: bool, recomputed: bool) -> tuple[int, Qwen3Config]:
-    """Bytes that autograd keeps of the trainer's own forward pass, weights and their casts left out."""
+    """Bytes that autograd keeps of the trainer's own forward pass, without weights and their casts."""
     config = Qwen3Config(
         vocab_size=64, hidden_size=256, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=512,
@@ -93,7 +93,7 @@ def saved(layers: int, intermediate: int, tokens: int, bf16: bool, recomputed: b
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("intermediate", [704, 1024])
-def test_what_a_layer_saves_is_what_autograd_keeps(intermediate: int, bf16: bool) -> None:
+def test_saved_bytes_of_a_layer_equal_those_that_autograd_keeps(intermediate: int, bf16: bool) -> None:
     tokens = 192
     one, two = (saved(layers, intermediate, tokens, bf16, recomputed=False) for layers in (1, 2))
     counted = model_sizes(Checkpoint("teacher", Path(), two[1])).saved_bytes(2 if bf16 else 4)
