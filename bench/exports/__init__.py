@@ -1,4 +1,4 @@
-"""A finished evaluation in the forms that other tools read."""
+"""A finished evaluation in the formats of other tools."""
 
 from bench.exports.formats import FORMATS, export
 

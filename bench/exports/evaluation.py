@@ -1,4 +1,4 @@
-"""A finished evaluation as the exports need it: what it says of itself, and its rows by benchmark."""
+"""A finished evaluation as the exports need it: its summary, and its rows by benchmark."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _FILES = (summary.FILE, problem_table.FILE, "responses.parquet", "verdicts.parqu
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One response with its verdict: the columns of ``responses.parquet`` and ``verdicts.parquet``."""
+    """A response with its verdict: the columns of ``responses.parquet`` and ``verdicts.parquet``."""
 
     problem: Problem
     sample: int
@@ -35,17 +35,18 @@ class Sample:
 
     @property
     def error(self) -> str:
-        """Why the engine gave no response; empty where it did."""
+        """Why the engine failed, or empty."""
         return self.text if self.finish_reason == "error" else ""
 
     @property
-    def said(self) -> str:
+    def response(self) -> str:
+        """The model's text; empty if the engine failed."""
         return "" if self.finish_reason == "error" else self.text
 
 
 @dataclass(frozen=True)
 class BenchmarkExport:
-    """One benchmark of a result. ``summary``: its entry in ``summary.json``."""
+    """One benchmark of an evaluation, with its entry in the summary."""
 
     evaluation: "Evaluation"
     benchmark: str
@@ -53,13 +54,13 @@ class BenchmarkExport:
 
     @property
     def task(self) -> str:
-        """Data set and split; synthetic data bear the generator's name, not the benchmark's."""
+        """Data set and split. Synthetic data have the generator's name, not the benchmark's."""
         name, split = self.summary.dataset, self.summary.split
         return f"{name}_{split}" if split else name
 
     @property
     def file_name(self) -> str:
-        """``task`` as a part of a path; a summary may have been written by anybody."""
+        """``task`` as a safe part of a path, because anyone may have written the summary."""
         return file_name(self.task)
 
     @property
@@ -73,7 +74,7 @@ class BenchmarkExport:
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """In the order of asking."""
+        """The responses in the order in which the problems were asked."""
         responses = self._rows("responses", ["id", "sample", "text", "tokens", "finish_reason", "prompt_tokens"])
         verdicts = self._rows("verdicts", ["id", "sample", "state", "correct", "extracted", "method"])
         rows = ({**response, **verdict} for response, verdict in zip(responses, verdicts, strict=True))
@@ -81,11 +82,11 @@ class BenchmarkExport:
 
     @cached_property
     def missing(self) -> list[str]:
-        """Samples that were never answered, as ``id`` or ``id#sample``."""
-        there = {(sample.problem.id, sample.sample) for sample in self.samples}
+        """Missing responses, as ``id`` or ``id#sample``."""
+        present = {(sample.problem.id, sample.sample) for sample in self.samples}
         k = self.evaluation.k
-        absent = [(id, number) for id in self.problems for number in range(k) if (id, number) not in there]
-        return [id if k == 1 else f"{id}#{number}" for id, number in absent]
+        missing = [(id, number) for id in self.problems for number in range(k) if (id, number) not in present]
+        return [id if k == 1 else f"{id}#{number}" for id, number in missing]
 
     @property
     def measures(self) -> Mapping[str, Measure]:
@@ -94,7 +95,7 @@ class BenchmarkExport:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a number of this benchmark cannot be told without; in every export."""
+        """The facts that every export states together with a number of this benchmark."""
         config, prompt = self.evaluation.config, self.summary.prompt
         return {
             "benchmark": self.benchmark,
@@ -123,15 +124,15 @@ class BenchmarkExport:
     def _rows(self, table: str, columns: list[str]) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq
 
-        chosen = [("benchmark", "=", self.benchmark)]
-        return pq.read_table(self.evaluation.path / f"{table}.parquet", columns=columns, filters=chosen).to_pylist()
+        own = [("benchmark", "=", self.benchmark)]
+        return pq.read_table(self.evaluation.path / f"{table}.parquet", columns=columns, filters=own).to_pylist()
 
 
 class Evaluation:
-    """What lies at ``path``, the ``out`` of an evaluation.
+    """The finished evaluation in ``path``, the ``out`` of its stage.
 
-    model: the name under which it is exported; None: the checkpoint's own. Raises ConfigurationError where there is
-    no finished evaluation.
+    model: the name in the exports; None means the checkpoint's own. Raises ConfigurationError if there is no finished
+    evaluation.
     """
 
     def __init__(self, path: Path, model: str | None = None) -> None:
@@ -146,7 +147,7 @@ class Evaluation:
 
     @property
     def _own_name(self) -> str:
-        """The checkpoint's directory; one that a matrix trained lies in ``out``, which says nothing."""
+        """The checkpoint's directory; the name ``out`` of one that a matrix trained is replaced by a hash."""
         record = self.summary.model
         return f"checkpoint-{record.sha256[:12]}" if record.name == "out" else record.name
 
@@ -174,7 +175,7 @@ class Evaluation:
 
     @property
     def file_name(self) -> str:
-        """The model's name as a part of a path."""
+        """The model's name as a safe part of a path."""
         parts = (part.lstrip(".") for part in re.split(r"[/\\]", self.model))
         return file_name("__".join(filter(None, parts))) or "model"
 

@@ -1,4 +1,4 @@
-"""Every Eval Ever, schema 0.3.0: an aggregate in JSON, and a line a response and measure in JSONL beside it."""
+"""The format Every Eval Ever, schema 0.3.0: an aggregate in JSON, and JSON lines with one line per response."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _UNKNOWN = "unknown"
 
 
 def write(evaluation: Evaluation, to: Path) -> list[Path]:
-    """``data/vold-bench/DEVELOPER/MODEL/UUID.json`` and ``UUID_samples.jsonl``; the UUID follows from the result."""
+    """``data/vold-bench/DEVELOPER/MODEL/UUID.json`` and ``UUID_samples.jsonl``; the result determines the UUID."""
     developer, _, model = evaluation.file_name.rpartition("__")
     folder = Path("data", _LIBRARY, developer or _UNKNOWN, model)
     name = _uuid(evaluation)
@@ -29,20 +29,20 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     rows = [json.dumps(row, ensure_ascii=False) + "\n" for part in evaluation.parts() for row in _instances(part)]
     lines = "".join(rows)
     write_whole(to / details, lines)
-    described = {
+    details_record = {
         "format": "jsonl",
         "file_path": details.as_posix(),
         "hash_algorithm": "sha256",
         "checksum": hashlib.sha256(lines.encode()).hexdigest(),
         "total_rows": len(rows),
     }
-    whole = {**_aggregate(evaluation), "detailed_evaluation_results": described}
-    write_whole(to / aggregate, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    content = {**_aggregate(evaluation), "detailed_evaluation_results": details_record}
+    write_whole(to / aggregate, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return [to / aggregate, to / details]
 
 
 def _uuid(evaluation: Evaluation) -> str:
-    """Version 4 in form, drawn from the summary's hash: exporting twice writes the same files."""
+    """A UUID in the form of version 4, derived from the summary so that a second export writes the same files."""
     digest = hashlib.sha256((evaluation.path / "summary.json").read_bytes() + evaluation.model.encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
@@ -141,16 +141,16 @@ def _measure(part: BenchmarkExport, name: str, measure: Measure) -> dict[str, An
 
 
 def _source(part: BenchmarkExport) -> dict[str, Any]:
-    """Where the problems come from; what is synthetic is called so and points nowhere."""
-    told = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary.split})
+    """Where the problems come from. Synthetic problems are labelled as such and have no address."""
+    details = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary.split})
     if part.synthetic:
-        return {"dataset_name": f"{part.task} (synthetic)", "source_type": "other", "additional_details": told}
+        return {"dataset_name": f"{part.task} (synthetic)", "source_type": "other", "additional_details": details}
     if part.benchmark not in BENCHMARKS:  # a text-only set from a local file
-        return {"dataset_name": part.benchmark, "source_type": "other", "additional_details": told}
+        return {"dataset_name": part.benchmark, "source_type": "other", "additional_details": details}
     benchmark = BENCHMARKS[part.benchmark]
     if not benchmark.hub_id:
         url = [benchmark.url]
-        return {"dataset_name": part.benchmark, "source_type": "url", "url": url, "additional_details": told}
+        return {"dataset_name": part.benchmark, "source_type": "url", "url": url, "additional_details": details}
     split = benchmark.splits.get(part.summary.split)
     return {
         "dataset_name": part.benchmark,
@@ -159,12 +159,12 @@ def _source(part: BenchmarkExport) -> dict[str, Any]:
         "hf_split": split.hub_split if split else part.summary.split,
         "samples_number": len(part.problems),
         "sample_ids": list(part.problems),
-        "additional_details": told,
+        "additional_details": details,
     }
 
 
 def _instances(part: BenchmarkExport) -> Iterator[dict[str, Any]]:
-    """One a response, of the measure that is their mean; pass@k and maj@k are of several responses together."""
+    """A line per response, for the measure that is their mean; pass@k and maj@k combine several responses."""
     mean = next(iter(part.measures), "")
     for sample in part.samples:
         yield {
@@ -179,7 +179,7 @@ def _instances(part: BenchmarkExport) -> Iterator[dict[str, Any]]:
 
 def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, Any]:
     problem = sample.problem
-    told = {
+    metadata = {
         "sample": sample.sample,
         "state": sample.state,
         "finish_reason": sample.finish_reason,
@@ -202,24 +202,24 @@ def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, Any]:
             "reference": [problem.answer],
             "choices": list(problem.options) or None,
         },
-        "output": {"raw": [sample.said]},
+        "output": {"raw": [sample.response]},
         "answer_attribution": _attribution(sample),
         "evaluation": {"score": float(sample.correct), "is_correct": sample.correct},
         "token_usage": usage,
         "error": sample.error or None,
-        "metadata": _strings(told),
+        "metadata": _strings(metadata),
     }
 
 
 def _attribution(sample: Sample) -> list[dict[str, Any]]:
     if not sample.extracted:
         return []
-    read = {"extracted_value": sample.extracted, "extraction_method": sample.method}
-    return [{"turn_idx": 0, "source": "output.raw", **read, "is_terminal": True}]
+    extraction = {"extracted_value": sample.extracted, "extraction_method": sample.method}
+    return [{"turn_idx": 0, "source": "output.raw", **extraction, "is_terminal": True}]
 
 
 def _strings(values: Mapping[str, Any]) -> dict[str, str]:
-    """The schema's free fields hold text alone: anything else as JSON, what is not known left out."""
+    """Values for the schema's free fields, which hold only text: others as JSON, None left out."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in values.items()

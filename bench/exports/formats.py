@@ -1,4 +1,4 @@
-"""All forms by name."""
+"""The export formats by name."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ FORMATS: dict[str, Callable[[Evaluation, Path], list[Path]]] = {
 
 
 def export(path: Path, to: Path, formats: Sequence[str] = (), model: str | None = None) -> dict[str, list[Path]]:
-    """Write the evaluation at ``path`` under ``to/FORMAT`` in each of ``formats`` (none named: all).
+    """Write the evaluation in ``path`` to ``to/FORMAT`` for each of ``formats``, and return the files by format.
 
-    model: the name it is given there, such as ``organization/model``. Returns the files by format. Raises
-    ConfigurationError for an unknown format and where ``path`` holds no finished evaluation.
+    formats: empty means all. model: name of the model in the exports, such as ``organization/model``; the default is
+    its own name. Raises ConfigurationError for an unknown format, and if ``path`` holds no finished evaluation.
     """
     for name in formats:
         if name not in FORMATS:

@@ -1,7 +1,6 @@
-"""The hub's ``.eval_results/NAME.yaml`` of a model repository: one file a benchmark.
+"""The files ``.eval_results/NAME.yaml`` of a model repository on the hub, one per benchmark.
 
-The score is a percentage. Synthetic problems are never entered under a benchmark's name: their data set is this
-package's generator.
+The score is a percentage. Synthetic problems never have a benchmark's name: their data set is this package's generator.
 """
 
 from pathlib import Path
@@ -17,7 +16,7 @@ _GENERATOR = "vold-bench/smallworld"
 
 
 def write(evaluation: Evaluation, to: Path) -> list[Path]:
-    """A file for each benchmark that the hub has a data set of, or that is synthetic, and that has a response."""
+    """A file for each benchmark with a response whose data set is on the hub or synthetic."""
     import yaml
 
     written = []
@@ -48,7 +47,7 @@ def _entry(part: BenchmarkExport) -> dict[str, Any]:
 
 def _notes(part: BenchmarkExport, measure: Measure) -> str:
     about = part.about
-    told = [
+    notes = [
         "synthetic problems, not the benchmark's" if part.synthetic else "",
         f"{about['scoring']} scoring by vold-bench, in percent",
         f"95 % interval {100 * measure.low:.1f} to {100 * measure.high:.1f}",
@@ -59,4 +58,4 @@ def _notes(part: BenchmarkExport, measure: Measure) -> str:
         f"engine {about['engine']['name']}",
         f"weights and settings sha256 {about['model']['sha256']}" if about["model"]["sha256"] else "",
     ]
-    return "; ".join(filter(None, told))
+    return "; ".join(filter(None, notes))

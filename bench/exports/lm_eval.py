@@ -1,4 +1,4 @@
-"""The form of lm-eval (lm_eval.result_schema, 0.4.13): a file of results, and a file of samples a task."""
+"""The format of lm-eval (lm_eval.result_schema, 0.4.13): a file of results, and a file of samples per task."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     written = [folder / f"results_{stamp}.json"]
     hashes = {}
     for part in parts:
-        rows = [_sample(place, sample, part) for place, sample in enumerate(part.samples)]
+        rows = [_sample(index, sample, part) for index, sample in enumerate(part.samples)]
         hashes[part.task] = _hash("".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows))
         written.append(folder / f"samples_{part.file_name}_{stamp}.jsonl")
         write_whole(written[-1], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -58,12 +58,12 @@ def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, 
 
 
 def _metrics(part: BenchmarkExport) -> dict[str, Any]:
-    """``_stderr`` is half the 95 % interval over 1.96: the interval itself is not symmetric."""
-    found: dict[str, Any] = {"name": part.task, "alias": part.task, "sample_len": part.summary.n}
+    """``_stderr`` is half the width of the 95 % interval divided by 1.96, because the interval is not symmetric."""
+    metrics: dict[str, Any] = {"name": part.task, "alias": part.task, "sample_len": part.summary.n}
     for name, measure in part.measures.items():
-        found[f"{_metric(name)},{_FILTER}"] = measure.value
-        found[f"{_metric(name)}_stderr,{_FILTER}"] = (measure.high - measure.low) / (2 * _Z)
-    return found
+        metrics[f"{_metric(name)},{_FILTER}"] = measure.value
+        metrics[f"{_metric(name)}_stderr,{_FILTER}"] = (measure.high - measure.low) / (2 * _Z)
+    return metrics
 
 
 def _metric(name: str) -> str:
@@ -89,8 +89,8 @@ def _generation(evaluation: Evaluation) -> dict[str, Any]:
     return {"temperature": config["temperature"], "max_gen_toks": config["max_tokens"], "n": evaluation.k}
 
 
-def _sample(place: int, sample: Sample, part: BenchmarkExport) -> dict[str, Any]:
-    """A row a response; the prompt's hash is of the question, since only first prompts are kept as they were fed."""
+def _sample(index: int, sample: Sample, part: BenchmarkExport) -> dict[str, Any]:
+    """A row for a response. Its prompt hash is that of the question, because only first prompts are recorded."""
     problem = sample.problem
     doc = {
         "id": problem.id,
@@ -101,11 +101,11 @@ def _sample(place: int, sample: Sample, part: BenchmarkExport) -> dict[str, Any]
         "synthetic": part.synthetic,
     }
     return {
-        "doc_id": place,
+        "doc_id": index,
         "doc": doc,
         "target": problem.answer,
         "arguments": {"gen_args_0": {"arg_0": problem.question, "arg_1": _generation(part.evaluation)}},
-        "resps": [[sample.said]],
+        "resps": [[sample.response]],
         "filtered_resps": [sample.extracted],
         "filter": _FILTER,
         "metrics": ["acc"],

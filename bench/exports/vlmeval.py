@@ -1,7 +1,7 @@
-"""VLMEvalKit's form of predictions: one workbook a benchmark, a row an item.
+"""The prediction format of VLMEvalKit: a workbook per benchmark with a row per problem.
 
-Text is never a formula: every cell of text is typed as text, whatever it begins with. What a workbook cannot hold is
-replaced or cut, and counted on the sheet ``about``.
+Every cell with text is typed as text, so that it is never a formula. Characters that a workbook cannot hold are
+replaced and long texts are cut; the sheet ``about`` counts both.
 """
 
 import json
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from openpyxl.cell import Cell
 
 LONGEST_CELL = 32_767
-# What XML 1.0 has no place for.
+# Characters that XML 1.0 does not allow.
 _REFUSED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ANSWER_TYPES = {"choice": "text", "integer": "integer", "float": "float", "list": "list"}
 
 
 def write(evaluation: Evaluation, to: Path) -> list[Path]:
-    """``MODEL/MODEL_DATASET.xlsx``; with k samples the sheets are ``sample 0`` to ``sample k-1``, the first first."""
+    """``MODEL/MODEL_DATASET.xlsx``, with the sheets ``sample 0`` to ``sample k-1`` for k samples."""
     folder = to / evaluation.file_name
     folder.mkdir(parents=True, exist_ok=True)
     return [_write(part, folder / f"{evaluation.file_name}_{_dataset(part)}.xlsx") for part in evaluation.parts()]
 
 
 def _dataset(part: BenchmarkExport) -> str:
-    """VLMEvalKit's name of a benchmark's split, where it has one and the problems are the benchmark's own."""
-    known = BENCHMARKS.get(part.benchmark)
-    split = known.splits.get(part.summary.split) if known else None
+    """VLMEvalKit's name of the split, if it has one and the problems are not synthetic."""
+    benchmark = BENCHMARKS.get(part.benchmark)
+    split = benchmark.splits.get(part.summary.split) if benchmark else None
     return split.tsv.removesuffix(".tsv") if split and split.tsv and not part.synthetic else part.file_name
 
 
@@ -64,7 +64,7 @@ def _write(part: BenchmarkExport, path: Path) -> Path:
 
 
 class _Cells:
-    """Makes cells of values; ``changed`` counts texts that did not fit as they were."""
+    """Turns values into cells; ``changed`` counts the texts that did not fit unchanged."""
 
     def __init__(self, book: Any) -> None:
         self.sheet: Any = None
@@ -83,7 +83,7 @@ class _Cells:
         for value in values:
             cell = WriteOnlyCell(self.sheet, self._fitting(value) if isinstance(value, str) else value)
             if isinstance(value, str):
-                cell.data_type = "s"  # openpyxl takes what begins with = for a formula
+                cell.data_type = "s"  # openpyxl would treat a text that begins with = as a formula
             yield cell
 
     def _fitting(self, text: str) -> str:
@@ -99,8 +99,7 @@ def _columns(part: BenchmarkExport) -> list[str]:
         most = max((len(problem.options) for problem in part.problems.values()), default=0)
         return ["index", "question", *string.ascii_uppercase[:most], "answer", "category"]
     if part.benchmark == "mathvista":
-        more = ["choices", "answer", "answer_option", "question_type", "answer_type", "task"]
-        return ["index", "question", *more]
+        return ["index", "question", "choices", "answer", "answer_option", "question_type", "answer_type", "task"]
     if part.benchmark == "mathvision":
         return ["index", "question", "choices", "answer", "category"]
     choices = ["choices"] if any(problem.options for problem in part.problems.values()) else []
@@ -121,7 +120,7 @@ def _row(benchmark: str, sample: Sample) -> dict[str, Any]:
         "category": problem.category,
         "task": problem.category,
         "skill": problem.category,
-        "prediction": sample.said,
+        "prediction": sample.response,
         "state": sample.state,
         "correct": sample.correct,
         "extracted": sample.extracted,
