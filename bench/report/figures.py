@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.records import Frame
 from bench.report.contrasts import TONES, ContrastResult
@@ -22,6 +22,9 @@ from bench.report.style import (
     series_style,
 )
 from bench.report.tables import ArmAccuracies
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SMOOTH_FROM = 20
 WINDOW = 5
@@ -102,7 +105,7 @@ def forest_figure(contrasts: Sequence[ContrastResult], caption: str) -> Figure |
     return Figure("forest", caption, alt, svg)
 
 
-def _pooled(axes: Any, c: ContrastResult, y: float) -> None:
+def _pooled(axes: "Axes", c: ContrastResult, y: float) -> None:
     assert c.difference is not None
     d, tone = c.difference, TONES[c.verdict]
     axes.plot([100 * d.low, 100 * d.high], [y, y], color=TONE_COLOURS[tone], lw=2.6, solid_capstyle="butt")
@@ -156,7 +159,7 @@ def curve_figure(data: Frame, order: Sequence[str], caption: str) -> Figure | No
             axes.set_visible(False)
         for axes in grid[-1]:
             axes.set_xlabel("RL step")
-        handles, names = _legend(grid.ravel())
+        handles, names = _legend(list(grid.ravel()))
         figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8.5)
         svg = as_svg(figure)
     alt = (
@@ -166,7 +169,7 @@ def curve_figure(data: Frame, order: Sequence[str], caption: str) -> Figure | No
     return Figure("curves", caption, alt, svg)
 
 
-def _curve(axes: Any, own: Frame, arm: str, index: int) -> None:
+def _curve(axes: "Axes", own: Frame, arm: str, index: int) -> None:
     wide = own.pivot_table(index="step", columns="seed", values="value").sort_index()
     if len(wide) >= SMOOTH_FROM:
         wide = wide.rolling(WINDOW, center=True, min_periods=1).mean()
@@ -175,7 +178,7 @@ def _curve(axes: Any, own: Frame, arm: str, index: int) -> None:
     axes.plot(steps, wide.mean(axis=1), label=axis_label(arm), lw=1.5, ms=4, markevery=max(1, len(steps) // 6), **style)
 
 
-def _legend(all_axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
+def _legend(all_axes: Sequence["Axes"]) -> tuple[list[Any], list[str]]:
     handles: dict[str, Any] = {}
     for axes in all_axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -234,7 +237,7 @@ def dose_figure(curve: DoseCurve, accuracies: ArmAccuracies, references: Sequenc
     return Figure(f"dose_{curve.axis}", caption, alt, svg)
 
 
-def _name_rows(axes: Any, names: Sequence[str], positions: Sequence[float] | None = None) -> None:
+def _name_rows(axes: "Axes", names: Sequence[str], positions: Sequence[float] | None = None) -> None:
     """Name the rows of a plot from top to bottom."""
     at = list(range(len(names))) if positions is None else list(positions)
     axes.set_yticks(at, names)

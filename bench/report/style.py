@@ -4,7 +4,10 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, with its pale colours darkened for white paper.
 COLOURS = ("#0b6e8f", "#c8501e", "#2e7d4f", "#8a4f9e", "#b0831a", "#4b5cc4", "#a03050", "#5b6470")
@@ -41,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[Any]:
+def canvas(width: float, height: float) -> Iterator["Figure"]:
     """A figure of ``width`` x ``height`` inches. It needs no display and changes no global state."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,7 +57,7 @@ def canvas(width: float, height: float) -> Iterator[Any]:
         yield figure
 
 
-def as_svg(figure: Any) -> bytes:
+def as_svg(figure: "Figure") -> bytes:
     """A figure as SVG: the same bytes each time."""
     svg = io.BytesIO()
     figure.draw_without_rendering()
