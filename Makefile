@@ -10,7 +10,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help install matrix test test-fast cov lint format clean
+.PHONY: help install matrix test test-fast cov lint format clean docs
 .DEFAULT_GOAL := help
 
 help:
@@ -60,6 +60,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(VENV)/.core
+	$(BIN)/python -m bench.cli.reference
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

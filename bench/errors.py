@@ -1,4 +1,4 @@
-"""Error classes of a stage and exit codes of the command line: one place for both."""
+"""Classes of errors that end a stage, and exit codes of the command line."""
 
 import errno
 import traceback
@@ -13,7 +13,7 @@ _OWN_CODE = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().
 
 
 class ExitCode(IntEnum):
-    """What the process returns; listed by ``vold-bench --help``."""
+    """Exit code of the command line; ``vold-bench --help`` lists all of them."""
 
     OK = 0
     REGRESSION = 1
@@ -31,19 +31,19 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.REGRESSION: "check: a guarded value got worse",
     ExitCode.USAGE: "wrong usage of the command line",
-    ExitCode.INCOMPLETE: "check: inconclusive or incomplete; report: stages are missing; compare: more differs than "
-    "the model",
-    ExitCode.CONFIGURATION: "a file, setting, model or data set is not what it must be; running again changes nothing",
-    ExitCode.FAILED: "a stage failed for a reason of its own, or several for different ones; the logs tell more",
-    ExitCode.INFRASTRUCTURE: "the machine failed (disk full, store in use, process killed); run again to continue",
-    ExitCode.OUT_OF_MEMORY: "out of memory, smaller batches included; run again to continue",
-    ExitCode.INTERNAL: "an error nobody foresaw: a defect of vold-bench",
-    ExitCode.INTERRUPTED: "stopped by the user; run again to continue",
+    ExitCode.INCOMPLETE: "check: inconclusive or incomplete; report: stages are missing; compare: more than the model "
+    "differs",
+    ExitCode.CONFIGURATION: "a file, setting, model or data set is wrong; running again changes nothing",
+    ExitCode.FAILED: "a stage failed for a reason of its own, or several for different reasons; see their logs",
+    ExitCode.INFRASTRUCTURE: "the machine failed (disk full, store in use, process killed); run again to resume",
+    ExitCode.OUT_OF_MEMORY: "out of memory, with smaller batches too; run again to resume",
+    ExitCode.INTERNAL: "unexpected error: a defect of vold-bench",
+    ExitCode.INTERRUPTED: "stopped by the user; run again to resume",
 }
 
 
 class ErrorClass(StrEnum):
-    """Why a stage failed, which decides whether it is tried again."""
+    """Why a stage failed. The class decides whether the stage is tried again."""
 
     CONFIGURATION = "configuration"
     INFRASTRUCTURE = "infrastructure"
@@ -56,12 +56,12 @@ class ErrorClass(StrEnum):
 
     @property
     def retried(self) -> bool:
-        """Tried once more in the same run: the cause may be gone, or smaller batches may fit."""
+        """Whether the run tries the stage once more: the cause may be gone, or smaller batches may fit."""
         return self in (ErrorClass.INFRASTRUCTURE, ErrorClass.OUT_OF_MEMORY)
 
 
 class VoldBenchError(Exception):
-    """An error with a class; its text names the place and the mend."""
+    """An error with a class. Its text says what is wrong, where, and how to fix it."""
 
     error_class: ClassVar[ErrorClass] = ErrorClass.FAILED
 
@@ -77,19 +77,19 @@ class ConfigurationError(VoldBenchError, ValueError):
 
 
 class InfrastructureError(VoldBenchError):
-    """The machine is at fault; finished work is kept and running again continues."""
+    """The machine is at fault. Finished work is kept, and running again resumes."""
 
     error_class = ErrorClass.INFRASTRUCTURE
 
 
 class OutOfMemoryError(VoldBenchError):
-    """Memory ran out, with smaller batches too; finished work is kept and running again continues."""
+    """Memory ran out, with smaller batches too. Finished work is kept, and running again resumes."""
 
     error_class = ErrorClass.OUT_OF_MEMORY
 
 
 class StageError(VoldBenchError):
-    """What ended a stage in another process, of the class that it had there."""
+    """The error that ended a stage in another process, with the class that it had there."""
 
     def __init__(self, kind: ErrorClass, message: str) -> None:
         super().__init__(message)
@@ -101,7 +101,7 @@ class StageError(VoldBenchError):
 
 
 def describe(error: BaseException) -> str:
-    """The error's text, with its type where the text alone says too little."""
+    """The error's text, preceded by its type unless the text is written for users."""
     text = str(error).strip()
     clear = isinstance(error, StageError) or (text and classify(error) is ErrorClass.CONFIGURATION)
     return text if clear else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -125,6 +125,10 @@ def classify(error: BaseException) -> ErrorClass:
 
 
 def raised_here(error: BaseException) -> bool:
-    """Whether our own code raised it: there a ValueError is a refusal of input, elsewhere it may be a defect."""
+    """Whether the error was raised in ``bench`` or ``vold``.
+
+    Only there is a ValueError a refusal of input. The last frame of the traceback decides, so moving a helper to
+    another package can change the class of an error.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(_OWN_CODE)

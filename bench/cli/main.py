@@ -11,7 +11,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import bridge, check, compare, data, evaluate, export, info, matrix, preflight, score, show, train
+from bench.cli import (
+    bridge,
+    check,
+    compare,
+    data,
+    evaluate,
+    export,
+    info,
+    matrix,
+    preflight,
+    score,
+    settings,
+    show,
+    train,
+)
 from bench.cli.options import example
 from bench.errors import EXIT_CODES, ErrorClass, ExitCode, VoldBenchError, classify, is_disk_full, raised_here
 from bench.terminal import printable
@@ -61,6 +75,7 @@ _COMMANDS = (
     ("export", export.export, "vold-bench export eval-0123456789ab --out exports --format lm-eval"),
     ("traces", train.traces, "vold-bench traces traces.yaml"),
     ("preflight", preflight.preflight, "vold-bench preflight rl.yaml --gpu 'H200 x 8'"),
+    ("settings", settings.list_settings, "vold-bench settings rl.distill"),
     ("doctor", info.doctor, "vold-bench doctor --json"),
 )
 for _name, _function, _example in _COMMANDS:

@@ -238,7 +238,9 @@ def test_every_command_has_a_help_page_that_explains_each_option():
         names.append(" ".join(words))
         assert runner.invoke(main.app, [*words, "--help"]).exit_code == 0
         assert command.help and all(getattr(option, "help", "") for option in command.params), words
-    assert len(names) == 20 and {"run-matrix", "eval", "data audit", "bridge lm-eval", "train rl"} <= set(names)
+    assert len(names) == 21 and {"run-matrix", "settings", "eval", "data audit", "bridge lm-eval", "train rl"} <= set(
+        names
+    )
 
 
 def test_every_command_that_the_documentation_names_exists():
