@@ -17,7 +17,7 @@ help:
 	@echo "make matrix     train, evaluate and compare every arm of $(MATRIX); ends with the report's path"
 	@echo "make test       the whole test suite            make test-fast  without the slow tests"
 	@echo "make install    only set up .venv               make lint       ruff and pyright"
-	@echo "make cov        the whole suite with coverage"
+	@echo "make cov        the whole suite with coverage   make docs       write the generated reference pages"
 	@echo "make format     rewrite the code's layout       make clean      remove .venv and generated files, keep results"
 
 $(BIN)/python:
