@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.benchmarks.base import Benchmark, Dataset, DatasetError
 from bench.records import Problem
-from vold.data.images import cached, cached_path
+from vold.data.images import cache_image, cached_image_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -144,15 +144,15 @@ def _problems(benchmark: str, file: Path, require_images: bool) -> Iterator[Prob
         if any(row_hash(row, row["image_sha256"]) != row["sha256"] for row in rows):
             raise _changed(file, "a row")
         hashes = [name for row in rows for name in row["image_sha256"]]
-        if require_images and not all(cached_path(name).is_file() for name in hashes):
+        if require_images and not all(cached_image_path(name).is_file() for name in hashes):
             contents = [content for images in group.images() for content in images]
             if [hashlib.sha256(content).hexdigest() for content in contents] != hashes:
                 raise _changed(file, "an image")
             for content in contents:
-                cached(content)
+                cache_image(content)
         for row in rows:
             fields = {**{name: row[name] for name in _FIELDS}, "options": tuple(row["options"])}
-            paths = tuple(cached_path(name) for name in row["image_sha256"])
+            paths = tuple(cached_image_path(name) for name in row["image_sha256"])
             yield Problem(benchmark=benchmark, images=paths, **fields)
 
 

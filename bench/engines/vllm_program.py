@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.engines.model_facts import vocabulary
 from vold.config import VLLMExecution
-from vold.rollout.process import receive_task, tell
+from vold.rollout.process import receive_task, send_reply
 from vold.rollout.vllm import check_platform, fit_process, worker_extension
 
 assert vold.__doc__
@@ -32,7 +32,7 @@ def main() -> None:
         arguments = _arguments(task)
         stop_ids, banned_ids = vocabulary(Path(task["checkpoint"]))
     except ValueError as error:
-        return tell(task, {"refused": str(error)})
+        return send_reply(task, {"refused": str(error)})
     import uvloop
 
     uvloop.run(_serve(task, arguments, stop_ids, banned_ids))
@@ -82,7 +82,7 @@ async def _serve(task: Mapping[str, Any], arguments: Any, stop_ids: Sequence[int
     async with build_async_engine_client(arguments) as engine:
         await engine.collective_rpc("vold_ban", args=(banned_ids,))
         ending = build_and_serve(engine, address, socket, arguments)
-        tell(task, {"port": socket.getsockname()[1], "stop_ids": stop_ids})
+        send_reply(task, {"port": socket.getsockname()[1], "stop_ids": stop_ids})
         ended = await ending
     await ended
 

@@ -49,8 +49,8 @@ class APIServer(ServerProcess):
         ending: threading.Event,
     ) -> None:
         super().__init__(program, task, log, timeout_seconds, gpu, ending)
-        self.url = f"http://127.0.0.1:{self.told['port']}/v1"
-        self.stop_ids: list[int] = self.told["stop_ids"]
+        self.url = f"http://127.0.0.1:{self.reply['port']}/v1"
+        self.stop_ids: list[int] = self.reply["stop_ids"]
         try:
             self.wait_until(lambda: self.is_healthy(5.0), "answer")
         except BaseException:

@@ -1,14 +1,14 @@
-r"""Schemas of training data, each turned into one kind of record.
+r"""The formats of training data, all of which become a ``DataRecord``.
 
 ``vold``
-    ``{"id", "text", "answer", "options"?, "images"?, "caption"?}``; a trace has ``completion`` and ``correct``?
-    in place of ``answer``. What ``vold.data.prompts.write_jsonl`` writes.
+    ``{"id", "text", "answer", "options"?, "images"?, "caption"?}``. A trace has ``completion`` and ``correct``?
+    in place of ``answer``. ``vold.data.prompts.write_jsonl`` writes this format.
 ``mixture_of_thoughts``
-    ``{"messages": [{"role": "user", "content"}, {"role": "assistant", "content"}], ...}``: a problem and one model's
-    answer to it, with its thoughts. The gold is the answer's last ``\boxed{}``; without one there is none.
+    ``{"messages": [{"role": "user", "content"}, {"role": "assistant", "content"}], ...}``: a problem and a model's
+    response to it with its thoughts. The reference answer is the last ``\boxed{}`` of the response, if it has one.
 ``orz``
-    ``[{"from": "human", "value"}, {"from": "assistant", "ground_truth": {"value"}}]``, the rows of Open-Reasoner-Zero;
-    tools that make tables of them turn the list into an object with the keys "0" and "1".
+    ``[{"from": "human", "value"}, {"from": "assistant", "ground_truth": {"value"}}]``, the rows of Open-Reasoner-Zero.
+    Tools that convert them to tables turn the list into an object with the keys "0" and "1".
 ``problem_answer``
     ``{"problem", "answer", "images"?}``, as in copies of Geometry3K for reinforcement learning.
 """
@@ -19,14 +19,15 @@ from typing import Any
 
 
 class MalformedRow(ValueError):
-    """A row that does not fit its schema; the text says why."""
+    """A row does not fit its format. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataRecord:
-    """What a row holds. ``id`` is empty where the schema has none; ``completion`` is None where it is no trace.
+    """The content of a row in any format.
 
-    ``images`` are paths, or objects with ``bytes`` or ``path`` as tables of images hold them.
+    id: empty if the format has none. completion: None if the row is not a trace. images: paths, or objects with
+    ``bytes`` or ``path`` as in tables of images.
     """
 
     text: str
@@ -64,7 +65,7 @@ def _vold(row: Mapping[str, Any]) -> DataRecord:
     return DataRecord(
         id=_text(row, "id"),
         text=_text(row, "text"),
-        # A prompt says null where no answer is known; a trace need not speak of it.
+        # A prompt has null if its answer is not known. A trace may lack the field.
         answer=_text(row, "answer", optional="answer" in row or "completion" in row),
         options=tuple(map(str, _list(row, "options"))),
         images=_list(row, "images"),
@@ -115,26 +116,26 @@ FORMATS = tuple(_FORMATS)
 
 
 def reader(name: str) -> Reader:
-    """The reader of a schema; raises ValueError naming the known ones."""
+    """The function that reads rows of a format. Raises ValueError naming the known formats."""
     if name not in _FORMATS:
-        raise ValueError(f"no data format {name!r}; known: {', '.join(FORMATS)}")
+        raise ValueError(f"unknown data format {name!r}; known formats: {', '.join(FORMATS)}")
     fields, read = _FORMATS[name]
 
     def checked(row: Any) -> DataRecord:
         if not _fits(row, name):
-            raise MalformedRow(f"no row of format {name}, which has the fields {', '.join(fields)}")
+            raise MalformedRow(f"not a row of format {name}, which has the fields {', '.join(fields)}")
         return read(row)
 
     return checked
 
 
 def recognise(row: Any) -> str:
-    """The schema whose fields the row has; raises MalformedRow naming the known ones."""
-    found = next((name for name in FORMATS if _fits(row, name)), None)
-    if found is None:
+    """The format whose fields the row has. Raises MalformedRow naming the known formats."""
+    match = next((name for name in FORMATS if _fits(row, name)), None)
+    if match is None:
         known = "; ".join(f"{name}: {', '.join(fields)}" for name, (fields, _) in _FORMATS.items())
         raise MalformedRow(f"fits no known format ({known})")
-    return found
+    return match
 
 
 def _fits(row: Any, name: str) -> bool:

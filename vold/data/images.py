@@ -1,4 +1,4 @@
-"""The images that rows of training data name or hold, as files; and what is read by a teacher that sees none."""
+"""The images of training data as files, and the prompts as a teacher without vision reads them."""
 
 import hashlib
 import re
@@ -13,67 +13,69 @@ from vold.files import cache_root, write_whole
 
 
 def cache_directory() -> Path:
-    """Where images that lie inside tables are put once."""
+    """The directory of images that were stored inside tables."""
     return cache_root() / "images"
 
 
 def image_file(value: Any, directory: Path) -> Path:
-    """The file of one entry of ``images``: a path under ``directory``, or bytes that are written to the cache.
+    """The file of one entry of ``images``: a path in ``directory``, or bytes, which are written to the cache.
 
-    Raises MalformedRow for anything else, a missing file or a path that leads out of ``directory``.
+    Raises MalformedRow for anything else, for a missing file and for a path that leads out of ``directory``.
     """
     if isinstance(value, Mapping):
         if isinstance(value.get("bytes"), bytes):
-            return cached(value["bytes"])
+            return cache_image(value["bytes"])
         value = value.get("path")
     if not isinstance(value, str) or not value:
         raise MalformedRow("an image must be a path, or an object with bytes or path")
     path = directory / value
     if not path.resolve().is_relative_to(directory.resolve()):
-        raise MalformedRow(f"the image {value!r} lies outside {directory}")
+        raise MalformedRow(f"the image {value!r} is outside of {directory}")
     if not path.is_file():
-        raise MalformedRow(f"no image {path}")
+        raise MalformedRow(f"the image {path} does not exist")
     return path
 
 
-def cached(content: bytes) -> Path:
-    """The bytes as a file that is named after them; what format they are is seen from the content."""
-    path = cached_path(hashlib.sha256(content).hexdigest())
+def cache_image(content: bytes) -> Path:
+    """Write an image's bytes to the cache, under the name of their hash, and return the path."""
+    path = cached_image_path(hashlib.sha256(content).hexdigest())
     if not path.is_file() or path.stat().st_size != len(content):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     return path
 
 
-def cached_path(sha256: str) -> Path:
-    """Where the image with this hash lies, once it has been put there; raises ValueError for what is no hash."""
+def cached_image_path(sha256: str) -> Path:
+    """The path in the cache of the image with this hash. Raises ValueError if ``sha256`` is not a hash."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError(f"{sha256[:80]!r} is no SHA-256 of an image; take a fresh copy of what names it")
+        raise ValueError(
+            f"{sha256[:80]!r} is not the SHA-256 of an image; replace the file that contains it with a new copy"
+        )
     return cache_directory() / sha256[:2] / sha256
 
 
 def check_images(prompts: Sequence[Prompt], policy: ImagePolicy, setting: str) -> None:
-    """Refuse prompts that a text-only reader could not read under ``policy``, the value of ``setting``.
+    """Raise ValueError if a text-only teacher cannot read some prompts under ``policy``, the value of ``setting``.
 
-    Raises ValueError naming the first such prompts and the ways out.
+    The message names the first such prompts and what to change.
     """
-    pictured = [prompt for prompt in prompts if prompt.images]
-    if policy == "refuse" and pictured:
+    with_images = [prompt for prompt in prompts if prompt.images]
+    if policy == "refuse" and with_images:
         raise ValueError(
-            f"{len(pictured)} of {len(prompts)} prompts have images (the first is {pictured[0].id!r}), and the "
-            f"teacher reads text alone; set {setting} to skip or to caption, or do without the teacher"
+            f"{len(with_images)} of {len(prompts)} prompts have images (the first is {with_images[0].id!r}), but the "
+            f"teacher reads only text; set {setting} to skip or to caption, or train without a teacher"
         )
-    silent = [prompt.id for prompt in pictured if not prompt.caption.strip()]
-    if policy == "caption" and silent:
-        shown = ", ".join(map(repr, silent[:5])) + (", ..." if len(silent) > 5 else "")
+    without_caption = [prompt.id for prompt in with_images if not prompt.caption.strip()]
+    if policy == "caption" and without_caption:
+        names = ", ".join(map(repr, without_caption[:5])) + (", ..." if len(without_caption) > 5 else "")
         raise ValueError(
-            f"{len(silent)} of {len(pictured)} prompts with images have no caption ({shown}); "
-            f"give them one, or set {setting} to skip"
+            f"{len(without_caption)} of {len(with_images)} prompts with images have no caption ({names}); "
+            f"add the captions, or set {setting} to skip"
         )
 
 
 def text_for_teacher(prompt: Prompt, policy: ImagePolicy) -> str | None:
-    """What a text-only teacher reads of a prompt; None where it must not speak."""
+    """A prompt as a text-only teacher reads it. None if the policy is not to show it to the teacher."""
     if not prompt.images:
         return prompt.text
     return prompt.in_words() if policy == "caption" else None

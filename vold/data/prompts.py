@@ -1,4 +1,4 @@
-"""Prompts with verifiable answers, and the traces written for them."""
+"""Prompts with reference answers, traces, and the JSONL files in which they are stored."""
 
 import json
 import os
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_MARK = "<image>"
-"""Stands in a text where an image stands; images without marks come first."""
+"""Marks the position of an image in a text. If a text has no marks, its images come first."""
 
 _WRITTEN_IF_SET = ("images", "caption")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One training problem. ``text`` is the user's turn; ``options`` is empty for free-form answers.
+    """A training problem.
 
-    ``answer`` is the gold (an option's letter where there are options or where letters are the answer); empty where
-    none is known. ``images`` are the images' files, and ``caption`` says in words what they show.
+    text: the user's turn. answer: the reference answer, which is a letter if there are options; empty if it is not
+    known. options: empty for free-form answers. images: their files. caption: a description of the images.
     """
 
     id: str
@@ -29,11 +29,11 @@ class Prompt:
     caption: str = ""
 
     def messages(self) -> str | list[dict[str, Any]]:
-        """The user's turn, with places for the images."""
+        """The user's turn, with parts for the images."""
         return chat(self.text, self.images)
 
     def in_words(self) -> str:
-        """The text with the caption in place of the images, for a reader that sees none."""
+        """The text with the caption in place of the images, for a reader that sees only text."""
         if not self.images:
             return self.text
         if IMAGE_MARK not in self.text:
@@ -43,7 +43,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One completion imitated by SFT; ``correct`` is None where the answer was not checked."""
+    """A completion for SFT to imitate. correct: None if its answer was not checked."""
 
     id: str
     text: str
@@ -53,18 +53,18 @@ class Trace:
 
 
 def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
-    """One turn of the user as ``Student.encode`` takes it: a string, or parts where there are images."""
+    """One turn of the user as ``Student.encode`` takes it: a string, or parts if there are images."""
     if not images:
         return text
     parts: list[dict[str, Any]] = [] if IMAGE_MARK in text else [{"type": "image"} for _ in images]
-    for place, piece in enumerate(text.split(IMAGE_MARK)):
-        parts += [{"type": "image"}] if place else []
+    for number, piece in enumerate(text.split(IMAGE_MARK)):
+        parts += [{"type": "image"}] if number else []
         parts += [{"type": "text", "text": piece}] if piece else []
     return [{"role": "user", "content": parts}]
 
 
 def write_jsonl(path: Path, rows: Iterable[Prompt | Trace]) -> int:
-    """Write rows with their images' places relative to ``path``; returns the number of rows."""
+    """Write rows with the paths of their images relative to ``path``. Returns the number of rows."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:

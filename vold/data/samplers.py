@@ -1,4 +1,4 @@
-"""Which items a step sees: a function of (seed, step), so that a resumed run needs no sampler state."""
+"""The items of a step, as a function of seed and step, so that a resumed run needs no sampler state."""
 
 from functools import lru_cache
 
@@ -13,9 +13,9 @@ def _permutation(seed: int, stream: str, count: int, epoch: int) -> np.ndarray:
 
 
 def draw(seed: int, stream: str, count: int, batch_size: int, step: int) -> list[int]:
-    """Indices below ``count`` of the ``step``-th batch: each epoch is a fresh permutation, read end to end.
+    """The indices (below ``count``) of the batch of ``step``. Each epoch is a new permutation of all items.
 
-    Raises ValueError when there is nothing to draw from.
+    Raises ValueError if ``count`` is 0.
     """
     if count == 0:
         raise ValueError(f"no items to draw for {stream!r}")

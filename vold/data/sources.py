@@ -1,6 +1,6 @@
-"""Where training data lies: a file, a directory, or a data set on the hub, always read as files.
+"""Sources of training data: a file, a directory, or a data set on the hub, which is read as files too.
 
-A source is written ``file:PATH`` or ``hub:OWNER/NAME@REVISION``, with options behind a question mark:
+A source is written ``file:PATH`` or ``hub:OWNER/NAME@REVISION``, with options after a question mark:
 ``hub:open-r1/Mixture-of-Thoughts?config=math&split=train``.
 """
 
@@ -21,15 +21,15 @@ _OPTIONS = ("split", "config", "format", "instruction", "malformed")
 _BATCH = 256
 
 NumberedRow = tuple[int, Any]
-"""The number of a line or row, from 1, and what stands there."""
+"""(number of the line or row, from 1, its content)."""
 
 
 class AbsentData(ValueError):
-    """The data are not on this machine; the text says how to get them there."""
+    """The data are not on this machine. The message says how to get them."""
 
 
 class UndecodableRow:
-    """Stands where a row should be and could not be decoded."""
+    """Takes the place of a row that could not be decoded."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -37,10 +37,11 @@ class UndecodableRow:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """``place``: a path, or ``OWNER/NAME`` where ``revision`` is set.
+    """A source and its options.
 
-    ``format`` names a schema of ``vold.data.formats`` (empty: seen from the first row), ``instruction`` a sentence put
-    after every prompt; ``malformed`` says whether rows that do not fit the schema are refused or left out.
+    place: a path, or ``OWNER/NAME`` if ``revision`` is set. format: a format of ``vold.data.formats``; empty to
+    recognize it from the first row. instruction: name of a sentence that follows every prompt. malformed: ``refuse`` or
+    ``skip`` for rows that do not fit the format.
     """
 
     place: str
@@ -53,7 +54,7 @@ class DataSource:
 
     @classmethod
     def parse(cls, text: str, base: Path) -> "DataSource":
-        """Read ``file:PATH``, ``hub:NAME`` or a bare path, relative ones to ``base``; raises ValueError."""
+        """Parse ``file:PATH``, ``hub:NAME`` or a path, relative to ``base``. Raises ValueError for anything else."""
         head, _, query = text.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         if unknown := options.keys() - set(_OPTIONS):
@@ -70,29 +71,29 @@ class DataSource:
 
     @property
     def options(self) -> str:
-        """What is not as usual, in the form that ``parse`` reads; empty where all is."""
+        """The options that differ from their defaults, as ``parse`` reads them. Empty if there are none."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OPTIONS}
-        usual = {f.name: f.default for f in fields(self)}
-        set_ = {name: value for name, value in values.items() if value != usual[name]}
-        return f"?{urlencode(set_)}" if set_ else ""
+        defaults = {f.name: f.default for f in fields(self)}
+        changed = {name: value for name, value in values.items() if value != defaults[name]}
+        return f"?{urlencode(changed)}" if changed else ""
 
     def __str__(self) -> str:
         place = hub_location(self.place, self.revision) if self.revision else f"file:{self.place}"
         return place + self.options
 
     def files(self, *, fetch: bool = True, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-        """The files of the split, on this machine; fetched from the hub where need be and ``fetch`` allows it.
+        """The files of the split on this machine. They are fetched from the hub if necessary and ``fetch`` allows it.
 
-        Files with other ``suffixes`` are not looked at. Raises AbsentData where there are none, ValueError where the
-        choice is not clear or not whole, ConnectionError where they cannot be fetched.
+        Files with other suffixes are ignored. Raises AbsentData if there are no files, ValueError if it is not clear
+        which are meant or some are missing, and ConnectionError if they cannot be fetched.
         """
         root = self._snapshot(fetch, suffixes) if self.revision else Path(self.place)
         if root.is_file():
             return [root]
         if not root.is_dir():
-            raise AbsentData(f"nothing at {root}")
-        found = (path for path in root.rglob("*") if path.suffix in suffixes and path.is_file())
-        names = [path.relative_to(root).as_posix() for path in found]
+            raise AbsentData(f"nothing at {root}; check the path")
+        paths = (path for path in root.rglob("*") if path.suffix in suffixes and path.is_file())
+        names = [path.relative_to(root).as_posix() for path in paths]
         return [root / name for name in select(names, self.config, self.split, str(self))]
 
     def _snapshot(self, fetch: bool, suffixes: tuple[str, ...]) -> Path:
@@ -101,24 +102,26 @@ class DataSource:
         from huggingface_hub import HfApi, constants, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-        place: dict[str, Any] = {"repo_id": self.place, "repo_type": "dataset", "revision": self.revision}
+        repository: dict[str, Any] = {"repo_id": self.place, "repo_type": "dataset", "revision": self.revision}
         failure: Exception | None = None
         if fetch and not constants.HF_HUB_OFFLINE:
             try:
-                names = [name for name in HfApi().list_repo_files(**place) if name.endswith(suffixes)]
+                names = [name for name in HfApi().list_repo_files(**repository) if name.endswith(suffixes)]
                 wanted = select(names, self.config, self.split, str(self))
-                return Path(snapshot_download(**place, allow_patterns=wanted))
+                return Path(snapshot_download(**repository, allow_patterns=wanted))
             except RepositoryNotFoundError as error:
-                raise ValueError(f"{self}: no such data set on the hub, or it is not open to you ({error})") from error
+                raise ValueError(
+                    f"{self}: the hub has no such data set, or you have no access to it ({error})"
+                ) from error
             except (HfHubHTTPError, httpx.HTTPError, LocalEntryNotFoundError, OSError) as error:
                 failure = error
         try:
-            return Path(snapshot_download(**place, local_files_only=True))
+            return Path(snapshot_download(**repository, local_files_only=True))
         except LocalEntryNotFoundError as error:
             if failure is not None:
                 raise ConnectionError(f"{self}: cannot be fetched from the hub ({failure}); run again") from failure
             raise AbsentData(
-                f"{self}: not on this machine; fetch it where there is a network "
+                f"{self}: not on this machine; fetch it on a machine with a network "
                 f"(`hf download {self.place} --repo-type dataset --revision {self.revision}`), "
                 "or name a local copy as file:PATH"
             ) from error
@@ -127,27 +130,28 @@ class DataSource:
 def select(names: Iterable[str], config: str, split: str, source: str) -> list[str]:
     """The data files of one configuration and split, sorted.
 
-    A configuration is a directory (or a file's name). A split is the first word of a file's name or a directory;
-    files that name no split are the training split. Raises ValueError naming the choices, or the parts that lack.
+    A configuration is the name of a directory or file. A split is the first word of a file's name, or a directory.
+    Files that name no split are the training split. Raises ValueError naming the choices, or if parts are missing.
     """
-    found = sorted(
+    matches = sorted(
         name for name in names if name.endswith(SUFFIXES) and not any(p.startswith(".") for p in name.split("/"))
     )
     if config:
-        found = [name for name in found if config in _words(name)]
-    elif any(_split(name) is None for name in found):
-        found = [name for name in found if PurePosixPath(name).name not in ("dataset_infos.json", "dataset_dict.json")]
-    places = sorted({str(PurePosixPath(name).parent) for name in found})
-    if not config and len(places) > 1 and not all(_SPLITS.fullmatch(place) for place in places):
-        raise ValueError(f"{source}: holds several configurations; choose one with config= ({', '.join(places)})")
-    chosen = [name for name in found if (_split(name) or "train") == split]
-    if not chosen:
-        shown = ", ".join(found[:6]) or f"none with {' or '.join(SUFFIXES)}"
-        raise ValueError(f"{source}: no data file of split {split!r}; the files there: {shown}")
-    parts = [part for part in map(_PART.search, chosen) if part]
+        matches = [name for name in matches if config in _words(name)]
+    elif any(_split(name) is None for name in matches):
+        about = ("dataset_infos.json", "dataset_dict.json")
+        matches = [name for name in matches if PurePosixPath(name).name not in about]
+    directories = sorted({str(PurePosixPath(name).parent) for name in matches})
+    if not config and len(directories) > 1 and not all(_SPLITS.fullmatch(name) for name in directories):
+        raise ValueError(f"{source}: has several configurations; choose one with config= ({', '.join(directories)})")
+    files = [name for name in matches if (_split(name) or "train") == split]
+    if not files:
+        shown = ", ".join(matches[:6]) or f"none with {' or '.join(SUFFIXES)}"
+        raise ValueError(f"{source}: no data file of split {split!r}; its files are {shown}")
+    parts = [part for part in map(_PART.search, files) if part]
     if parts and len(parts) < int(parts[0][1]):
-        raise ValueError(f"{source}: {len(parts)} of {int(parts[0][1])} parts are there; fetch the others")
-    return chosen
+        raise ValueError(f"{source}: has only {len(parts)} of {int(parts[0][1])} parts; fetch the others")
+    return files
 
 
 def _words(name: str) -> Sequence[str]:
@@ -156,15 +160,15 @@ def _words(name: str) -> Sequence[str]:
 
 
 def _split(name: str) -> str | None:
-    """The split that a file's name tells, if any."""
+    """The split in the path of a file, if there is one."""
     first = re.split(r"[-._]", PurePosixPath(name).name)[0]
     return next((word for word in (first, *_words(name)) if _SPLITS.fullmatch(word)), None)
 
 
 def rows(file: Path) -> Iterator[NumberedRow]:
-    """The rows of a parquet, JSONL or JSON file with their numbers; what cannot be decoded is an UndecodableRow.
+    """The rows of a parquet, JSONL or JSON file with their numbers. A row that cannot be decoded is an UndecodableRow.
 
-    Raises ValueError where the file as a whole is not what its name says.
+    Raises ValueError if the file itself cannot be read.
     """
     if file.suffix == ".parquet":
         return _parquet(file)
@@ -182,17 +186,19 @@ def _parquet(file: Path) -> Iterator[NumberedRow]:
                 number += 1
                 yield number, row
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{file}: unreadable after row {number} ({error}); take a fresh copy") from error
+        raise ValueError(
+            f"{file}: unreadable after row {number} ({error}); replace the file with a new copy"
+        ) from error
 
 
 def _json(file: Path) -> Iterator[NumberedRow]:
-    """A list of rows; a file of one object a line is often named .json too."""
+    """The rows of a JSON list, or of a file with one object per line, which is often named .json too."""
     try:
-        whole = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         yield from _lines(file)
         return
-    yield from enumerate(whole if isinstance(whole, list) else [whole], 1)
+    yield from enumerate(content if isinstance(content, list) else [content], 1)
 
 
 def _lines(file: Path) -> Iterator[NumberedRow]:

@@ -1,4 +1,4 @@
-"""The one interface of everything that turns prompts into sampled completions."""
+"""The interface of all rollout engines, which sample completions for prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ FinishReason = Literal["stop", "length"]
 
 
 class EngineError(RuntimeError):
-    """The engine broke (killed, out of reach, an exception of its own); a fresh one may do the same work."""
+    """The engine failed: it was killed, is out of reach, or raised an exception. A new engine may do the same work."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutRequest:
-    """A tokenised prompt (placeholders of images already expanded) and one seed per wanted sample."""
+    """A tokenized prompt, with the placeholders of its images expanded, and one seed per sample."""
 
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -27,16 +27,16 @@ class RolloutRequest:
 
     @classmethod
     def of(cls, prompt: "EncodedPrompt", seeds: Sequence[int]) -> "RolloutRequest":
-        """Ask ``prompt`` for one completion per seed."""
+        """The request for one completion of ``prompt`` per seed."""
         return cls(prompt.prompt_ids, tuple(seeds), prompt.pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Sampled tokens, the stop token included when there is one.
+    """Sampled tokens, including the stop token if there is one.
 
-    logprobs: log-probability of each token under the distribution it was drawn from; entropies: of that distribution,
-    in nats, where they were asked for and the engine knows them.
+    logprobs: log-probability of each token under the distribution that it was drawn from. entropies: entropy of that
+    distribution in nats; None if they were not requested or the engine cannot measure them.
     """
 
     completion_ids: tuple[int, ...]
@@ -47,9 +47,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy decoding. ``banned_ids`` can never be drawn (image placeholders).
+    """How to sample. A temperature of 0 is greedy decoding.
 
-    entropies: wanted beside the tokens, from engines that hold whole distributions.
+    banned_ids: token ids that are never sampled (image placeholders). entropies: whether engines that hold the whole
+    distribution return its entropy.
     """
 
     max_new_tokens: int
@@ -60,20 +61,27 @@ class Sampling:
 
 
 class RolloutEngine(Protocol):
-    """Completions come back in the order of the requests, and of the seeds within a request.
+    """An engine that samples completions.
 
-    ``live``: decodes with the trainer's own tensors, so there is nothing to synchronise. Any other engine is told
-    the weights before it is asked, by ``sync``, which raises SyncError where it cannot prove that it uses them;
-    between ``sleep`` and the next ``sync`` it holds as little memory as it can. ``generate`` and ``sync`` raise
-    EngineError when the engine broke, ValueError for what it will never do.
+    live: whether the engine decodes with the trainer's own tensors, so that there is nothing to synchronize. Any other
+    engine gets the weights through ``sync`` before it is used. ``generate`` and ``sync`` raise EngineError if the
+    engine fails, and ValueError for requests or weights that it can never accept.
     """
 
     live: bool
 
-    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]: ...
+    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
+        """The completions in the order of the requests, and of the seeds within a request."""
+        ...
 
-    def sync(self, weights: "Weights") -> "SyncProof": ...
+    def sync(self, weights: "Weights") -> "SyncProof":
+        """Hand over the weights. Raises SyncError if the engine cannot prove that it uses them."""
+        ...
 
-    def sleep(self) -> None: ...
+    def sleep(self) -> None:
+        """Free as much memory as possible until the next ``sync``."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free everything; the engine cannot be used again."""
+        ...

@@ -1,7 +1,7 @@
 """The builtin engine: batched decoding with a KV cache on the trainer's own weights.
 
-It shares the live model with the trainer, so there is nothing to synchronise. A prompt is prefilled once and
-its cache is shared out over the samples of its group; finished rows leave the batch.
+It shares the live model with the trainer, so there is nothing to synchronize. A prompt is prefilled once, and its cache
+is copied to all samples of its group. Finished rows leave the batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,17 @@ from vold.rollout.decoder import Decoder, decoder_of
 from vold.rollout.proof import SyncProof, Weights
 from vold.rollout.sampling import Drawn, Uniforms, draw
 
-# Prompts x length x length (at least 1,024) of one prefill: bounds its mask to 64 MiB and its tokens to 65,536.
 PREFILL_AREA = 1 << 26
-Slot = tuple[int, int]  # request, sample within it
+"""Largest prompts x length x length of one prefill, where the last length counts as at least 1,024.
+
+It bounds the mask to 64 MiB and the tokens to 65,536.
+"""
+Slot = tuple[int, int]
+"""(index of the request, number of the sample within it)"""
 
 
 class BuiltinEngine:
-    """Implements ``RolloutEngine``; ``max_batch`` bounds the sequences that are decoded together."""
+    """Implements ``RolloutEngine``. max_batch: most sequences that are decoded together."""
 
     live = True
 
@@ -35,13 +39,16 @@ class BuiltinEngine:
         self.max_batch = max_batch
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
-        """One completion per seed of each request; raises ValueError for an empty prompt."""
-        done = dict(self.stream(requests, sampling))
-        return [[done[index, sample] for sample in range(len(r.seeds))] for index, r in enumerate(requests)]
+        """One completion per seed of each request. Raises ValueError for an empty prompt."""
+        completions = dict(self.stream(requests, sampling))
+        return [
+            [completions[index, sample] for sample in range(len(request.seeds))]
+            for index, request in enumerate(requests)
+        ]
 
     @torch.inference_mode()
     def stream(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[tuple[Slot, Completion]]:
-        """The same by (request, sample), a batch at a time."""
+        """The same completions with their slots, batch by batch."""
         if any(not request.prompt_ids for request in requests):
             raise ValueError("a rollout request without a prompt")
         if not requests:
@@ -52,17 +59,17 @@ class BuiltinEngine:
             yield from zip(slots, self._decode(requests, slots, sampling, decoder), strict=True)
 
     def sync(self, weights: Weights) -> SyncProof:
-        """Nothing to hand over: the tensors are the trainer's own."""
+        """Does nothing: the tensors are the trainer's own."""
         return SyncProof(0, 0.0)
 
     def sleep(self) -> None:
-        """It holds nothing between two batches."""
+        """Does nothing: the engine holds no memory between batches."""
 
     def close(self) -> None:
-        """It has nothing to close."""
+        """Does nothing: the engine holds no resources."""
 
     def _batches(self, requests: Sequence[RolloutRequest]) -> Iterator[list[Slot]]:
-        """Slots in batches of prompts of similar length, groups side by side, within the limits of one prefill."""
+        """Batches of slots with prompts of similar length, within the limits of one prefill. Groups stay together."""
         batch: list[Slot] = []
         prompts = 0
         for index in sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt_ids), index)):
@@ -81,10 +88,10 @@ class BuiltinEngine:
     def _decode(
         self, requests: Sequence[RolloutRequest], slots: list[Slot], sampling: Sampling, decoder: Decoder
     ) -> list[Completion]:
-        used = list(dict.fromkeys(index for index, _ in slots))
-        places = {index: place for place, index in enumerate(used)}
-        owner = torch.tensor([places[index] for index, _ in slots], device=self.model.device)
-        prompts = [requests[index] for index in used]
+        indices = list(dict.fromkeys(index for index, _ in slots))
+        prompt_rows = {index: row for row, index in enumerate(indices)}
+        owner = torch.tensor([prompt_rows[index] for index, _ in slots], device=self.model.device)
+        prompts = [requests[index] for index in indices]
         prefill = _Prefill(self.model, prompts, sampling.max_new_tokens)
         uniforms = (
             Uniforms([requests[index].seeds[sample] for index, sample in slots]) if sampling.temperature else None
@@ -94,22 +101,22 @@ class BuiltinEngine:
 
         rows = torch.arange(len(slots), device=self.model.device)
         state = _State(prefill, owner, decoder)
-        written = _Written(len(slots), sampling, rows.device)
+        samples = _Samples(len(slots), sampling, rows.device)
         for step in range(sampling.max_new_tokens):
-            drawn = uniforms.at(step, rows.cpu().numpy()) if uniforms else None
-            chosen = draw(state.logits, drawn, sampling.temperature, bias, sampling.entropies)
+            numbers = uniforms.at(step, rows.cpu().numpy()) if uniforms else None
+            drawn = draw(state.logits, numbers, sampling.temperature, bias, sampling.entropies)
             beat()
-            written.put(rows, step, chosen)
-            ids, ended = chosen.ids, torch.isin(chosen.ids, stops)
+            samples.put(rows, step, drawn)
+            ids, ended = drawn.ids, torch.isin(drawn.ids, stops)
             if ended.any():
-                written.stop(rows[ended], step)
-                leaving = _Leaving(ended)
-                rows, ids = leaving.closed_up(rows), leaving.closed_up(ids)
-                state.close_up(leaving)
+                samples.stop(rows[ended], step)
+                compaction = _Compaction(ended)
+                rows, ids = compaction.apply(rows), compaction.apply(ids)
+                state.compact(compaction)
             if len(rows) == 0 or step + 1 == sampling.max_new_tokens:
                 break
             state.advance(ids)
-        return written.completions()
+        return samples.completions()
 
     def _bias(self, banned: Sequence[int]) -> Tensor | None:
         if not banned:
@@ -119,8 +126,8 @@ class BuiltinEngine:
         return bias
 
 
-class _Written:
-    """What has been drawn for each slot of a batch, position by position."""
+class _Samples:
+    """The tokens sampled for the slots of a batch: arrays [slots, max_new_tokens]."""
 
     def __init__(self, slots: int, sampling: Sampling, device: torch.device) -> None:
         shape = (slots, sampling.max_new_tokens)
@@ -136,7 +143,7 @@ class _Written:
             self.entropies[rows, step] = drawn.entropies
 
     def stop(self, rows: Tensor, step: int) -> None:
-        """Their token of ``step`` was a stop token."""
+        """Record that the token of ``step`` in these rows is a stop token."""
         self.lengths[rows], self.stopped[rows] = step + 1, True
 
     def completions(self) -> list[Completion]:
@@ -150,22 +157,22 @@ class _Written:
         return [Completion(ids, values, "stop" if stop else "length", each) for ids, values, stop, each in columns]
 
 
-class _Leaving:
-    """Which rows of a batch have ended [rows] bool: rows from its end take their places, so that few are copied."""
+class _Compaction:
+    """Removes the rows that have ended (``ended``: [rows] bool). Only rows from the end of the batch move."""
 
     def __init__(self, ended: Tensor) -> None:
-        self.left = len(ended) - int(ended.sum())
-        self.holes = ended[: self.left].nonzero()[:, 0]
-        self.movers = (~ended[self.left :]).nonzero()[:, 0] + self.left
+        self.count = len(ended) - int(ended.sum())
+        self.holes = ended[: self.count].nonzero()[:, 0]
+        self.movers = (~ended[self.count :]).nonzero()[:, 0] + self.count
 
-    def closed_up(self, values: Tensor) -> Tensor:
-        """The rows of ``values`` [rows, ...] that go on, in their new places; overwrites."""
+    def apply(self, values: Tensor) -> Tensor:
+        """The rows of ``values`` [rows, ...] that continue, in their new order. Overwrites ``values``."""
         values[self.holes] = values[self.movers]
-        return values[: self.left]
+        return values[: self.count]
 
 
 class _Prefill:
-    """The prompts of a batch, run once each with left padding."""
+    """The prompts of a batch, each run once, with left padding."""
 
     def __init__(self, model: LanguageModel, prompts: Sequence[RolloutRequest], room: int) -> None:
         self.model, self.room = model, room
@@ -180,7 +187,7 @@ class _Prefill:
             self.valid[row, start:] = True
             positions[:, row, start:] = model.positions(prompt.prompt_ids, prompt.pixels)
             self.next_position[row] = positions[:, row].max() + 1
-        # A text model knows one axis of positions; without images all three agree.
+        # A text model has one axis of positions. Without images all three axes are equal.
         pixels = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         self.cache = Cache(layer_class_to_replicate=GrowingLayer)
         hidden = model.trunk(
@@ -193,7 +200,10 @@ class _Prefill:
         self.logits = torch.nn.functional.linear(hidden[:, -1], model.head)
 
     def _mask(self) -> Tensor | None:
-        """Causal and not padding [rows, 1, width, width]; a padding query sees itself, or its softmax would be NaN."""
+        """The mask [rows, 1, width, width]: causal and without padding. None if there is no padding.
+
+        A padding position sees itself, because its softmax would be NaN otherwise.
+        """
         if bool(self.valid.all()):
             return None
         width = self.valid.shape[1]
@@ -203,7 +213,10 @@ class _Prefill:
 
 
 class _State:
-    """Rows still decoding, row i after prompt ``owner[i]``: their cache, mask, next positions, next-token logits."""
+    """The rows that are still decoding: their cache, mask, next positions and next-token logits.
+
+    owner: [rows], the index of each row's prompt.
+    """
 
     def __init__(self, prefill: _Prefill, owner: Tensor, decoder: Decoder) -> None:
         self.decoder, self.head, self.cache = decoder, prefill.model.head, prefill.cache
@@ -213,20 +226,21 @@ class _State:
         self.width = prefill.valid.shape[1]
         self.mask = None
         if not bool(prefill.valid.all()):
-            # Additive: a boolean mask would be converted anew in every layer of every step.
+            # Additive, because a boolean mask would be converted in every layer of every step.
             padding = torch.zeros(prefill.valid.shape, dtype=prefill.logits.dtype, device=owner.device)
             padding = padding.masked_fill(~prefill.valid, -torch.inf)
             self.mask = torch.nn.functional.pad(padding, (0, prefill.room))[owner][:, None, None]
 
-    def close_up(self, leaving: "_Leaving") -> None:
+    def compact(self, compaction: _Compaction) -> None:
         layers: list[Any] = self.cache.layers
         for layer in layers:
-            layer.close_up(leaving.holes, leaving.movers, leaving.left)
-        self.position = leaving.closed_up(self.position)
+            layer.compact(compaction.holes, compaction.movers, compaction.count)
+        self.position = compaction.apply(self.position)
         if self.mask is not None:
-            self.mask = leaving.closed_up(self.mask)
+            self.mask = compaction.apply(self.mask)
 
     def advance(self, ids: Tensor) -> None:
+        """Append the token ids [rows] and compute the logits of the next position."""
         self.width += 1
         mask = None if self.mask is None else self.mask[..., : self.width]
         hidden = self.decoder(ids, self.position, self.cache, mask)

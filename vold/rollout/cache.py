@@ -1,4 +1,4 @@
-"""A key-value cache made for sampling: room to grow, rows that can leave, and heads that share their keys."""
+"""A key-value cache for sampling, which grows without copying at every step and can drop rows."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values in buffers [rows, heads, capacity, head_dim]: a step writes one column instead of copying all."""
+    """Keys and values in buffers [rows, heads, capacity, head_dim]. A step writes one column without copying."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -29,8 +29,8 @@ class GrowingLayer(DynamicLayer):
         self._keys, self._values = self._keys[indices], self._values[indices]
         self._expose()
 
-    def close_up(self, holes: Tensor, movers: Tensor, count: int) -> None:
-        """Move the rows ``movers`` to ``holes`` and keep the first ``count``: what stays is not copied."""
+    def compact(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        """Move the rows ``movers`` to ``holes`` and keep the first ``count`` rows. No other row is copied."""
         for buffer in (self._keys, self._values):
             buffer[holes] = buffer[movers]
         self._keys, self._values = self._keys[:count], self._values[:count]

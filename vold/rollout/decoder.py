@@ -1,8 +1,8 @@
-"""One decoding position through a language model's layers, with a key-value cache.
+"""One decoding step of a language model with a key-value cache.
 
-Any model goes through transformers' layers. There a position costs some dozens of small operations and as many calls
-of Python a layer, which is most of the time of a small batch. The layers of Qwen2, Qwen2.5-VL and Qwen3 are therefore
-written out here; in small models projections of the same input are joined into one product.
+Any model can run through the layers of transformers. A step there needs dozens of small operations and Python calls per
+layer, which take most of the time of a small batch. The layers of Qwen2, Qwen2.5-VL and Qwen3 are therefore written out
+here. In small models, projections of the same input are joined into one product.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -16,42 +16,50 @@ from vold.models.attention import attend_one_position
 from vold.models.language_model import LanguageModel
 
 _WRITTEN_OUT = {"qwen2", "qwen2_5_vl_text", "qwen3"}
-# Layers of more bytes are not copied to join their projections: large products gain nothing from it.
 JOINED_BYTES = 1 << 28
-# Rotations that depend on the position alone, and not on how long the sequence has become.
+"""Projections of more bytes in all are not joined: it copies their weights, and large products gain nothing."""
+# Rotations that depend only on the position, and not on the length of the sequence.
 _FIXED_ROTATIONS = {"default", "linear", "llama3", "yarn"}
 
 
 class Decoder(Protocol):
     def __call__(self, ids: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
-        """Final hidden states [rows, hidden] of ids [rows] at rotary positions [rows]; their keys join ``cache``.
+        """Final hidden states [rows, hidden] of ids [rows] at rotary positions [rows]. Adds their keys to ``cache``.
 
-        mask: additive, [rows, 1, 1, keys]; None where all keys are seen.
+        mask: additive, [rows, 1, 1, keys]. None if every row sees all keys.
         """
         ...
 
 
 def decoder_of(model: LanguageModel, longest: int) -> Decoder:
-    """For positions below ``longest``. It holds the weights of this moment: after an update, make another."""
+    """A decoder for positions below ``longest``. It holds the present weights, so it is useless after an update."""
     trunk: Any = model.trunk
     config = trunk.config
-    known = (
+    is_written_out = (
         config.model_type in _WRITTEN_OUT
         and config.hidden_act == "silu"
         and config.rope_parameters["rope_type"] in _FIXED_ROTATIONS
         # An adapted or quantised projection is more than its weight.
         and all(type(p) is torch.nn.Linear for layer in trunk.layers for p in _projections(layer))
     )
-    return _QwenDecoder(trunk, longest) if known else _LayerDecoder(trunk)
+    return _QwenDecoder(trunk, longest) if is_written_out else _LayerDecoder(trunk)
 
 
 def _projections(layer: Any) -> tuple[Any, ...]:
-    own, mlp = layer.self_attn, layer.mlp
-    return own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
+    attention, mlp = layer.self_attn, layer.mlp
+    return (
+        attention.q_proj,
+        attention.k_proj,
+        attention.v_proj,
+        attention.o_proj,
+        mlp.gate_proj,
+        mlp.up_proj,
+        mlp.down_proj,
+    )
 
 
 class _LayerDecoder:
-    """Through the layers of transformers."""
+    """Decodes through the layers of transformers."""
 
     def __init__(self, trunk: Any) -> None:
         self.trunk = trunk
@@ -67,12 +75,15 @@ class _LayerDecoder:
 
 
 class _Projection:
-    """Linear layers of one input, their outputs side by side; ``joined``: as one product with a copy of the weights."""
+    """Linear layers of one input, with their outputs concatenated.
+
+    joined: whether to compute them as one product with a copy of the weights.
+    """
 
     def __init__(self, *layers: Any, joined: bool = False) -> None:
         kind, dtype = layers[0].weight.device.type, layers[0].weight.dtype
         if torch.is_autocast_enabled(kind):
-            # Converted here once; every product would do it anew.
+            # Converted once here. Otherwise every product would convert it.
             dtype = torch.get_autocast_dtype(kind)
         self.weights = [layer.weight.to(dtype) for layer in layers]
         self.biases = [None if layer.bias is None else layer.bias.to(dtype) for layer in layers]
@@ -86,7 +97,7 @@ class _Projection:
 
 
 class _Norm(NamedTuple):
-    """RMSNorm as transformers computes it: in float32, in a shorter type up to the scale."""
+    """RMSNorm as transformers computes it: in float32, but the scale is applied in the type of the states."""
 
     weight: Tensor
     epsilon: float
@@ -104,7 +115,7 @@ class _Norm(NamedTuple):
 class _QwenDecoder:
     """The layers of Qwen2, Qwen2.5-VL and Qwen3 written out: pre-norm, shared key heads, rotary positions, SwiGLU.
 
-    After a prompt the axes of M-RoPE agree, so one table of rotations by position does for text and images.
+    The three axes of M-RoPE are equal after the prompt. So one table of rotations suffices for text and images.
     """
 
     def __init__(self, trunk: Any, longest: int) -> None:
@@ -113,44 +124,46 @@ class _QwenDecoder:
         self.layers = [_QwenLayer(layer, joined=copied <= JOINED_BYTES) for layer in trunk.layers]
         self.norm = _Norm.of(trunk.norm)
         weight = trunk.embed_tokens.weight
-        places = torch.arange(longest, device=weight.device)[None]
+        positions = torch.arange(longest, device=weight.device)[None]
         if trunk.config.model_type == "qwen2_5_vl_text":
-            places = places.expand(3, 1, -1)
-        cosine, sine = (table.view(longest, 1, -1) for table in trunk.rotary_emb(weight, places))
+            positions = positions.expand(3, 1, -1)
+        cosine, sine = (table.view(longest, 1, -1) for table in trunk.rotary_emb(weight, positions))
         half = sine.shape[-1] // 2
-        # The sign of the half that is turned the other way.
+        # The first half is rotated in the other direction.
         self.rotations = cosine, torch.cat([-sine[..., :half], sine[..., half:]], dim=-1)
 
     def __call__(self, ids: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
         states = self.embed(ids)
         cosine, sine = (table[positions] for table in self.rotations)
-        for layer, kept in zip(self.layers, cache.layers, strict=True):
-            states = layer(states, cosine, sine, kept, mask)
+        for layer, cache_layer in zip(self.layers, cache.layers, strict=True):
+            states = layer(states, cosine, sine, cache_layer, mask)
         return self.norm(states)
 
 
 class _QwenLayer:
     def __init__(self, layer: Any, joined: bool) -> None:
-        own, mlp = layer.self_attn, layer.mlp
-        self.size, self.scale = own.head_dim, own.scaling
-        self.heads, self.key_heads = (p.out_features // self.size for p in (own.q_proj, own.k_proj))
+        attention, mlp = layer.self_attn, layer.mlp
+        self.size, self.scale = attention.head_dim, attention.scaling
+        self.heads, self.key_heads = (p.out_features // self.size for p in (attention.q_proj, attention.k_proj))
         self.before, self.between = _Norm.of(layer.input_layernorm), _Norm.of(layer.post_attention_layernorm)
-        self.head_norms = (_Norm.of(own.q_norm), _Norm.of(own.k_norm)) if hasattr(own, "q_norm") else None
-        self.qkv = _Projection(own.q_proj, own.k_proj, own.v_proj, joined=joined)
+        self.head_norms = (
+            (_Norm.of(attention.q_norm), _Norm.of(attention.k_norm)) if hasattr(attention, "q_norm") else None
+        )
+        self.qkv = _Projection(attention.q_proj, attention.k_proj, attention.v_proj, joined=joined)
         self.gate_up = _Projection(mlp.gate_proj, mlp.up_proj, joined=joined)
-        self.out, self.down = _Projection(own.o_proj), _Projection(mlp.down_proj)
+        self.out, self.down = _Projection(attention.o_proj), _Projection(mlp.down_proj)
 
-    def __call__(self, states: Tensor, cosine: Tensor, sine: Tensor, kept: Any, mask: Tensor | None) -> Tensor:
-        """states [rows, hidden]; cosine, sine [rows, 1, head_dim]; ``kept`` is the layer of the cache."""
+    def __call__(self, states: Tensor, cosine: Tensor, sine: Tensor, cache_layer: Any, mask: Tensor | None) -> Tensor:
+        """The layer's output [rows, hidden] for states [rows, hidden]. cosine, sine: [rows, 1, head_dim]."""
         rows, heads = len(states), self.heads
         projected = self.qkv(self.before(states)).view(rows, -1, self.size)
-        turned, value = projected.split([heads + self.key_heads, self.key_heads], dim=1)
+        rotated, value = projected.split([heads + self.key_heads, self.key_heads], dim=1)
         if self.head_norms:
-            query, key = turned.split([heads, self.key_heads], dim=1)
-            turned = torch.cat([self.head_norms[0](query), self.head_norms[1](key)], dim=1)
-        turned = turned * cosine + turned.roll(self.size // 2, -1) * sine
-        keys, values = kept.update(turned[:, heads:, None], value[:, :, None])
-        attended = attend_one_position(turned[:, :heads], keys, values, mask, self.scale)
+            query, key = rotated.split([heads, self.key_heads], dim=1)
+            rotated = torch.cat([self.head_norms[0](query), self.head_norms[1](key)], dim=1)
+        rotated = rotated * cosine + rotated.roll(self.size // 2, -1) * sine
+        keys, values = cache_layer.update(rotated[:, heads:, None], value[:, :, None])
+        attended = attend_one_position(rotated[:, :heads], keys, values, mask, self.scale)
         states = states + self.out(attended.reshape(rows, -1))
         gate, up = self.gate_up(self.between(states)).chunk(2, dim=-1)
         return states + self.down(silu(gate).mul_(up))

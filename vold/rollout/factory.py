@@ -1,4 +1,4 @@
-"""From a name in a configuration to the engine."""
+"""Builds the rollout engine that a configuration names."""
 
 import torch
 
@@ -10,20 +10,20 @@ from vold.rollout.restart import RestartingEngine
 
 
 def build_engine(model: LanguageModel, name: RolloutEngineName, execution: Execution) -> RolloutEngine:
-    """The engine that samples from ``model``; vLLM starts at its first use, from the directory of ``model``.
+    """The engine that samples from ``model``. vLLM starts at its first use, from the directory of ``model``.
 
-    Raises ValueError where vLLM would have to share its process with other ranks.
+    Raises ValueError if vLLM would have to run in the process of one of several ranks.
     """
     if name == "builtin":
         return BuiltinEngine(model, execution.rollout_batch)
     ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if ranks > 1 and not execution.vllm.server:
         raise ValueError(
-            f"vLLM in the process of one of {ranks} ranks would join their process group; "
+            f"vLLM cannot run in the process of one of {ranks} ranks, because it would join their process group; "
             "set execution.vllm.server: true"
         )
 
-    def fresh() -> RolloutEngine:
+    def build() -> RolloutEngine:
         from vold.rollout.vllm import VLLMEngine
         from vold.rollout.vllm_remote import ServerEngine
 
@@ -32,4 +32,4 @@ def build_engine(model: LanguageModel, name: RolloutEngineName, execution: Execu
             model.path, execution.vllm, device=model.device, dtype=execution.dtype, max_batch=execution.rollout_batch
         )
 
-    return RestartingEngine(fresh, execution.vllm.restarts)
+    return RestartingEngine(build, execution.vllm.restarts)

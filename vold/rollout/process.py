@@ -1,8 +1,8 @@
-"""A server in a process of its own: how it is started, told its task and ended, and the program's side of the same.
+"""A server in a process of its own: how the parent starts and ends it, and the program's side of the protocol.
 
-The task is the first line of the program's standard input. Where it listens, or why it never will, the program writes
-to the task's ``address``. Its input stays open: when it closes, however its parent ended, the program ends with every
-process that it started.
+The task is the first line of the program's standard input. The program writes its reply, such as the port where it
+listens or the reason why it refuses, to the file that the task names as ``address``. Its input stays open until its
+parent ends; the program then ends with all processes that it started.
 """
 
 import json
@@ -26,21 +26,22 @@ from vold.rollout.base import EngineError
 
 _POLL_SECONDS = 0.1
 _LAST_LINES = 15
-_LONGEST = 300
+_LINE_LENGTH = 300
 _LOST_A_CHILD = re.compile(r"(died|exited) unexpectedly")
-"""What vLLM's server says of a process of its own that is gone."""
-# How a launcher describes the ranks to one another; a server is none of them.
+"""The message of vLLM's server when one of its own processes has ended."""
+# Variables by which a launcher numbers its ranks. A server is not one of the ranks.
 _RANKS = {
     "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 }  # fmt: skip
 
 
 class ServerProcess:
-    """A server that was started with ``task``; ``told`` is what it wrote to its address.
+    """A running server. reply: what it answered to its task.
 
-    log: its output goes there, after what is there. gpu: the only one it sees; None: what this process sees. ending:
-    set from another thread when it is no longer wanted. Raises ValueError where it refuses its task, EngineError where
-    it ends, does not start in time or is no longer wanted.
+    task: settings for the program, as JSON. log: file to which its output is appended. gpu: the only GPU that it sees;
+    None for those that this process sees. ending: an event that another thread sets when the server is no longer
+    needed. Raises ValueError if the program refuses its task, and EngineError if it ends, does not start in time or is
+    no longer needed.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class ServerProcess:
         with log.open("ab") as output:
             self._begin = output.tell()
             self.process = subprocess.Popen(
-                program, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment(gpu),
+                program, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=server_environment(gpu),
                 start_new_session=True,
             )  # fmt: skip
         try:
             with tempfile.TemporaryDirectory(prefix="vold-server-") as scratch:
-                self.told = self._hand_over(task, Path(scratch) / "address")
+                self.reply = self._send_task(task, Path(scratch) / "address")
         except BaseException:
             self.close()
             raise
@@ -72,24 +73,26 @@ class ServerProcess:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until it did ``what``.
+    def wait_until(self, condition: Callable[[], bool], action: str) -> None:
+        """Wait until ``condition`` holds. action: what the server has to do for that, for the error.
 
-        Raises EngineError where it ends before, is no longer wanted, or time is up since it was started.
+        Raises EngineError if the server ends, is no longer needed, or exceeds its time since it was started.
         """
-        while not holds():
+        while not condition():
             if not self.is_alive():
                 raise self.failure(f"ended with code {self.process.returncode}")
             if time.monotonic() > self._deadline:
-                raise self.failure(f"did not {what} within {self.timeout_seconds:g} s (execution.vllm.timeout_seconds)")
+                raise self.failure(
+                    f"did not {action} within {self.timeout_seconds:g} s (execution.vllm.timeout_seconds)"
+                )
             if self._ending.wait(_POLL_SECONDS):
-                raise self.failure("is no longer wanted")
+                raise self.failure("is no longer needed")
 
-    def failure(self, what: str) -> EngineError:
-        """The server ``what``: with its last words, and those by which it told that memory ran out.
+    def failure(self, predicate: str) -> EngineError:
+        """The error "the server ``predicate``", with the end of its log and any message that memory ran out.
 
-        A process that the kernel killed for want of memory leaves none; the kernel's own count speaks for it. To be
-        called before ``close``, which kills a process, too.
+        A process that the kernel killed for lack of memory leaves no message. The kernel's count of such kills shows
+        it. Call this before ``close``, which kills the process as well.
         """
         with self.log.open("rb") as log:
             log.seek(self._begin)
@@ -97,8 +100,10 @@ class ServerProcess:
         was_killed = self.process.poll() == -signal.SIGKILL or any(map(_LOST_A_CHILD.search, lines))
         if was_killed and kernel_kills() > self._kills:
             lines.append("Out of memory: the kernel has killed a process")
-        memory = next((f" ({line.strip()[:_LONGEST]})" for line in lines if mentions_out_of_memory(line)), "")
-        return EngineError("\n".join([f"the server {what}{memory}; the end of {self.log}:", *lines[-_LAST_LINES:]]))
+        memory = next((f" ({line.strip()[:_LINE_LENGTH]})" for line in lines if mentions_out_of_memory(line)), "")
+        return EngineError(
+            "\n".join([f"the server {predicate}{memory}; the end of {self.log}:", *lines[-_LAST_LINES:]])
+        )
 
     def close(self) -> None:
         """Kill the server and every process that it started."""
@@ -109,45 +114,45 @@ class ServerProcess:
         with suppress(OSError):
             self.process.stdin.close()
 
-    def _hand_over(self, task: Mapping[str, Any], address: Path) -> dict[str, Any]:
-        """Tell the task and wait until the server answers."""
+    def _send_task(self, task: Mapping[str, Any], address: Path) -> dict[str, Any]:
+        """Send the task and wait for the reply."""
         assert self.process.stdin is not None
-        with suppress(OSError):  # it has ended: seen below
+        with suppress(OSError):  # if it has ended, wait_until reports it
             self.process.stdin.write(json.dumps({**task, "address": str(address)}).encode() + b"\n")
             self.process.stdin.flush()
         self.wait_until(address.exists, "start")
-        told = json.loads(address.read_text(encoding="utf-8"))
-        if "refused" in told:
-            raise ValueError(told["refused"])
-        return told
+        reply = json.loads(address.read_text(encoding="utf-8"))
+        if "refused" in reply:
+            raise ValueError(reply["refused"])
+        return reply
 
 
-def environment(gpu: str | None) -> dict[str, str]:
-    """That of a server: this process's, without the ranks of a launcher, and with one GPU if it is to see one alone."""
+def server_environment(gpu: str | None) -> dict[str, str]:
+    """The environment of a server: that of this process, without a launcher's ranks, and with a single GPU if given."""
     inherited = {name: value for name, value in os.environ.items() if name not in _RANKS}
     return inherited if gpu is None else inherited | {"CUDA_VISIBLE_DEVICES": gpu}
 
 
 def gpu_name(index: int) -> str:
-    """This process's GPU ``index`` as CUDA_VISIBLE_DEVICES names it."""
+    """The name of this process's GPU ``index`` in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return visible.split(",")[index] if visible else str(index)
 
 
 def log_directory() -> Path:
-    """Where the servers that this process starts write their logs; made where it is absent."""
+    """The directory for the logs of all servers that this process starts. Creates it if necessary."""
     directory = cache_root() / "servers" / str(os.getpid())
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
 def receive_task() -> dict[str, Any]:
-    """In the program: its task. From now on it ends when its standard input closes."""
+    """In the server program: its task. From now on, the program ends when its standard input closes."""
     task = json.loads(sys.stdin.buffer.readline())
     end_with_parent(group=True)
     return task
 
 
-def tell(task: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    """In the program: what whoever started it waits for; ``refused`` is why it will never serve."""
-    write_whole(Path(task["address"]), json.dumps(told))
+def send_reply(task: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+    """In the server program: send the reply to its task. The key ``refused`` holds the reason why it will not serve."""
+    write_whole(Path(task["address"]), json.dumps(reply))

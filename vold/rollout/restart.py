@@ -1,4 +1,4 @@
-"""An engine that may break: rebuilt, given the weights again, proven again, and asked the same again."""
+"""An engine that is rebuilt when it fails: it gets the weights again, proves them, and repeats the lost batch."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class RestartingEngine:
-    """Implements ``RolloutEngine`` over those that ``build`` makes; a batch may cost ``restarts`` fresh ones.
+    """Implements ``RolloutEngine`` with the engines that ``build`` returns, at most ``restarts`` new ones per batch.
 
-    Seeds belong to the requests, so a repeated batch draws what the lost one would have drawn. SyncError is never
-    retried: such an engine works, with the wrong weights.
+    Seeds belong to the requests, so a repeated batch has the completions that the lost one would have had. SyncError is
+    never retried, because such an engine works, but with the wrong weights.
     """
 
     live = False
@@ -26,7 +26,7 @@ class RestartingEngine:
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
         if self._weights is None:
-            raise RuntimeError("the rollout engine was told no weights since it slept: an older policy would answer")
+            raise RuntimeError("the rollout engine has no weights; call sync before generate and after every sleep")
         return self._repeated(lambda engine: engine.generate(requests, sampling))
 
     def sync(self, weights: Weights) -> SyncProof:
@@ -36,7 +36,7 @@ class RestartingEngine:
         return proof
 
     def sleep(self) -> None:
-        """Let the engine rest; one that cannot is rebuilt when it is next needed. The weights are let go."""
+        """Let the engine sleep and forget the weights. An engine that fails to sleep is rebuilt at its next use."""
         self._weights = None
         if self._engine is not None:
             try:
@@ -47,7 +47,7 @@ class RestartingEngine:
     def close(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
-            with suppress(Exception):  # it may be broken already
+            with suppress(Exception):  # it may have failed already
                 engine.close()
 
     def _repeated(self, work: Callable[[RolloutEngine], T]) -> T:

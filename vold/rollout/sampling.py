@@ -1,4 +1,4 @@
-"""Drawing tokens: a completion is a function of its seed and the logits, whatever else is in the batch."""
+"""Drawing tokens. A completion is a function of its seed and the logits, and not of the rest of the batch."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _BLOCK = 64
 
 
 class Uniforms:
-    """Uniform numbers addressed by (sample seed, step), drawn in blocks to spare the interpreter."""
+    """Uniform random numbers by (seed of the sample, step). Drawn in blocks, which is faster."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [generator(seed, "token") for seed in seeds]
@@ -22,18 +22,17 @@ class Uniforms:
         self._start = 0
 
     def at(self, step: int, rows: np.ndarray) -> np.ndarray:
-        """float64 in [0, 1) for ``rows`` at ``step``; steps must be asked for in order."""
+        """Numbers in [0, 1) for ``rows`` at ``step``: [len(rows)] float64. Steps must be requested in order."""
         if step >= self._start + self._block.shape[1]:
             self._start += self._block.shape[1]
-            fresh = np.zeros((len(self._streams), _BLOCK))
+            self._block = np.zeros((len(self._streams), _BLOCK))
             for row in rows:
-                fresh[row] = self._streams[row].random(_BLOCK)
-            self._block = fresh
+                self._block[row] = self._streams[row].random(_BLOCK)
         return self._block[rows, step - self._start]
 
 
 class Drawn(NamedTuple):
-    """ids [B], their log-probabilities [B], and the entropies [B] of the distributions that they come from."""
+    """Drawn ids [B], their log-probabilities [B], and the entropies [B] of the distributions they are drawn from."""
 
     ids: Tensor
     logprobs: Tensor
@@ -47,10 +46,10 @@ def draw(
     bias: Tensor | None,
     entropies: bool = False,
 ) -> Drawn:
-    """Tokens from logits [B, V] by inversion of the distribution function.
+    """Draw tokens from logits [B, V] by inverting the cumulative distribution.
 
-    ``bias`` [V] is added to the scaled logits (``BANNED`` where an id cannot be drawn). Temperature 0 takes the most
-    likely token, and its log-probability is that at temperature 1, as is the entropy.
+    uniforms: [B], random numbers in [0, 1). bias: [V], added to the scaled logits (``BANNED`` for ids that cannot be
+    drawn). A temperature of 0 takes the most likely token; log-probabilities and entropies are those at temperature 1.
     """
     scaled = logits.float()
     if temperature not in (0, 1):

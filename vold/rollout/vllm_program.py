@@ -1,7 +1,7 @@
-"""vLLM in a process of its own: the program (``vold.rollout.vllm_remote`` starts it and asks it).
+"""vLLM in a process of its own: the server program, which ``vold.rollout.vllm_remote`` starts and calls.
 
-It listens on loopback, answers whoever knows the run's random token, and ends with its parent. Messages are JSON over
-HTTP; tensors lie in a safetensors file that the message names.
+It listens on the loopback interface, accepts only requests with the run's random token, and ends with its parent.
+Messages are JSON over HTTP. Tensors are in a safetensors file that the message names.
 """
 
 import hmac
@@ -19,7 +19,7 @@ from torch import Tensor
 from vold.config import VLLMExecution
 from vold.images import Pixels
 from vold.rollout.base import RolloutRequest, Sampling
-from vold.rollout.process import receive_task, tell
+from vold.rollout.process import receive_task, send_reply
 from vold.rollout.proof import Probe, Weights
 from vold.rollout.vllm import VLLMEngine
 
@@ -27,11 +27,12 @@ OK, REFUSED, _BROKEN = 200, 422, 500
 
 
 def pixel_tensors(pixels: Sequence[Pixels | None]) -> dict[str, Tensor]:
-    """Images under the names by which the other side finds them again."""
-    given = [(index, item) for index, item in enumerate(pixels) if item is not None]
-    return {f"{index}.values": item.values for index, item in given} | {
-        f"{index}.grid": i.grid_thw for index, i in given
-    }
+    """The images of several prompts as named tensors, which ``_pixels`` reads."""
+    tensors: dict[str, Tensor] = {}
+    for index, item in enumerate(pixels):
+        if item is not None:
+            tensors |= {f"{index}.values": item.values, f"{index}.grid": item.grid_thw}
+    return tensors
 
 
 def _pixels(tensors: Mapping[str, Tensor], index: int) -> Pixels | None:
@@ -47,7 +48,7 @@ def _generate(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[s
         key: tuple(value) if isinstance(value, list) else value for key, value in message["sampling"].items()
     }
     groups = engine.generate(requests, Sampling(**fields))
-    return [[(c.completion_ids, c.logprobs, c.finish_reason) for c in group] for group in groups]
+    return [[(sample.completion_ids, sample.logprobs, sample.finish_reason) for sample in group] for group in groups]
 
 
 def _load(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
@@ -55,8 +56,8 @@ def _load(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, 
         Probe(tuple(row["prompt_ids"]), tuple(row["logprobs"]), _pixels(tensors, index))
         for index, row in enumerate(message["probes"])
     )
-    named = {name: tensors[stored] for name, stored in message["names"].items()}
-    return asdict(engine.load(Weights(named, probes, tuple(message["banned_ids"]))))
+    weights = {name: tensors[stored] for name, stored in message["names"].items()}
+    return asdict(engine.load(Weights(weights, probes, tuple(message["banned_ids"]))))
 
 
 def _sleep(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
@@ -89,13 +90,13 @@ def _handler(engine: VLLMEngine, token: str) -> type[BaseHTTPRequestHandler]:
                 return _BROKEN, f"{type(error).__name__}: {error}"
 
         def log_message(self, format: str, *args: Any) -> None:
-            """No line for every request."""
+            """Log nothing."""
 
     return Handler
 
 
 def main() -> None:
-    """Serve until whoever started this process ends."""
+    """Serve until the parent process ends."""
     task = receive_task()
     try:
         engine = VLLMEngine(
@@ -103,9 +104,9 @@ def main() -> None:
             device=torch.device(task["device"]), dtype=task["dtype"], max_batch=task["max_batch"],
         )  # fmt: skip
     except ValueError as error:
-        return tell(task, {"refused": str(error)})
+        return send_reply(task, {"refused": str(error)})
     server = HTTPServer(("127.0.0.1", 0), _handler(engine, task["token"]))
-    tell(task, {"port": server.server_address[1]})
+    send_reply(task, {"port": server.server_address[1]})
     server.serve_forever()
 
 

@@ -1,7 +1,6 @@
-"""vLLM in a process of its own: the trainer's side (the other is ``vold.rollout.vllm_program``).
+"""vLLM in a process of its own: the trainer's side. The server program is ``vold.rollout.vllm_program``.
 
-The proof of a synchronisation is made here, from the trainer's own tensors: the server only reports what it holds and
-computes.
+A synchronization is proven here, from the trainer's own tensors. The server only reports what it holds and computes.
 """
 
 import json
@@ -30,7 +29,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 class ServerEngine:
-    """Implements ``RolloutEngine`` with a server that it starts, checks and stops; arguments as for VLLMEngine."""
+    """Implements ``RolloutEngine`` with a server that it starts, checks and stops. Parameters as for VLLMEngine."""
 
     live = False
 
@@ -46,17 +45,19 @@ class ServerEngine:
         gpu = gpu_name(device.index) if device.type == "cuda" and device.index is not None else None
         program = [sys.executable, "-m", "vold.rollout.vllm_program"]
         self.server = ServerProcess(program, task, log_directory() / "rollout.log", settings.timeout_seconds, gpu)
-        self._port = int(self.server.told["port"])
+        self._port = int(self.server.reply["port"])
         self._scratch = Path(tempfile.mkdtemp(prefix="vold-rollout-"))
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
         rows = [{"prompt_ids": request.prompt_ids, "seeds": request.seeds} for request in requests]
         tensors = pixel_tensors([request.pixels for request in requests])
         groups = self._call("generate", {"requests": rows, "sampling": asdict(sampling)}, tensors)
-        return [[Completion(tuple(ids), tuple(values), why) for ids, values, why in group] for group in groups]
+        return [
+            [Completion(tuple(ids), tuple(logprobs), reason) for ids, logprobs, reason in group] for group in groups
+        ]
 
     def sync(self, weights: Weights) -> SyncProof:
-        """Hand over the weights and compare what the server reports; raises SyncError."""
+        """Hand over the weights and compare what the server reports. Raises SyncError if it differs."""
         tensors, names = _named_once(weights.tensors, self.dtype)
         tensors |= pixel_tensors([probe.pixels for probe in weights.probes])
         probes = [{"prompt_ids": probe.prompt_ids, "logprobs": probe.logprobs} for probe in weights.probes]
@@ -67,12 +68,12 @@ class ServerEngine:
         self._call("sleep", {}, {})
 
     def close(self) -> None:
-        """Stop the server and remove what was handed to it."""
+        """Stop the server and remove the files that were written for it."""
         self.server.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _call(self, method: str, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
-        """The server's answer; raises ValueError where it refused the input and EngineError for anything else."""
+        """The server's answer. Raises ValueError if it refuses the input, and EngineError for any other failure."""
         path = _tensor_file(tensors, self._scratch) if tensors else None
         body = json.dumps({**message, "tensors": None if path is None else str(path)})
         connection = HTTPConnection("127.0.0.1", self._port, timeout=self.settings.timeout_seconds)
@@ -94,17 +95,17 @@ class ServerEngine:
 
 
 def _named_once(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Each stored tensor once, and under which of those names every name is found (tied weights share one)."""
-    places: dict[tuple[int, torch.Size], str] = {}
-    names = {name: places.setdefault((tensor.data_ptr(), tensor.shape), name) for name, tensor in tensors.items()}
+    """Each stored tensor once, and for every name the one under which its tensor is stored (tied weights share it)."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    names = {name: first.setdefault((tensor.data_ptr(), tensor.shape), name) for name, tensor in tensors.items()}
     return {name: tensors[name].to(dtype) for name in dict.fromkeys(names.values())}, names
 
 
 def _tensor_file(tensors: Mapping[str, Tensor], scratch: Path) -> Path:
-    """Write ``tensors`` where the server can map them: in shared memory if there is room, else on the disk."""
+    """Write ``tensors`` to a file for the server: in shared memory if there is room, otherwise on the disk."""
     size = sum(tensor.nbytes for tensor in tensors.values())
-    roomy = _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > 2 * size
-    handle, path = tempfile.mkstemp(".safetensors", scratch.name, _SHARED_MEMORY if roomy else scratch)
+    fits = _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > 2 * size
+    handle, path = tempfile.mkstemp(".safetensors", scratch.name, _SHARED_MEMORY if fits else scratch)
     os.close(handle)
     try:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)

@@ -1,4 +1,4 @@
-"""What runs inside a vLLM worker: loading weights by name, reading them back, banning ids.
+"""The extension of a vLLM worker: loads weights by name, reads them back and bans token ids.
 
 vLLM mixes this class into its own worker (``worker_extension_cls``) and calls its methods by name.
 """
@@ -13,26 +13,26 @@ from vold.rollout.proof import fingerprint
 
 
 class WorkerExtension:
-    """Methods of the worker that holds the model; names begin with ``vold_`` to clash with none of vLLM's."""
+    """Methods of the worker that holds the model. Their names begin with ``vold_`` to differ from all names of vLLM."""
 
     if TYPE_CHECKING:
         model_runner: Any
 
     @torch.no_grad()
     def vold_load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy tensors, by their names in a Hugging Face checkpoint, into the model's own."""
+        """Copy tensors into the model, by their names in a Hugging Face checkpoint."""
         self.model_runner.get_model().load_weights(iter(tensors.items()))
 
     @torch.no_grad()
     def vold_read(self, shapes: Mapping[str, Sequence[int]]) -> tuple[dict[str, int | None], list[str]]:
-        """Fingerprints of the tensors in ``shapes`` (checkpoint names), and the layers that ignore their weight."""
+        """The fingerprints of the tensors in ``shapes`` (checkpoint names), and the layers that ignore their weight."""
         model = self.model_runner.get_model()
-        found = {name: _tensor(model, name, shapes) for name in shapes}
-        read = {name: None if tensor is None else fingerprint(tensor) for name, tensor in found.items()}
-        return read, [name for name, module in model.named_modules() if _is_deaf(module)]
+        tensors = {name: _tensor(model, name, shapes) for name in shapes}
+        prints = {name: None if tensor is None else fingerprint(tensor) for name, tensor in tensors.items()}
+        return prints, [name for name, module in model.named_modules() if _is_deaf(module)]
 
     def vold_ban(self, ids: Sequence[int]) -> None:
-        """Give ``ids`` probability 0 wherever the model computes logits."""
+        """Give ``ids`` a probability of 0 in everything that the model computes."""
         model = self.model_runner.get_model()
         compute = type(model).compute_logits
         banned = torch.tensor(list(ids), dtype=torch.long, device=next(model.parameters()).device)
@@ -45,9 +45,9 @@ class WorkerExtension:
 
 
 def _tensor(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Tensor | None:
-    """The model's own tensor behind a checkpoint's name, cut out of a fused one and without rows of padding."""
+    """The model's own tensor for a checkpoint's name: cut out of a fused tensor, and without padding rows."""
     parameters = _parameters(model)
-    for mapped, size, start in _places(model, name, shapes):
+    for mapped, size, start in _locations(model, name, shapes):
         if mapped in parameters:
             tensor = parameters[mapped]
             return tensor[start : start + size] if tensor.ndim else tensor
@@ -58,8 +58,8 @@ def _parameters(model: Any) -> dict[str, Tensor]:
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
-def _places(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, int]]:
-    """(name in vLLM, rows, first row): as a part of a fused layer, which the mapper may name itself, then as it is."""
+def _locations(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, int]]:
+    """Where a tensor may be, as (name in vLLM, rows, first row): in a fused layer, then under its own mapped name."""
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     mapped = (mapper.apply_list([name]) if mapper else [name])[0]
     size = shapes[name][0] if shapes[name] else 1
@@ -74,9 +74,9 @@ def _places(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Itera
 
 
 def _is_deaf(module: torch.nn.Module) -> bool:
-    """Whether a linear layer's output stays when its weight changes sign: it computes with a copy then.
+    """Whether a linear layer computes with a copy: its output stays the same when its weight changes sign.
 
-    Changing the sign is exact, so the second change restores every bit.
+    Changing the sign is exact, so a second change restores every bit.
     """
     method: Any
     method, weight = getattr(module, "quant_method", None), getattr(module, "weight", None)

@@ -104,7 +104,7 @@ FAULTS = {
     "an id twice in a TSV": (_twice("tsv"), "the id '0' occurs twice"),
     "an id twice in a repository": (_twice("repository"), "the id '0' occurs twice"),
     "an id twice in a table": (_twice("hub"), "the id '0' occurs twice"),
-    "one part of two": (_lacking_part, "1 of 2 parts are there"),
+    "one part of two": (_lacking_part, "only 1 of 2 parts"),
 }
 
 

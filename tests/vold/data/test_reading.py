@@ -109,7 +109,7 @@ def test_an_instruction_follows_every_prompt(tmp_path: Path) -> None:
     (tmp_path / "orz.json").write_text(json.dumps([ORZ]))
     text = read_prompts(source(tmp_path / "orz.json", "?instruction=boxed"))[0].text
     assert text.startswith("Find $x$") and text.endswith("\\boxed{}.")
-    with pytest.raises(ValueError, match="no instruction 'boxd'; known: boxed"):
+    with pytest.raises(ValueError, match="unknown instruction 'boxd'; known: boxed"):
         read_prompts(source(tmp_path / "orz.json", "?instruction=boxd"))
 
 
@@ -120,11 +120,11 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"id": "a", "text": "b", "answer": True}, "'answer' must be a text, found bool"),
     ({"id": "a", "text": "<|image_pad|>", "answer": "1"}, "stands for images"),
     ({"id": "a", "text": "b", "answer": "1", "images": "x.png"}, "'images' must be a list"),
-    ({"id": "a", "text": "b", "answer": "1", "images": ["../x.png"]}, "lies outside"),
-    ({"id": "a", "text": "b", "answer": "1", "images": ["x.png"]}, "no image"),
-    ({"id": "a", "text": "<image><image>", "answer": "1", "images": ["y.png"]}, "2 marks <image> in the text for 1"),
-    ({"question": "b"}, "no row of format vold"),
-    ("3", "no row of format vold"),
+    ({"id": "a", "text": "b", "answer": "1", "images": ["../x.png"]}, "is outside of"),
+    ({"id": "a", "text": "b", "answer": "1", "images": ["x.png"]}, "x.png does not exist"),
+    ({"id": "a", "text": "<image><image>", "answer": "1", "images": ["y.png"]}, "the text has 2 marks <image> for 1"),
+    ({"question": "b"}, "not a row of format vold"),
+    ("3", "not a row of format vold"),
 ]
 
 
@@ -150,9 +150,9 @@ def test_a_malformed_row_is_named_and_left_out_only_when_asked(row: Any, words: 
         (ORZ[:1], "orz", "found \\['human'\\]"),
         ([ORZ[0], {"from": "assistant", "value": "3"}], "orz", "'value' must be a text, found nothing"),
         ({"problem": "b", "answer": None}, "problem_answer", "'answer' must be a text"),
-        (THOUGHTS, "orz", "no row of format orz"),
-        (ORZ, "vold", "no row of format vold"),
-        (THOUGHTS, "orzz", "no data format 'orzz'; known: vold, mixture_of_thoughts"),
+        (THOUGHTS, "orz", "not a row of format orz"),
+        (ORZ, "vold", "not a row of format vold"),
+        (THOUGHTS, "orzz", "unknown data format 'orzz'; known formats: vold, mixture_of_thoughts"),
         ({"question": "b"}, "", "fits no known format"),
     ],
 )
@@ -164,14 +164,14 @@ def test_rows_of_the_public_schemas_are_checked_too(row: Any, name: str, words: 
 
 def test_a_trace_whose_completion_stands_for_images_is_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "t.jsonl", {"id": "a", "text": "b", "completion": "see <|image_pad|>"})
-    with pytest.raises(ValueError, match=r"t\.jsonl:1: the completion holds <\|image_pad\|>"):
+    with pytest.raises(ValueError, match=r"t\.jsonl:1: the completion contains <\|image_pad\|>"):
         read_traces(path)
 
 
 def test_a_prompt_is_no_trace_and_nothing_is_no_data(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"p\.jsonl:1: no trace"):
+    with pytest.raises(ValueError, match=r"p\.jsonl:1: not a trace"):
         read_traces(jsonl(tmp_path / "p.jsonl", {"id": "a", "text": "b", "answer": "1"}))
-    with pytest.raises(ValueError, match=r"e\.jsonl: no prompts there"):
+    with pytest.raises(ValueError, match=r"e\.jsonl: contains no prompts"):
         read_prompts(jsonl(tmp_path / "e.jsonl"))
 
 

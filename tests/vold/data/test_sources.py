@@ -32,9 +32,9 @@ def test_the_files_of_a_configuration_and_split_are_chosen_by_name(names, config
     ("names", "config", "split", "words"),
     [
         (SHARDS, "", "train", r"choose one with config= \(all, math\)"),
-        (["data/train.parquet"], "", "test", r"no data file of split 'test'; the files there: data/train.parquet"),
+        (["data/train.parquet"], "", "test", r"no data file of split 'test'; its files are data/train.parquet"),
         (["README.md"], "", "train", r"none with \.parquet or \.jsonl or \.json"),
-        (SHARDS[:1], "all", "train", "1 of 2 parts are there"),
+        (SHARDS[:1], "all", "train", "only 1 of 2 parts"),
     ],
 )
 def test_a_choice_that_is_not_clear_or_not_whole_is_refused(names, config, split, words) -> None:

@@ -11,14 +11,14 @@ import pytest
 
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
-from vold.rollout.process import ServerProcess, environment, gpu_name, log_directory
+from vold.rollout.process import ServerProcess, gpu_name, log_directory, server_environment
 
 CHILD = """
 import subprocess, sys, time
-from vold.rollout.process import receive_task, tell
+from vold.rollout.process import receive_task, send_reply
 task = receive_task()
 child = subprocess.Popen(["sleep", "60"])
-tell(task, {"child": child.pid, "word": task["word"]})
+send_reply(task, {"child": child.pid, "word": task["word"]})
 time.sleep(60)
 """
 
@@ -53,9 +53,9 @@ def gone_in_time(pid: int) -> bool:
 
 def test_a_program_gets_its_task_and_is_closed_with_all_that_it_started(start: Callable[..., ServerProcess]) -> None:
     server = start(sys.executable, "-c", CHILD)
-    assert server.told["word"] == "hello" and server.is_alive() and not is_gone(server.told["child"])
+    assert server.reply["word"] == "hello" and server.is_alive() and not is_gone(server.reply["child"])
     server.close()
-    assert gone_in_time(server.process.pid) and gone_in_time(server.told["child"])
+    assert gone_in_time(server.process.pid) and gone_in_time(server.reply["child"])
 
 
 def test_a_program_does_not_outlive_a_parent_that_is_killed_and_neither_does_what_it_started(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_program_does_not_outlive_a_parent_that_is_killed_and_neither_does_wha
         "import sys, time; from pathlib import Path; from vold.rollout.process import ServerProcess\n"
         "program = [sys.executable, '-c', sys.argv[1]]\n"
         "server = ServerProcess(program, {'word': 'hello'}, Path(sys.argv[2]), 30)\n"
-        "print(server.process.pid, server.told['child'], flush=True); time.sleep(60)"
+        "print(server.process.pid, server.reply['child'], flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, CHILD, str(tmp_path / "log")]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -76,7 +76,10 @@ def test_a_program_does_not_outlive_a_parent_that_is_killed_and_neither_does_wha
 
 
 def test_a_refusal_of_the_task_is_a_value_error(start: Callable[..., ServerProcess]) -> None:
-    code = "from vold.rollout.process import receive_task, tell\ntell(receive_task(), {'refused': 'no such model'})"
+    code = (
+        "from vold.rollout.process import receive_task, send_reply\n"
+        "send_reply(receive_task(), {'refused': 'no such model'})"
+    )
     with pytest.raises(ValueError, match="no such model"):
         start(sys.executable, "-c", code)
 
@@ -145,12 +148,12 @@ def test_a_program_that_never_starts_is_given_up(start: Callable[..., ServerProc
 def test_a_server_is_no_rank_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "CUDA_VISIBLE_DEVICES": "4,6"}.items():
         monkeypatch.setenv(name, value)
-    found = environment(gpu_name(1))
+    found = server_environment(gpu_name(1))
     assert found["CUDA_VISIBLE_DEVICES"] == "6" and found["PATH"] == os.environ["PATH"]
     assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & found.keys()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert environment(gpu_name(1))["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "CUDA_VISIBLE_DEVICES" not in environment(None)
+    assert server_environment(gpu_name(1))["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in server_environment(None)
 
 
 def test_logs_lie_in_the_cache_by_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

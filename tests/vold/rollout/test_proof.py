@@ -110,7 +110,7 @@ def test_each_other_fault_is_named(weights: Weights) -> None:
     faults = {
         "has no tensor lm_head.weight": dataclasses.replace(good, fingerprints=missing),
         "lm_head of the rollout engine does not compute": dataclasses.replace(good, deaf=("lm_head",)),
-        "kept cached keys": dataclasses.replace(good, cached=True),
+        "cached keys": dataclasses.replace(good, cached=True),
         "token 8 of the image probe": dataclasses.replace(good, probes=(good.probes[0], values)),
     }
     for message, reading in faults.items():

@@ -91,7 +91,7 @@ def test_nothing_is_sampled_before_the_weights_are_told_and_after_they_may_have_
     if slept:
         engine.sync(WEIGHTS)
         engine.sleep()
-    with pytest.raises(RuntimeError, match="told no weights"):
+    with pytest.raises(RuntimeError, match="has no weights"):
         engine.generate([REQUEST], Sampling(4))
     assert "generate" not in log
 

@@ -177,7 +177,7 @@ def test_what_was_answered_outlives_an_engine_that_cannot_start(
 
 def test_no_prompts_is_an_error(teacher_path: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"empty\.jsonl: no prompts there"):
+    with pytest.raises(ValueError, match=r"empty\.jsonl: contains no prompts"):
         write_traces(
             CONFIG, writer=teacher_path, prompts=tmp_path / "empty.jsonl", run=tmp_path / "r", seed=1,
             execution=EXECUTION,
