@@ -1,8 +1,9 @@
-"""The regression check's judgement: a run against a baseline, paired item by item and step by step.
+"""The regression check: compares a run with a baseline, paired by problem and by training step.
 
-Each guarded value is tested for non-inferiority: *pass* when the interval of (run - baseline) stays above
--margin, *regression* when it lies below 0 and reaches -margin, *inconclusive* otherwise. A false alarm in any of
-the checks of a run is held below ``FALSE_ALARM`` (Bonferroni; simulated in the tests), so a red check is news.
+Each guarded value is tested for non-inferiority with an interval of the difference (run - baseline). It passes when
+the interval is above -margin. It is a regression when the interval is below 0 and reaches -margin. Otherwise it is
+inconclusive. The probability of a false alarm in any check of a run is at most ``FALSE_ALARM`` (Bonferroni correction,
+simulated in the tests), so a failed check deserves attention.
 """
 
 import json
@@ -31,7 +32,10 @@ Names = tuple[str, ...]
 
 
 class IncompleteRun(VoldBenchError):
-    """The run lacks what the baseline holds, so it can neither pass nor fail; ``cause``: why its stages failed."""
+    """The run lacks results that the baseline has, so it can neither pass nor fail.
+
+    cause: the error class that all failed stages share, if there is one; it decides the exit code.
+    """
 
     def __init__(self, message: str, cause: ErrorClass | None = None) -> None:
         super().__init__(message)
@@ -43,20 +47,25 @@ class IncompleteRun(VoldBenchError):
 
 
 class BaselineCell(Strict):
-    """One arm under one seed: per benchmark a string with 1 (right), 0 or - (missing) for each problem in order;
-    per guarded metric its values at the last training steps, those measured, by step."""
+    """The results of one arm with one seed.
 
-    model_config = ConfigDict(allow_inf_nan=True)  # what a run measured, not what it was told
+    verdicts: by benchmark, a string with 1 (correct), 0 (wrong) or - (missing) for each problem in order.
+    training: by guarded metric, its values at the last training steps at which it was measured, by step.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)  # a measurement may be infinite or NaN, unlike a setting
 
     verdicts: dict[str, str]
     training: dict[str, dict[int, float]] = Field(default_factory=dict)
 
 
 class RunSummary(Strict):
-    """What the baseline file stores. ``spec`` identifies arms, settings, models and prompts, not the code;
-    ``versions`` are those of the libraries, and ``cpu``: another processor rounds otherwise.
+    """The results of a run as the baseline file stores them.
 
-    ``problems`` and ``clusters`` run parallel; ``cells`` is keyed by arm, then by seed.
+    spec: digest of arms, settings, models and prompts; the code is not part of it.
+    versions: of the libraries, and ``cpu``, because another processor rounds differently.
+    problems, clusters: by benchmark, the id and the cluster of each problem, in the same order.
+    cells: by arm, then by seed.
     """
 
     schema_: Literal["vold-bench/check@1"] = Field(default="vold-bench/check@1", alias="schema")
@@ -68,7 +77,7 @@ class RunSummary(Strict):
 
 
 class Margins(Strict):
-    """How much worse a run may be: accuracy and reward as shares, KL as a share of the baseline's own."""
+    """How much worse a run may be: accuracy and reward in absolute terms, KL relative to the baseline."""
 
     accuracy: float = Field(default=0.05, gt=0)
     reward: float = Field(default=0.10, gt=0)
@@ -77,7 +86,7 @@ class Margins(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One guarded value; ``difference`` is run - baseline with the sign that makes less mean worse."""
+    """One guarded value. ``difference``: run - baseline, with the sign that makes negative values mean worse."""
 
     name: str
     baseline: float
@@ -92,7 +101,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """All checks of a run; ``notes`` say what else differs, such as library versions."""
+    """All checks of a run. ``notes``: other differences from the baseline, such as library versions."""
 
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
@@ -106,37 +115,35 @@ class GateResult:
 
 
 def summarise(results: "MatrixResults") -> dict[str, Any]:
-    """Reduce results to what the baseline stores; plain JSON types, the same for the same results."""
+    """Reduce results to the content of a baseline file, in plain JSON types."""
     from bench.report.tables import last_steps, rl_curves
 
     rows: Any = results.verdicts
     if "benchmark" not in rows:
         raise IncompleteRun("the run has no verdicts; see the stages' log.txt")
     table: Any = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
-    order = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
-    problems = {name: [str(value) for value in group["id"]] for name, group in order.items()}
+    by_benchmark = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
+    problems = {name: [str(value) for value in group["id"]] for name, group in by_benchmark.items()}
     origin = results.provenance
     curves: Any = last_steps(rl_curves(results))
     cells: dict[str, dict[str, Any]] = {}
     for (arm, seed), group in rows[rows["sample"] == 0].groupby(["arm", "seed"], sort=True):
-        right = {(b, i): bool(c) for b, i, c in zip(group["benchmark"], group["id"], group["correct"], strict=True)}
-        bits = {
-            name: "".join(MARKS[right[name, i]] if (name, i) in right else "-" for i in ids)
-            for name, ids in problems.items()
-        }
+        columns = (group["benchmark"], group["id"], group["correct"])
+        marks = {(benchmark, id): MARKS[bool(correct)] for benchmark, id, correct in zip(*columns, strict=True)}
+        verdicts = {name: "".join(marks.get((name, id), "-") for id in ids) for name, ids in problems.items()}
         training = {}
         for metric in ("reward_mean", "kl"):
-            own = curves[(curves["arm"] == arm) & (curves["seed"] == seed) & (curves["metric"] == metric)]
-            last = own.sort_values("step")
-            if len(last):
-                training[metric] = {str(s): round(v, 9) for s, v in zip(last["step"], last["value"], strict=True)}
-        cells.setdefault(str(arm), {})[str(seed)] = {"verdicts": bits, "training": training}
+            rows_of_cell = (curves["arm"] == arm) & (curves["seed"] == seed) & (curves["metric"] == metric)
+            curve = curves[rows_of_cell].sort_values("step")
+            if len(curve):
+                training[metric] = {str(s): round(v, 9) for s, v in zip(curve["step"], curve["value"], strict=True)}
+        cells.setdefault(str(arm), {})[str(seed)] = {"verdicts": verdicts, "training": training}
     return {
         "schema": "vold-bench/check@1",
         "spec": _spec_digest(results),
         "versions": {"cpu": origin["processor"], **{k: str(v) for k, v in sorted(origin["versions"].items())}},
         "problems": problems,
-        "clusters": {name: [str(value) for value in group["cluster"]] for name, group in order.items()},
+        "clusters": {name: [str(value) for value in group["cluster"]] for name, group in by_benchmark.items()},
         "cells": cells,
     }
 
@@ -145,7 +152,8 @@ def _spec_digest(results: "MatrixResults") -> str:
     from bench.store import digest
 
     settings = {f"{arm}/{kind}": value for (arm, kind), value in results.settings.items()}
-    # Problems are compared by name; their files change with the generator's code even where no problem does.
+    # Problems are compared by id. The hash of their files changes with the code of the generator, even if no problem
+    # changes.
     inputs = {k: sorted(v) for k, v in results.provenance["inputs"].items() if not k.startswith("data.")}
     return digest({"settings": settings, "inputs": inputs})[:16]
 
@@ -153,9 +161,8 @@ def _spec_digest(results: "MatrixResults") -> str:
 def check(run: RunSummary, baseline: RunSummary, margins: Margins) -> GateResult:
     """Compare two summaries of one specification.
 
-    Raises:
-        ConfigurationError: another specification, other problems, arms or seeds than the baseline's.
-        IncompleteRun: responses or training steps that the baseline has are missing.
+    Raises ConfigurationError when specification, problems, arms or seeds differ from the baseline's, and IncompleteRun
+    when the run lacks responses or training steps that the baseline has.
     """
     _require_same(run, baseline)
     guarded = [(arm, metric) for arm in baseline.cells for metric in _metrics(baseline, arm)]
@@ -174,22 +181,22 @@ def _require_same(run: RunSummary, baseline: RunSummary) -> None:
     def shape(summary: RunSummary) -> dict[str, list[int]]:
         return {arm: sorted(seeds) for arm, seeds in summary.cells.items()}
 
-    for what, ours, theirs in (
+    for name, ours, theirs in (
         ("specification", run.spec, baseline.spec),
-        ("problems", run.problems, baseline.problems),
-        ("arms or seeds", shape(run), shape(baseline)),
+        ("set of problems", run.problems, baseline.problems),
+        ("set of arms or seeds", shape(run), shape(baseline)),
     ):
         if ours != theirs:
-            raise ConfigurationError(f"the baseline is of another {what} than this run; {RERECORD}")
+            raise ConfigurationError(f"the baseline has another {name} than this run; {RERECORD}")
     for arm, seeds in baseline.cells.items():
         for seed, cell in seeds.items():
             for name, bits in cell.verdicts.items():
                 ours = run.cells[arm][seed].verdicts.get(name, "")
                 if len(bits) != len(baseline.problems.get(name, ())):
                     raise ConfigurationError(f"the baseline is damaged at {arm}, seed {seed}, {name}; {RERECORD}")
-                lacking = sum(b != "-" and (i >= len(ours) or ours[i] == "-") for i, b in enumerate(bits))
-                if lacking:
-                    raise IncompleteRun(f"{arm}, seed {seed}, {name}: {lacking} responses are missing")
+                missing = sum(b != "-" and (i >= len(ours) or ours[i] == "-") for i, b in enumerate(bits))
+                if missing:
+                    raise IncompleteRun(f"{arm}, seed {seed}, {name}: {missing} responses are missing")
 
 
 def _metrics(summary: RunSummary, arm: str) -> list[str]:
@@ -202,7 +209,7 @@ def _accuracy(run: RunSummary, baseline: RunSummary, arm: str, margin: float, le
     ours, theirs = (_cells(summary, arm, summary) for summary in (run, baseline))
     paired = _cells(run, arm, baseline, paired=True)
     difference, spread = mean_and_spread(paired)
-    return _judge(
+    return _compare(
         f"{arm}: accuracy",
         mean_and_spread(theirs)[0],
         mean_and_spread(ours)[0],
@@ -215,7 +222,7 @@ def _accuracy(run: RunSummary, baseline: RunSummary, arm: str, margin: float, le
 
 
 def _cells(run: RunSummary, arm: str, baseline: RunSummary, paired: bool = False) -> "Cells":
-    """Scores of ``run``, or their differences to ``baseline``; problems that either lacks are left out."""
+    """Scores of ``run``, or with ``paired`` their differences from ``baseline``, of the problems that both have."""
     import numpy as np
 
     from bench.stats.cells import Cells
@@ -223,11 +230,13 @@ def _cells(run: RunSummary, arm: str, baseline: RunSummary, paired: bool = False
     rows = []
     for number, name in enumerate(baseline.problems):
         for seed_number, (seed, cell) in enumerate(sorted(baseline.cells[arm].items())):
-            ours = run.cells[arm][seed].verdicts[name]
-            for index, (a, b) in enumerate(zip(ours, cell.verdicts[name], strict=True)):
-                if "-" not in (a, b):
-                    score = float(a == "1") - (float(b == "1") if paired else 0.0)
-                    rows.append((score, number, seed_number, (number, baseline.clusters[name][index]), (number, index)))
+            ours, theirs = run.cells[arm][seed].verdicts[name], cell.verdicts[name]
+            for index, (here, there) in enumerate(zip(ours, theirs, strict=True)):
+                if "-" in (here, there):
+                    continue
+                score = float(here == "1") - (float(there == "1") if paired else 0.0)
+                cluster, item = (number, baseline.clusters[name][index]), (number, index)
+                rows.append((score, number, seed_number, cluster, item))
     score, stratum, seeds, clusters, items = zip(*rows, strict=True)
     codes = {cluster: code for code, cluster in enumerate(dict.fromkeys(clusters))}
     return Cells(
@@ -241,7 +250,7 @@ def _cells(run: RunSummary, arm: str, baseline: RunSummary, paired: bool = False
 
 
 def _training(run: RunSummary, baseline: RunSummary, arm: str, metric: str, margins: Margins, level: float) -> Check:
-    """Last steps paired by step and seed: both runs saw the same prompts there."""
+    """Compare the last steps, paired by step and seed, because both runs had the same prompts at each step."""
     import numpy as np
 
     from bench.stats.variance import Spread
@@ -261,10 +270,10 @@ def _training(run: RunSummary, baseline: RunSummary, arm: str, metric: str, marg
     spread = Spread(0.0, 0.0 if not differences.any() else variance, 0, max(len(pairs) - 1, 1))
     name = f"{arm}: final {'reward' if higher_is_better else 'teacher KL'}"
     estimate = (float(differences.mean()), spread)
-    return _judge(name, float(there.mean()), float(here.mean()), estimate, margin, level, len(pairs), "steps")
+    return _compare(name, float(there.mean()), float(here.mean()), estimate, margin, level, len(pairs), "steps")
 
 
-def _judge(
+def _compare(
     name: str,
     baseline: float,
     run: float,
@@ -274,7 +283,7 @@ def _judge(
     n: int,
     unit: str,
 ) -> Check:
-    """Place the interval of a difference between 0 and -margin."""
+    """Decide by the position of the difference's interval between -margin and 0."""
     from bench.stats.decisions import items_needed
 
     difference, spread = estimate
@@ -282,14 +291,14 @@ def _judge(
     outcome: CheckOutcome = "pass" if low > -margin else "regression" if high < 0 else "inconclusive"
     remark = ""
     if outcome == "inconclusive":
-        # What one problem or step would have to spread for this interval, clusters and guards included.
+        # The standard deviation per problem or step that would give this interval, with clusters and all corrections.
         sd = spread.reach(1 - NON_INFERIORITY) / 1.96 * math.sqrt(n)
         remark = f"needs n = {items_needed(margin, sd)} {unit}, has {n}" if math.isfinite(sd) else f"needs more {unit}"
     return Check(name, baseline, run, difference, low, high, margin, outcome, remark)
 
 
 def read_baseline(path: Path) -> RunSummary:
-    """The tracked baseline; ConfigurationError when it is missing, no JSON, or of another shape."""
+    """Read a baseline file; raises ConfigurationError when it is missing, not JSON, or has another schema."""
     try:
         return RunSummary.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
@@ -299,6 +308,6 @@ def read_baseline(path: Path) -> RunSummary:
 
 
 def write_baseline(summary: RunSummary, path: Path) -> None:
-    """Store a summary, whole or not at all."""
+    """Write a baseline file, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, summary.model_dump_json(by_alias=True, indent=1) + "\n")

@@ -1,7 +1,8 @@
-"""The regression check's outcome for people, programs, test reporters and GitHub."""
+"""The result of the regression check as text, JSON, JUnit XML and GitHub annotations."""
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from bench.gate import Check, GateResult
 
 
 def as_json(result: GateResult) -> str:
-    """The result as JSON; an interval without an end is null."""
+    """The result as JSON; an infinite end of an interval is null."""
     checks = [
         {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         for row in map(asdict, result.checks)
@@ -26,16 +27,17 @@ def as_json(result: GateResult) -> str:
 
 
 def as_text(result: GateResult) -> str:
-    """A table for people, worst first, then one line with the outcome of all."""
-    head = ("", "check", "baseline", "run", "difference", "interval", "margin", "remark")
+    """A table of the checks, worst first, then one line with the overall outcome."""
+    header = ("", "check", "baseline", "run", "difference", "interval", "margin", "remark")
     order = {"regression": 0, "inconclusive": 1, "pass": 2}
     rows = [_cells_of(check) for check in sorted(result.checks, key=lambda check: order[check.outcome])]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
     ]
-    word = {ExitCode.OK: "pass", ExitCode.REGRESSION: "regression", ExitCode.INCOMPLETE: "inconclusive"}
-    return "\n".join([*lines, *(f"note: {note}" for note in result.notes), f"check: {word[result.exit_code]}"])
+    outcome = {ExitCode.OK: "pass", ExitCode.REGRESSION: "regression", ExitCode.INCOMPLETE: "inconclusive"}
+    return "\n".join([*lines, *(f"note: {note}" for note in result.notes), f"check: {outcome[result.exit_code]}"])
 
 
 def _cells_of(check: Check) -> Sequence[str]:
@@ -52,11 +54,11 @@ def _cells_of(check: Check) -> Sequence[str]:
 
 
 def as_junit(result: GateResult) -> bytes:
-    """JUnit XML: a regression is a failure, an inconclusive check is skipped with its reason."""
-    count = {o: sum(c.outcome == o for c in result.checks) for o in ("regression", "inconclusive")}
+    """JUnit XML: a regression is a failure, and an inconclusive check is skipped with its reason."""
+    counts = Counter(check.outcome for check in result.checks)
     suite = ElementTree.Element(
-        "testsuite", name="vold-bench check", tests=str(len(result.checks)), failures=str(count["regression"]),
-        skipped=str(count["inconclusive"]), errors="0",
+        "testsuite", name="vold-bench check", tests=str(len(result.checks)), failures=str(counts["regression"]),
+        skipped=str(counts["inconclusive"]), errors="0",
     )  # fmt: skip
     for item in result.checks:
         case = ElementTree.SubElement(suite, "testcase", classname="vold-bench.check", name=item.name)
@@ -68,7 +70,7 @@ def as_junit(result: GateResult) -> bytes:
 
 
 def annotations(result: GateResult) -> list[str]:
-    """GitHub workflow commands for what did not pass."""
+    """GitHub workflow commands for the checks that did not pass."""
     level = {"regression": "error", "inconclusive": "warning"}
     return [
         f"::{level[item.outcome]} title=vold-bench check::{_escape(_message(item))}"

@@ -1,4 +1,4 @@
-"""The regression check: outcomes, exit codes, errors, outputs, and how often it cries wolf."""
+"""The regression check: outcomes, exit codes, errors, outputs, and the rate of false alarms."""
 
 import json
 from xml.etree import ElementTree
@@ -17,7 +17,7 @@ ITEMS = 60
 
 
 def summary(bits, training=None, **changes) -> RunSummary:
-    """``bits[arm]`` is an array of [benchmarks, items] of booleans."""
+    """A summary of verdicts. ``bits[arm]``: an array of booleans, shaped [benchmarks, problems]."""
     problems = {name: [f"{name}-{i:03d}" for i in range(ITEMS)] for name in BENCHMARKS}
     cells = {
         arm: {
@@ -53,7 +53,7 @@ TRAINING = {"reward_mean": steps([0.4, 0.42, 0.41, 0.44, 0.45]), "kl": steps([0.
 
 
 def flip(bits, rng, share, to_wrong=False):
-    """Another run of the same code: a share of the answers comes out otherwise."""
+    """The verdicts of another run, in which a share of the problems has another verdict."""
     out = {}
     for arm, table in bits.items():
         hit = rng.random(table.shape) < share
@@ -121,7 +121,7 @@ def test_false_alarms_are_rarer_than_one_in_a_hundred_runs():
     rng = np.random.default_rng(5)
     alarms, runs = 0, 150
     for _ in range(runs):
-        # Worse than any real rerun: a quarter of the answers, and all noise of training, drawn anew.
+        # Worse than any real rerun: a quarter of the verdicts differ, and training has independent noise.
         bits = draw(rng)
         noisy = [
             {"reward_mean": steps(0.4 + rng.normal(0, 0.05, 5)), "kl": steps(0.8 + rng.normal(0, 0.08, 5))}
@@ -132,14 +132,14 @@ def test_false_alarms_are_rarer_than_one_in_a_hundred_runs():
     assert alarms / runs <= 0.01
 
 
-def test_a_true_loss_of_fifteen_points_is_found_nearly_always():
+def test_a_true_loss_of_fifteen_points_is_nearly_always_detected():
     rng = np.random.default_rng(6)
-    found = 0
+    detected = 0
     for _ in range(40):
         bits = draw(rng)
         run = flip(flip(bits, rng, 0.05), rng, 0.25, to_wrong=True)
-        found += check(summary(run, TRAINING), summary(bits, TRAINING), Margins()).exit_code == ExitCode.REGRESSION
-    assert found >= 38
+        detected += check(summary(run, TRAINING), summary(bits, TRAINING), Margins()).exit_code == ExitCode.REGRESSION
+    assert detected >= 38
 
 
 @pytest.mark.parametrize("change", [{"spec": "other"}, {"problems": {name: ["x"] * ITEMS for name in BENCHMARKS}}])
@@ -150,7 +150,7 @@ def test_a_baseline_of_another_specification_says_how_to_record_a_new_one(change
     assert caught.value.error_class.exit_code == 4
 
 
-def test_a_missing_response_is_an_error_and_no_verdict():
+def test_a_missing_response_is_an_error_and_not_a_regression():
     bits = draw(np.random.default_rng(8))
     whole = summary(bits, TRAINING)
     data = whole.model_dump(by_alias=True)
@@ -162,7 +162,7 @@ def test_a_missing_response_is_an_error_and_no_verdict():
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"schema": "vold-bench/check@9"}'])
-def test_a_missing_or_corrupt_baseline_names_the_file_and_the_mend(tmp_path, content):
+def test_a_missing_or_corrupt_baseline_names_the_file_and_how_to_fix_it(tmp_path, content):
     path = tmp_path / "check.json"
     if content is not None:
         path.write_text(content)
@@ -170,18 +170,18 @@ def test_a_missing_or_corrupt_baseline_names_the_file_and_the_mend(tmp_path, con
         read_baseline(path)
 
 
-def test_an_incomplete_run_is_inconclusive_unless_its_stages_tell_why():
+def test_an_incomplete_run_is_inconclusive_unless_its_stages_say_why():
     assert IncompleteRun("x").exit_code == ExitCode.INCOMPLETE == 3
     assert IncompleteRun("x", ErrorClass.INFRASTRUCTURE).exit_code == ExitCode.INFRASTRUCTURE
 
 
-def test_a_recorded_baseline_reads_back_as_it_was(tmp_path):
+def test_a_recorded_baseline_is_read_back_unchanged(tmp_path):
     whole = summary(draw(np.random.default_rng(9)), TRAINING)
     write_baseline(whole, tmp_path / "deep" / "check.json")
     assert read_baseline(tmp_path / "deep" / "check.json") == whole
 
 
-def test_all_outputs_tell_the_same_outcome():
+def test_all_outputs_report_the_same_outcome():
     rng = np.random.default_rng(10)
     bits = draw(rng)
     run = flip(bits, rng, 0.4) | {"base": np.zeros_like(bits["base"])}
@@ -212,12 +212,12 @@ class Results:
         self.provenance = {"versions": {"torch": "2.13.0"}, "processor": "a chip", "inputs": inputs}
 
 
-def test_a_summary_holds_the_bits_and_the_last_steps():
-    found = RunSummary.model_validate(summarise(Results()))  # type: ignore[arg-type]
-    cell = found.cells["sft"][211]
+def test_a_summary_has_the_verdicts_and_the_last_steps():
+    result = RunSummary.model_validate(summarise(Results()))  # type: ignore[arg-type]
+    cell = result.cells["sft"][211]
     assert cell.verdicts["mathvision"] == "1010"
-    assert found.clusters["mathvision"] == ("c0", "c0", "c1", "c1")
-    assert found.versions == {"cpu": "a chip", "torch": "2.13.0"}
+    assert result.clusters["mathvision"] == ("c0", "c0", "c1", "c1")
+    assert result.versions == {"cpu": "a chip", "torch": "2.13.0"}
     assert cell.training == {m: {s: s / 10 for s in range(3, 8)} for m in ("reward_mean", "kl")}
 
 
