@@ -1,4 +1,8 @@
-"""Classes of errors that end a stage, and exit codes of the command line."""
+"""Classes of errors that end a stage, and exit codes of the command line.
+
+A ValueError means wrong input when ``bench`` or ``vold`` raised it, and a defect when a library did. ``raised_here``
+decides this by the file of the last frame of the traceback, so a moved function can change the class of its errors.
+"""
 
 import errno
 import traceback
@@ -127,8 +131,7 @@ def classify(error: BaseException) -> ErrorClass:
 def raised_here(error: BaseException) -> bool:
     """Whether the error was raised in ``bench`` or ``vold``.
 
-    Only there is a ValueError a refusal of input. The last frame of the traceback decides, so moving a helper to
-    another package can change the class of an error.
+    The last frame of the traceback decides.
     """
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(_OWN_CODE)
