@@ -201,13 +201,13 @@ def _read(stages: "Mapping[str, Stage]", store: "Store", seed: int) -> "MatrixRe
     """The evaluations as the results of a matrix with one arm per model."""
     from bench.matrix.plan import ArmSeed
     from bench.matrix.provenance import environment
-    from bench.matrix.results import inputs, read
+    from bench.matrix.results import external_inputs, read
 
     by_id = {stage.id: stage for stage in stages.values()}
     origin = {
         "model": ", ".join(stages),
         "seed": seed,
-        "inputs": inputs(by_id),
+        "inputs": external_inputs(by_id),
         "execution": next(iter(by_id.values())).spec.execution,
         **environment(),
     }

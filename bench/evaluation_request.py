@@ -14,7 +14,7 @@ from bench.engines.endpoint import SCHEMES
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.selection import Selection, read_selections
-from bench.matrix.inputs import Input, Materials
+from bench.matrix.inputs import Input, InputResolver
 from bench.matrix.plan import Stage, make_stage, resolve
 from bench.matrix.spec import Override
 from bench.matrix.yaml_file import Where
@@ -55,15 +55,15 @@ def plan_stages(store: Store, request: EvaluationRequest) -> dict[str, Stage]:
 
     Raises ConfigurationError for models, data or settings that cannot be used.
     """
-    materials = Materials(store, Path.cwd())
+    resolver = InputResolver(store, Path.cwd())
     data = {
-        f"data.{name}": materials.problems(name, source, Where("--data")) for name, source in request.sources.items()
+        f"data.{name}": resolver.problems(name, source, Where("--data")) for name, source in request.sources.items()
     }
     settings = {**request.settings, "split": _splits(request, data, store) or None}
     suffix = " (blind)" if settings.get("blind") else ""
     stages = {}
     for label, model in model_labels(request.models).items():
-        inputs = {"model": _model(materials, model), **data}
+        inputs = {"model": _model(resolver, model), **data}
         missing = [item.absent for item in inputs.values() if item.absent]
         if missing:
             raise ConfigurationError("\n".join(missing))
@@ -122,10 +122,10 @@ def _absolute(model: str) -> Path:
     return Path(os.path.abspath(Path(model).expanduser()))
 
 
-def _model(materials: Materials, model: str) -> Input:
+def _model(resolver: InputResolver, model: str) -> Input:
     where, path = Where("--model"), _absolute(model)
     if model.startswith((SMALLWORLD, HUB, *SCHEMES)) or path.exists():
-        return materials.model(model if not path.exists() else str(path.resolve()), where)
+        return resolver.model(model if not path.exists() else str(path.resolve()), where)
     raise ConfigurationError(f"--model {model}: no such directory; a model of the hub is written hub:OWNER/NAME")
 
 

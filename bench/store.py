@@ -1,7 +1,10 @@
-"""The content-addressed store: one directory a finished stage, published by an atomic rename.
+"""The store of stages: one directory per finished stage, named after the hash of everything that decides its result.
 
-``<root>/<kind>-<hash12>/`` holds ``spec.json``, ``status.json``, ``metrics.jsonl``, ``timing.jsonl``, ``log.txt`` and
-``out/``; ``<root>/.work/<id>/`` is the same stage while it runs, and survives a kill so that it can go on.
+``<root>/<kind>-<hash12>/`` is a finished stage. It holds ``spec.json``, ``status.json``, ``metrics.jsonl``,
+``timing.jsonl``, ``log.txt`` and ``out/``. While a stage runs, its directory is ``<root>/.work/<id>/``. It survives a
+kill, so that the stage can resume. An atomic rename publishes the finished stage.
+
+``StageSpec`` and ``Status`` are written to disk field by field: a renamed field makes existing stores unreadable.
 """
 
 import fcntl
@@ -24,12 +27,12 @@ from vold.locations import hub_name, on_hub
 if TYPE_CHECKING:
     from vold.data.sources import DataSource
 
-# What decides how a model behaves; other files beside it (a card, an image) may change freely.
+# Files that decide how a model behaves. Others in its directory (a model card, an image) may change freely.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".jinja", ".model")
 
 
 def canonical(value: Any) -> str:
-    """JSON with one spelling for one value."""
+    """JSON that has exactly one spelling for each value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -40,11 +43,15 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """What ``spec.json`` holds.
+    """A stage to run; the content of its ``spec.json``.
 
-    ``identity`` is all that decides the result; its hash is in ``id``. ``locations`` says where each input lies:
-    relative to the store, absolute, or ``hub:ID@REVISION``. ``execution`` is outside the identity; ``degraded`` are
-    those of its values that were made smaller after the machine ran out of memory.
+    id: ``<kind>-<hash12>``, with the hash of ``identity``.
+    identity: everything that decides the result.
+    locations: where each input is: a path relative to the store, an absolute path, or ``hub:OWNER/NAME@REVISION``.
+    run: the function that does the work, as ``module:name``.
+    execution: how the stage runs, such as threads and batch sizes. Not part of the identity, with one exception: the
+    dtype of an evaluation.
+    degraded: the values of ``execution`` that were reduced after memory ran out.
     """
 
     id: str
@@ -62,7 +69,7 @@ class StageSpec:
         return StageSpec(**json.loads((directory / "spec.json").read_text(encoding="utf-8")))
 
     def path(self, name: str, store: Path) -> Path:
-        """Where the input ``name`` lies on this machine; fetches it when it lives on the hub."""
+        """The path of the input ``name`` on this machine; a model on the hub is fetched first."""
         location = self.locations[name]
         if on_hub(location):
             return from_hub(location)
@@ -72,14 +79,17 @@ class StageSpec:
         return path
 
     def data(self, name: str, store: Path) -> "DataSource":
-        """The data ``name`` as a source to be read; the hub's are fetched on reading."""
+        """The input ``name`` as a source of data; data on the hub are fetched when they are read."""
         from vold.data.sources import DataSource
 
         return DataSource.parse(self.locations[name], store)
 
 
 def from_hub(location: str, weights: bool = True) -> Path:
-    """A model of the hub on this machine; fetches what is not there, on request without its weights."""
+    """Fetch the missing files of a model on the hub, with or without its weights, and return its directory.
+
+    Raises ConfigurationError when there is no such model, and InfrastructureError when it cannot be fetched.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -104,7 +114,11 @@ class StageOutcome:
 
 @dataclass(slots=True)
 class Status:
-    """How a stage stands. Times are seconds since the epoch; ``*_seconds`` add up over resumed attempts."""
+    """The progress of a stage; the content of its ``status.json``.
+
+    started, finished: seconds since the epoch; ``finished`` is 0 while the stage runs.
+    cpu_seconds, wall_seconds, attempts: sums over all attempts.
+    """
 
     state: str = "running"
     error_class: str = ""
@@ -118,7 +132,7 @@ class Status:
 
     @staticmethod
     def read(directory: Path) -> "Status | None":
-        """None where there is no status, or one that a crash cut short."""
+        """The status in a directory; None when there is none or a crash cut it short."""
         try:
             return Status(**json.loads((directory / "status.json").read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
@@ -129,7 +143,7 @@ class Status:
 
 
 class Store:
-    """Finished stages by id, stages at work, and remembered hashes of models and data."""
+    """A directory of finished and running stages, and of cached hashes of models and data."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -141,13 +155,14 @@ class Store:
         return self.root / ".work" / stage
 
     def done(self, stage: str) -> bool:
-        """Whether the stage is finished; the rename published it whole."""
+        """Whether the stage is finished."""
         return (self.root / stage / "status.json").is_file()
 
     def settled(self, spec: StageSpec) -> bool:
-        """Whether nothing is left to do; an evaluation that lacks responses is done only where that is accepted.
+        """Whether nothing is left to do for the stage.
 
-        What it lacks is asked by the next run whose execution has no ``evaluation.accept_missing``.
+        A finished evaluation that lacks responses is settled only if its execution says ``evaluation.accept_missing``.
+        Otherwise the next run asks for the missing responses.
         """
         if not self.done(spec.id):
             return False
@@ -155,17 +170,17 @@ class Store:
         return accepted or spec.kind != "eval" or not _lacks_responses(self.path(spec.id) / "out")
 
     def reopen(self, stage: str) -> None:
-        """Make a finished stage one at work again, with all that it holds; call with its lock held."""
+        """Turn a finished stage back into a running one, with all its files. The caller must hold its lock."""
         self.work(stage).parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.work(stage), ignore_errors=True)  # of an attempt that another one overtook
+        shutil.rmtree(self.work(stage), ignore_errors=True)  # left by an attempt that another one overtook
         self.path(stage).rename(self.work(stage))
 
     def status(self, stage: str) -> Status | None:
-        """Of the finished stage, else of its last attempt, else None."""
+        """The status of the finished stage or of its last attempt; None if there was none."""
         return Status.read(self.path(stage)) or Status.read(self.work(stage))
 
     def prepare(self, spec: StageSpec) -> Path:
-        """The stage's work directory with its ``spec.json``; keeps what an earlier attempt left there."""
+        """Make the stage's work directory with its ``spec.json``; files of an earlier attempt stay."""
         work = self.work(spec.id)
         work.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(spec), indent=1, sort_keys=True, ensure_ascii=False)
@@ -173,7 +188,10 @@ class Store:
         return work
 
     def publish(self, stage: str) -> Path:
-        """Make the work directory the finished stage; whoever published it first wins, the content being the same."""
+        """Turn the work directory into the finished stage.
+
+        If another process has published the stage already, its files stay: the content is the same.
+        """
         final = self.path(stage)
         try:
             self.work(stage).rename(final)
@@ -185,7 +203,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, wait: float = 0.0) -> Iterator[None]:
-        """Hold ``name`` alone on this machine; the kernel lets go when the process ends, however it ends.
+        """Hold the lock ``name``; the kernel releases it when the process ends, even if it is killed.
 
         Raises InfrastructureError when another process holds it for longer than ``wait`` seconds.
         """
@@ -202,7 +220,7 @@ class Store:
                         file.seek(0)
                         holder = file.read().strip() or "unknown"
                         raise InfrastructureError(
-                            f"{self.root}: in use by process {holder} ({name}); wait for it, or give another --store"
+                            f"{self.root}: in use by process {holder} ({name}); wait for it, or use another --store"
                         ) from None
                     time.sleep(0.1)
             file.seek(0)
@@ -211,12 +229,13 @@ class Store:
             file.flush()
             yield
 
-    def content_hash(self, path: Path, model: bool = False, beside: Sequence[Path] = ()) -> str:
-        """SHA-256 over names and bytes of a file or directory; remembered while sizes and times stay the same.
+    def content_hash(self, path: Path, model: bool = False, attachments: Sequence[Path] = ()) -> str:
+        """SHA-256 over the names and bytes of a file or directory; cached until sizes or times change.
 
-        ``model`` leaves out files that do not decide how the model behaves; ``beside`` are further files under a
-        file's own directory that belong to it. Raises ConfigurationError when the
-        path is missing or holds nothing to hash.
+        model: hash only the files that decide how a model behaves.
+        attachments: further files in the directory of a single file that belong to it, such as its images.
+
+        Raises ConfigurationError when the path is missing or has nothing to hash.
         """
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         if model:
@@ -224,17 +243,17 @@ class Store:
         if not files or not path.exists():
             raise ConfigurationError(f"{path}: no such file or directory, or an empty one")
         names = [p.relative_to(path).as_posix() for p in files] if path.is_dir() else [path.suffix]
-        files += beside
-        names += [other.relative_to(path.parent).as_posix() for other in beside]
+        files += attachments
+        names += [other.relative_to(path.parent).as_posix() for other in attachments]
         stamp = digest([[n, p.stat().st_size, p.stat().st_mtime_ns] for n, p in zip(names, files, strict=True)])
-        memory = self.root / ".hashes" / f"{digest([str(path.resolve()), model])[:16]}.json"
+        cache = self.root / ".hashes" / f"{digest([str(path.resolve()), model])[:16]}.json"
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            known = json.loads(memory.read_text(encoding="utf-8"))
-            if known["stamp"] == stamp:
-                return known["sha256"]
+            cached = json.loads(cache.read_text(encoding="utf-8"))
+            if cached["stamp"] == stamp:
+                return cached["sha256"]
         value = digest([[name, _file_hash(p)] for name, p in zip(names, files, strict=True)])
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memory, json.dumps({"path": str(path.resolve()), "stamp": stamp, "sha256": value}) + "\n")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache, json.dumps({"path": str(path.resolve()), "stamp": stamp, "sha256": value}) + "\n")
         return value
 
 

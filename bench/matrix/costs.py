@@ -1,4 +1,4 @@
-"""What a plan is expected to cost, and where the estimate comes from."""
+"""The expected cost of a plan, and the source of the estimate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,12 @@ from bench.store import Store
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """Seconds of ``unit`` for each stage that is not finished yet; ``sources`` says per kind where it comes from."""
+    """The expected cost of the unfinished stages.
+
+    unit: CPU or GPU; the seconds are seconds of one of these.
+    seconds: by stage id.
+    sources: by kind of stage, where the estimate comes from.
+    """
 
     unit: str
     seconds: Mapping[str, float]
@@ -22,12 +27,12 @@ class CostEstimate:
 
 
 def pending(plan: Plan, store: Store) -> dict[str, Stage]:
-    """The stages of a plan with something left to do, in topological order."""
+    """The unfinished stages of a plan, in topological order."""
     return {name: stage for name, stage in plan.stages.items() if not store.settled(stage.spec)}
 
 
 def estimate(plan: Plan, store: Store) -> CostEstimate:
-    """Measured seconds a step of this plan's finished stages where there are any, else the profile's figure."""
+    """Estimate by the median seconds per step of this plan's finished stages, or by the profile if none is finished."""
     cost = plan.profile.settings.cost
     measured: dict[str, list[float]] = {}
     for name, stage in plan.stages.items():

@@ -1,4 +1,4 @@
-"""One stage in this process: lock, run, account for it, publish."""
+"""Run one stage in this process: lock it, call its function, account for its time, publish it."""
 
 import dataclasses
 import resource
@@ -10,16 +10,17 @@ from bench.errors import classify, describe
 from bench.matrix.stages import Progress, locate
 from bench.store import StageSpec, Status, Store
 
-# An orphan of a killed run needs a moment to notice and let go of the stage.
+# A process that a killed run left behind needs a moment until it ends itself and releases the stage.
 _LOCK_WAIT = 30.0
 _STATUS_EVERY = 5.0
 
 
 def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) -> None:
-    """Run a stage, or go on with it, and publish it; does nothing when it is finished.
+    """Run or resume a stage and publish it; do nothing when it is finished.
 
-    shared: what several stages of one process use, such as a warm engine; goes to the stage's function. Raises
-    whatever ended the stage, after ``status.json`` in its work directory says so.
+    shared: objects that several stages of one process share, such as a loaded engine; passed to the stage's function.
+
+    An error of the stage is written to ``status.json`` in its work directory and raised again.
     """
     with store.lock(spec.id, wait=_LOCK_WAIT):
         if store.settled(spec):
@@ -31,7 +32,7 @@ def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) ->
         account.status.write(work)
         last = time.monotonic()
 
-        def watched(done: int, total: int, metrics: dict[str, float]) -> None:
+        def report(done: int, total: int, metrics: dict[str, float]) -> None:
             nonlocal last
             if time.monotonic() - last > _STATUS_EVERY:
                 last = time.monotonic()
@@ -39,7 +40,7 @@ def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) ->
             progress(done, total, metrics)
 
         try:
-            locate(spec.run)(spec, store.root, work, watched, **shared)
+            locate(spec.run)(spec, store.root, work, report, **shared)
         except BaseException as error:
             failed = account.now(state="failed", error_class=classify(error).value, message=describe(error))
             with suppress(OSError):
@@ -50,7 +51,7 @@ def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) ->
 
 
 class _Account:
-    """Time spent on a stage, added to what earlier attempts spent."""
+    """Counts the time spent on a stage, including earlier attempts."""
 
     def __init__(self, earlier: Status, spec: StageSpec) -> None:
         self.cpu, self.wall = _cpu_seconds(), time.monotonic()
@@ -73,6 +74,6 @@ class _Account:
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process and of the workers that it has waited for."""
+    """CPU time of this process and of its children that have ended."""
     usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -1,4 +1,4 @@
-"""Models and data as inputs of stages: what they are (identity) and where they lie (location)."""
+"""Models and data as inputs of stages: what they are (identity) and where they are (location)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +17,12 @@ from vold.locations import HUB, hub_location, hub_name
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """``identity`` enters a stage's hash; ``location`` is relative to the store, absolute, or ``hub:ID@REVISION``.
+    """One input of a stage.
 
-    ``absent`` says why the input cannot be used on this machine yet, or is empty: planning goes on without it.
+    identity: the content's hash, the id of the stage that makes it, or its name and revision on the hub. It is part of
+    the stage's identity.
+    location: a path relative to the store, an absolute path, or ``hub:OWNER/NAME@REVISION``.
+    absent: why the input is missing on this machine; empty if it is there. Planning continues without it.
     """
 
     identity: str
@@ -27,8 +30,8 @@ class Input:
     absent: str = ""
 
 
-class Materials:
-    """Resolves the sources that a profile names. ``base``: the directory of relative paths."""
+class InputResolver:
+    """Turns the sources that a profile names into inputs. ``base``: the directory of relative paths."""
 
     def __init__(self, store: Store, base: Path) -> None:
         self.store = store
@@ -39,46 +42,46 @@ class Materials:
         if source.startswith(SMALLWORLD):
             from bench.smallworld import checkpoint_path
 
-            with _placed(where):
+            with _errors_at(where):
                 path = checkpoint_path(source.removeprefix(SMALLWORLD))
-            return self._local(path, where, model=True, mend="build it with `vold-bench smallworld build`")
+            return self._local(path, where, model=True, fix="build it with `vold-bench smallworld build`")
         if source.startswith((".", "/", "~")):
-            return self._local(self._path(source), where, model=True, mend="give a checkpoint directory")
+            return self._local(self._path(source), where, model=True, fix="give a checkpoint directory")
         if source.startswith(SCHEMES):
-            with _placed(where):
+            with _errors_at(where):
                 path = write_endpoint(source, self.store.root / ".endpoints")
             return self._local(path, where, model=True)
         location = hub_location(*hub_name(source))
         return Input(location, location)
 
     def training_data(self, source: str, where: Where) -> Input:
-        """Prompts or traces in any of the forms of ``vold.data.sources``, or of the small world."""
-        with _placed(where):
+        """Prompts or traces, from the small world or from any source that ``vold.data.sources`` reads."""
+        with _errors_at(where):
             if source.startswith(SMALLWORLD):
                 return self._data(DataSource(str(prompts_path(source, self._generated()))), where)
             if source.startswith(("file:", HUB)):
                 return self._data(DataSource.parse(source, self.base), where)
         raise ConfigurationError(
-            f"{where}: {source!r} is no source of training data; expected smallworld/SET?n=N, file: or hub:"
+            f"{where}: {source!r} is not a source of training data; expected smallworld/SET?n=N, file: or hub:"
         )
 
     def problems(self, benchmark: str, source: str, where: Where) -> Input:
-        """One benchmark's problems: a directory in its official form."""
+        """The problems of one benchmark: a directory in its official format, or a set of the small world."""
         if source.startswith(SMALLWORLD):
-            with _placed(where):
+            with _errors_at(where):
                 return self._local(dataset_path(benchmark, source, self._generated()), where)
-        return self._local(self._path(source), where, mend=f"put the files of {benchmark} there")
+        return self._local(self._path(source), where, fix=f"put the files of {benchmark} there")
 
     def _path(self, text: str) -> Path:
         return (self.base / Path(text).expanduser()).resolve()
 
-    def _local(self, path: Path, where: Where, model: bool = False, mend: str = "") -> Input:
+    def _local(self, path: Path, where: Where, model: bool = False, fix: str = "") -> Input:
         if not path.exists():
-            return Input(f"absent:{path}", str(path), f"{where}: nothing at {path}; {mend}")
+            return Input(f"absent:{path}", str(path), f"{where}: nothing at {path}; {fix}")
         return Input(f"sha256:{self.store.content_hash(path, model)}", str(path))
 
     def _data(self, source: DataSource, where: Where) -> Input:
-        """Data of the hub that are not here are fetched by the stage that reads them, unless this machine may not."""
+        """Data of a parsed source. Missing data on the hub are absent only offline; else their stage fetches them."""
         location = str(source) if source.revision or source.options else source.place
         try:
             source.files(fetch=False)
@@ -89,8 +92,8 @@ class Materials:
         if source.revision:
             return Input(location, location)
         path = Path(source.place)
-        beside = named_images(path) if path.is_file() else ()
-        return Input(f"sha256:{self.store.content_hash(path, beside=beside)}{source.options}", location)
+        images = named_images(path) if path.is_file() else ()
+        return Input(f"sha256:{self.store.content_hash(path, attachments=images)}{source.options}", location)
 
     def _generated(self) -> Path:
         return generated_data_path(self.store.root / ".data")
@@ -103,8 +106,8 @@ def _offline() -> bool:
 
 
 @contextmanager
-def _placed(where: Where) -> Iterator[None]:
-    """Say where the source stands that is refused."""
+def _errors_at(where: Where) -> Iterator[None]:
+    """Turn the refusal of a source into a ConfigurationError that names its place."""
     try:
         yield
     except (ValueError, KeyError) as error:

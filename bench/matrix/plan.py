@@ -1,8 +1,8 @@
-"""From a matrix file and a profile to the unique stages that answer it.
+"""Plans: the unique stages that a matrix file needs with a profile.
 
-The identity of a stage is the hash of its kind, its code's version, its resolved settings, the content of its
-inputs and its seed. Arms and seeds that agree on all of that share the stage: a cold start is trained once for
-all the objectives that follow it.
+The identity of a stage is its kind, the version of its code, its resolved settings, the content of its inputs and its
+seed. Arms and seeds that agree on all of these share the stage. For example, a cold start is trained once for all the
+objectives that follow it.
 """
 
 import re
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import ConfigurationError
 from bench.hints import nearest
-from bench.matrix.inputs import Input, Materials
+from bench.matrix.inputs import Input, InputResolver
 from bench.matrix.profile import LoadedProfile, find_profile, load_profile
 from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, find_matrix, load_spec
 from bench.matrix.stages import KINDS, config_class
@@ -24,13 +24,13 @@ from bench.matrix.yaml_file import Where
 from bench.store import StageSpec, Store, digest
 from vold.answers import VERSION
 
-# The traces are one data set of the question, not a draw of each training seed.
+# The traces are one data set for all arms, and not drawn again for each training seed.
 TRACES_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One unit of work. ``needs`` are the ids of the stages whose artefacts it reads; ``steps`` scales its cost."""
+    """One stage of a plan. ``needs``: ids of the stages whose results it reads. ``steps``: the unit of its cost."""
 
     spec: StageSpec
     needs: tuple[str, ...]
@@ -47,7 +47,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ArmSeed:
-    """One arm under one seed: its stages by kind, in the order they run."""
+    """One arm with one seed. ``stages``: the ids of its stages by kind, in the order in which they run."""
 
     arm: str
     seed: int
@@ -56,7 +56,12 @@ class ArmSeed:
 
 @dataclass(slots=True)
 class Plan:
-    """``stages`` are in an order in which every stage follows those it needs. ``absent`` lists missing inputs."""
+    """A matrix file and a profile, resolved for some seeds.
+
+    cells: each arm with each seed.
+    stages: the unique stages by id; every stage comes after those that it needs.
+    absent: for each missing input, where it is named and how to get it.
+    """
 
     spec: MatrixSpec
     profile: LoadedProfile
@@ -79,7 +84,7 @@ class Plan:
         return {name: values for name, values in changes.items() if values}
 
     def arms_of(self, stage: str) -> list[str]:
-        """Names of the arms that use a stage."""
+        """The names of the arms that use a stage."""
         return list(dict.fromkeys(cell.arm for cell in self.cells if stage in cell.stages.values()))
 
 
@@ -92,7 +97,16 @@ def make_plan(
     overrides: Iterable[Override] = (),
     only: Sequence[str] = (),
 ) -> Plan:
-    """Plan a matrix file; ``only`` keeps the named arms. Raises ConfigurationError naming the place and the mend."""
+    """Plan a matrix file.
+
+    path: the file, or the bare name of a bundled one such as ``cold_start``.
+    profile: the name or the path of a profile.
+    seeds: training seeds instead of those in the files.
+    overrides: settings for every arm; a later override of the same setting wins.
+    only: the names of the arms to plan; empty: all.
+
+    Raises ConfigurationError naming the place of the mistake and how to fix it.
+    """
     path = find_matrix(path)
     spec = load_spec(path)
     loaded = load_profile(find_profile(profile, path))
@@ -100,14 +114,15 @@ def make_plan(
         if name not in spec.names:
             raise ConfigurationError(f"--only {name}: no such arm in {path}; {nearest(name, spec.names)}")
     order = tuple(loaded.settings.seeds or spec.seeds)
-    chosen = tuple(seeds or order)
-    order += tuple(seed for seed in chosen if seed not in order)
-    changed = {override.key: override for override in overrides}
-    plan = Plan(spec, loaded, chosen, tuple(changed.values()))
-    builder = _Builder(plan, store, changed)
+    used = tuple(seeds or order)
+    # The position of a seed selects its student, so the seeds of the files keep their positions.
+    order += tuple(seed for seed in used if seed not in order)
+    by_key = {override.key: override for override in overrides}
+    plan = Plan(spec, loaded, used, tuple(by_key.values()))
+    builder = _Builder(plan, store, by_key)
     for arm in spec.arms:
         if not only or arm.name in only:
-            for seed in chosen:
+            for seed in used:
                 plan.cells.append(builder.cell(arm, seed, order.index(seed)))
     return plan
 
@@ -115,7 +130,13 @@ def make_plan(
 def parse_setting(
     text: str, option: str = "--set", check: Callable[[str], str | None] = check_override, form: str = "STAGE.SETTING"
 ) -> Override:
-    """``rl.steps=10`` from the command line; raises ConfigurationError for a key that ``check`` finds fault with."""
+    """Parse a setting of the command line such as ``rl.steps=10``.
+
+    check: returns what is wrong with a key, or None.
+    form: how the option writes a key, for the error message.
+
+    Raises ConfigurationError for a wrong key or a value that is not YAML.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -130,9 +151,9 @@ def parse_setting(
 
 
 def resolve(kind: str, layers: Iterable[Mapping[str, Override]], arm: str) -> BaseModel:
-    """The configuration of one stage: the class's defaults, then each layer of overrides in turn.
+    """The configuration of one stage: the defaults of its class, changed by each layer of overrides in turn.
 
-    A value such as ``50%`` scales the number of the layer below. Raises ConfigurationError at the override
+    A value such as ``50%`` scales the number of the layer below. Raises ConfigurationError naming the override
     that pydantic refuses.
     """
     data = config_class(kind)().model_dump()
@@ -154,12 +175,12 @@ def _refusal(kind: str, arm: str, used: Mapping[str, Override], wrong: Mapping[s
     message = wrong["msg"].removeprefix("Value error, ")
     if override is not None:
         return f"{override.where}: {override.key}: {message}, found {override.value!r}"
-    places = ", ".join(f"{o.key} at {o.where}" for o in used.values())
-    return f"{kind} of arm {arm!r}: {message} (set here: {places or 'nothing'})"
+    settings = ", ".join(f"{override.key} at {override.where}" for override in used.values())
+    return f"{kind} of arm {arm!r}: {message} (set here: {settings or 'nothing'})"
 
 
 def _put(data: dict[str, Any], parts: Sequence[str], override: Override) -> None:
-    """Set one dotted key in nested data."""
+    """Set one dotted key in nested data; a percentage scales the value that is there."""
     for part in parts[:-1]:
         data = data[part]
     value, below = override.value, data[parts[-1]]
@@ -168,23 +189,26 @@ def _put(data: dict[str, Any], parts: Sequence[str], override: Override) -> None
         data[parts[-1]] = value
         return
     if isinstance(below, bool) or not isinstance(below, int | float):
-        raise ConfigurationError(f"{override.where}: {override.key}: {value} of {below!r} is no number")
+        raise ConfigurationError(f"{override.where}: {override.key}: {value} of {below!r} is not a number")
     scaled = below * float(percent[1]) / 100
     data[parts[-1]] = max(1, round(scaled)) if isinstance(below, int) else scaled
 
 
 class _Builder:
-    """Adds the stages of one arm under one seed to a plan."""
+    """Adds the stages of arms to a plan."""
 
     def __init__(self, plan: Plan, store: Store, overrides: Mapping[str, Override]) -> None:
         self.plan = plan
         self.overrides = overrides
         self.settings = plan.profile.settings
-        self.materials = Materials(store, plan.profile.path.parent)
+        self.resolver = InputResolver(store, plan.profile.path.parent)
         self.inputs: dict[tuple[str, ...], Input] = {}
 
     def cell(self, arm: Arm, seed: int, index: int) -> ArmSeed:
-        """The stages of ``arm``: the cold start and what it reads, RL, evaluation, as far as they are not skipped."""
+        """Add the stages of an arm with one seed: traces and SFT, RL and evaluation, unless the arm skips them.
+
+        index: the position of the seed, which selects the student.
+        """
         for key in self.overrides.keys() & arm.overrides.keys():
             raise ConfigurationError(f"{self.overrides[key].where}: arm {arm.name!r} sets {key!r} itself")
         stages: dict[str, str] = {}
@@ -229,24 +253,24 @@ class _Builder:
         inputs = {"model": model}
         for benchmark, source in self.settings.data.eval.items():
             where = self.plan.profile.where("data", "eval", benchmark)
-            make = partial(self.materials.problems, benchmark, source, where)
+            make = partial(self.resolver.problems, benchmark, source, where)
             inputs[f"data.{benchmark}"] = self._once(("problems", benchmark), make)
-        # Greedy answers do not depend on the seed, so arms that share a model share its evaluation.
+        # Greedy responses do not depend on the seed, so arms that share a model share its evaluation.
         return self._add("eval", config, inputs, seed if config.temperature > 0 else 0)
 
     def _model(self, role: str, index: int, where: Where | None = None) -> Input:
         if role not in self.settings.models:
-            place = where or self.plan.profile.where("models")
-            raise ConfigurationError(f"{place}: no model role {role!r}; {nearest(role, self.settings.models)}")
-        source, place = self.settings.model(role, index), self.plan.profile.where("models", role)
-        return self._once(("model", source), partial(self.materials.model, source, place))
+            position = where or self.plan.profile.where("models")
+            raise ConfigurationError(f"{position}: no model role {role!r}; {nearest(role, self.settings.models)}")
+        source, position = self.settings.model(role, index), self.plan.profile.where("models", role)
+        return self._once(("model", source), partial(self.resolver.model, source, position))
 
     def _data(self, *key: str) -> Input:
         source: Any = self.settings.data.model_dump()
         for part in key:
             source = source[part]
-        place = self.plan.profile.where("data", *key)
-        return self._once(("data", source), partial(self.materials.training_data, source, place))
+        position = self.plan.profile.where("data", *key)
+        return self._once(("data", source), partial(self.resolver.training_data, source, position))
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Input]) -> Input:
         if key not in self.inputs:
@@ -263,12 +287,16 @@ class _Builder:
 def make_stage(
     kind: str, config: BaseModel, inputs: Mapping[str, Input], seed: int, execution: Mapping[str, Any]
 ) -> Stage:
-    """One stage with its identity and id."""
+    """A stage with its identity and id.
+
+    seed: part of the identity.
+    execution: how the stage runs; not part of the identity, except for the dtype of an evaluation.
+    """
     full = config.model_dump(mode="json")
     identity = {
         "kind": kind,
         "version": KINDS[kind].version,
-        # A role is a word of the profile; the content behind it is among the inputs.
+        # A role is only a name in the profile; the content of its model is among the inputs.
         "config": {name: value for name, value in full.items() if name not in KINDS[kind].roles},
         "inputs": {name: value.identity for name, value in inputs.items()},
         "seed": seed,
@@ -276,7 +304,7 @@ def make_stage(
     if KINDS[kind].reads_answers:
         identity["answers"] = VERSION
     dtype = execution.get("dtype", "float32")
-    if kind == "eval" and dtype != "float32":  # the one setting of execution that changes what a model answers
+    if kind == "eval" and dtype != "float32":  # the only setting of execution that changes responses
         identity["dtype"] = dtype
     locations = {name: value.location for name, value in inputs.items()}
     name = f"{kind}-{digest(identity)[:12]}"

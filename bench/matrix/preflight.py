@@ -1,4 +1,4 @@
-"""The training runs of a matrix, for the preflight: each different one once."""
+"""The training runs of a matrix as jobs for the preflight check, each distinct one once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,10 @@ _DATA = {"sft": "traces", "rl": "prompts"}
 
 
 def matrix_jobs(plan: Plan, store: Store, device: Device | None) -> list[Job]:
-    """One job for each different setting of an SFT or RL stage; seeds and finished stages make no difference.
+    """One job for each distinct configuration of SFT and RL stages, whatever their seeds and whether they are finished.
 
-    A stage that starts from another's checkpoint is checked with the model at the root of both: training changes
-    neither tokenizer nor shape. Data that a stage has yet to write is left out.
+    A stage that starts from the checkpoint of another stage is checked with the model that the first one starts from,
+    because training changes neither the tokenizer nor the shape. Data that a stage has not written yet are left out.
     """
     jobs: dict[tuple[object, ...], Job] = {}
     for stage in plan.stages.values():
@@ -29,13 +29,13 @@ def matrix_jobs(plan: Plan, store: Store, device: Device | None) -> list[Job]:
             continue
         name = _DATA[spec.kind]
         location = spec.locations[name]
-        written = location.partition("/")[0] not in plan.stages or (store.root / location).exists()
+        available = location.partition("/")[0] not in plan.stages or (store.root / location).exists()
         job = Job(
             config=_CONFIGS[spec.kind].model_validate(spec.config),
             execution=Execution.model_validate(spec.execution),
             student=_model(plan, spec, "student", store),
             teacher=_model(plan, spec, "teacher", store) if "teacher" in spec.locations else None,
-            data=spec.data(name, store.root) if written else None,
+            data=spec.data(name, store.root) if available else None,
             run=store.root,
             device=device or hardware(plan),
             where=_place(plan, spec.kind),
@@ -46,7 +46,7 @@ def matrix_jobs(plan: Plan, store: Store, device: Device | None) -> list[Job]:
 
 
 def hardware(plan: Plan) -> Device | None:
-    """What the profile says of the hardware, else this machine's."""
+    """The device that the profile names, or this machine's."""
     settings = plan.profile.settings
     if settings.execution.device != "cpu":
         try:
@@ -57,7 +57,7 @@ def hardware(plan: Plan) -> Device | None:
 
 
 def _root(plan: Plan, spec: StageSpec) -> str:
-    """Where the first student of a chain of stages lies."""
+    """The location of the student that the first training stage of a chain starts from."""
     location = spec.locations["student"]
     while (before := plan.stages.get(location.partition("/")[0])) is not None:
         location = before.spec.locations["student"]
@@ -71,11 +71,11 @@ def _model(plan: Plan, spec: StageSpec, role: str, store: Store) -> Path:
     try:
         return from_hub(location, weights=False)
     except (ConfigurationError, InfrastructureError):
-        return Path(location)  # not there: a finding like any other, beside what else can be checked
+        return Path(location)  # a missing model becomes a finding; everything else is still checked
 
 
 def _place(plan: Plan, kind: str) -> Callable[[str], str]:
-    """Where the profile says a setting."""
+    """A function that says where the profile sets a setting."""
 
     def where(key: str) -> str:
         first, *rest = key.split(".")

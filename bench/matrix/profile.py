@@ -1,4 +1,4 @@
-"""A profile: which models, data, budgets and hardware a matrix runs with."""
+"""Profiles: the models, data, budgets and hardware that a matrix runs with."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from vold.config import Execution, Strict
 
 
 class Data(Strict):
-    """Where prompts and problems come from.
+    """The sources of prompts and problems.
 
-    ``traces`` and ``rl`` are prompts: ``smallworld/SET?n=N`` or a source of ``vold.data.sources``. ``written`` maps a
-    role to traces that it has written already: those are imitated, none are written. ``validation`` are prompts that
-    RL asks now and then. ``eval`` maps a benchmark to
-    ``smallworld/SPLIT?n=N`` or to a directory with the benchmark's own files.
+    traces: prompts for which the teacher writes traces: ``smallworld/SET?n=N`` or a source of ``vold.data.sources``.
+    rl: prompts for RL, from the same kinds of source.
+    eval: for each benchmark ``smallworld/SPLIT?n=N`` or a directory with the benchmark's own files.
+    written: for a role, traces that already exist. The cold start then imitates these, and no traces are written.
+    validation: prompts for the regular validation during RL.
     """
 
     traces: str
@@ -34,7 +35,7 @@ class Data(Strict):
 
 
 class Hardware(Strict):
-    """``slots``: stages that run side by side on one machine; None: one a CPU, or one a machine with GPUs."""
+    """The machine. ``slots``: stages that run in parallel; None: one per CPU, or only one on a machine with GPUs."""
 
     device: str = "CPU"
     gpus: int = Field(default=0, ge=0)
@@ -42,7 +43,7 @@ class Hardware(Strict):
 
 
 class Cost(Strict):
-    """Expected cost: seconds of ``unit`` a stage (traces, eval) or a training step (sft, rl)."""
+    """Expected cost in seconds of ``unit``: per stage for traces and eval, per training step for sft and rl."""
 
     unit: Literal["CPU", "GPU"] = "CPU"
     source: str
@@ -53,10 +54,10 @@ class Cost(Strict):
 
 
 class Profile(Strict):
-    """The checked file. ``models`` maps a role to one source or, for ``student``, to one for each seed in turn.
+    """The settings of a profile file.
 
-    A model's source is ``smallworld/NAME``, a path that begins with ``.``, ``/`` or ``~``, or a hub id
-    ``OWNER/NAME[@REVISION]``.
+    models: the source of each role's model; for ``student`` also a list, whose entries the seeds take in turn. A source
+    is ``smallworld/NAME``, a path that begins with ``.``, ``/`` or ``~``, or ``OWNER/NAME[@REVISION]`` on the hub.
     """
 
     schema_: Literal["vold-bench/profile@1"] = Field(alias="schema")
@@ -87,7 +88,11 @@ class Profile(Strict):
 
 @dataclass(frozen=True, slots=True)
 class LoadedProfile:
-    """A profile with its name, its place and its stage settings as overrides with positions."""
+    """A profile that was read from a file.
+
+    overrides: its settings of stages by dotted key, with their positions.
+    sources: its own file, then the files that it extends.
+    """
 
     name: str
     path: Path
@@ -96,9 +101,9 @@ class LoadedProfile:
     sources: tuple[YamlFile, ...]
 
     def where(self, *loc: str | int) -> Where:
-        """The position of a key, in the profile itself or in the one it extends."""
-        found = next((source for source in self.sources if source.has(loc)), self.sources[0])
-        return found.where(loc)
+        """The position of a key, in the profile itself or in one that it extends."""
+        source = next((source for source in self.sources if source.has(loc)), self.sources[0])
+        return source.where(loc)
 
 
 def find_profile(name: str, matrix: Path) -> Path:
@@ -126,7 +131,7 @@ def _names_in(folders: Iterable[Path]) -> list[str]:
 
 
 def load_profile(path: Path) -> LoadedProfile:
-    """Read and check a profile and what it extends; raises ConfigurationError naming file, line and column."""
+    """Read and check a profile and those that it extends; raises ConfigurationError naming file, line and column."""
     sources, data = _chain(path, ())
     settings = sources[0].validate(Profile, data, sources[1:])
     loaded = LoadedProfile(path.stem, path, settings, {}, sources)
@@ -143,10 +148,10 @@ def load_profile(path: Path) -> LoadedProfile:
     return LoadedProfile(path.stem, path, settings, overrides, sources)
 
 
-def _chain(path: Path, seen: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], dict[str, Any]]:
-    """The profile's source, then those it extends, and the data of all of them merged."""
+def _chain(path: Path, descendants: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], dict[str, Any]]:
+    """The files of a profile and of those that it extends, and their merged data."""
     source = YamlFile(path)
-    if path.resolve() in seen:
+    if path.resolve() in descendants:
         source.fail(("extends",), "this profile extends itself")
     data = {key: value for key, value in source.data.items() if key != "extends"}
     if "extends" not in source.data:
@@ -155,7 +160,7 @@ def _chain(path: Path, seen: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], di
     parent = _profile_in(folders, name)
     if parent is None:
         source.fail(("extends",), f"no profile {name!r}; {nearest(name, _names_in(folders))}")
-    sources, inherited = _chain(parent, (*seen, path.resolve()))
+    sources, inherited = _chain(parent, (*descendants, path.resolve()))
     return (source, *sources), _merge(inherited, data)
 
 
@@ -166,7 +171,7 @@ def _merge(below: Any, above: Any) -> Any:
 
 
 def _flatten(values: Mapping[str, Any], prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    """Nested settings as paths; a mapping that is itself a setting's value stays whole."""
+    """Nested settings as (path, value); a mapping that is the value of one setting is not split."""
     rows: list[tuple[tuple[str, ...], Any]] = []
     for name, value in values.items():
         path = (*prefix, str(name))

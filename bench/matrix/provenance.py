@@ -1,4 +1,4 @@
-"""Code, versions and machine that numbers come from."""
+"""The code, package versions and machine that produced a number."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ _PACKAGES = ("vold-bench", "torch", "transformers", "tokenizers", "numpy", "pand
 
 
 def environment() -> dict[str, Any]:
-    """Code, versions and machine."""
+    """The git commit, package versions and machine, for provenance records."""
     return {
         "git": git_state(),
         "versions": {name: installed(name) for name in _PACKAGES},
@@ -29,23 +29,23 @@ def installed(package: str) -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; empty outside a checkout."""
+    """The commit of the code and whether files were changed since; empty outside a checkout."""
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return {
-            "commit": ask("rev-parse", "HEAD"),
-            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
         }
     except (OSError, subprocess.SubprocessError):
         return {}
 
 
 def processor() -> str:
-    """The processor's name as its maker writes it, else its architecture."""
+    """The name of the processor as its maker writes it, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The finished stages of a plan as tables."""
+"""The results of a plan as tables, read from the finished stages."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +21,15 @@ _TRAINING = ("sft", "rl")
 
 @dataclass(frozen=True, slots=True)
 class MatrixResults:
-    """``verdicts``: one row a response, the columns of ``verdicts.parquet`` with arm and seed.
+    """The tables that a report is made of.
 
-    ``curves``: arm, seed, stage (sft or rl), step, metric, value. ``stages``: arm, seed, kind, stage_id, status,
-    cpu_seconds, wall_seconds; a stage that several arms share is listed under each. ``summaries``: by (arm, seed)
-    the summary of the evaluation. ``settings``: by (arm, kind) the resolved configuration.
+    verdicts: one row per response, with the columns of ``verdicts.parquet`` and arm and seed.
+    curves: arm, seed, stage (sft or rl), step, metric, value.
+    stages: arm, seed, kind, stage_id, status, cpu_seconds, wall_seconds. A stage that several arms share has a row for
+    each of them.
+    summaries: the summary of the evaluation by (arm, seed).
+    settings: the resolved configuration by (arm, kind).
+    provenance: see ``provenance``.
     """
 
     verdicts: "pd.DataFrame"
@@ -37,14 +41,14 @@ class MatrixResults:
 
 
 def load(plan: Plan, store: Store) -> MatrixResults:
-    """Read what is finished; what is not is absent from ``verdicts`` and shown in ``stages``."""
+    """Read the finished stages. Unfinished ones only appear in the table ``stages``."""
     return read(plan.cells, plan.stages, store, provenance(plan, store))
 
 
 def read(
     cells: Sequence[ArmSeed], stages: Mapping[str, Stage], store: Store, origin: Mapping[str, Any]
 ) -> MatrixResults:
-    """The tables of some cells; ``origin`` is their provenance."""
+    """The tables of some cells. ``origin``: their provenance."""
     import pandas as pd
 
     verdicts, curves, rows, summaries, settings = [], [], [], {}, {}
@@ -78,7 +82,7 @@ def _status(store: Store, name: str) -> dict[str, Any]:
 
 
 def _curve(path: Path) -> Iterator[tuple[int, str, float]]:
-    """(step, metric, value) of every number in a metrics file."""
+    """The (step, metric, value) of every number in a metrics file."""
     with path.open(encoding="utf-8") as file:
         for row in map(json.loads, filter(str.strip, file)):
             for name, value in row.items():
@@ -87,7 +91,7 @@ def _curve(path: Path) -> Iterator[tuple[int, str, float]]:
 
 
 def provenance(plan: Plan, store: Store) -> dict[str, Any]:
-    """Where the numbers come from: code, versions, models, data, machine and cost."""
+    """The origin of the numbers: code, versions, models, data, machine and cost."""
     settings = plan.profile.settings
     finished = [status for name in plan.stages if store.done(name) and (status := store.status(name))]
     return {
@@ -98,7 +102,7 @@ def provenance(plan: Plan, store: Store) -> dict[str, Any]:
         "changes": plan.changes,
         "models": settings.model_dump(mode="json")["models"],
         "data": settings.data.model_dump(),
-        "inputs": inputs(plan.stages),
+        "inputs": external_inputs(plan.stages),
         "hardware": settings.hardware.model_dump(),
         "execution": settings.execution.model_dump(mode="json"),
         **environment(),
@@ -111,16 +115,16 @@ def provenance(plan: Plan, store: Store) -> dict[str, Any]:
     }
 
 
-def inputs(stages: Mapping[str, Stage]) -> dict[str, dict[str, str]]:
-    """Models and data from outside: by the name under which stages read them, identity to a portable place."""
-    found: dict[str, dict[str, str]] = {}
+def external_inputs(stages: Mapping[str, Stage]) -> dict[str, dict[str, str]]:
+    """The models and data that no stage made: for each name of an input, a portable location by identity."""
+    inputs: dict[str, dict[str, str]] = {}
     for stage in stages.values():
         for name, identity in stage.spec.identity["inputs"].items():
             if identity not in stages:
-                found.setdefault(name, {})[identity] = _portable(stage.spec.locations[name])
-    return found
+                inputs.setdefault(name, {})[identity] = _portable(stage.spec.locations[name])
+    return inputs
 
 
 def _portable(location: str) -> str:
-    """The last two parts of a path: enough to name it, nothing of the machine."""
+    """The last two parts of a path, which name it without telling anything about the machine."""
     return location if on_hub(location) else "/".join(Path(location).parts[-2:])

@@ -1,6 +1,6 @@
-"""A matrix file: the question, its arms and the pre-registered analysis.
+"""Matrix files: a question, the arms that answer it, and the pre-registered analysis.
 
-A file speaks of the method only; a profile (``bench.matrix.profile``) says models, data, steps and hardware.
+A matrix file describes only the method. A profile (``bench.matrix.profile``) adds models, data, steps and hardware.
 """
 
 import itertools
@@ -25,7 +25,7 @@ SKIPPABLE = ("sft", "rl")
 
 
 def _points(value: object) -> object:
-    """``2.0pp`` (percentage points) as a share, 0.02."""
+    """Convert ``2.0pp`` (percentage points) to a share, 0.02."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*pp\s*", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("expected percentage points such as 2.0pp")
@@ -53,9 +53,11 @@ class Primary(Strict):
 
 
 class Contrast(Strict):
-    """A pre-registered comparison of two arms; ``min_effect`` is a share (0.02: two points).
+    """A pre-registered comparison of two arms.
 
-    ``claim`` quotes what the paper says about it and ``expect`` the direction of that claim.
+    min_effect: the smallest difference that matters, as a share (0.02: two points).
+    claim: what the paper says about the comparison.
+    expect: the direction of the claim.
     """
 
     id: str
@@ -72,7 +74,8 @@ class Analysis(Strict):
     correction: CorrectionName = "holm"
     clean_of: tuple[str, ...] = Field(
         default=(),
-        description="results of `data audit`: scores on the clean problems beside all; from the file's place",
+        description="Results of `data audit`, as paths relative to the matrix file. The report then also shows scores "
+        "on the clean problems alone.",
     )
 
 
@@ -102,7 +105,7 @@ class _File(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One setting of a stage that an arm changes; ``key`` is dotted (``rl.distill.weight``)."""
+    """A new value for one setting of a stage. ``key`` is dotted (``rl.distill.weight``)."""
 
     key: str
     value: Any
@@ -111,7 +114,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One recipe. ``levels`` says the axis levels it comes from, empty for an arm that stands alone."""
+    """One recipe. ``levels``: its level on each axis; empty for an arm from ``matrix.include``."""
 
     name: str
     skip: frozenset[str] = frozenset()
@@ -122,7 +125,11 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class MatrixSpec:
-    """A checked matrix file. ``axes`` maps each axis to its levels, in the file's order."""
+    """A checked matrix file.
+
+    axes: the levels of each axis, in the order of the file.
+    excluded: for each excluded combination, why.
+    """
 
     name: str
     question: str
@@ -170,18 +177,17 @@ def load_spec(path: Path) -> MatrixSpec:
 
 
 def _analysis(source: YamlFile, file: _File) -> Analysis:
-    """With the audits' whole paths; a missing one is named now and not when everything is trained."""
-    places = [source.path.parent / name for name in file.analysis.clean_of]
-    for index, place in enumerate(places):
-        if not place.is_file():
-            source.fail(
-                ("analysis", "clean_of", index), f"{place}: no such file; write it with `vold-bench data audit`"
-            )
-    return file.analysis.model_copy(update={"clean_of": tuple(map(str, places))})
+    """The analysis with full paths of the audits. A missing audit is an error now, and not after the training."""
+    paths = [source.path.parent / name for name in file.analysis.clean_of]
+    for index, path in enumerate(paths):
+        if not path.is_file():
+            loc = ("analysis", "clean_of", index)
+            source.fail(loc, f"{path}: no such file; write it with `vold-bench data audit`")
+    return file.analysis.model_copy(update={"clean_of": tuple(map(str, paths))})
 
 
 def check_override(key: str) -> str | None:
-    """None where ``key`` names a setting of a stage, else what is wrong with it."""
+    """What is wrong with the name of a stage's setting; None if it is right."""
     if key == "traces.writer":
         return "the writer of traces follows from 'sft.traces'; set that"
     valid = [name for kind in KINDS for name in settings(kind)]
@@ -189,13 +195,13 @@ def check_override(key: str) -> str | None:
 
 
 def check_execution(key: str) -> str | None:
-    """As ``check_override``, for a setting of ``Execution``."""
+    """What is wrong with the name of a setting of ``Execution``; None if it is right."""
     valid = execution_settings()
     return None if key in valid else f"unknown setting {key!r}; {nearest(key, valid)}"
 
 
 def _check_axes(source: YamlFile) -> None:
-    """Names first: a boolean where a name belongs would otherwise surface as a confusing type error."""
+    """Check the names of axes and levels first, because a boolean as a name would lead to a confusing type error."""
     axes = source.data.get("axes")
     for axis, levels in axes.items() if isinstance(axes, dict) else ():
         source.check_name(axis, ("axes", axis))
@@ -233,7 +239,7 @@ def _levels(source: YamlFile, file: _File) -> dict[tuple[str, str], Arm]:
 
 
 def _join(source: YamlFile, name: str, parts: list[Arm], loc: tuple[str | int, ...]) -> Arm:
-    """One arm out of levels of several axes; two of them may not set the same thing."""
+    """Join levels of several axes into one arm; two of them may not change the same setting."""
     merged: dict[str, Override] = {}
     for part in parts:
         for key, override in part.overrides.items():
@@ -244,9 +250,9 @@ def _join(source: YamlFile, name: str, parts: list[Arm], loc: tuple[str | int, .
     return Arm(name, skip, merged, {axis: level for part in parts for axis, level in part.levels.items()})
 
 
-def _pick(source: YamlFile, file: _File, chosen: Mapping[str, str], loc: tuple[str | int, ...]) -> None:
+def _check_levels(source: YamlFile, file: _File, levels: Mapping[str, str], loc: tuple[str | int, ...]) -> None:
     """Refuse an axis or level that the file does not define."""
-    for axis, level in chosen.items():
+    for axis, level in levels.items():
         if axis not in file.axes:
             source.fail((*loc, axis), f"unknown axis {axis!r}; {nearest(axis, file.axes)}")
         if level not in file.axes[axis]:
@@ -254,25 +260,25 @@ def _pick(source: YamlFile, file: _File, chosen: Mapping[str, str], loc: tuple[s
 
 
 def _product(source: YamlFile, file: _File, levels: Mapping[tuple[str, str], Arm]) -> tuple[list[Arm], dict[str, str]]:
-    """The product of the named axes without the excluded cells, and the reason of each exclusion."""
+    """The arms of the product of axes without the excluded combinations, and the reason of each exclusion."""
     for index, axis in enumerate(file.matrix.product):
         if axis not in file.axes:
             source.fail(("matrix", "product", index), f"unknown axis {axis!r}; {nearest(axis, file.axes)}")
     rules = []
     for index, rule in enumerate(file.matrix.exclude):
         cell = {axis: level for axis, level in rule.items() if axis != "because"}
-        _pick(source, file, cell, ("matrix", "exclude", index))
+        _check_levels(source, file, cell, ("matrix", "exclude", index))
         rules.append((cell, rule.get("because", "")))
     arms, excluded, used = [], {}, set()
     axes = file.matrix.product
     for combination in itertools.product(*(file.axes[axis] for axis in axes)) if axes else ():
         cell, name = dict(zip(axes, combination, strict=True)), "+".join(combination)
-        hit = next((i for i, (rule, _) in enumerate(rules) if rule.items() <= cell.items()), None)
-        if hit is None:
+        index = next((i for i, (rule, _) in enumerate(rules) if rule.items() <= cell.items()), None)
+        if index is None:
             arms.append(_join(source, name, [levels[pair] for pair in cell.items()], ("matrix", "product")))
         else:
-            used.add(hit)
-            excluded[name] = rules[hit][1]
+            used.add(index)
+            excluded[name] = rules[index][1]
     for index in set(range(len(rules))) - used:
         source.fail(("matrix", "exclude", index), "this excludes no cell of the product")
     return arms, excluded
@@ -281,20 +287,20 @@ def _product(source: YamlFile, file: _File, levels: Mapping[tuple[str, str], Arm
 def _included(source: YamlFile, file: _File, levels: Mapping[tuple[str, str], Arm], index: int) -> Arm:
     entry, loc = file.matrix.include[index], ("matrix", "include", index)
     source.check_name(entry.name, (*loc, "name"))
-    _pick(source, file, entry.extends, (*loc, "extends"))
+    _check_levels(source, file, entry.extends, (*loc, "extends"))
     base = _join(source, entry.name, [levels[pair] for pair in entry.extends.items()], (*loc, "extends"))
     skip = base.skip | _skips(source, entry.skip, (*loc, "skip"))
-    changed = {**base.overrides, **_overrides(source, entry.set, (*loc, "set"))}
-    return Arm(entry.name, skip, changed, {}, entry.because)
+    overrides = {**base.overrides, **_overrides(source, entry.set, (*loc, "set"))}
+    return Arm(entry.name, skip, overrides, {}, entry.because)
 
 
 def _check_arms(source: YamlFile, file: _File, arms: list[Arm]) -> None:
     names = [arm.name for arm in arms]
     if not names:
-        source.fail(("matrix",), "no arm: give matrix.product or matrix.include")
+        source.fail(("matrix",), "there is no arm; add matrix.product or matrix.include")
     for index, entry in enumerate(file.matrix.include):
         if names.count(entry.name) > 1:
-            source.fail(("matrix", "include", index, "name"), f"there are two arms of the name {entry.name!r}")
+            source.fail(("matrix", "include", index, "name"), f"there are two arms with the name {entry.name!r}")
     for arm in arms:
         for key, override in arm.overrides.items():
             kind = key.split(".")[0]
@@ -307,7 +313,7 @@ def _check_arms(source: YamlFile, file: _File, arms: list[Arm]) -> None:
             if name not in names:
                 source.fail((*loc, side), f"unknown arm {name!r}; {nearest(name, names)}")
         if [c.id for c in file.analysis.contrasts].count(contrast.id) > 1:
-            source.fail((*loc, "id"), f"there are two contrasts of the id {contrast.id!r}")
+            source.fail((*loc, "id"), f"there are two contrasts with the id {contrast.id!r}")
     for index, name in enumerate(file.analysis.primary.over):
         if name not in BENCHMARKS:
             loc = ("analysis", "primary", "over", index)

@@ -1,7 +1,13 @@
-"""The kinds of stage: their configuration, what they read, and the function that does the work.
+"""The kinds of stage: the configuration of each, and the function that does its work.
 
-A stage is a directory: ``spec.json`` goes in, ``out/`` comes out. Nothing heavy is imported here; the
-functions import what they need when they run, in a process of their own.
+A stage works in a directory: it reads ``spec.json`` and writes ``out/``. The functions import heavy libraries only when
+they run, because every stage runs in a process of its own.
+
+Raise ``Kind.version`` below whenever an edit, in any module that a stage calls, changes what stages of that kind
+compute. The version is part of a stage's identity. If it stays the same, finished stages of the old code are taken for
+results of the new code, and the store cannot notice. Settings and their defaults need no new version, because they are
+part of the identity themselves. The rules for reading answers have a version of their own (``vold.answers.VERSION``),
+and so has every prompt template (``boxed@2``).
 """
 
 import importlib
@@ -36,11 +42,14 @@ PRELOAD = (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the matrix must know of a kind of stage.
+    """What planning and execution need to know about a kind of stage.
 
-    ``version`` counts changes of the code that change results; that of reading answers counts for itself
-    (``vold.answers.VERSION``), for kinds that have ``reads_answers``. ``config`` and ``run`` are ``module:name``.
-    ``roles`` are the settings that name a model's role: the model's content enters the identity, not the word.
+    version: number of the code that computes it; see the module's docstring.
+    config: the class of its settings, as ``module:name``.
+    run: the function that does its work, as ``module:name``.
+    roles: settings that name the role of a model. The content of the model is part of the identity, its role is not.
+    reads_answers: whether its results depend on how answers are read; then ``vold.answers.VERSION`` is part of its
+    identity.
     """
 
     version: int
@@ -59,7 +68,7 @@ KINDS: dict[str, Kind] = {
 
 
 def locate(reference: str) -> Any:
-    """The object behind ``module:name``."""
+    """The object that ``module:name`` names."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -70,7 +79,7 @@ def config_class(kind: str) -> type[BaseModel]:
 
 
 def settings(kind: str) -> tuple[str, ...]:
-    """Every setting of a kind as a dotted name that begins with the kind (``rl.distill.weight``)."""
+    """Every setting of a kind as a dotted name that starts with the kind (``rl.distill.weight``)."""
     return tuple(f"{kind}.{name}" for name in _leaves(KINDS[kind].config))
 
 

@@ -1,4 +1,4 @@
-"""YAML read with positions: every complaint names file, line and column, and the nearest valid name."""
+"""YAML files with positions: every error names file, line and column, and the nearest valid name."""
 
 import types
 import typing
@@ -17,13 +17,13 @@ SUFFIX = ".yaml"
 Loc = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
-# Words that YAML 1.1 readers take for booleans: as names they would mean different things to different tools.
+# Words that YAML 1.1 readers take for booleans. As names, they would mean different things to different tools.
 _YAML11_BOOLEANS = {"y", "n", "yes", "no", "on", "off", "true", "false"}
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A place in a file (line and column from 1), or an option of the command line (line 0)."""
+    """A position in a file (line and column count from 1), or an option of the command line (line 0)."""
 
     file: str
     line: int = 0
@@ -34,7 +34,7 @@ class Where:
 
 
 class YamlFile:
-    """One YAML file: its plain data and the position of each of its keys."""
+    """One YAML file: its data, and the position of each of its keys."""
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError when the file is missing, not UTF-8 or not YAML."""
@@ -50,8 +50,8 @@ class YamlFile:
             raise ConfigurationError(f"{path}: cannot be read ({error})") from error
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            place = Where(str(path), mark.line + 1, mark.column + 1) if mark else Where(str(path))
-            raise ConfigurationError(f"{place}: not YAML: {error.problem or error.context}") from error
+            where = Where(str(path), mark.line + 1, mark.column + 1) if mark else Where(str(path))
+            raise ConfigurationError(f"{where}: not YAML: {error.problem or error.context}") from error
         except YAMLError as error:
             raise ConfigurationError(f"{path}: not YAML: {error}") from error
         self.data = _plain(self._root)
@@ -59,7 +59,7 @@ class YamlFile:
             raise ConfigurationError(f"{path}:1:1: expected a mapping with keys, found {type(self.data).__name__}")
 
     def where(self, loc: Sequence[str | int]) -> Where:
-        """The position of the deepest part of ``loc`` that the file has."""
+        """The position of ``loc``, or of its deepest part that the file has."""
         node: Any = self._root
         position = (0, 0)
         for part in loc:
@@ -71,11 +71,11 @@ class YamlFile:
         return Where(str(self.path), position[0] + 1, position[1] + 1)
 
     def fail(self, loc: Sequence[str | int], message: str) -> NoReturn:
-        """Raise ConfigurationError at a place of this file."""
+        """Raise ConfigurationError at a position of this file."""
         raise ConfigurationError(f"{self.where(loc)}: {message}")
 
     def has(self, loc: Sequence[str | int]) -> bool:
-        """Whether the file itself has something at ``loc``."""
+        """Whether the file itself has a value at ``loc``."""
         node = self.data
         for part in loc:
             try:
@@ -85,26 +85,28 @@ class YamlFile:
         return True
 
     def validate(self, model: type[Model], data: object = None, below: "Sequence[YamlFile]" = ()) -> Model:
-        """The file, or ``data`` merged from it and the files ``below`` it, as ``model``.
+        """Check the file against ``model`` and return the model.
 
-        Raises ConfigurationError naming every wrong place.
+        data: what to check instead of the file's own data, merged from it and the files ``below`` it.
+
+        Raises ConfigurationError naming every mistake with its position.
         """
         try:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as error:
             lines = []
-            # A misspelt key is also a missing one: the spelling is what there is to mend.
+            # A misspelt key also makes a key missing. The spelling comes first, because that is what needs fixing.
             for wrong in sorted(error.errors(), key=lambda wrong: wrong["type"] == "missing"):
                 source = next((s for s in (self, *below) if s.has(wrong["loc"])), self)
                 lines.append(f"{source.where(wrong['loc'])}: {explain(wrong, model)}")
             raise ConfigurationError("\n".join(lines)) from error
 
     def check_name(self, name: object, loc: Sequence[str | int]) -> None:
-        """Refuse a name that another YAML reader would take for a boolean, or that is not a plain word."""
+        """Refuse a name that another YAML reader would take for a boolean, or that has other characters than a word."""
         if isinstance(name, bool) or (isinstance(name, str) and name.lower() in _YAML11_BOOLEANS):
             self.fail(loc, f"{name!r} is a boolean in YAML 1.1 and cannot be a name; use another word")
         if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_-." for c in name):
-            self.fail(loc, f"{name!r} is no valid name: letters, digits, '_', '-' and '.' only")
+            self.fail(loc, f"{name!r} is not a valid name: use letters, digits, '_', '-' and '.'")
 
 
 def is_bare_name(text: str) -> bool:
@@ -113,25 +115,25 @@ def is_bare_name(text: str) -> bool:
 
 
 def setting_place(sources: Sequence[YamlFile], loc: Sequence[str], name: str) -> str:
-    """Where the setting ``name`` stands in the first of ``sources`` that has it, or that it has its default."""
-    found = next((source for source in sources if source.has(loc)), None)
-    return f"{found.where(loc)} {name}" if found else f"{sources[0].path}: {name} (not set, its default)"
+    """The position of the setting ``name`` in the first of ``sources`` that has it, or a note that none has it."""
+    source = next((source for source in sources if source.has(loc)), None)
+    return f"{source.where(loc)} {name}" if source else f"{sources[0].path}: {name} (not set, its default)"
 
 
 def explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One sentence for an error of pydantic: what was found, what was expected."""
+    """One sentence about an error of pydantic: what was expected and what the file has."""
     loc: Loc = error["loc"]
     if error["type"] == "extra_forbidden":
         return f"unknown key {str(loc[-1])!r}; {nearest(str(loc[-1]), _keys_at(model, loc[:-1]))}"
     if error["type"] == "missing":
         return f"key {str(loc[-1])!r} is missing"
     key = ".".join(map(str, loc)) or "the file"
-    found = f", found {error['input']!r}" if not isinstance(error.get("input"), dict | list) else ""
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}{found}"
+    value = f", found {error['input']!r}" if not isinstance(error.get("input"), dict | list) else ""
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}{value}"
 
 
 def _keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
-    """Names valid at ``loc`` inside ``model``."""
+    """The names that are valid at ``loc`` inside ``model``."""
     annotation: Any = model
     for part in loc:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -154,7 +156,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _plain(node: Any) -> Any:
-    """Ordinary dicts, lists and scalars; the YAML reader's own classes carry formatting along."""
+    """Convert the YAML reader's own classes, which carry formatting, to ordinary dicts, lists and scalars."""
     if isinstance(node, Mapping):
         return {key: _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -167,5 +169,5 @@ def _plain(node: Any) -> Any:
 
 def _siblings(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"{path.parent} is no directory either"
+        return f"{path.parent} is not a directory either"
     return nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])

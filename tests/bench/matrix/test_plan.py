@@ -136,7 +136,7 @@ def test_a_share_scales_the_profiles_number(world):
         ("{sft.traces: other_model}", "{sft.traces: other_modle}", ["fake.yaml:9:16", "did you mean 'other_model'?"]),
         ("{rl.distill.weight: 0}", "{rl.distill.weight: -1}", ["fake.yaml:12:12", "greater than or equal to 0"]),
         ("{rl.distill.weight: 0}", "{rl.reward_weight: 0, rl.distill.weight: 0}", ["nothing to optimise"]),
-        ("{rl.distill.weight: 0}", "{rl.distill.mask: 50%}", ["fake.yaml:12:12", "is no number"]),
+        ("{rl.distill.weight: 0}", "{rl.distill.mask: 50%}", ["fake.yaml:12:12", "is not a number"]),
     ],
 )
 def test_a_value_that_a_stage_refuses_is_answered_at_its_place(world, old, new, words):

@@ -75,7 +75,7 @@ def test_arms_of_a_product_join_the_settings_of_their_levels(tmp_path):
         ("[{cold_start: none,", "[{cold_start: nine,", "cold_start", ["did you mean 'none'?"]),
         ("test: teacher+grpo_opd", "test: teacher+gpro_opd", "test:", ["did you mean 'teacher+grpo_opd'?"]),
         ("min_effect: 2.0pp", "min_effect: 2.0", "min_effect", ["percentage points such as 2.0pp"]),
-        ("name: base,", "name: teacher+grpo,", "name", ["is no valid name"]),
+        ("name: base,", "name: teacher+grpo,", "name", ["is not a valid name"]),
         ("matrix@1", "matrix@9", "schema", ["vold-bench/matrix@1"]),
     ],
 )

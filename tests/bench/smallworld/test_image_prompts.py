@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix.inputs import Materials
+from bench.matrix.inputs import InputResolver
 from bench.matrix.yaml_file import Where
 from bench.smallworld import checkpoint_path
 from bench.store import Store
@@ -15,7 +15,7 @@ from vold.training.rl import train_rl
 
 @pytest.mark.slow
 def test_grpo_on_images_runs_from_end_to_end_with_and_without_a_teacher(tmp_path: Path) -> None:
-    prompts = Materials(Store(tmp_path), tmp_path).training_data("smallworld/rl_images?n=32", Where("here"))
+    prompts = InputResolver(Store(tmp_path), tmp_path).training_data("smallworld/rl_images?n=32", Where("here"))
     small = {"steps": 2, "prompts_per_step": 8, "group_size": 4, "max_new_tokens": 48}
     parts = {"freeze": ["vision"], "optimizer": {"learning_rate": 1e-4}}
     for name, distill in (("alone", {"monitor_every": 0}), ("taught", {"weight": 0.1, "images": "caption"})):
