@@ -9,7 +9,7 @@ import pytest
 from vold.files import DiskFullError, is_disk_full, publish_directory, write_whole
 
 
-def test_a_directory_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_directory_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     with publish_directory(tmp_path / "out") as scratch:
         (scratch / "a").write_text("1")
         assert not (tmp_path / "out").exists()
@@ -17,7 +17,7 @@ def test_a_directory_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_failure_leaves_what_was_there_before(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_previous_directory(tmp_path: Path) -> None:
     with publish_directory(tmp_path / "out") as scratch:
         (scratch / "a").write_text("old")
     full = pytest.raises(DiskFullError, match="out: cannot be written, the disk is full")
@@ -34,7 +34,7 @@ def test_other_errors_keep_their_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "fsync"])
-def test_a_file_is_replaced_whole_and_kept_when_the_disk_is_full(
+def test_a_file_is_replaced_atomically_and_kept_when_the_disk_is_full(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
@@ -62,7 +62,7 @@ def test_a_file_is_replaced_whole_and_kept_when_the_disk_is_full(
         (DiskFullError("x"), True),
     ],
 )
-def test_a_full_disk_is_known_by_number_and_by_text_also_through_what_it_caused(error: Exception, full: bool) -> None:
+def test_a_full_disk_is_recognized_by_number_and_text_also_as_a_cause(error: Exception, full: bool) -> None:
     outer = RuntimeError("not saved")
     outer.__cause__ = error
     assert is_disk_full(error) is full

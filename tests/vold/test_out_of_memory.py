@@ -26,7 +26,7 @@ class OutOfMemoryError(RuntimeError):
         (KeyError("x"), False),
     ],
 )
-def test_errors(error: Exception, expected: bool) -> None:
+def test_errors_that_mean_lack_of_memory(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
 
 
@@ -40,5 +40,5 @@ def test_errors(error: Exception, expected: bool) -> None:
         ("INFO: gpu_memory_utilization=0.9, memory for the KV cache: 3.1 GiB", False),
     ],
 )
-def test_lines_of_a_log(line: str, expected: bool) -> None:
+def test_log_lines_that_mean_lack_of_memory(line: str, expected: bool) -> None:
     assert mentions_out_of_memory(line) is expected

@@ -13,7 +13,7 @@ def test_the_self_test_passes_on_the_real_verifier() -> None:
 
 
 @pytest.mark.parametrize("state", ["right", "wrong"])
-def test_a_verifier_that_always_says_the_same_fails_the_self_test(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verifier_with_a_constant_verdict_fails_the_self_test(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewards, "verify", lambda *arguments: AnswerOutcome(state))  # type: ignore[arg-type]
     with pytest.raises(RewardError, match="reward self-test"):
         self_test()
@@ -26,7 +26,7 @@ def test_a_reward_is_one_for_a_right_answer_and_zero_for_anything_else() -> None
     ]  # fmt: skip
 
 
-def test_options_are_judged_by_label() -> None:
+def test_options_are_compared_by_label() -> None:
     prompt = Prompt("1", "which?", "B", ("3", "4"))
     assert reward(r"\boxed{B}", prompt) == 1.0
     assert reward(r"\boxed{A}", prompt) == 0.0

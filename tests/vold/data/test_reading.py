@@ -48,7 +48,7 @@ def jsonl(path: Path, *rows: Any) -> Path:
     return path
 
 
-def test_our_own_rows_survive_writing_and_reading(tmp_path: Path) -> None:
+def test_rows_of_this_project_survive_writing_and_reading(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     image = tmp_path / "images" / "a.png"
     image.write_bytes(png(1))
@@ -66,7 +66,7 @@ def test_our_own_rows_survive_writing_and_reading(tmp_path: Path) -> None:
     assert "images" not in (tmp_path / "p.jsonl").read_text().splitlines()[0]
 
 
-def test_mixture_of_thoughts_gives_prompts_with_the_answers_box_as_gold_and_traces(tmp_path: Path) -> None:
+def test_mixture_of_thoughts_gives_traces_and_prompts_with_boxed_reference_answers(tmp_path: Path) -> None:
     (tmp_path / "math").mkdir()
     pq.write_table(pa.Table.from_pylist([THOUGHTS, CODE]), tmp_path / "math" / "train-00000-of-00001.parquet")
     place = source(tmp_path, "?config=math&format=mixture_of_thoughts")
@@ -79,7 +79,7 @@ def test_mixture_of_thoughts_gives_prompts_with_the_answers_box_as_gold_and_trac
     assert second.completion == "```cpp\n```"
 
 
-def test_orz_rows_are_read_as_lists_and_as_the_tables_that_tools_make_of_them(tmp_path: Path) -> None:
+def test_orz_rows_are_read_as_lists_and_as_tables(tmp_path: Path) -> None:
     (tmp_path / "orz.json").write_text(json.dumps([ORZ, ORZ]))
     pq.write_table(pa.Table.from_pylist([{"0": ORZ[0], "1": ORZ[1]}]), tmp_path / "orz.parquet")
     assert [(p.text, p.answer) for p in read_prompts(tmp_path / "orz.json")] == [
@@ -129,7 +129,7 @@ MALFORMED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("row", "words"), MALFORMED)
-def test_a_malformed_row_is_named_and_left_out_only_when_asked(row: Any, words: str, tmp_path: Path) -> None:
+def test_a_malformed_row_is_named_and_left_out_only_with_malformed_skip(row: Any, words: str, tmp_path: Path) -> None:
     (tmp_path / "y.png").write_bytes(png(1))
     good = {"id": "good", "text": "1+1", "answer": 2}
     path = jsonl(tmp_path / "p.jsonl", good, "", row, good)
@@ -162,20 +162,20 @@ def test_rows_of_the_public_schemas_are_checked_too(row: Any, name: str, words: 
         read_prompts(source(path, f"?format={name}" if name else ""))
 
 
-def test_a_trace_whose_completion_stands_for_images_is_refused(tmp_path: Path) -> None:
+def test_a_trace_with_an_image_placeholder_in_its_completion_is_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "t.jsonl", {"id": "a", "text": "b", "completion": "see <|image_pad|>"})
     with pytest.raises(ValueError, match=r"t\.jsonl:1: the completion contains <\|image_pad\|>"):
         read_traces(path)
 
 
-def test_a_prompt_is_no_trace_and_nothing_is_no_data(tmp_path: Path) -> None:
+def test_a_prompt_is_not_a_trace_and_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"p\.jsonl:1: not a trace"):
         read_traces(jsonl(tmp_path / "p.jsonl", {"id": "a", "text": "b", "answer": "1"}))
     with pytest.raises(ValueError, match=r"e\.jsonl: contains no prompts"):
         read_prompts(jsonl(tmp_path / "e.jsonl"))
 
 
-def test_the_hash_is_of_the_content_and_not_of_its_place_or_format(tmp_path: Path) -> None:
+def test_the_hash_depends_only_on_the_content_and_not_on_path_or_format(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(png(1))
@@ -191,7 +191,7 @@ def test_the_hash_is_of_the_content_and_not_of_its_place_or_format(tmp_path: Pat
     assert content_hash(read_prompts(one)) != content_hash(read_prompts(two))
 
 
-def test_a_run_keeps_to_the_data_it_began_with(tmp_path: Path) -> None:
+def test_a_run_refuses_data_that_it_did_not_begin_with(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "p.jsonl", {"id": "a", "text": "b", "answer": "1"})
     claim_data(tmp_path / "run", read_prompts(path))
     claim_data(tmp_path / "run", read_prompts(path))
@@ -202,14 +202,14 @@ def test_a_run_keeps_to_the_data_it_began_with(tmp_path: Path) -> None:
         claim_data(tmp_path / "run", read_prompts(path))
 
 
-def test_a_caption_stands_where_the_image_stood() -> None:
+def test_a_caption_takes_the_position_of_its_image() -> None:
     images = (Path("a.png"),)
     assert Prompt("a", "<image>solve", "1", (), images, "[7+5]").in_words() == "[7+5]solve"
     assert Prompt("a", "solve", "1", (), images, "[7+5]").in_words() == "[7+5]\nsolve"
     assert Prompt("a", "an <image> mark", "1").in_words() == "an <image> mark"
 
 
-def test_images_take_the_places_of_their_marks_or_come_first() -> None:
+def test_images_take_the_positions_of_their_marks_or_come_first() -> None:
     def kinds(text: str, count: int) -> list[str]:
         (message,) = Prompt("a", text, "1", (), (Path("a.png"),) * count).messages()
         assert isinstance(message, dict)

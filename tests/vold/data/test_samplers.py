@@ -12,7 +12,7 @@ def test_every_epoch_visits_every_item_once_in_another_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 8
 
 
-def test_a_step_draws_the_same_whatever_was_drawn_before() -> None:
+def test_a_step_draws_the_same_items_regardless_of_earlier_draws() -> None:
     late = draw(5, "s", 100, 7, 31)
     for step in range(31):
         draw(5, "s", 100, 7, step)

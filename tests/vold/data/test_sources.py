@@ -37,12 +37,12 @@ def test_the_files_of_a_configuration_and_split_are_chosen_by_name(names, config
         (SHARDS[:1], "all", "train", "only 1 of 2 parts"),
     ],
 )
-def test_a_choice_that_is_not_clear_or_not_whole_is_refused(names, config, split, words) -> None:
+def test_an_ambiguous_or_incomplete_choice_is_refused(names, config, split, words) -> None:
     with pytest.raises(ValueError, match=words):
         select(names, config, split, "s")
 
 
-def test_a_source_reads_back_what_it_writes(tmp_path: Path) -> None:
+def test_a_source_survives_writing_and_parsing(tmp_path: Path) -> None:
     hub = DataSource.parse("hub:open-r1/Mixture-of-Thoughts@abc?config=math&format=mixture_of_thoughts", tmp_path)
     assert (hub.place, hub.revision, hub.config, hub.split) == ("open-r1/Mixture-of-Thoughts", "abc", "math", "train")
     assert DataSource.parse(str(hub), Path("/elsewhere")) == hub
@@ -53,12 +53,12 @@ def test_a_source_reads_back_what_it_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["hub:name", "hub:a/b/c", "file:x?splits=train", "x?malformed=ignore"])
-def test_a_source_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_malformed_source_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"hub:OWNER/NAME|unknown option 'splits'|refuse or skip"):
         DataSource.parse(text, tmp_path)
 
 
-def test_every_kind_of_file_gives_its_rows_with_their_numbers(tmp_path: Path) -> None:
+def test_every_file_type_yields_numbered_rows(tmp_path: Path) -> None:
     data = [{"a": 1}, {"a": 2}]
     pq.write_table(pa.Table.from_pylist(data), tmp_path / "rows.parquet")
     (tmp_path / "rows.json").write_text(json.dumps(data))
@@ -69,7 +69,7 @@ def test_every_kind_of_file_gives_its_rows_with_their_numbers(tmp_path: Path) ->
     assert list(rows(tmp_path / "lines.json")) == list(enumerate(data, 1))
 
 
-def test_what_cannot_be_decoded_keeps_its_place(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_decoded_keeps_its_number(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n{"a": \n{"a": "\xff"}\n')
     found = list(rows(tmp_path / "rows.jsonl"))
     assert [number for number, _ in found] == [1, 2, 3]
@@ -92,7 +92,7 @@ def hub_cache(root: Path, name: str, files: dict[str, str]) -> str:
     return commit
 
 
-def test_a_hub_data_set_is_read_from_the_cache_and_its_absence_has_a_mend(
+def test_a_hub_data_set_is_read_from_the_cache_and_its_absence_names_a_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -107,7 +107,7 @@ def test_a_hub_data_set_is_read_from_the_cache_and_its_absence_has_a_mend(
         DataSource.parse("hub:owner/other", tmp_path).files()
 
 
-def test_a_hub_that_cannot_be_reached_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_cannot_be_reached_is_a_connection_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -121,7 +121,7 @@ def test_a_hub_that_cannot_be_reached_is_the_machines_fault(tmp_path: Path, monk
         DataSource.parse("hub:owner/name", tmp_path).files()
 
 
-def test_a_local_directory_is_chosen_from_like_a_data_set_of_the_hub(tmp_path: Path) -> None:
+def test_files_of_a_local_directory_are_selected_like_those_of_a_hub_data_set(tmp_path: Path) -> None:
     for name in ("math", "code"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.jsonl").write_text("{}\n")

@@ -86,7 +86,9 @@ def test_greedy_equals_generate_for_a_text_only_teacher(teacher: LanguageModel) 
     assert [completion.completion_ids for completion in run(teacher, prompts, greedy(teacher))] == expected
 
 
-def test_positions_of_a_image_matter(student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_positions_of_an_image_matter(
+    student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompt = images(student, image)[0]
     right = run(student, [prompt], greedy(student))[0]
 
@@ -97,7 +99,7 @@ def test_positions_of_a_image_matter(student: Student, image: Image.Image, monke
     assert run(student, [prompt], greedy(student))[0].logprobs != pytest.approx(right.logprobs, abs=1e-3)
 
 
-def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(student: Student, image: Image.Image) -> None:
+def test_samples_do_not_depend_on_their_batch(student: Student, image: Image.Image) -> None:
     prompts = texts(student) + images(student, image)
     sampling = Sampling(STEPS, 1.0, (*student.stop_ids, 40, 41, 42, 43), student.banned_ids)
     requests = [RolloutRequest.of(prompt, [100 + place, 7, 8]) for place, prompt in enumerate(prompts)]

@@ -105,7 +105,7 @@ def test_written_out_layers_agree_in_half_precision(autocast: bool) -> None:
     assert 0 < (written_out - exact).float().square().mean() < 1.2 * error
 
 
-def test_other_models_go_through_transformers_layers(student_path: Path) -> None:
+def test_other_models_use_the_layers_of_transformers(student_path: Path) -> None:
     assert isinstance(decoder_of(qwen3(hidden_act="gelu"), 40), _LayerDecoder)
     need("peft", "lora")
     adapted = load_student(student_path)
@@ -113,7 +113,7 @@ def test_other_models_go_through_transformers_layers(student_path: Path) -> None
     assert isinstance(decoder_of(adapted, 40), _LayerDecoder)
 
 
-def test_weights_are_read_anew_for_every_batch_of_rollouts(student_path: Path) -> None:
+def test_weights_are_read_again_for_every_batch_of_rollouts(student_path: Path) -> None:
     model: Student = load_student(student_path)
     engine, fresh = BuiltinEngine(model), load_student(student_path)
     requests = [RolloutRequest(model.encode_text("some words"), (1, 2))]

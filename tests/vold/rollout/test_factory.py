@@ -13,7 +13,7 @@ from vold.rollout.restart import RestartingEngine
 SERVER = Execution(vllm=VLLMExecution(server=True, restarts=5))
 
 
-def test_the_builtin_engine_is_the_default_and_lives_on_the_trainers_tensors(student: Student) -> None:
+def test_the_builtin_engine_is_the_default_and_uses_the_trainers_tensors(student: Student) -> None:
     engine = build_engine(student, RLConfig().rollout, Execution(rollout_batch=3))
     assert isinstance(engine, BuiltinEngine) and engine.live
     assert engine.model is student and engine.max_batch == 3

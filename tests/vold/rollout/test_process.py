@@ -51,14 +51,14 @@ def gone_in_time(pid: int) -> bool:
     return is_gone(pid)
 
 
-def test_a_program_gets_its_task_and_is_closed_with_all_that_it_started(start: Callable[..., ServerProcess]) -> None:
+def test_a_program_gets_its_task_and_ends_with_all_that_it_started(start: Callable[..., ServerProcess]) -> None:
     server = start(sys.executable, "-c", CHILD)
     assert server.reply["word"] == "hello" and server.is_alive() and not is_gone(server.reply["child"])
     server.close()
     assert gone_in_time(server.process.pid) and gone_in_time(server.reply["child"])
 
 
-def test_a_program_does_not_outlive_a_parent_that_is_killed_and_neither_does_what_it_started(tmp_path: Path) -> None:
+def test_a_program_and_all_that_it_started_end_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from vold.rollout.process import ServerProcess\n"
         "program = [sys.executable, '-c', sys.argv[1]]\n"
@@ -84,7 +84,9 @@ def test_a_refusal_of_the_task_is_a_value_error(start: Callable[..., ServerProce
         start(sys.executable, "-c", code)
 
 
-def test_a_program_that_ends_leaves_its_own_last_words(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+def test_the_error_of_a_program_that_ends_has_the_end_of_its_own_log(
+    start: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
     (tmp_path / "log").write_text("torch.OutOfMemoryError: of a server before\n")
     with pytest.raises(EngineError, match=r"ended with code 3; the end of .*log:\nlast words") as told:
         start("sh", "-c", "read task; echo last words; exit 3")
@@ -92,7 +94,7 @@ def test_a_program_that_ends_leaves_its_own_last_words(start: Callable[..., Serv
     assert (tmp_path / "log").read_text().endswith("before\nlast words\n")
 
 
-def test_memory_that_ran_out_is_told_though_much_was_said_after_it(start: Callable[..., ServerProcess]) -> None:
+def test_lack_of_memory_is_reported_even_if_many_lines_follow_it(start: Callable[..., ServerProcess]) -> None:
     line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
     with pytest.raises(
         EngineError, match=r"ended with code 1 \(torch\.OutOfMemoryError: CUDA out of .*\); the"
@@ -114,7 +116,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], N
     return count
 
 
-def test_a_process_that_the_kernel_kills_for_want_of_memory_ran_out_of_it(
+def test_a_kill_by_the_kernel_for_lack_of_memory_is_reported_as_such(
     start: Callable[..., ServerProcess], kernel: Callable[[int], None]
 ) -> None:
     server = start(sys.executable, "-c", CHILD)
@@ -126,7 +128,7 @@ def test_a_process_that_the_kernel_kills_for_want_of_memory_ran_out_of_it(
     assert is_out_of_memory(failure) and "the kernel has killed a process" in str(failure)
 
 
-def test_what_the_kernel_kills_elsewhere_is_laid_to_no_other_failure(
+def test_a_kill_of_another_process_does_not_explain_a_failure(
     start: Callable[..., ServerProcess], kernel: Callable[[int], None]
 ) -> None:
     server = start(sys.executable, "-c", CHILD)
@@ -140,12 +142,12 @@ def test_what_the_kernel_kills_elsewhere_is_laid_to_no_other_failure(
     assert is_out_of_memory(loser.failure("does not answer"))
 
 
-def test_a_program_that_never_starts_is_given_up(start: Callable[..., ServerProcess]) -> None:
+def test_a_program_that_never_starts_is_ended(start: Callable[..., ServerProcess]) -> None:
     with pytest.raises(EngineError, match=r"did not start within 0\.3 s \(execution\.vllm\.timeout_seconds\)"):
         start("sh", "-c", "read task; exec sleep 60", timeout_seconds=0.3)
 
 
-def test_a_server_is_no_rank_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_not_a_rank_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "CUDA_VISIBLE_DEVICES": "4,6"}.items():
         monkeypatch.setenv(name, value)
     found = server_environment(gpu_name(1))
@@ -156,6 +158,6 @@ def test_a_server_is_no_rank_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert "CUDA_VISIBLE_DEVICES" not in server_environment(None)
 
 
-def test_logs_lie_in_the_cache_by_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_are_in_the_cache_by_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path))
     assert log_directory() == tmp_path / "servers" / str(os.getpid()) and log_directory().is_dir()

@@ -31,7 +31,7 @@ def test_a_faithful_engine_is_proven(weights: Weights) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_a_fingerprint_shows_one_bit_and_one_swap(dtype: torch.dtype) -> None:
+def test_a_fingerprint_changes_with_one_bit_and_with_one_swap(dtype: torch.dtype) -> None:
     values = torch.randn(64, 3, dtype=torch.float64).to(dtype)
     original = fingerprint(values)
     assert fingerprint(values.clone()) == original == fingerprint(values.t().contiguous().t())
@@ -46,14 +46,14 @@ def test_a_fingerprint_shows_one_bit_and_one_swap(dtype: torch.dtype) -> None:
     assert fingerprint(torch.zeros(3)) != fingerprint(torch.tensor([0.0, -0.0, 0.0]))
 
 
-def test_a_fingerprint_is_the_sum_that_its_docstring_says() -> None:
+def test_a_fingerprint_is_the_sum_in_its_docstring() -> None:
     values = torch.tensor([1.5, -2.0, 0.25])
     bits = values.view(torch.int32).tolist()
     expected = sum(b * ((i * 0x5851F42D4C957F2D) | 1) for i, b in enumerate(bits)) % 2**64
     assert fingerprint(values) == expected
 
 
-def test_probes_are_scored_as_the_policy_that_is_sampled(student: Student, weights: Weights) -> None:
+def test_probes_are_scored_by_the_policy_that_is_sampled(student: Student, weights: Weights) -> None:
     text, image = weights.probes
     assert text.pixels is None and image.pixels is not None
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_probes_are_scored_as_the_policy_that_is_sampled(student: Student, weigh
     assert len(image.logprobs) == len(image.prompt_ids) - 1 - image.prompt_ids.count(student.image_token_id)
 
 
-def test_a_text_only_model_has_a_text_probe_alone(teacher: LanguageModel) -> None:
+def test_a_text_only_model_has_only_a_text_probe(teacher: LanguageModel) -> None:
     assert [probe.pixels for probe in weights_of(teacher).probes] == [None]
 
 
@@ -90,7 +90,7 @@ def test_adapters_are_handed_over_merged(student_path: Path, weights: Weights) -
     assert adapted.probes[0].logprobs != pytest.approx(weights.probes[0].logprobs, abs=1e-3)
 
 
-def test_one_update_too_small_for_the_probe_is_caught(student_path: Path) -> None:
+def test_an_update_too_small_for_the_probes_is_detected(student_path: Path) -> None:
     model = load_student(student_path)
     stale = faithful(weights_of(model))
     with torch.no_grad():

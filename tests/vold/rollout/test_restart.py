@@ -52,7 +52,7 @@ def test_nothing_is_started_before_it_is_needed() -> None:
     assert log == []
 
 
-def test_a_broken_engine_is_replaced_synchronised_and_asked_the_same() -> None:
+def test_a_failed_engine_is_replaced_and_synchronized_and_repeats_the_batch() -> None:
     log: list[object] = []
     engine = RestartingEngine(over(log, [True, True, False]), restarts=2)
     engine.sync(WEIGHTS)
@@ -85,7 +85,7 @@ def test_refusals_and_wrong_weights_are_not_retried(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("slept", [True, False])
-def test_nothing_is_sampled_before_the_weights_are_told_and_after_they_may_have_changed(slept: bool) -> None:
+def test_nothing_is_sampled_before_the_weights_are_synchronized_or_after_sleep(slept: bool) -> None:
     log: list[object] = []
     engine = RestartingEngine(over(log, [False]), restarts=0)
     if slept:
@@ -96,7 +96,7 @@ def test_nothing_is_sampled_before_the_weights_are_told_and_after_they_may_have_
     assert "generate" not in log
 
 
-def test_a_fresh_engine_with_the_wrong_weights_ends_the_batch() -> None:
+def test_a_new_engine_with_the_wrong_weights_ends_the_batch() -> None:
     log: list[object] = []
 
     class Stale(Fake):

@@ -10,7 +10,7 @@ from vold.objectives.fused import BANNED
 from vold.rollout.sampling import Uniforms, draw
 
 
-def test_each_token_owns_its_share_of_the_unit_interval() -> None:
+def test_each_token_has_its_share_of_the_unit_interval() -> None:
     probabilities = torch.tensor([0.2, 0.0, 0.5, 0.3])
     logits = probabilities.log()
     grid = (np.arange(1000) + 0.5) / 1000
@@ -42,7 +42,7 @@ def test_temperature_zero_takes_the_most_likely_allowed_id() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
-def test_the_entropy_is_that_of_what_can_be_drawn(temperature: float) -> None:
+def test_the_entropy_is_over_the_ids_that_can_be_drawn(temperature: float) -> None:
     logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 3
     bias = torch.zeros(40)
     bias[30:] = BANNED
@@ -58,7 +58,7 @@ def test_the_entropy_is_that_of_what_can_be_drawn(temperature: float) -> None:
     assert without.ids.equal(found.ids) and without.logprobs.equal(found.logprobs)
 
 
-def test_uniforms_are_a_function_of_seed_and_step_whoever_else_is_asked() -> None:
+def test_uniforms_are_a_function_of_seed_and_step() -> None:
     alone = [Uniforms([7]).at(0, np.array([0]))]
     source, company = Uniforms([7]), Uniforms([1, 7, 2])
     for step in range(150):

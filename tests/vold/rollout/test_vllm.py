@@ -71,7 +71,7 @@ def sampling(student: Student, steps: int = 24, temperature: float = 1.0) -> Sam
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_are_the_trainers_for_text_and_images_after_every_update(
+def test_logprobs_equal_the_trainers_for_text_and_images_after_every_update(
     temperature: float, engine: VLLMEngine, student: Student, image: Image.Image
 ) -> None:
     prompts = prompts_of(student, image)
@@ -85,7 +85,9 @@ def test_logprobs_are_the_trainers_for_text_and_images_after_every_update(
         assert proof.probe_error < 1e-4 and proof.tensors == len(student.model.state_dict())
 
 
-def test_greedy_decoding_is_the_builtin_engines(engine: VLLMEngine, student: Student, image: Image.Image) -> None:
+def test_greedy_decoding_equals_that_of_the_builtin_engine(
+    engine: VLLMEngine, student: Student, image: Image.Image
+) -> None:
     requests = [RolloutRequest.of(prompt, [0]) for prompt in prompts_of(student, image)]
     greedy = sampling(student, 40, 0.0)
     ours, theirs = engine.generate(requests, greedy), BuiltinEngine(student).generate(requests, greedy)
@@ -110,9 +112,7 @@ def test_a_sample_is_a_function_of_its_seed_and_not_of_its_batch(
     assert sum(group[0].completion_ids != group[1].completion_ids for group in together) >= 4
 
 
-def test_more_prompts_than_one_step_takes_are_sampled_as_each_would_be_alone(
-    engine: VLLMEngine, student: Student
-) -> None:
+def test_many_prompts_are_sampled_as_each_is_alone(engine: VLLMEngine, student: Student) -> None:
     prompts = [EncodedPrompt(student.encode_text(f"{number}+" * 100)) for number in range(64)]
     requests = [RolloutRequest.of(prompt, [number]) for number, prompt in enumerate(prompts)]
     together = engine.generate(requests, sampling(student, 4))
@@ -151,7 +151,7 @@ def test_a_stop_token_ends_a_completion_and_belongs_to_it(engine: VLLMEngine, st
     assert stopped.completion_ids == free.completion_ids[: first + 1] and stopped.finish_reason == "stop"
 
 
-def test_what_does_not_fit_is_refused_before_anything_runs(
+def test_a_request_that_does_not_fit_is_refused_before_anything_runs(
     engine: VLLMEngine, student: Student, image: Image.Image
 ) -> None:
     with pytest.raises(ValueError, match="without a prompt"):
@@ -171,7 +171,7 @@ def _patched(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, value: Any
         yield
 
 
-def test_old_weights_are_caught_however_small_the_update(
+def test_old_weights_are_detected_even_after_a_tiny_update(
     engine: VLLMEngine, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_one_stale_tensor_is_named(
         engine.sync(weights_of(student))
 
 
-def test_a_tied_head_that_alone_stays_old_is_caught(
+def test_a_tied_head_that_stays_old_is_detected(
     engine: VLLMEngine, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = inside(engine)
@@ -233,7 +233,7 @@ def test_a_tied_head_that_alone_stays_old_is_caught(
     engine.sync(weights_of(student))
 
 
-def test_a_computation_other_than_the_trainers_is_caught_by_the_probes(
+def test_the_probes_detect_a_computation_that_differs_from_the_trainers(
     engine: VLLMEngine, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visual = inside(engine).visual
@@ -266,7 +266,7 @@ class _Kept:
         pass
 
 
-def test_a_training_run_stops_at_the_step_whose_weights_were_not_taken_over(
+def test_a_training_run_stops_at_the_step_whose_weights_were_not_loaded(
     engine: VLLMEngine, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"
@@ -299,7 +299,7 @@ def test_a_training_run_stops_at_the_step_whose_weights_were_not_taken_over(
     assert all(row["grad_norm"] > 0 and row["mismatch_outside_share"] == 0 for row in rows)
 
 
-def test_an_exception_in_the_engine_is_told_from_a_refusal(
+def test_an_exception_in_the_engine_is_not_a_refusal(
     engine: VLLMEngine, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
@@ -343,7 +343,7 @@ def test_linear_layers_keep_their_weight_on_every_kind_of_processor(
     assert layer.cpu_linear(inputs, layer.weight, None).tolist() == [[64.0] * 16]
 
 
-def test_a_fresh_engine_in_the_same_process_is_proven_in_bfloat16(engine: VLLMEngine, path: Path) -> None:
+def test_a_new_engine_in_the_same_process_is_proven_in_bfloat16(engine: VLLMEngine, path: Path) -> None:
     engine.close()  # the last test of this module
     assert not torch.distributed.is_initialized(), "closing an engine takes its process groups along"
     model = load_student(path)

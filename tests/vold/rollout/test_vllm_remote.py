@@ -55,7 +55,7 @@ def sampling(student: Student) -> Sampling:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_logprobs_are_the_trainers_with_a_head_of_its_own(
+def test_logprobs_equal_the_trainers_with_an_untied_head(
     engine: RestartingEngine, student: Student, image: Image.Image
 ) -> None:
     prompts = prompts_of(student, image)
@@ -71,7 +71,7 @@ def test_logprobs_are_the_trainers_with_a_head_of_its_own(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_what_the_server_refuses_is_refused_here(
+def test_a_refusal_of_the_server_is_a_value_error(
     engine: RestartingEngine, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.sync(weights_of(student))
@@ -96,7 +96,7 @@ def head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_only_this_machine_and_only_with_the_token(engine: RestartingEngine, student: Student) -> None:
+def test_the_server_accepts_only_this_machine_and_only_the_token(engine: RestartingEngine, student: Student) -> None:
     import psutil
 
     engine.sync(weights_of(student))
@@ -117,7 +117,7 @@ def test_only_this_machine_and_only_with_the_token(engine: RestartingEngine, stu
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-def test_a_server_killed_at_work_is_replaced_and_the_batch_repeated(
+def test_a_server_killed_in_a_batch_is_replaced_and_repeats_it(
     engine: RestartingEngine, student: Student, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [RolloutRequest.of(prompt, [11, 12]) for prompt in prompts_of(student, image)]
@@ -146,7 +146,7 @@ def test_a_server_killed_at_work_is_replaced_and_the_batch_repeated(
     assert second.server.process.wait(timeout=30) == -signal.SIGKILL
 
 
-def test_tied_weights_travel_once(student: Student) -> None:
+def test_tied_weights_are_sent_once(student: Student) -> None:
     tensors = dict(student.model.state_dict())
     stored, names = vllm_remote._named_once({**tensors, "again": tensors["lm_head.weight"]}, torch.bfloat16)
     assert names["again"] == "lm_head.weight" and "again" not in stored and len(stored) == len(tensors)

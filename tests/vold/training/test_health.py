@@ -145,7 +145,7 @@ def test_a_teacher_probability_of_zero_skips_steps_until_the_run_ends(
     assert sum("the teacher's log-probability of" in text for text in caplog.messages) == 1, "logged only once"
 
 
-def test_a_teacher_probability_of_zero_that_is_only_watched_harms_nothing(
+def test_a_teacher_probability_of_zero_is_harmless_while_the_kl_is_only_measured(
     train: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     improbable(monkeypatch)
@@ -154,7 +154,7 @@ def test_a_teacher_probability_of_zero_that_is_only_watched_harms_nothing(
         assert math.isfinite(row["kl_exact"]) and math.isfinite(row["kl_sampled"])
 
 
-def test_log_probabilities_of_the_engine_that_are_no_numbers_skip_the_step(
+def test_engine_log_probabilities_that_are_nan_skip_the_step(
     train: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, student_path: Path
 ) -> None:
     generate = BuiltinEngine.generate
@@ -191,7 +191,7 @@ FINE = {
         ("skipped", {"skipped": 1}),
     ],
 )
-def test_each_alarm_is_raised_for_its_reason_alone(
+def test_each_alarm_is_raised_only_for_its_own_reason(
     alarm: str, fields: dict[str, float | None], caplog: pytest.LogCaptureFixture
 ) -> None:
     health = Health(HealthConfig())
@@ -202,7 +202,7 @@ def test_each_alarm_is_raised_for_its_reason_alone(
     assert not any(health.check(FINE | {"step": 3}).values())
 
 
-def test_an_alarm_is_told_when_it_begins_and_a_skipped_step_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_alarm_is_logged_when_it_begins_and_a_skipped_step_every_time(caplog: pytest.LogCaptureFixture) -> None:
     health = Health(HealthConfig())
     for step in (1, 2, 3, 5, 16, 17):
         health.check(FINE | {"step": step, "truncated_share": 0.9})
@@ -213,20 +213,20 @@ def test_an_alarm_is_told_when_it_begins_and_a_skipped_step_each_time(caplog: py
     assert [text.split(":")[0] for text in caplog.messages] == ["step 18", "step 19"]
 
 
-def test_a_small_kl_may_grow_without_alarm() -> None:
+def test_a_small_kl_may_grow_without_an_alarm() -> None:
     health = Health(HealthConfig())
     health.check(FINE | {"kl_exact": 0.05})
     assert health.check(FINE | {"kl_exact": 0.45})["warn_kl"] == 0
 
 
-def test_a_resumed_run_remembers_how_it_began_and_repeats_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_run_remembers_first_values_and_repeats_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     low = FINE | {"step": 2, "entropy": 0.1}
     health = Health(HealthConfig(), [FINE, low])
     assert not caplog.messages
     assert health.check(low | {"step": 3})["warn_entropy"] == 1 and not caplog.messages
 
 
-def test_a_row_without_rollouts_has_only_the_alarm_it_can_raise(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_row_without_rollouts_has_only_the_alarms_it_can_raise(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert Health(HealthConfig()).check({"step": 1, "loss": math.nan, "skipped": 1, "grad_norm": 1.0}) == {
             "skipped": 1

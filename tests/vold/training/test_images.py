@@ -65,7 +65,7 @@ def test_grpo_learns_from_images_without_a_teacher(
     assert not any("visual.blocks" in name for name in moved)
 
 
-def test_images_before_a_teacher_that_sees_none_are_refused_unless_told_otherwise(
+def test_images_are_refused_without_a_policy_for_a_teacher_that_sees_none(
     student_path: Path, teacher_path: Path, mixed: Path, tmp_path: Path
 ) -> None:
     for distill in ({"weight": 0.1}, {"weight": 0, "monitor_every": 5}):
@@ -78,7 +78,7 @@ def test_images_before_a_teacher_that_sees_none_are_refused_unless_told_otherwis
     assert not (tmp_path / "run").exists()
 
 
-def test_skipping_leaves_the_teacher_term_to_the_texts(
+def test_skipping_gives_only_texts_a_teacher_term(
     student_path: Path, teacher_path: Path, mixed: Path, tmp_path: Path
 ) -> None:
     distill = {"weight": 1.0, "mask": "all", "images": "skip"}
@@ -92,7 +92,7 @@ def test_skipping_leaves_the_teacher_term_to_the_texts(
         assert row["kl_exact"] is None and row["kl_sampled"] is None and row["nonfinite_teacher_logprobs"] == 0
 
 
-def test_captions_are_what_the_teacher_reads(
+def test_the_teacher_reads_the_captions(
     student_path: Path, teacher_path: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: set[str | None] = set()
@@ -109,7 +109,7 @@ def test_captions_are_what_the_teacher_reads(
     assert all(row["unread_share"] == 0 and row["kl_exact"] > 0 for row in rows)
 
 
-def test_held_out_images_are_asked_now_and_then_and_change_nothing(
+def test_validation_images_are_answered_and_change_nothing(
     student_path: Path, mixed: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollouts, "rewards", count_of_a)
@@ -149,7 +149,7 @@ def test_a_prompt_without_an_answer_is_refused(student_path: Path, tmp_path: Pat
         train(tmp_path / "p.jsonl", student_path, None, tmp_path / "run")
 
 
-def test_a_image_that_cannot_be_read_is_named_with_its_prompt(student_path: Path, mixed: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_with_its_prompt(student_path: Path, mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"prompt 'p1': .*1\.png: unreadable image"):
         train(mixed, student_path, None, tmp_path / "run")

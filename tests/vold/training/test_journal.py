@@ -6,7 +6,7 @@ from pathlib import Path
 from vold.training.journal import Journal, Stopwatch
 
 
-def test_rows_after_the_checkpoint_and_half_lines_are_dropped(tmp_path: Path) -> None:
+def test_rows_after_the_training_state_and_half_lines_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     Journal(path, resume_after=2).write({"step": 3, "loss": 1.5})
@@ -15,7 +15,7 @@ def test_rows_after_the_checkpoint_and_half_lines_are_dropped(tmp_path: Path) ->
     ]  # fmt: skip
 
 
-def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
+def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
     Journal(tmp_path / "m.jsonl", 0).write({"step": 1, "loss": float("nan"), "norm": float("inf"), "kl": None})
     assert json.loads((tmp_path / "m.jsonl").read_text()) == {"step": 1, "loss": None, "norm": None, "kl": None}
 

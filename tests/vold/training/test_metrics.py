@@ -46,7 +46,7 @@ def measured(rollouts: Rollouts, update: Update) -> dict[str, float | int | None
     return rollout_metrics(rollout_totals(rollouts, update, update, LIMIT), start=True)
 
 
-def test_means_are_those_of_single_tokens() -> None:
+def test_means_are_over_single_tokens() -> None:
     rollouts, update = batch()
     row = measured(rollouts, update)
     kl, teacher = update.stats.kl, update.stats.teacher_logprobs
@@ -82,7 +82,7 @@ def test_means_are_those_of_single_tokens() -> None:
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_kl_is_that_of_what_the_teacher_read() -> None:
+def test_the_kl_covers_only_the_tokens_that_the_teacher_read() -> None:
     rollouts, update = batch()
     rollouts = replace(rollouts, texts=["?", None, "?", None, "?", "?"])
     row = measured(rollouts, update)
@@ -106,7 +106,7 @@ def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_update
     assert low is not None and off[0] < low < off[2] and high is not None and off[-3] < high < off[-1]
 
 
-def test_what_the_trainer_has_not_read_is_no_part_of_the_mismatch() -> None:
+def test_the_mismatch_covers_only_the_tokens_that_the_trainer_read() -> None:
     rollouts, first = batch()
     read = torch.arange(len(first.trainer_mask)) % 3 == 0
     row = measured(rollouts, replace(first, trainer_mask=read))
@@ -119,7 +119,7 @@ def test_what_the_trainer_has_not_read_is_no_part_of_the_mismatch() -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_the_kl_at_the_start_is_that_of_the_weights_that_sampled(exact: bool) -> None:
+def test_the_start_kl_is_that_of_the_weights_that_sampled(exact: bool) -> None:
     rollouts, first = batch()
     teacher = first.stats.teacher_logprobs
     assert teacher is not None
@@ -145,7 +145,7 @@ def test_two_ranks_add_up_to_one() -> None:
     assert rollout_metrics(summed, start=True) == pytest.approx(whole | shared, rel=1e-12)
 
 
-def test_what_was_not_measured_is_null() -> None:
+def test_a_metric_that_was_not_measured_is_null() -> None:
     rollouts, update = batch()
     alone = replace(update, stats=TokenStats(update.stats.logprobs, update.stats.entropy))
     row = measured(rollouts, alone)
@@ -158,7 +158,7 @@ def test_what_was_not_measured_is_null() -> None:
     assert empty.mean("entropy") is None and empty.quantiles("ratio", 0.5) == [None]
 
 
-def test_numbers_that_are_not_finite_are_counted_and_the_teachers_left_out_of_the_kl() -> None:
+def test_values_that_are_not_finite_are_counted_and_the_kl_leaves_out_those_of_the_teacher() -> None:
     rollouts, update = batch()
     before = measured(rollouts, update)
     teacher, kl = update.stats.teacher_logprobs, update.stats.kl
@@ -173,7 +173,7 @@ def test_numbers_that_are_not_finite_are_counted_and_the_teachers_left_out_of_th
     }
 
 
-def test_the_documentation_holds_the_table() -> None:
+def test_the_documentation_contains_the_tables() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert markdown(METRICS) in text and markdown(TIMING) in text
 

@@ -183,7 +183,7 @@ def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student,
     assert stats.kl is not None and (stats.kl > 0).all()
 
 
-def test_a_batch_of_all_equal_rewards_without_a_teacher_moves_nothing(fresh: Student) -> None:
+def test_a_batch_of_equal_rewards_without_a_teacher_has_no_gradient(fresh: Student) -> None:
     batch = rollouts(fresh)
     flat = Rollouts(batch.texts, batch.sequences, batch.logprobs, torch.zeros(6), torch.zeros(6), 3, 0)
     Objective(fresh, None, RLConfig(), Execution()).backward(flat, None, 0.0)
@@ -220,7 +220,7 @@ def test_rollouts_without_signal_are_read_for_the_metrics_and_not_back_propagate
 
 
 @pytest.mark.parametrize("fields", [{}, {"updates_per_batch": 2}])
-def test_rollouts_without_signal_are_not_read_where_the_engine_has_told_their_entropy(
+def test_rollouts_without_signal_are_not_read_if_the_engine_measured_their_entropy(
     fields: dict[str, object], fresh: Student, teacher: LanguageModel
 ) -> None:
     batch = replace(rollouts(fresh, offset=-0.5), advantages=torch.tensor([*ADVANTAGES[:3], 0.0, 0.0, 0.0]))

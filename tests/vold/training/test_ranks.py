@@ -69,7 +69,7 @@ def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, w
 
 
 @pytest.mark.parametrize(("stage", "strategy"), RUNS)
-def test_the_published_checkpoint_is_whole(stage: str, strategy: str, whole: Path) -> None:
+def test_the_published_checkpoint_is_complete(stage: str, strategy: str, whole: Path) -> None:
     out = whole / f"{stage}-{strategy}" / "out"
     start, one, two = (
         load_student(path).model.state_dict()
@@ -97,7 +97,7 @@ def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(strategy: st
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_a_killed_run_over_two_processes_ends_bit_for_bit_like_one_never_killed(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_over_two_processes_ends_bit_identical_to_one_never_killed(whole: Path, tmp_path: Path) -> None:
     """SFT with ZeRO-2 and RL with ZeRO-3, one losing its first process and the other its second."""
     killed = [("sft", "zero2", "1"), ("rl", "zero3", "0")]
     for stage, strategy, rank in killed:
@@ -115,7 +115,9 @@ def test_a_killed_run_over_two_processes_ends_bit_for_bit_like_one_never_killed(
             assert resumed.read_bytes() == never.read_bytes(), (stage, file)
 
 
-def test_an_error_on_one_process_ends_all_and_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_on_one_process_ends_all_and_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(StageError, match=r"^ValueError: the traces of rank 1 are no traces$") as caught:
         run_on_ranks(2, f"{WORK}:refuse", (), tmp_path, silent)
     assert caught.value.error_class is ErrorClass.FAILED

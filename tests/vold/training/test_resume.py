@@ -57,7 +57,7 @@ def same_result(one: Path, two: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
-def test_a_run_killed_twice_ends_bit_for_bit_like_one_never_killed(train: Train, tmp_path: Path) -> None:
+def test_a_run_killed_twice_ends_bit_identical_to_one_never_killed(train: Train, tmp_path: Path) -> None:
     def kill_after(step: int) -> Progress:
         def kill(done: int, total: int, metrics: dict[str, float]) -> None:
             if done == step:
@@ -81,7 +81,7 @@ def test_the_same_spec_trained_twice_gives_the_same_bytes(train: Train, tmp_path
     same_result(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_full_disk_keeps_the_checkpoint_and_the_run_continues(train: Train, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_training_state_and_the_run_resumes(train: Train, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the write fails in the kernel, after some bytes."""
     run = tmp_path / "full"
 
@@ -101,7 +101,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_run_continues(train: Train, tm
     assert resumed == [4, 5, 6, 7] and (run / "out" / "model.safetensors").is_file()
 
 
-def test_a_checkpoint_of_another_model_is_refused(train: Train, tmp_path: Path, student_path: Path) -> None:
+def test_a_training_state_of_another_model_is_refused(train: Train, tmp_path: Path, student_path: Path) -> None:
     def stop(done: int, total: int, metrics: dict[str, float]) -> None:
         if done == 4:
             raise KeyboardInterrupt

@@ -61,7 +61,7 @@ def test_grpo_raises_the_reward_without_a_teacher(
 
 
 @pytest.mark.parametrize("estimator", ["k2", "k1_advantage", "reverse_kl"])
-def test_distillation_alone_brings_the_student_to_the_teacher(
+def test_distillation_alone_brings_the_student_close_to_the_teacher(
     estimator: str, student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
 ) -> None:
     cfg = config(
@@ -90,7 +90,7 @@ def test_every_step_reports_every_metric(student_path: Path, teacher_path: Path,
     assert all({f"{part}_seconds" for part in parts} <= row.keys() for row in timing)
 
 
-def test_the_kl_is_measured_on_monitor_steps_alone_when_the_term_is_off(
+def test_the_kl_is_measured_only_on_monitor_steps_when_the_term_is_off(
     student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
 ) -> None:
     cfg = config(steps=6, distill={"weight": 0, "monitor_every": 3})
@@ -98,7 +98,7 @@ def test_the_kl_is_measured_on_monitor_steps_alone_when_the_term_is_off(
     assert [row["kl_exact"] is not None for row in rows] == [True, False, False, True, False, True]
 
 
-def test_watching_the_kl_does_not_change_the_training(
+def test_measuring_the_kl_does_not_change_the_training(
     student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
 ) -> None:
     watched, alone = (
@@ -110,7 +110,7 @@ def test_watching_the_kl_does_not_change_the_training(
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
 
 
-def test_an_engine_that_tells_the_entropy_changes_no_weight(
+def test_an_engine_that_measures_the_entropy_changes_no_weight(
     student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = config(steps=4, group_size=2)
@@ -141,7 +141,7 @@ def test_with_reward_weight_zero_rewards_reach_only_the_mask(
     assert [row["reward_mean"] for row in plain] != [row["reward_mean"] for row in other]
 
 
-def test_several_updates_on_a_batch_move_the_ratio(
+def test_several_updates_on_a_batch_change_the_ratio(
     student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
 ) -> None:
     cfg = config(updates_per_batch=3, group_size=8, optimizer={"learning_rate": 3e-2})
@@ -170,7 +170,7 @@ def test_non_finite_steps_are_skipped_counted_and_end_the_run(
     assert not (tmp_path / "run" / "out").exists()
 
 
-def test_the_vision_tower_neither_moves_nor_runs(
+def test_the_vision_tower_neither_changes_nor_runs(
     student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
@@ -185,7 +185,7 @@ def test_the_vision_tower_neither_moves_nor_runs(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_what_cannot_work_is_refused_before_the_first_step(
+def test_a_run_that_cannot_work_is_refused_before_the_first_step(
     student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, build_teacher, build_tokenizer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -206,7 +206,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(
     assert not any((tmp_path / name / "metrics.jsonl").exists() for name in "abc")
 
 
-def test_bfloat16_computes_about_the_same_over_float32_weights(
+def test_bfloat16_computes_about_the_same_with_float32_weights(
     student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
 ) -> None:
     cfg = config(steps=1, reward_weight=0, distill={"weight": 1.0, "estimator": "reverse_kl", "mask": "all"})
@@ -224,7 +224,7 @@ def test_bfloat16_computes_about_the_same_over_float32_weights(
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 
-def test_groups_without_signal_are_refilled_from_further_prompts(
+def test_groups_without_signal_are_replaced_by_those_of_other_prompts(
     student_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

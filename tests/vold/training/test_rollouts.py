@@ -23,7 +23,7 @@ def collect(student: Student, rank: int, world: int, step: int = 4) -> Rollouts:
     return Collector(student, engine, PROMPTS, CONFIG, 1, Ranks(rank, world)).collect(step, Stopwatch())
 
 
-def test_two_ranks_refill_as_one_does(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_refill_like_one(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     def some_signal(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
         return [float(place % 3 == 0 and int(p.id[1:]) % 3 == 0) for place, p in enumerate(prompts)]
 
@@ -35,7 +35,7 @@ def test_two_ranks_refill_as_one_does(student: Student, monkeypatch: pytest.Monk
     assert torch.equal(whole.rewards, torch.cat([part.rewards for part in parts]))
 
 
-def test_a_fault_of_the_rewards_is_not_drawn_over(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_with_a_faulty_reward_is_not_replaced(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "rewards", lambda responses, prompts: [float("inf")] * len(responses))
     batch = collect(student, 0, 1)
     assert batch.refills == 0 and not batch.rewards.isfinite().any()

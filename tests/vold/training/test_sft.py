@@ -28,7 +28,7 @@ def train(student: Path, traces: Path, run: Path, micro_batch_tokens: int = 4096
     train_sft(config, student=student, traces=traces, run=run, seed=1, execution=execution)
 
 
-def test_the_first_loss_is_the_nll_of_completion_and_end_of_turn_alone(
+def test_the_first_loss_is_the_nll_of_completion_and_end_of_turn_only(
     student_path: Path, traces: Path, tmp_path: Path
 ) -> None:
     train(student_path, traces, tmp_path / "run", steps=1)
@@ -53,7 +53,9 @@ def test_the_first_loss_is_the_nll_of_completion_and_end_of_turn_alone(
     assert row["learning_rate"] == pytest.approx(5e-3)
 
 
-def test_traces_are_learned_and_the_checkpoint_says_them(student_path: Path, traces: Path, tmp_path: Path) -> None:
+def test_traces_are_learned_and_the_checkpoint_reproduces_them(
+    student_path: Path, traces: Path, tmp_path: Path
+) -> None:
     train(student_path, traces, tmp_path / "run", steps=60, batch_size=20)
     losses = [row["loss"] for row in rows(tmp_path / "run")]
     assert losses[-1] < 0.1 * losses[0]
@@ -77,7 +79,7 @@ def test_micro_batches_do_not_change_the_result_beyond_rounding(
             assert mine == pytest.approx(theirs, rel=1e-3)
 
 
-def test_frozen_parts_stay_bit_for_bit_and_the_rest_moves(student_path: Path, traces: Path, tmp_path: Path) -> None:
+def test_frozen_parts_stay_bit_identical_and_the_rest_changes(student_path: Path, traces: Path, tmp_path: Path) -> None:
     train(student_path, traces, tmp_path / "run", freeze=["vision", "embeddings"])
     before = dict(load_student(student_path).model.named_parameters())
     after = dict(load_student(tmp_path / "run" / "out").model.named_parameters())
@@ -110,7 +112,7 @@ def test_traces_with_images_are_learned_with_them(student_path: Path, tmp_path: 
     assert rows(tmp_path / "run")[-1]["loss"] < 0.05
 
 
-def test_a_finished_run_is_not_done_again(student_path: Path, traces: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated(student_path: Path, traces: Path, tmp_path: Path) -> None:
     train(student_path, traces, tmp_path / "run")
     before = (tmp_path / "run" / "out" / "model.safetensors").stat().st_mtime_ns
     train(tmp_path / "missing", traces, tmp_path / "run")
@@ -118,7 +120,7 @@ def test_a_finished_run_is_not_done_again(student_path: Path, traces: Path, tmp_
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_progress_is_told_after_every_step(student_path: Path, traces: Path, tmp_path: Path) -> None:
+def test_progress_is_reported_after_every_step(student_path: Path, traces: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     config = SFTConfig(steps=3, batch_size=4, optimizer=FAST)
     train_sft(

@@ -38,7 +38,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.slow
-def test_tensorboard_holds_each_step_of_a_resumed_run_once(student_path: Path, traces: Path, tmp_path: Path) -> None:
+def test_tensorboard_has_each_step_of_a_resumed_run_once(student_path: Path, traces: Path, tmp_path: Path) -> None:
     need("tensorboard", "tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -53,7 +53,7 @@ def test_tensorboard_holds_each_step_of_a_resumed_run_once(student_path: Path, t
 
 
 @pytest.mark.slow
-def test_wandb_offline_holds_each_step_of_a_resumed_run_once(
+def test_wandb_offline_has_each_step_of_a_resumed_run_once(
     student_path: Path, traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("wandb", "wandb")
@@ -100,7 +100,7 @@ class Broken:
         raise AssertionError("it was given up")
 
 
-def test_a_sink_that_fails_warns_once_and_training_goes_on(
+def test_a_sink_that_fails_warns_once_and_training_continues(
     student_path: Path, traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     need("tensorboard", "tensorboard")
@@ -113,7 +113,7 @@ def test_a_sink_that_fails_warns_once_and_training_goes_on(
     )
 
 
-def test_a_sink_that_cannot_begin_does_not_end_the_run(
+def test_a_sink_that_cannot_start_does_not_end_the_run(
     student_path: Path, traces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     need("tensorboard", "tensorboard")
@@ -140,7 +140,7 @@ class Kept:
 KEPT: list[Kept] = []
 
 
-def test_steps_done_again_and_values_that_are_not_finite_are_not_handed_on(
+def test_repeated_steps_and_values_that_are_not_finite_are_not_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("tensorboard", "tensorboard")
@@ -161,7 +161,7 @@ def test_a_missing_package_is_refused_with_its_extra(tmp_path: Path, monkeypatch
         Telemetry(tmp_path, Execution(telemetry=("wandb",)), {})
 
 
-def test_nothing_is_written_when_no_sink_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_written_without_a_sink(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         Telemetry(tmp_path, Execution(), {}).write(1, {"loss": 1.0})
     assert not list(tmp_path.iterdir()) and not caplog.messages

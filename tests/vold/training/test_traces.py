@@ -45,7 +45,7 @@ def test_unfinished_traces_are_dropped_and_counted(teacher_path: Path, prompts: 
     assert [trace.id for trace in traces] == sorted((trace.id for trace in traces), key=lambda name: int(name[1:]))
 
 
-def test_only_right_traces_are_kept_when_asked(
+def test_keep_correct_writes_only_right_traces(
     teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traces_module, "reward", lambda text, prompt: float(int(prompt.id[1:]) % 2))
@@ -57,7 +57,7 @@ def test_only_right_traces_are_kept_when_asked(
     assert summary(tmp_path / "correct")["dropped_wrong"] > 0
 
 
-def test_an_answer_that_is_not_known_is_neither_right_nor_wrong(
+def test_a_trace_without_a_reference_answer_is_neither_right_nor_wrong(
     teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traces_module, "reward", lambda text, prompt: float(int(prompt.id[1:]) < 10))
@@ -83,9 +83,7 @@ def pictured(directory: Path, caption: str) -> Path:
     return directory / "pictured.jsonl"
 
 
-def test_the_writer_sees_no_images_unless_told_what_to_do_with_them(
-    teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_with_images_need_a_policy(teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(name: str, path: Path) -> Path:
         config = TracesConfig(max_new_tokens=200, images=name)  # type: ignore[arg-type]
         run = tmp_path / name
@@ -114,7 +112,7 @@ def test_the_writer_sees_no_images_unless_told_what_to_do_with_them(
         check_images(read_prompts(pictured(tmp_path, "")), "caption", "images")
 
 
-def test_other_prompts_than_the_run_began_with_are_refused(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
+def test_a_run_refuses_prompts_that_it_did_not_begin_with(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
@@ -129,7 +127,7 @@ def test_other_prompts_than_the_run_began_with_are_refused(teacher_path: Path, p
         write_traces(CONFIG, execution=EXECUTION, **arguments)
 
 
-def test_a_killed_run_continues_to_the_same_bytes(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
     def work(run: Path, kill_after: int | None = None) -> None:
         def progress(done: int, total: int, metrics: dict[str, float]) -> None:
             if kill_after is not None and done >= kill_after:
@@ -152,7 +150,7 @@ def test_a_killed_run_continues_to_the_same_bytes(teacher_path: Path, prompts: P
         assert (tmp_path / "killed/out" / name).read_bytes() == (tmp_path / "whole/out" / name).read_bytes()
 
 
-def test_what_was_answered_outlives_an_engine_that_cannot_start(
+def test_answers_survive_an_engine_that_cannot_start(
     teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(BuiltinEngine):
@@ -184,7 +182,7 @@ def test_no_prompts_is_an_error(teacher_path: Path, tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def test_a_run_that_can_keep_nothing_is_an_error_and_its_answers_stay(
+def test_a_run_without_any_trace_to_keep_fails_and_its_answers_remain(
     teacher_path: Path, prompts: Path, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"max_new_tokens": 1})
