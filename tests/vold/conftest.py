@@ -27,7 +27,7 @@ VOCABULARY_ROWS = 300
 
 
 def byte_tokenizer(extra: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
-    """Every byte one token; ``first`` shifts all ids, ``extra`` adds tokens at the end."""
+    """A tokenizer with one token per byte. ``first`` shifts all ids, and ``extra`` adds tokens at the end."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*first, *alphabet])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -43,7 +43,7 @@ def byte_tokenizer(extra: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> 
 def save_student(
     path: Path, *, seed: int = 0, mrope_section: tuple[int, int, int] = (0, 0, 16), tied: bool = True
 ) -> Path:
-    """A Qwen2.5-VL with random weights: hidden 64, 2 layers, heads of 32, patch 8, merge 2."""
+    """Save a Qwen2.5-VL with random weights: hidden size 64, 2 layers, heads of size 32, patch 8, merge 2."""
     tokenizer = byte_tokenizer()
     ids = tokenizer.get_vocab()
     config = Qwen2_5_VLConfig(
@@ -91,7 +91,7 @@ def save_student(
 
 
 def save_teacher(path: Path, *, seed: int = 1, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
-    """A Qwen3 with random weights: hidden 64, 2 layers, heads of 32; more vocabulary rows than the student."""
+    """Save a Qwen3 with random weights: hidden size 64, 2 layers, heads of 32, more token rows than the student."""
     tokenizer = tokenizer or byte_tokenizer(extra=("<think>", "</think>"))
     config = Qwen3Config(
         vocab_size=VOCABULARY_ROWS + 20,
@@ -116,7 +116,7 @@ def save_teacher(path: Path, *, seed: int = 1, tokenizer: PreTrainedTokenizerFas
 
 
 def _spread(model: torch.nn.Module) -> None:
-    """Widen the weights until the next-token distributions are far from uniform: flat ones would hide faults."""
+    """Widen the weights, so that next-token distributions are far from uniform. Flat ones would hide faults."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -157,7 +157,7 @@ def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def student(student_path: Path) -> Student:
-    """Shared by tests that leave its weights and gradients alone."""
+    """A student for tests that change neither its weights nor its gradients."""
     return load_student(student_path)
 
 

@@ -1,4 +1,4 @@
-"""Directories appear whole or not at all; a full disk is named."""
+"""Directories and files are written atomically, and errors name a full disk."""
 
 import errno
 import os

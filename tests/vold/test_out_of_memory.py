@@ -1,4 +1,4 @@
-"""Memory that ran out is told from other failures."""
+"""Lack of memory is distinguished from other failures."""
 
 import errno
 
@@ -9,7 +9,7 @@ from vold.rollout.base import EngineError
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as torch names its own."""
+    """Has the name of torch's own error."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rewards are verdicts of the shared answer equality, and are tested before they are trusted."""
+"""Rewards are the verdicts of ``vold.answers``, and their self-test detects a broken verifier."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The teacher reads completions after its own rendering of the prompt."""
+"""The teacher reads completions after the prompt in its own chat template."""
 
 import dataclasses
 

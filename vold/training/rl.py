@@ -55,8 +55,8 @@ from vold.teacher import Teacher
 from vold.training.health import guarded_loss
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
-from vold.training.metrics import rollout_metrics, rollout_totals
-from vold.training.objective import Objective
+from vold.training.metrics import Totals, rollout_metrics, rollout_totals
+from vold.training.objective import Objective, Update
 from vold.training.optim import learning_rate
 from vold.training.progress import Progress, silent
 from vold.training.rollouts import Collector, Rollouts
@@ -162,15 +162,10 @@ class RLStage:
             rollouts, validation_reward = self._rollouts(index, watch)
             teacher_states = self._teacher_states(index, weight, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
-        skipped, first = False, None
         with watch.part("train"):
-            for _ in range(self.config.updates_per_batch):
-                old_logprobs = first.stats.logprobs if first else None
-                update = self.objective.backward(rollouts, teacher_states, weight, old_logprobs)
-                first = first or update
-                totals = rollout_totals(rollouts, first, update, self.config.max_new_tokens)
-                totals = totals.reduced(self.ranks.sum, self.ranks.gather)
-                norm, skip = self.optimizer.step(guarded_loss(totals.sums["loss"], totals), rate)
+            first, totals, norm, skipped = self._update(rollouts, teacher_states, weight, rate)
+            for _ in range(1, self.config.updates_per_batch):
+                _, totals, norm, skip = self._update(rollouts, teacher_states, weight, rate, first)
                 skipped |= skip
         metrics = rollout_metrics(totals, start=index == 0)
         metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
@@ -202,3 +197,21 @@ class RLStage:
             return None
         with watch.part("teacher"):
             return self.teacher.score(rollouts.texts, [sequence.completion_ids for sequence in rollouts.sequences])
+
+    def _update(
+        self,
+        rollouts: Rollouts,
+        teacher_states: Tensor | None,
+        weight: float,
+        rate: float,
+        first: Update | None = None,
+    ) -> tuple[Update, Totals, float, bool]:
+        """Update the student once, where ``first`` is the first update on the same rollouts if this is a later one.
+
+        Returns the update, its totals over all ranks, the gradient norm, and whether the optimizer skipped it.
+        """
+        update = self.objective.backward(rollouts, teacher_states, weight, first.stats.logprobs if first else None)
+        totals = rollout_totals(rollouts, first or update, update, self.config.max_new_tokens)
+        totals = totals.reduced(self.ranks.sum, self.ranks.gather)
+        norm, skipped = self.optimizer.step(guarded_loss(totals.sums["loss"], totals), rate)
+        return update, totals, norm, skipped

@@ -1,4 +1,4 @@
-"""Public schemas become prompts and traces; what does not fit is named, counted and never lost in silence."""
+"""Public formats become prompts and traces. Rows that do not fit are named and counted, never silently dropped."""
 
 import io
 import json
@@ -69,12 +69,12 @@ def test_rows_of_this_project_survive_writing_and_reading(tmp_path: Path) -> Non
 def test_mixture_of_thoughts_gives_traces_and_prompts_with_boxed_reference_answers(tmp_path: Path) -> None:
     (tmp_path / "math").mkdir()
     pq.write_table(pa.Table.from_pylist([THOUGHTS, CODE]), tmp_path / "math" / "train-00000-of-00001.parquet")
-    place = source(tmp_path, "?config=math&format=mixture_of_thoughts")
-    assert read_prompts(place) == [
+    data = source(tmp_path, "?config=math&format=mixture_of_thoughts")
+    assert read_prompts(data) == [
         Prompt("train-00000-of-00001:1", "What is 2+3?", "5"),
         Prompt("train-00000-of-00001:2", "Sort.", ""),
     ]
-    first, second = read_traces(place)
+    first, second = read_traces(data)
     assert (first.text, first.completion, first.correct) == ("What is 2+3?", THOUGHTS["messages"][1]["content"], None)
     assert second.completion == "```cpp\n```"
 

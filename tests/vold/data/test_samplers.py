@@ -1,4 +1,4 @@
-"""Batches addressed by step."""
+"""Batches as a function of the step."""
 
 import pytest
 

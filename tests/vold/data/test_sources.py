@@ -1,4 +1,4 @@
-"""Which files a source names, and what stands in them."""
+"""The files that a source names, and their rows."""
 
 import json
 import os
@@ -71,22 +71,22 @@ def test_every_file_type_yields_numbered_rows(tmp_path: Path) -> None:
 
 def test_a_row_that_cannot_be_decoded_keeps_its_number(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n{"a": \n{"a": "\xff"}\n')
-    found = list(rows(tmp_path / "rows.jsonl"))
-    assert [number for number, _ in found] == [1, 2, 3]
-    assert isinstance(found[1][1], UndecodableRow) and "not JSON" in found[1][1].reason
+    numbered = list(rows(tmp_path / "rows.jsonl"))
+    assert [number for number, _ in numbered] == [1, 2, 3]
+    assert isinstance(numbered[1][1], UndecodableRow) and "not JSON" in numbered[1][1].reason
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(ValueError, match=r"rows\.parquet: unreadable after row 0"):
         list(rows(tmp_path / "rows.parquet"))
 
 
 def hub_cache(root: Path, name: str, files: dict[str, str]) -> str:
-    """A data set as the hub's own client leaves it in its cache; returns the commit."""
+    """Create a data set in the cache as the hub's own client does. Returns the commit."""
     commit = "0" * 40
-    place = root / f"datasets--{name.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit)
+    directory = root / f"datasets--{name.replace('/', '--')}"
+    (directory / "refs").mkdir(parents=True)
+    (directory / "refs" / "main").write_text(commit)
     for path, text in files.items():
-        target = place / "snapshots" / commit / path
+        target = directory / "snapshots" / commit / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     return commit

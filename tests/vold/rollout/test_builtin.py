@@ -150,8 +150,8 @@ def test_logprobs_and_entropies_are_those_that_the_trainer_computes(student: Stu
         stats = token_stats(hidden, head, completion_targets(sequences, student.device), temperature=0.9)
     sampled = torch.tensor([value for completion in completions for value in completion.logprobs])
     torch.testing.assert_close(stats.logprobs, sampled, atol=1e-4, rtol=1e-4)
-    told = torch.tensor([value for completion in completions for value in completion.entropies or ()])
-    torch.testing.assert_close(stats.entropy, told, atol=1e-4, rtol=1e-4)
+    measured = torch.tensor([value for completion in completions for value in completion.entropies or ()])
+    torch.testing.assert_close(stats.entropy, measured, atol=1e-4, rtol=1e-4)
     silent = run(student, prompts, replace(sampling, entropies=False))
     assert silent == [replace(completion, entropies=None) for completion in completions]
 

@@ -1,4 +1,4 @@
-"""The layers written out for decoding, against transformers' own."""
+"""The layers written out for decoding, against those of transformers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def qwen3(**settings: Any) -> LanguageModel:
 @pytest.fixture(params=["student", "teacher", "qwen2", "qwen3 with biases", "qwen3 with all heads", "qwen3 with YaRN"])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
-    made: dict[str, Callable[[], LanguageModel]] = {
+    builders: dict[str, Callable[[], LanguageModel]] = {
         "student": lambda: request.getfixturevalue("student"),
         "teacher": lambda: request.getfixturevalue("teacher"),
         "qwen2": qwen2,
@@ -57,7 +57,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
         "qwen3 with YaRN": lambda: qwen3(rope_parameters=yarn),
     }
     torch.manual_seed(0)
-    return made[request.param]()
+    return builders[request.param]()
 
 
 @torch.inference_mode()
@@ -70,10 +70,10 @@ def walk(model: LanguageModel, decoder: Callable[..., Tensor]) -> Tensor:
     cache, start = Cache(layer_class_to_replicate=GrowingLayer), torch.tensor([0, 5, 9])
     states = []
     for step in range(20):
-        seen = mask[..., : step + 1].clone()
-        seen[1, ..., step] = 0  # a padding query sees itself
+        visible = mask[..., : step + 1].clone()
+        visible[1, ..., step] = 0  # a padding position sees itself
         one_position = decoder if step else _LayerDecoder(model.trunk)  # as after a prompt
-        states.append(one_position(ids[:, step], start + step, cache, seen))
+        states.append(one_position(ids[:, step], start + step, cache, visible))
     return torch.stack(states, dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Which engine a configuration's name means, and what is refused."""
+"""The engine that a configuration names, and what is refused."""
 
 import pytest
 import torch

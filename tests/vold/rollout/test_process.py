@@ -1,4 +1,4 @@
-"""Servers in processes of their own, with small programs: how they start, refuse, fail and end."""
+"""Servers in their own processes, with small programs: how they start, refuse, fail and end."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
 
 
 def is_gone(pid: int) -> bool:
-    """Killed; a process whose parent has not asked for it yet counts as gone."""
+    """Whether a process has ended. A zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -88,9 +88,9 @@ def test_the_error_of_a_program_that_ends_has_the_end_of_its_own_log(
     start: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "log").write_text("torch.OutOfMemoryError: of a server before\n")
-    with pytest.raises(EngineError, match=r"ended with code 3; the end of .*log:\nlast words") as told:
+    with pytest.raises(EngineError, match=r"ended with code 3; the end of .*log:\nlast words") as caught:
         start("sh", "-c", "read task; echo last words; exit 3")
-    assert "before" not in str(told.value) and not is_out_of_memory(told.value)
+    assert "before" not in str(caught.value) and not is_out_of_memory(caught.value)
     assert (tmp_path / "log").read_text().endswith("before\nlast words\n")
 
 
@@ -98,14 +98,14 @@ def test_lack_of_memory_is_reported_even_if_many_lines_follow_it(start: Callable
     line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
     with pytest.raises(
         EngineError, match=r"ended with code 1 \(torch\.OutOfMemoryError: CUDA out of .*\); the"
-    ) as told:
+    ) as caught:
         start("sh", "-c", f"read task; echo '{line}'; seq 100; exit 1")
-    assert is_out_of_memory(told.value) and str(told.value).endswith("\n99\n100")
+    assert is_out_of_memory(caught.value) and str(caught.value).endswith("\n99\n100")
 
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sets how many processes the kernel says it has killed."""
+    """Sets the number of processes that the kernel reports to have killed."""
     counters = tmp_path / "vmstat"
     monkeypatch.setattr("vold.out_of_memory._COUNTERS", counters)
 
@@ -150,9 +150,9 @@ def test_a_program_that_never_starts_is_ended(start: Callable[..., ServerProcess
 def test_a_server_is_not_a_rank_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "CUDA_VISIBLE_DEVICES": "4,6"}.items():
         monkeypatch.setenv(name, value)
-    found = server_environment(gpu_name(1))
-    assert found["CUDA_VISIBLE_DEVICES"] == "6" and found["PATH"] == os.environ["PATH"]
-    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & found.keys()
+    variables = server_environment(gpu_name(1))
+    assert variables["CUDA_VISIBLE_DEVICES"] == "6" and variables["PATH"] == os.environ["PATH"]
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & variables.keys()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert server_environment(gpu_name(1))["CUDA_VISIBLE_DEVICES"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in server_environment(None)

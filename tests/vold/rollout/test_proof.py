@@ -1,4 +1,4 @@
-"""The proof of a synchronisation: what it compares, and that it names what differs."""
+"""The proof of a synchronization: what it compares, and how it names a difference."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ FLOAT = torch.float32
 
 
 def faithful(weights: Weights) -> Readback:
-    """What an engine reports that holds and computes exactly what it was given."""
+    """The report of an engine that holds and computes with exactly the given weights."""
     return Readback(dict(weights.fingerprints(FLOAT)), (), tuple(probe.logprobs for probe in weights.probes))
 
 

@@ -1,4 +1,4 @@
-"""Engines that break are rebuilt, given the weights again and asked the same again, a bounded number of times."""
+"""Engines that fail are rebuilt, get the weights again and repeat the batch, a limited number of times."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ REQUEST = RolloutRequest((1, 2), (7, 8))
 
 
 class Fake:
-    """Breaks in its first ``breaks`` calls of generate; answers with the seeds and knows what happened to it."""
+    """Fails in its first ``breaks`` calls of generate, then answers with the seeds. It records all calls."""
 
     live = False
 

@@ -1,4 +1,4 @@
-"""Drawing tokens by inversion, from numbers addressed by seed and step."""
+"""Drawing tokens by inversion, from random numbers that are a function of seed and step."""
 
 import numpy as np
 import pytest
@@ -47,15 +47,15 @@ def test_the_entropy_is_over_the_ids_that_can_be_drawn(temperature: float) -> No
     bias = torch.zeros(40)
     bias[30:] = BANNED
     uniforms = np.linspace(0.1, 0.9, 6) if temperature else None
-    found = draw(logits, uniforms, temperature, bias, entropies=True)
+    drawn = draw(logits, uniforms, temperature, bias, entropies=True)
     allowed = (logits[:, :30].double() / (temperature or 1)).numpy()
-    assert found.entropies is not None
-    np.testing.assert_allclose(found.entropies.numpy(), entropy(softmax(allowed, axis=1), axis=1), rtol=1e-5)
+    assert drawn.entropies is not None
+    np.testing.assert_allclose(drawn.entropies.numpy(), entropy(softmax(allowed, axis=1), axis=1), rtol=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = draw(logits, uniforms, temperature, bias, entropies=True).entropies
-    assert half is not None and half.equal(found.entropies), "sums over a vocabulary are no matter of half precision"
+    assert half is not None and half.equal(drawn.entropies), "sums over the vocabulary must not be in half precision"
     without = draw(logits, uniforms, temperature, bias)
-    assert without.ids.equal(found.ids) and without.logprobs.equal(found.logprobs)
+    assert without.ids.equal(drawn.ids) and without.logprobs.equal(drawn.logprobs)
 
 
 def test_uniforms_are_a_function_of_seed_and_step() -> None:

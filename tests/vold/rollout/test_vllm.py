@@ -1,4 +1,4 @@
-"""vLLM in this process, on the small world's tied student: agreement with the trainer, and every fault caught."""
+"""vLLM in this process, on the small world's tied student: it agrees with the trainer, and every fault is detected."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def engine(path: Path) -> Iterator[VLLMEngine]:
 
 @pytest.fixture
 def student(path: Path, engine: VLLMEngine) -> Student:
-    """With weights of its own: every parameter, the vision tower's too, moved away from the checkpoint's."""
+    """A student with weights that differ from the checkpoint's in every parameter, also in the vision tower."""
     model = load_student(path)
     shift(model, 0.05)
     engine.sync(weights_of(model))
@@ -61,7 +61,7 @@ def shift(model: Student, share: float) -> None:
 
 
 def inside(engine: VLLMEngine) -> Any:
-    """The model in vLLM's worker."""
+    """The model inside vLLM's worker."""
     worker = engine._llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
     return worker.model_runner.get_model()
 
@@ -76,7 +76,7 @@ def test_logprobs_equal_the_trainers_for_text_and_images_after_every_update(
 ) -> None:
     prompts = prompts_of(student, image)
     requests = [RolloutRequest.of(prompt, [7 * place, 1, 2]) for place, prompt in enumerate(prompts)]
-    for _ in range(2):  # the second time, prompts and images are known to caches of the old weights
+    for _ in range(2):  # the second time, caches of the old weights have the prompts and images
         groups = engine.generate(requests, sampling(student, temperature=temperature))
         assert largest_difference(student, prompts, groups, temperature) < 1e-4
         assert all(not set(c.completion_ids) & set(student.banned_ids) for group in groups for c in group)
@@ -213,14 +213,14 @@ def test_a_tied_head_that_stays_old_is_detected(
     model = inside(engine)
     head = model.get_submodule(HEAD)
     packed = head.weight.detach().clone()
-    # As a kernel does that packs the weight when it is first loaded: the tensor follows, what is computed does not.
+    # Like a kernel that packs the weight when it is first loaded: the tensor is updated, but not the computation.
     with _patched(monkeypatch, head, "cpu_linear", lambda x, w, b: torch.nn.functional.linear(x, packed, b)):
         for share in (0.0, 1e-6, 1e-2):
             shift(student, share)
             with pytest.raises(SyncError, match=r"(lm_head|embed_tokens) of the rollout engine does not compute"):
                 engine.sync(weights_of(student))
     engine.sync(weights_of(student))
-    # A head with a tensor of its own that loading never reaches.
+    # A head with its own tensor, which loading never reaches.
     own = copy.deepcopy(head)
     own.weight.weight_loader = lambda parameter, loaded: None
     model.language_model.lm_head = own
@@ -282,7 +282,7 @@ def test_a_training_run_stops_at_the_step_whose_weights_were_not_loaded(
             load(self, tensors)
 
     monkeypatch.setattr(WorkerExtension, "vold_load", stale_from_the_third)
-    monkeypatch.setattr("vold.training.rollouts.rewards", lambda texts, asked: [float(len(t) % 2) for t in texts])
+    monkeypatch.setattr("vold.training.rollouts.rewards", lambda texts, prompts: [float(len(t) % 2) for t in texts])
     config = RLConfig.model_validate(
         {
             "steps": 4, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "rollout": "vllm",

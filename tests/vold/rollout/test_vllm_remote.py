@@ -1,4 +1,4 @@
-"""vLLM in a process of its own, with untied embeddings: the same engine, and it may be killed."""
+"""vLLM in a process of its own, with untied embeddings: the same engine, which may also be killed."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -140,7 +140,7 @@ def test_a_server_killed_in_a_batch_is_replaced_and_repeats_it(
     monkeypatch.undo()
     second = server_of(engine)
     assert second.server.process.pid != first.server.process.pid and not first._scratch.exists()
-    # The pipe closes when its parent ends, however that happens.
+    # The pipe closes when the parent ends, even if it is killed.
     assert second.server.process.stdin is not None
     second.server.process.stdin.close()
     assert second.server.process.wait(timeout=30) == -signal.SIGKILL

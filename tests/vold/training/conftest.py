@@ -10,7 +10,7 @@ from vold.training import rl
 
 @pytest.fixture(autouse=True)
 def _no_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts a process; tests/vold/test_rewards.py has it, and one test here says when it runs."""
+    """Skip the self-test, which starts a process. tests/vold/test_rewards.py tests it."""
     monkeypatch.setattr(rl, "self_test", lambda: None)
 
 

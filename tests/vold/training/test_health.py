@@ -1,4 +1,4 @@
-"""Each fault of a step has its outcome, and a run that goes wrong says so."""
+"""What each fault of a step leads to, and the warnings of a run that goes wrong."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ Row = dict[str, float]
 
 @pytest.fixture
 def train(student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path) -> Callable[..., list[Row]]:
-    """Train three steps and return the rows; the teacher is there where ``weight`` or ``monitor`` asks for it."""
+    """Train three steps and return the rows. There is a teacher if ``weight`` or ``monitor`` needs one."""
 
     def run(weight: float = 0.0, monitor: int = 0, **fields: object) -> list[Row]:
         config = RLConfig.model_validate(CONFIG | {"distill": {"weight": weight, "monitor_every": monitor}} | fields)
@@ -47,7 +47,7 @@ def rows(tmp_path: Path) -> list[Row]:
 
 
 def in_step(monkeypatch: pytest.MonkeyPatch, step: int, rewards: Sequence[float]) -> None:
-    """Give the rollouts of one step these rewards, the others' alternating ones."""
+    """Give the rollouts of one step these rewards, and those of all others alternating ones."""
     calls: list[int] = []
 
     def scored(responses: Sequence[str], prompts: object) -> list[float]:
@@ -67,9 +67,9 @@ def test_a_reward_that_is_not_finite_skips_the_step(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     in_step(monkeypatch, 2, infinite)
-    found = train()
-    assert [row["skipped"] for row in found] == [0, 1, 0]
-    assert [row["nonfinite_rewards"] > 0 for row in found] == [False, True, False]
+    metrics = train()
+    assert [row["skipped"] for row in metrics] == [0, 1, 0]
+    assert [row["nonfinite_rewards"] > 0 for row in metrics] == [False, True, False]
     assert any("step 2: the step was skipped" in text for text in caplog.messages)
 
 
@@ -77,15 +77,15 @@ def test_all_equal_groups_give_no_gradient_and_a_warning(
     train: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_step(monkeypatch, 2, [1.0] * 4 + [0.0] * 4)
-    found = train()
-    assert [row["grad_norm"] == 0 for row in found] == [False, True, False]
-    assert [row["reward_zero_variance_share"] for row in found] == [0, 1, 0]
-    assert [row["warn_signal"] for row in found] == [0, 1, 0] and not any(row["skipped"] for row in found)
+    metrics = train()
+    assert [row["grad_norm"] == 0 for row in metrics] == [False, True, False]
+    assert [row["reward_zero_variance_share"] for row in metrics] == [0, 1, 0]
+    assert [row["warn_signal"] for row in metrics] == [0, 1, 0] and not any(row["skipped"] for row in metrics)
     assert any("step 2: in every group all rewards are equal (mean 0.5)" in text for text in caplog.messages)
 
 
 def emptied(monkeypatch: pytest.MonkeyPatch, step: int, samples: int) -> None:
-    """Let the first ``samples`` completions of each group be empty in one step."""
+    """Make the first ``samples`` completions of each group empty in one step."""
     generate, calls = BuiltinEngine.generate, []
 
     def some(self: BuiltinEngine, requests: Sequence[RolloutRequest], sampling: Sampling) -> list[list[Completion]]:
@@ -103,19 +103,19 @@ def test_an_empty_completion_counts_in_its_group_and_has_no_tokens(
 ) -> None:
     in_step(monkeypatch, 0, [])
     emptied(monkeypatch, 2, samples=1)
-    found = train(weight=0.1)
-    assert [row["empty_share"] for row in found] == [0, 0.25, 0]
-    assert found[1]["reward_mean"] == 0.5 and found[1]["grad_norm"] > 0 and not found[1]["skipped"]
-    assert found[1]["tokens"] == 8 * found[1]["completion_tokens"]
+    metrics = train(weight=0.1)
+    assert [row["empty_share"] for row in metrics] == [0, 0.25, 0]
+    assert metrics[1]["reward_mean"] == 0.5 and metrics[1]["grad_norm"] > 0 and not metrics[1]["skipped"]
+    assert metrics[1]["tokens"] == 8 * metrics[1]["completion_tokens"]
 
 
 def test_a_batch_of_nothing_but_empty_completions_is_skipped(
     train: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emptied(monkeypatch, 2, samples=4)
-    found = train(weight=0.1)
-    assert [row["skipped"] for row in found] == [0, 1, 0]
-    assert found[1]["tokens"] == 0 and found[1]["kl_exact"] is None and found[1]["entropy"] is None
+    metrics = train(weight=0.1)
+    assert [row["skipped"] for row in metrics] == [0, 1, 0]
+    assert metrics[1]["tokens"] == 0 and metrics[1]["kl_exact"] is None and metrics[1]["entropy"] is None
 
 
 def improbable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""RL on prompts with images: what is seen is learned from, and a teacher that sees nothing has a policy."""
+"""RL on prompts with images: the student learns from them, and a policy decides what a blind teacher reads."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ EXECUTION = Execution(threads=1)
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Texts and images of several sizes side by side."""
+    """Prompts with text only and prompts with images of several sizes."""
     random = np.random.default_rng(0)
     prompts = [Prompt(f"t{i}", f"[{i}+1]solve", str(i)) for i in range(3)]
     for i in range(3):
@@ -57,7 +57,7 @@ def test_grpo_learns_from_images_without_a_teacher(
     learned = [row for row in rows if row["reward_zero_variance_share"] < 1]
     assert learned and all(row["mismatch_q01"] is None for row in rows if row not in learned)
     for row in learned:
-        # Engine and trainer see the same images at the same places, or their log-probabilities would differ.
+        # If engine and trainer saw other images or positions, their log-probabilities would differ.
         assert row["mismatch_q01"] == pytest.approx(1, abs=1e-3) and row["mismatch_q99"] == pytest.approx(1, abs=1e-3)
     before, after = load_file(student_path / "model.safetensors"), load_file(tmp_path / "run/out/model.safetensors")
     moved = {name for name in before if not before[name].equal(after[name])}
@@ -113,18 +113,18 @@ def test_validation_images_are_answered_and_change_nothing(
     student_path: Path, mixed: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollouts, "rewards", count_of_a)
-    asked: list[tuple[str, ...]] = []
+    batches: list[tuple[str, ...]] = []
 
     def watched(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
-        asked.append(tuple(prompt.id for prompt in prompts))
+        batches.append(tuple(prompt.id for prompt in prompts))
         return [float(prompt.id in ("t0", "p0", "p1")) for prompt in prompts]
 
     monkeypatch.setattr(validation, "rewards", watched)
     plain = train(prompts, student_path, None, tmp_path / "plain", steps=4)
-    assert all(row["validation_reward"] is None for row in plain) and not asked
+    assert all(row["validation_reward"] is None for row in plain) and not batches
     rows = train(prompts, student_path, None, tmp_path / "watched", steps=4, validate_every=2, held_out=mixed)
     assert [row.pop("validation_reward") for row in rows] == [0.5, None, 0.5, 0.5]
-    assert asked == [("t0", "t1", "t2", "p0", "p1", "p2")] * 3
+    assert batches == [("t0", "t1", "t2", "p0", "p1", "p2")] * 3
     assert rows == [{k: v for k, v in row.items() if k != "validation_reward"} for row in plain]
     weights = [load_file(tmp_path / name / "out" / "model.safetensors") for name in ("plain", "watched")]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])

@@ -1,4 +1,4 @@
-"""The journal is cut back to the checkpoint."""
+"""The journal is cut back to the training state when a run resumes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every metric against plain arithmetic over single tokens; ranks that count apart count the same."""
+"""Every metric against plain arithmetic over single tokens, on one rank and summed over several."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ LIMIT = 80
 
 
 def batch(rows: slice = slice(0, 6), seed: int = 0) -> tuple[Rollouts, Update]:
-    """Some rows of a batch of two groups of three, with random log-probabilities for each token."""
+    """Rows of a batch of two groups of three, with random log-probabilities for each token."""
     starts = [sum(LENGTHS[:row]) for row in range(7)]
     span = slice(starts[rows.start], starts[rows.stop])
     random = torch.Generator().manual_seed(seed)
@@ -133,7 +133,7 @@ def test_the_start_kl_is_that_of_the_weights_that_sampled(exact: bool) -> None:
 
 
 def test_two_ranks_add_up_to_one() -> None:
-    whole = measured(*batch())
+    single = measured(*batch())
     shards = [batch(slice(0, 3)), batch(slice(3, 6))]
     parts = [rollout_totals(rollouts, update, update, LIMIT) for rollouts, update in shards]
 
@@ -142,7 +142,7 @@ def test_two_ranks_add_up_to_one() -> None:
     samples = iter(parts[1].samples.values())
     summed = parts[0].reduced(lambda v: v + vectors[0], lambda v: torch.cat([v, next(samples)]))
     shared = {"loss": 1.5, "loss_policy": 1.0, "loss_distill": 1.5}  # each rank holds its share of these
-    assert rollout_metrics(summed, start=True) == pytest.approx(whole | shared, rel=1e-12)
+    assert rollout_metrics(summed, start=True) == pytest.approx(single | shared, rel=1e-12)
 
 
 def test_a_metric_that_was_not_measured_is_null() -> None:
@@ -153,7 +153,7 @@ def test_a_metric_that_was_not_measured_is_null() -> None:
     assert {row[name] for name in names} == {None}
     sampled = replace(update, stats=replace(update.stats, kl=None))
     assert measured(rollouts, sampled)["kl_exact"] is None
-    assert measured(rollouts, sampled)["kl_wrong"] is not None, "the sampled KL stands in"
+    assert measured(rollouts, sampled)["kl_wrong"] is not None, "the sampled KL takes its place"
     empty = Totals(sums={"loss": 0.0}, ratios={"entropy": (0.0, 0.0)}, samples={"ratio": torch.zeros(0)})
     assert empty.mean("entropy") is None and empty.quantiles("ratio", 0.5) == [None]
 

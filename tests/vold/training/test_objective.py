@@ -1,4 +1,4 @@
-"""The RL objective's value and gradient against a plain computation, however the batch is split."""
+"""The value and gradient of the RL objective against a plain computation, for any split of the batch."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ def fresh(student_path: Path) -> Student:
 
 
 def rollouts(student: Student, offset: float = 0.0) -> Rollouts:
-    """Two groups of three; the sampling policy's log-probs are the student's own, shifted by ``offset``."""
+    """Two groups of three. The log-probabilities of the engine are those of the student, shifted by ``offset``."""
     texts = ["a"] * 3 + ["longer prompt"] * 3
     sequences = [TokenSequence(student.encode_text(t), c) for t, c in zip(texts, COMPLETIONS, strict=True)]
     with torch.no_grad():
@@ -65,28 +65,28 @@ def plain_loss(
     texts = ["a"] * 3 + ["longer prompt"] * 3
     rows = []
     for text, completion, reward, advantage in zip(texts, COMPLETIONS, REWARDS, ADVANTAGES, strict=True):
-        full, chosen = plain_logprobs(student, student.encode_text(text), completion)
+        full, logprobs = plain_logprobs(student, student.encode_text(text), completion)
         with torch.no_grad():
-            theirs, their_chosen = plain_logprobs(teacher, teacher.encode_text(text), completion, banned)
-        scale = ratio * (chosen - chosen.detach()).exp()
+            theirs, their_logprobs = plain_logprobs(teacher, teacher.encode_text(text), completion, banned)
+        scale = ratio * (logprobs - logprobs.detach()).exp()
         if config.ratio == "sequence":
-            scale = scale.log().mean().exp().expand(len(chosen))
+            scale = scale.log().mean().exp().expand(len(logprobs))
         low, high = 1 - config.clip_low, 1 + config.clip_high
         if config.surrogate == "cispo":
-            policy = -scale.detach().clamp(low, high) * advantage * chosen
+            policy = -scale.detach().clamp(low, high) * advantage * logprobs
         else:
             policy = -torch.minimum(scale * advantage, scale.clamp(low, high) * advantage)
         kl = (full.exp() * (full - theirs)).sum(-1)
-        sampled = (chosen - their_chosen).detach()
-        # The engine's probabilities are 1 / 1.5 of the trainer's when there is one update, else the same.
+        sampled = (logprobs - their_logprobs).detach()
+        # The engine's probabilities are 1 / 1.5 of the trainer's if there is one update, and otherwise the same.
         mismatch = 1.5 if config.updates_per_batch == 1 else 1.0
-        correction = {"off": 1.0, "token": mismatch, "sequence": mismatch ** len(chosen)}[config.engine_correction]
+        correction = {"off": 1.0, "token": mismatch, "sequence": mismatch ** len(logprobs)}[config.engine_correction]
         correction = min(correction, config.engine_correction_cap)
         estimated = {
-            "k2": 0.5 * (chosen - their_chosen) ** 2,
-            "k1_advantage": sampled * chosen,
-            "k1_control": (sampled - kl.detach()) * chosen,
-            "k3_forward": (their_chosen - chosen).exp() - (their_chosen - chosen) - 1,
+            "k2": 0.5 * (logprobs - their_logprobs) ** 2,
+            "k1_advantage": sampled * logprobs,
+            "k1_control": (sampled - kl.detach()) * logprobs,
+            "k3_forward": (their_logprobs - logprobs).exp() - (their_logprobs - logprobs) - 1,
         }
         exact = {"reverse_kl": kl, "forward_kl": (theirs.exp() * (theirs - full)).sum(-1)}
         name = config.distill.estimator
@@ -142,7 +142,7 @@ def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch_and_chun
         fresh.model.zero_grad(set_to_none=True)
         objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
         update = objective.backward(batch, states, config.distill.weight, old)
-        # k1_advantage has the gradient of interest, not its value: its value is compared all the same.
+        # Only the gradient of k1_advantage is meaningful, but its value is compared as well.
         assert update.loss == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
         for name, parameter in fresh.model.named_parameters():
             if parameter.grad is None:
@@ -203,16 +203,16 @@ def test_rollouts_without_signal_are_read_for_the_metrics_and_not_back_propagate
     torch.stack(signal).sum().backward()
     expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
     fresh.model.zero_grad(set_to_none=True)
-    seen: list[tuple[bool, int]] = []
+    passes: list[tuple[bool, int]] = []
     hidden = objective_module.completion_hidden
 
     def spy(model: LanguageModel, part: list[TokenSequence]) -> torch.Tensor:
-        seen.append((torch.is_grad_enabled(), len(part)))
+        passes.append((torch.is_grad_enabled(), len(part)))
         return hidden(model, part)
 
     monkeypatch.setattr(objective_module, "completion_hidden", spy)
     update = Objective(fresh, None, RLConfig(), Execution()).backward(batch, None, 0.0)
-    assert sorted(seen) == [(False, 3), (True, 3)]
+    assert sorted(passes) == [(False, 3), (True, 3)]
     torch.testing.assert_close(update.stats.logprobs, batch.logprobs, atol=1e-4, rtol=1e-4)
     for name, parameter in fresh.model.named_parameters():
         if parameter.grad is not None:
@@ -230,18 +230,20 @@ def test_rollouts_without_signal_are_not_read_if_the_engine_measured_their_entro
     expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
     fresh.model.zero_grad(set_to_none=True)
     marked = replace(batch, entropies=torch.full_like(batch.logprobs, 9.0))
-    told = objective.backward(marked, None, 0.0)
+    measured = objective.backward(marked, None, 0.0)
     for name, parameter in fresh.model.named_parameters():
         assert parameter.grad is None if name not in expected else parameter.grad.equal(expected[name]), name
-    if fields:  # a second update must know the trainer's own probabilities before the first
-        assert told.trainer_mask.all() and told.stats.entropy.equal(read.stats.entropy)
+    if fields:  # a second update needs the trainer's own probabilities from before the first
+        assert measured.trainer_mask.all() and measured.stats.entropy.equal(read.stats.entropy)
         return
     first = sum(map(len, COMPLETIONS[:3]))
-    assert told.trainer_mask.tolist() == [True] * first + [False] * (len(told.trainer_mask) - first)
-    assert (told.loss, told.policy, told.clipped.any()) == (read.loss, read.policy, read.clipped.any())
-    assert told.stats.entropy[:first].equal(read.stats.entropy[:first]) and (told.stats.entropy[first:] == 9).all()
-    assert told.stats.logprobs[:first].equal(read.stats.logprobs[:first])
-    assert told.stats.logprobs[first:].equal(batch.logprobs[first:])
+    assert measured.trainer_mask.tolist() == [True] * first + [False] * (len(measured.trainer_mask) - first)
+    assert (measured.loss, measured.policy, measured.clipped.any()) == (read.loss, read.policy, read.clipped.any())
+    assert (
+        measured.stats.entropy[:first].equal(read.stats.entropy[:first]) and (measured.stats.entropy[first:] == 9).all()
+    )
+    assert measured.stats.logprobs[:first].equal(read.stats.logprobs[:first])
+    assert measured.stats.logprobs[first:].equal(batch.logprobs[first:])
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
     assert Objective(fresh, teacher, RLConfig(), Execution()).backward(marked, states, 0.0).trainer_mask.all()
 

@@ -1,4 +1,4 @@
-"""Training over two processes: the same trajectory as one, resumed exactly, ended together."""
+"""Training over two processes: it follows the trajectory of one process, resumes exactly, and ends together."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.models import load_student
 from vold.training.progress import silent
 
-# Both workers would train every run of the shared fixture otherwise.
+# Otherwise both pytest workers would train every run of the shared fixture.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
 WORK = "tests.helpers.rank_training"
 STRATEGIES = ("none", "zero2", "zero3", "zero2+offload", "zero3+offload")
@@ -36,8 +36,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(home: Path) -> Path:
-    """Every stage on one process, and on two with every strategy, never interrupted."""
+def uninterrupted(home: Path) -> Path:
+    """Uninterrupted runs of every stage: on one process, and on two with every strategy."""
     need("deepspeed", "deepspeed")
     for stage in ("sft", "rl"):
         rank_training.train(stage, "none", home, home / f"{stage}-one", silent)
@@ -48,7 +48,7 @@ def whole(home: Path) -> Path:
 
 
 def alone(stage: str, strategy: str, home: Path) -> Path:
-    """The run on one process that ``strategy`` must follow."""
+    """The run on one process whose trajectory ``strategy`` must follow."""
     return home / f"{stage}-one{'+lora' if strategy.endswith('+lora') else ''}"
 
 
@@ -57,8 +57,8 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(("stage", "strategy"), RUNS)
-def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, whole: Path) -> None:
-    one, two = rows(alone(stage, strategy, whole)), rows(whole / f"{stage}-{strategy}")
+def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, uninterrupted: Path) -> None:
+    one, two = rows(alone(stage, strategy, uninterrupted)), rows(uninterrupted / f"{stage}-{strategy}")
     assert len(one) == len(two) == rank_training.STEPS
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
@@ -69,49 +69,53 @@ def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, w
 
 
 @pytest.mark.parametrize(("stage", "strategy"), RUNS)
-def test_the_published_checkpoint_is_complete(stage: str, strategy: str, whole: Path) -> None:
-    out = whole / f"{stage}-{strategy}" / "out"
+def test_the_published_checkpoint_is_complete(stage: str, strategy: str, uninterrupted: Path) -> None:
+    out = uninterrupted / f"{stage}-{strategy}" / "out"
     start, one, two = (
         load_student(path).model.state_dict()
-        for path in (whole / "student", alone(stage, strategy, whole) / "out", out)
+        for path in (uninterrupted / "student", alone(stage, strategy, uninterrupted) / "out", out)
     )
     assert one.keys() == two.keys()
     moved = max(float((start[name] - two[name]).abs().max()) for name in two)
     assert moved > 1e-3
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=moved * 1e-2)
-    for file in (whole / "student").iterdir():
+    for file in (uninterrupted / "student").iterdir():
         if file.suffix != ".safetensors" and file.name != "config.json":
             assert (out / file.name).read_bytes() == file.read_bytes()
     assert not (out.parent / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(strategy: str, whole: Path) -> None:
-    found = rows(whole / f"rl_poisoned-{strategy}")
-    assert [row["skipped"] for row in found] == [0, 1, 0, 0, 0]
-    assert found[1]["loss"] is None and found[0] == rows(whole / f"rl-{strategy}")[0]
+def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(strategy: str, uninterrupted: Path) -> None:
+    poisoned = rows(uninterrupted / f"rl_poisoned-{strategy}")
+    assert [row["skipped"] for row in poisoned] == [0, 1, 0, 0, 0]
+    assert poisoned[1]["loss"] is None and poisoned[0] == rows(uninterrupted / f"rl-{strategy}")[0]
     # The third step meets the weights of the second: its teacher, its prompts and its entropy are as they were.
-    assert all(row["loss"] is not None for row in found[2:])
-    weights = load_student(whole / f"rl_poisoned-{strategy}" / "out").model.state_dict()
+    assert all(row["loss"] is not None for row in poisoned[2:])
+    weights = load_student(uninterrupted / f"rl_poisoned-{strategy}" / "out").model.state_dict()
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_a_killed_run_over_two_processes_ends_bit_identical_to_one_never_killed(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_over_two_processes_ends_bit_identical_to_one_never_killed(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
     """SFT with ZeRO-2 and RL with ZeRO-3, one losing its first process and the other its second."""
     killed = [("sft", "zero2", "1"), ("rl", "zero3", "0")]
     for stage, strategy, rank in killed:
-        arguments = (stage, strategy, whole, tmp_path / stage, rank)
+        arguments = (stage, strategy, uninterrupted, tmp_path / stage, rank)
         with pytest.raises(StageError, match=f"rank {rank} was ended by signal 9") as caught:
             run_on_ranks(2, f"{WORK}:train_and_die", arguments, tmp_path, silent)
         assert caught.value.error_class is ErrorClass.INFRASTRUCTURE
         assert [path.name for path in (tmp_path / stage / "checkpoints").iterdir()] == ["step-00000003"]
     with pytest.raises(ValueError, match="written by a run with zero2 over 2 processes, this one has whole weights"):
-        rank_training.train("sft", "none", whole, tmp_path / "sft", silent)
-    run_on_ranks(2, f"{WORK}:train_all", ([(*run[:2], tmp_path / run[0]) for run in killed], whole), tmp_path, silent)
+        rank_training.train("sft", "none", uninterrupted, tmp_path / "sft", silent)
+    run_on_ranks(
+        2, f"{WORK}:train_all", ([(*run[:2], tmp_path / run[0]) for run in killed], uninterrupted), tmp_path, silent
+    )
     for stage, strategy, _ in killed:
         for file in ("metrics.jsonl", "out/model.safetensors"):
-            resumed, never = tmp_path / stage / file, whole / f"{stage}-{strategy}" / file
+            resumed, never = tmp_path / stage / file, uninterrupted / f"{stage}-{strategy}" / file
             assert resumed.read_bytes() == never.read_bytes(), (stage, file)
 
 

@@ -1,4 +1,4 @@
-"""2N steps are N steps, a kill -9, and N steps; a full disk loses nothing."""
+"""A run that is killed after N steps and resumed equals one of 2N steps, and a full disk loses nothing."""
 
 import multiprocessing
 import os
@@ -66,7 +66,7 @@ def test_a_run_killed_twice_ends_bit_identical_to_one_never_killed(train: Train,
         return kill
 
     train(tmp_path / "whole", silent)
-    for step in (1, 5):  # before the first checkpoint, and between two
+    for step in (1, 5):  # before the first training state, and between two
         assert in_child(lambda step=step: train(tmp_path / "killed", kill_after(step))) == -signal.SIGKILL
     resumed: list[int] = []
     train(tmp_path / "killed", lambda done, total, metrics: resumed.append(done))
@@ -82,7 +82,7 @@ def test_the_same_spec_trained_twice_gives_the_same_bytes(train: Train, tmp_path
 
 
 def test_a_full_disk_keeps_the_training_state_and_the_run_resumes(train: Train, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the write fails in the kernel, after some bytes."""
+    """A limit on the file size simulates the full disk: the kernel fails the write after some bytes."""
     run = tmp_path / "full"
 
     def fill(done: int, total: int, metrics: dict[str, float]) -> None:

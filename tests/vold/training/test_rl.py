@@ -1,4 +1,4 @@
-"""GRPO and on-policy distillation: each does what it is for, and says what it did."""
+"""GRPO and on-policy distillation: each reaches its goal and reports its metrics."""
 
 import json
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def train(cfg: RLConfig, student: Path, teacher: Path | None, prompts: Path, run
 
 
 def count_of_a(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
-    """A reward that a random student can already earn sometimes."""
+    """A reward that a random student sometimes gets."""
     return [float("a" in response) for response in responses]
 
 
@@ -114,13 +114,13 @@ def test_an_engine_that_measures_the_entropy_changes_no_weight(
     student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = config(steps=4, group_size=2)
-    told = train(cfg, student_path, None, prompts, tmp_path / "told")
+    measured = train(cfg, student_path, None, prompts, tmp_path / "measured")
     monkeypatch.setattr(rollouts, "Sampling", lambda *values, entropies: Sampling(*values))
     read = train(cfg, student_path, None, prompts, tmp_path / "read")
-    assert any(0 < row["reward_zero_variance_share"] < 1 for row in told)
-    weights = [(tmp_path / name / "out/model.safetensors").read_bytes() for name in ("told", "read")]
+    assert any(0 < row["reward_zero_variance_share"] < 1 for row in measured)
+    weights = [(tmp_path / name / "out/model.safetensors").read_bytes() for name in ("measured", "read")]
     assert weights[0] == weights[1]
-    for one, two in zip(told, read, strict=True):
+    for one, two in zip(measured, read, strict=True):
         apart = {name for name in one if one[name] != two[name]}
         of_what_was_read = {"mismatch_q01", "mismatch_q99"}
         if one["reward_zero_variance_share"] == 1:  # nothing was
@@ -227,19 +227,19 @@ def test_bfloat16_computes_about_the_same_with_float32_weights(
 def test_groups_without_signal_are_replaced_by_those_of_other_prompts(
     student_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    drawn: list[str] = []
 
     def even_prompts_have_signal(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[float]:
-        asked.extend(prompt.id for prompt in prompts[::4])
+        drawn.extend(prompt.id for prompt in prompts[::4])
         return [float(place % 4 == 0 and int(p.id[1:]) % 2 == 0) for place, p in enumerate(prompts)]
 
     monkeypatch.setattr(rollouts, "rewards", even_prompts_have_signal)
     plain = train(config(), student_path, None, prompts, tmp_path / "plain")
     assert all(row["refills"] == 0 for row in plain) and plain[0]["reward_zero_variance_share"] > 0
-    asked.clear()
+    drawn.clear()
     rows = train(config(max_refills=9), student_path, None, prompts, tmp_path / "refilled")
     assert all(row["reward_zero_variance_share"] == 0 for row in rows)
-    assert sum(row["refills"] for row in rows) == len(asked) - 3 * 4
+    assert sum(row["refills"] for row in rows) == len(drawn) - 3 * 4
     again = train(config(max_refills=9), student_path, None, prompts, tmp_path / "again")
     assert again == rows
 

@@ -1,4 +1,4 @@
-"""Refilling: a function of (seed, step, place), so that ranks need not speak to each other."""
+"""Refilling is a function of (seed, step, position), so that ranks need not communicate."""
 
 from collections.abc import Sequence
 
@@ -28,11 +28,11 @@ def test_two_ranks_refill_like_one(student: Student, monkeypatch: pytest.MonkeyP
         return [float(place % 3 == 0 and int(p.id[1:]) % 3 == 0) for place, p in enumerate(prompts)]
 
     monkeypatch.setattr(rollouts, "rewards", some_signal)
-    whole, *parts = (collect(student, rank, world) for rank, world in ((0, 1), (0, 2), (1, 2)))
-    assert whole.refills == sum(part.refills for part in parts) > 0
-    assert whole.discarded_tokens == sum(part.discarded_tokens for part in parts) > 0
-    assert whole.sequences == [sequence for part in parts for sequence in part.sequences]
-    assert torch.equal(whole.rewards, torch.cat([part.rewards for part in parts]))
+    single, *parts = (collect(student, rank, world) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    assert single.refills == sum(part.refills for part in parts) > 0
+    assert single.discarded_tokens == sum(part.discarded_tokens for part in parts) > 0
+    assert single.sequences == [sequence for part in parts for sequence in part.sequences]
+    assert torch.equal(single.rewards, torch.cat([part.rewards for part in parts]))
 
 
 def test_a_group_with_a_faulty_reward_is_not_replaced(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The cold start: what is learned, from which tokens, and what stays as it was."""
+"""The cold start: what is learned, from which tokens, and what stays unchanged."""
 
 import json
 from pathlib import Path
@@ -64,8 +64,8 @@ def test_traces_are_learned_and_the_checkpoint_reproduces_them(
     out = trained.model.generate(
         input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=30
     )
-    said = trained.tokenizer.decode(out[0, prompt.shape[1] :])
-    assert said.endswith("<|im_end|>") and "\\boxed{" in said
+    text = trained.tokenizer.decode(out[0, prompt.shape[1] :])
+    assert text.endswith("<|im_end|>") and "\\boxed{" in text
 
 
 def test_micro_batches_do_not_change_the_result_beyond_rounding(
@@ -92,18 +92,18 @@ def test_traces_over_the_length_limit_are_left_out_and_counted(
 ) -> None:
     model = load_student(student_path)
     every = read_traces(traces)
-    whole = encode_traces(model, every, 8192)
+    sequences = encode_traces(model, every, 8192)
     assert caplog.messages == []
-    limit = sorted(map(len, whole))[9]
-    kept = encode_traces(model, every, limit)
-    assert [len(sequence) for sequence in kept] == [len(sequence) for sequence in whole if len(sequence) <= limit]
-    assert caplog.messages == [f"{20 - len(kept)} of 20 traces are longer than max_length {limit} and are left out"]
+    limit = sorted(map(len, sequences))[9]
+    short = encode_traces(model, every, limit)
+    assert [len(sequence) for sequence in short] == [len(sequence) for sequence in sequences if len(sequence) <= limit]
+    assert caplog.messages == [f"{20 - len(short)} of 20 traces are longer than max_length {limit} and are left out"]
     with pytest.raises(ValueError, match="none of 20 traces fits into max_length 5"):
         encode_traces(model, every, 5)
 
 
 def test_traces_with_images_are_learned_with_them(student_path: Path, tmp_path: Path, image: Image.Image) -> None:
-    """Two images under one question: only who sees them can tell the answers apart."""
+    """Two images with the same question: only a student that sees them can tell the answers apart."""
     for name, turned in (("left", image), ("right", image.transpose(Image.Transpose.ROTATE_180))):
         turned.save(tmp_path / f"{name}.png")
     every = [Trace(name, "which?", name, images=(tmp_path / f"{name}.png",)) for name in ("left", "right")]
@@ -121,10 +121,10 @@ def test_a_finished_run_is_not_repeated(student_path: Path, traces: Path, tmp_pa
 
 
 def test_progress_is_reported_after_every_step(student_path: Path, traces: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     config = SFTConfig(steps=3, batch_size=4, optimizer=FAST)
     train_sft(
         config, student=student_path, traces=traces, run=tmp_path / "run", seed=1, execution=EXECUTION,
-        progress=lambda done, total, metrics: told.append((done, total)),
+        progress=lambda done, total, metrics: reports.append((done, total)),
     )  # fmt: skip
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reports == [(1, 3), (2, 3), (3, 3)]

@@ -1,4 +1,4 @@
-"""TensorBoard and W&B get every step once, whatever is killed; a sink that fails ends nothing."""
+"""TensorBoard and W&B get every step once, even if the run is killed. A sink that fails does not end the run."""
 
 import json
 import logging
@@ -43,13 +43,13 @@ def test_tensorboard_has_each_step_of_a_resumed_run_once(student_path: Path, tra
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):  # step 3 is done again: the checkpoint is at 2
+    with pytest.raises(KeyboardInterrupt):  # step 3 is repeated, because the training state is that of step 2
         train(run, student_path, traces, ("tensorboard",), stop_after(3))
     train(run, student_path, traces, ("tensorboard",))
-    found = EventAccumulator(str(run / "tensorboard"), purge_orphaned_data=False).Reload()
-    assert [(e.step, e.value) for e in found.Scalars("loss")] == [(s, pytest.approx(v)) for s, v in losses(run)]
-    assert {"grad_norm", "learning_rate", "train_seconds", "peak_memory_bytes"} <= set(found.Tags()["scalars"])
-    assert '"batch_size": 4' in found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    logged = EventAccumulator(str(run / "tensorboard"), purge_orphaned_data=False).Reload()
+    assert [(e.step, e.value) for e in logged.Scalars("loss")] == [(s, pytest.approx(v)) for s, v in losses(run)]
+    assert {"grad_norm", "learning_rate", "train_seconds", "peak_memory_bytes"} <= set(logged.Tags()["scalars"])
+    assert '"batch_size": 4' in logged.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.slow
@@ -65,8 +65,8 @@ def test_wandb_offline_has_each_step_of_a_resumed_run_once(
     files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
     identifier = json.loads((run / "telemetry.json").read_text())["id"]
     assert [file.name for file in files] == [f"run-{identifier}.wandb"] * 2
-    found = [(int(row["_step"]), float(row["loss"])) for file in files for row in history(file)]
-    assert found == [(s, pytest.approx(v)) for s, v in losses(run)]
+    logged = [(int(row["_step"]), float(row["loss"])) for file in files for row in history(file)]
+    assert logged == [(s, pytest.approx(v)) for s, v in losses(run)]
 
 
 def history(file: Path) -> Iterator[dict[str, str]]:
@@ -128,11 +128,11 @@ class Kept:
     """A sink that remembers."""
 
     def __init__(self, *arguments: object) -> None:
-        self.told: list[tuple[int, dict[str, float]]] = []
+        self.steps: list[tuple[int, dict[str, float]]] = []
         KEPT.append(self)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self.told.append((step, values))
+        self.steps.append((step, values))
 
     def close(self, failed: bool) -> None: ...
 
@@ -152,7 +152,7 @@ def test_repeated_steps_and_values_that_are_not_finite_are_not_sent(
     second = Telemetry(tmp_path, execution, {})
     for step in (3, 4):
         second.write(step, {"loss": 2.0})
-    assert [sink.told for sink in KEPT[-2:]] == [[(s, {"loss": 1.0}) for s in (1, 2, 3)], [(4, {"loss": 2.0})]]
+    assert [sink.steps for sink in KEPT[-2:]] == [[(s, {"loss": 1.0}) for s in (1, 2, 3)], [(4, {"loss": 2.0})]]
 
 
 def test_a_missing_package_is_refused_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

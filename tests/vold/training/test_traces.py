@@ -1,4 +1,4 @@
-"""Traces written by a teacher: what is kept, what is dropped, and what survives a kill."""
+"""Traces written by a teacher: which are kept or dropped, and what survives a kill."""
 
 import json
 import multiprocessing
@@ -95,16 +95,16 @@ def test_prompts_with_images_need_a_policy(teacher_path: Path, tmp_path: Path, m
         write("refuse", path)
     skipped = write("skip", path)
     assert summary(skipped)["prompts"] == 1 == summary(skipped)["skipped_images"]
-    asked: list[tuple[int, ...]] = []
+    prompt_ids: list[tuple[int, ...]] = []
     generate = BuiltinEngine.generate
 
     def watched(self, requests, sampling):  # type: ignore[no-untyped-def]
-        asked.extend(request.prompt_ids for request in requests)
+        prompt_ids.extend(request.prompt_ids for request in requests)
         return generate(self, requests, sampling)
 
     monkeypatch.setattr(BuiltinEngine, "generate", watched)
     captioned = write("caption", path)
-    assert asked[0] == asked[1], "the caption stands where the image stood"
+    assert prompt_ids[0] == prompt_ids[1], "the caption is in the position of the image"
     for trace in read_traces(captioned / "out" / "traces.jsonl"):
         if trace.id == "seen":
             assert trace.text == "<image>solve" and trace.images[0].read_bytes() == (tmp_path / "a.png").read_bytes()

@@ -1,4 +1,4 @@
-"""The student as it is trained: adapters and recomputation over whole runs."""
+"""Adapters and recomputation over complete training runs."""
 
 from pathlib import Path
 
