@@ -18,10 +18,8 @@ from bench.matrix.inputs import Input, InputResolver
 from bench.matrix.plan import Stage, make_stage, resolve
 from bench.matrix.spec import Override
 from bench.matrix.yaml_file import Where
-from bench.smallworld.sources import SMALLWORLD
 from bench.store import Store
 from vold.config import Execution
-from vold.locations import HUB
 
 # Used where only an upper limit is set; it is Qwen2.5-VL's own lower limit.
 _MIN_PIXELS = 56 * 56
@@ -63,7 +61,7 @@ def plan_stages(store: Store, request: EvaluationRequest) -> dict[str, Stage]:
     suffix = " (blind)" if settings.get("blind") else ""
     stages = {}
     for label, model in model_labels(request.models).items():
-        inputs = {"model": _model(resolver, model), **data}
+        inputs = {"model": resolver.model(model, Where("--model")), **data}
         missing = [item.absent for item in inputs.values() if item.absent]
         if missing:
             raise ConfigurationError("\n".join(missing))
@@ -120,13 +118,6 @@ def selections(stage: Stage, store: Store) -> tuple[EvalConfig, list[Selection]]
 def _absolute(model: str) -> Path:
     """The model's name as an absolute path; symbolic links are kept."""
     return Path(os.path.abspath(Path(model).expanduser()))
-
-
-def _model(resolver: InputResolver, model: str) -> Input:
-    where, path = Where("--model"), _absolute(model)
-    if model.startswith((SMALLWORLD, HUB, *SCHEMES)) or path.exists():
-        return resolver.model(model if not path.exists() else str(path.resolve()), where)
-    raise ConfigurationError(f"--model {model}: no such directory; a model of the hub is written hub:OWNER/NAME")
 
 
 def _stage(inputs: Mapping[str, Input], settings: Mapping[str, Any], seed: int, execution: Mapping[str, Any]) -> Stage:

@@ -30,7 +30,6 @@ from bench.cli.options import (
 )
 from bench.cli.score import mode_of
 from bench.errors import ConfigurationError
-from bench.hints import nearest
 from bench.report.numbers import interval, percent
 from bench.terminal import printable
 from vold.files import write_whole
@@ -125,6 +124,9 @@ def lm_eval(
     as_json: Json = False,
 ) -> None:
     """Evaluate a model on text-only tasks through lm-eval: did training hurt its text reasoning?"""
+    from bench.model_source import parse_model
+
+    path = parse_model(model, Path.cwd()).path()  # before the hub goes offline
     os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")  # before lm-eval is imported
     os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
     if find_spec("lm_eval") is None:
@@ -136,7 +138,6 @@ def lm_eval(
     from bench.evaluation.selection import select
     from vold.config import Execution
 
-    path = _checkpoint(model)
     options = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
     config = EvalConfig.model_validate({name: value for name, value in options.items() if value is not None})
     directories = task_directories(data, split_commas(task) or list(text.FILES))
@@ -165,21 +166,6 @@ def _show_tasks(result: "Summary") -> None:
         score = f"{percent(measure.value)} {interval(measure.low, measure.high)}"
         table.add_row(name, str(part.n), score, states or "none")
     Console().print(table)
-
-
-def _checkpoint(model: str) -> Path:
-    from bench.smallworld import CHECKPOINTS, checkpoint_path
-    from bench.smallworld.sources import SMALLWORLD
-
-    if model.startswith(SMALLWORLD):
-        name = model.removeprefix(SMALLWORLD)
-        if name not in CHECKPOINTS:
-            raise ConfigurationError(f"--model {model}: unknown; {nearest(name, CHECKPOINTS)}")
-        return checkpoint_path(name)
-    path = Path(model).expanduser()
-    if not path.is_dir():
-        raise ConfigurationError(f"--model {model}: no such directory")
-    return path
 
 
 def _show(title: str, comparison: "ScorerComparison") -> None:

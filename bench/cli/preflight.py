@@ -62,8 +62,9 @@ def _matrix_jobs(path: Path, profile: str, gpu: str) -> "list[Job]":
 
 def _train_job(source: "YamlFile", gpu: str) -> "Job":
     """The run that ``vold-bench train`` would start from this file."""
-    from bench.cli.train_file import FORMS, RLRun, SFTRun, TracesRun, form_of, parse_data, resolve
+    from bench.cli.train_file import FORMS, RLRun, SFTRun, TracesRun, described_model_path, form_of, parse_data
     from bench.matrix.yaml_file import setting_place
+    from bench.model_source import parse_model
     from vold.preflight.job import Job
 
     kind = form_of(source)
@@ -75,14 +76,16 @@ def _train_job(source: "YamlFile", gpu: str) -> "Job":
     assert not isinstance(settings, TracesRun)
     data = ("traces", settings.traces) if isinstance(settings, SFTRun) else ("prompts", settings.prompts)
     teacher = settings.teacher if isinstance(settings, RLRun) else None
+    models = [settings.student, *([teacher] if teacher else [])]
     return Job(
         config=settings.config,
         execution=settings.execution,
-        student=resolve(source, "student", settings.student),
-        teacher=resolve(source, "teacher", teacher) if teacher else None,
+        student=described_model_path(source, "student", settings.student),
+        teacher=described_model_path(source, "teacher", teacher) if teacher else None,
         data=parse_data(source, *data),
         run=(source.path.parent / settings.run).resolve(),
         device=_device(gpu, settings.execution.device),
+        weights_here=not any(parse_model(name, source.path.parent).on_hub for name in models),
         where=lambda key: setting_place([source], key.split("."), key),
     )
 

@@ -111,19 +111,19 @@ def claim(out: Path, settings: "BaseModel") -> None:
 
 
 def _work(settings: "TracesRun | SFTRun | RLRun", source: "YamlFile", out: Path, progress: "Progress") -> None:
-    from bench.cli.train_file import SFTRun, TracesRun, existing_data, existing_path
+    from bench.cli.train_file import SFTRun, TracesRun, existing_data, model_path
 
     shared = {"run": out, "seed": settings.seed, "execution": settings.execution, "progress": progress}
     if isinstance(settings, TracesRun):
         from vold.training.traces import write_traces
 
         writer, prompts = (
-            existing_path(source, "writer", settings.writer),
+            model_path(source, "writer", settings.writer),
             existing_data(source, "prompts", settings.prompts),
         )
         write_traces(settings.config, writer=writer, prompts=prompts, **shared)
         return
-    student = existing_path(source, "student", settings.student)
+    student = model_path(source, "student", settings.student)
     if isinstance(settings, SFTRun):
         from vold.training.sft import train_sft
 
@@ -131,7 +131,7 @@ def _work(settings: "TracesRun | SFTRun | RLRun", source: "YamlFile", out: Path,
     else:
         from vold.training.rl import train_rl
 
-        teacher = existing_path(source, "teacher", settings.teacher) if settings.teacher else None
+        teacher = model_path(source, "teacher", settings.teacher) if settings.teacher else None
         shared["prompts"] = existing_data(source, "prompts", settings.prompts)
         shared["validation"] = existing_data(source, "validation", settings.validation) if settings.validation else None
         train_rl(settings.config, student=student, teacher=teacher, **shared)

@@ -1,11 +1,13 @@
-"""What ``vold-bench train``, ``traces`` and ``preflight`` read: one stage, described in a file of its own."""
+"""The files of ``vold-bench train``, ``traces`` and ``preflight``: each describes one stage."""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.yaml_file import YamlFile
+from bench.model_source import parse_model
 from bench.smallworld.sources import SMALLWORLD, generated_data_path, prompts_path
 from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
 from vold.data.images import cache_directory
@@ -15,7 +17,7 @@ RunKind = Literal["traces", "sft", "rl"]
 
 
 class _Run(Strict):
-    """What all forms share; paths are relative to the file. ``run`` receives metrics, checkpoints and ``out/``."""
+    """Fields of every file. Paths are relative to the file; ``run`` receives metrics, training states and ``out/``."""
 
     run: str
     seed: int = Field(default=0, ge=0)
@@ -50,7 +52,7 @@ COMMANDS = {"traces": "vold-bench traces", "sft": "vold-bench train sft", "rl": 
 
 
 def form_of(source: YamlFile) -> RunKind | None:
-    """Which of ``FORMS`` the file means to be, by its keys; None where that is not clear."""
+    """The key of ``FORMS`` that fits the keys of a file, or None if that is not clear."""
     if "writer" in source.data:
         return "traces" if "student" not in source.data else None
     if ("traces" in source.data) == ("prompts" in source.data):
@@ -59,7 +61,7 @@ def form_of(source: YamlFile) -> RunKind | None:
 
 
 def existing_data(source: YamlFile, key: str, text: str) -> DataSource:
-    """Training data that are there, or on the hub, which are fetched when they are read; raises ConfigurationError."""
+    """Training data that exist, or are on the hub and are fetched on reading; raises ConfigurationError otherwise."""
     data = parse_data(source, key, text)
     if not data.revision and not Path(data.place).exists():
         source.fail((key,), f"nothing at {data.place}")
@@ -76,22 +78,24 @@ def parse_data(source: YamlFile, key: str, text: str) -> DataSource:
         source.fail((key,), str(error))
 
 
-def existing_path(source: YamlFile, key: str, text: str) -> Path:
-    """A path of the file that is there; raises ConfigurationError at its line when it is not."""
-    path = resolve(source, key, text)
-    if not path.exists():
-        mend = "give a checkpoint directory (`hf download OWNER/NAME --local-dir DIRECTORY`) or smallworld/NAME"
-        source.fail((key,), f"nothing at {path}; {mend}")
-    return path
-
-
-def resolve(source: YamlFile, key: str, text: str) -> Path:
-    """A path relative to the file, or ``smallworld/NAME``; raises ConfigurationError for an unknown name."""
-    from bench.smallworld import checkpoint_path
-
-    if not text.startswith(SMALLWORLD):
-        return (source.path.parent / Path(text).expanduser()).resolve()
+def model_path(source: YamlFile, key: str, text: str) -> Path:
+    """The checkpoint that ``text`` names; a hub model is fetched. Raises ConfigurationError at its line otherwise."""
     try:
-        return checkpoint_path(text.removeprefix(SMALLWORLD))
-    except KeyError as error:
-        source.fail((key,), error.args[0])
+        return parse_model(text, source.path.parent).path()
+    except ConfigurationError as error:
+        source.fail((key,), str(error))
+
+
+def described_model_path(source: YamlFile, key: str, text: str) -> Path:
+    """The model's directory for a reader of its configuration and tokenizer, whether it exists or not.
+
+    The weights of a hub model are not fetched. Raises ConfigurationError at its line for a name that names nothing.
+    """
+    try:
+        model = parse_model(text, source.path.parent)
+    except ConfigurationError as error:
+        source.fail((key,), str(error))
+    try:
+        return model.path(weights=False)
+    except (ConfigurationError, InfrastructureError):
+        return Path(model.location)

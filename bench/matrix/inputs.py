@@ -5,14 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.engines.endpoint import SCHEMES, write_endpoint
+from bench.engines.endpoint import write_endpoint
 from bench.errors import ConfigurationError
 from bench.matrix.yaml_file import Where
+from bench.model_source import parse_model
 from bench.smallworld.sources import SMALLWORLD, dataset_path, generated_data_path, prompts_path
 from bench.store import Store
 from vold.data.reading import named_images
 from vold.data.sources import AbsentData, DataSource
-from vold.locations import HUB, hub_location, hub_name
+from vold.locations import HUB
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,13 @@ class InputResolver:
 
     def model(self, source: str, where: Where) -> Input:
         """A model of a profile; raises ConfigurationError for a small-world name that does not exist."""
-        if source.startswith(SMALLWORLD):
-            from bench.smallworld import checkpoint_path
-
-            with _errors_at(where):
-                path = checkpoint_path(source.removeprefix(SMALLWORLD))
-            return self._local(path, where, model=True, fix="build it with `vold-bench smallworld build`")
-        if source.startswith((".", "/", "~")):
-            return self._local(self._path(source), where, model=True, fix="give a checkpoint directory")
-        if source.startswith(SCHEMES):
-            with _errors_at(where):
-                path = write_endpoint(source, self.store.root / ".endpoints")
-            return self._local(path, where, model=True)
-        location = hub_location(*hub_name(source))
-        return Input(location, location)
+        with _errors_at(where):
+            model = parse_model(source, self.base)
+            if model.on_server:
+                return self._local(write_endpoint(source, self.store.root / ".endpoints"), where, model=True)
+        if model.on_hub:
+            return Input(model.location, model.location)
+        return self._local(Path(model.location), where, model=True, fix=model.fix)
 
     def training_data(self, source: str, where: Where) -> Input:
         """Prompts or traces, from the small world or from any source that ``vold.data.sources`` reads."""

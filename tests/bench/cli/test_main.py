@@ -87,7 +87,7 @@ def test_wrong_usage_exits_2():
         (("run-matrix", "ablations/cold_start.yaml", "--only", "bse"), "did you mean 'base'?"),
         (("run-matrix", "ablations/cold_start.yaml", "--seeds", "1,x"), "whole numbers"),
         (("run-matrix", "ablations/cold_start.yaml", "--set", "rl.stps=3"), "did you mean 'rl.steps'?"),
-        (("eval", "--model", "no/such/checkpoint"), "no such directory"),
+        (("eval", "--model", "no/such/checkpoint"), "no/such/checkpoint; give a checkpoint directory"),
         (("eval", "--model", "smallworld/student_z"), "student_a"),
         (("train", "sft", "no.yaml"), "no such file"),
     ],
