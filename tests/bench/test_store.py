@@ -38,7 +38,7 @@ def test_publishing_what_another_process_published_keeps_the_first(tmp_path):
     assert not store.work(spec.id).exists()
 
 
-def test_a_work_directory_survives_with_what_it_holds(tmp_path):
+def test_preparing_a_stage_again_keeps_the_files_of_its_work_directory(tmp_path):
     store, spec = Store(tmp_path), a_stage()
     (store.prepare(spec) / "checkpoint").write_text("half")
     assert (store.prepare(spec) / "checkpoint").read_text() == "half"
@@ -66,20 +66,20 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
         pass
 
 
-def test_canonical_json_has_one_spelling():
+def test_canonical_json_has_one_spelling_for_each_value():
     assert canonical({"b": 1.0, "a": [True, None, "ä"]}) == '{"a":[true,null,"ä"],"b":1.0}'
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical({"a": float("nan")})
 
 
-def test_a_content_hash_follows_names_and_bytes_and_is_remembered(tmp_path):
+def test_a_content_hash_depends_on_names_and_bytes_and_is_cached(tmp_path):
     store, folder = Store(tmp_path / "store"), tmp_path / "data"
     (folder / "images").mkdir(parents=True)
     (folder / "records.json").write_text("[]")
     first = store.content_hash(folder)
-    (memory,) = (tmp_path / "store" / ".hashes").iterdir()
-    memory.write_text(json.dumps({**json.loads(memory.read_text()), "sha256": "remembered"}))
-    assert store.content_hash(folder) == "remembered"
+    (cache,) = (tmp_path / "store" / ".hashes").iterdir()
+    cache.write_text(json.dumps({**json.loads(cache.read_text()), "sha256": "cached"}))
+    assert store.content_hash(folder) == "cached"
     (folder / "images" / "1.png").write_bytes(b"image")
     second = store.content_hash(folder)
     (folder / "images" / "1.png").rename(folder / "images" / "2.png")

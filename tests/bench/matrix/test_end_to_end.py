@@ -1,4 +1,4 @@
-"""Real stages on random models: what neither a kill -9 nor a second process must change."""
+"""Real stages with random models: neither kill -9 nor a second process may change the results."""
 
 import csv
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-# Every worker would run the matrix of the shared fixture otherwise.
+# Otherwise every worker would run the matrix of the shared fixture.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("matrix")]
 REPOSITORY = Path(__file__).resolve().parents[3]
 MATRIX = """\
 schema: vold-bench/matrix@1
 name: tiny
-question: Does a killed run end as an undisturbed one?
+question: Does a killed run end like an undisturbed one?
 seeds: [5]
 matrix:
   include:
@@ -66,7 +66,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(matrix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Store and reports of a run in one process a stage that nothing interrupted."""
+    """Store and reports of an uninterrupted run with one process per stage."""
     where = tmp_path_factory.mktemp("undisturbed")
     finish(start(matrix, where))
     return where
@@ -99,19 +99,19 @@ def lines(store: Path, pattern: str) -> int:
 
 
 def results(store: Path) -> dict[str, bytes]:
-    """What must not depend on how often a run was killed; accounts of time are left out."""
+    """The files that must not depend on how often a run was killed; records of time are not among them."""
     names = {"metrics.jsonl", "traces.jsonl", "model.safetensors", "summary.json"}
     names |= {"verdicts.parquet", "responses.parquet"}
     return {str(path.relative_to(store)): path.read_bytes() for path in store.glob("*-*/**/*") if path.name in names}
 
 
 def tables(report: Path) -> dict[str, list[dict[str, str]]]:
-    """Every table of a report by file, without the column of CPU time."""
-    found = {}
+    """Every table of a report by file name, without the column of CPU time."""
+    tables = {}
     for path in report.glob("*.csv"):
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        found[path.name] = [{name: row[name] for name in row if name != "train_minutes"} for row in rows]
-    return found
+        tables[path.name] = [{name: row[name] for name in row if name != "train_minutes"} for row in rows]
+    return tables
 
 
 def test_kill_9_in_training_and_in_evaluation_changes_no_byte_of_the_results(matrix, undisturbed, tmp_path):
@@ -138,7 +138,7 @@ def test_training_stages_on_two_processes_follow_those_on_one(matrix, undisturbe
     finish(start(matrix, tmp_path, "--profile", "ranks", "--only", "trained", "--no-report"))
     for kind in ("sft", "rl"):
         (one,), (two,) = (list((where / "store").glob(f"{kind}-*")) for where in (undisturbed, tmp_path))
-        assert one.name == two.name, "how a stage is run is no part of what it is"
+        assert one.name == two.name, "how a stage runs is not part of its identity"
         assert (two / "rank-1.log").exists() and not (one / "rank-1.log").exists()
         rows = [list(map(json.loads, (run / "metrics.jsonl").read_text().splitlines())) for run in (one, two)]
         assert len(rows[0]) == len(rows[1]) == {"sft": 6, "rl": 8}[kind]

@@ -1,4 +1,4 @@
-"""Prompts as inputs of stages: identity by content, and what is not here planned with its mend."""
+"""Prompts as inputs of stages: identity by content, and missing data planned with a way to get them."""
 
 import json
 import shutil
@@ -26,7 +26,9 @@ def spec(prompts: Input) -> StageSpec:
     return StageSpec("rl-1", "rl", {}, {}, {"prompts": prompts.location}, 1, "")
 
 
-def test_a_file_counts_by_its_content_its_images_and_how_it_is_read(resolver: InputResolver, tmp_path: Path) -> None:
+def test_the_identity_of_a_file_is_its_content_its_images_and_how_it_is_read(
+    resolver: InputResolver, tmp_path: Path
+) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(ROW) + "\n")
     (tmp_path / "a.png").write_bytes(b"one")
     one = resolver.training_data("file:p.jsonl", WHERE).identity
@@ -52,7 +54,7 @@ def test_the_small_world_has_image_prompts_with_captions(resolver: InputResolver
     assert all(prompt.in_words() == prompt.id.partition(":")[2] for prompt in prompts + texts)
 
 
-def test_a_hub_data_set_that_is_not_here_is_fetched_by_its_stage_or_planned_as_absent(
+def test_a_missing_hub_data_set_is_fetched_by_its_stage_or_planned_as_absent(
     resolver: InputResolver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -74,6 +76,6 @@ def test_a_hub_data_set_that_is_not_here_is_fetched_by_its_stage_or_planned_as_a
 
 
 @pytest.mark.parametrize("source", ["prompts.jsonl", "hub:name", "file:p.jsonl?fromat=orz", "smallworld/rl"])
-def test_a_source_that_is_none_is_refused_at_its_place(resolver: InputResolver, source: str) -> None:
+def test_an_invalid_source_is_refused_at_its_position(resolver: InputResolver, source: str) -> None:
     with pytest.raises(ConfigurationError, match=r"profile\.yaml:3:5: "):
         resolver.training_data(source, WHERE)

@@ -29,7 +29,7 @@ def run(matrix: Path, store: Store, **options) -> tuple[Plan, dict[str, StageOut
 
 
 def artefacts(store: Store) -> dict[str, bytes]:
-    """What stages computed: their results and metrics, without the accounts of time and place."""
+    """The results and metrics of all stages, without records of time and machine."""
     files = [path for path in store.root.glob("*/**/*") if path.name in ("result.json", "metrics.jsonl")]
     return {str(path.relative_to(store.root)): path.read_bytes() for path in files}
 
@@ -87,14 +87,14 @@ def test_a_failed_stage_blocks_only_its_descendants(world):
         ([], 0),
     ],
 )
-def test_a_run_ends_with_the_code_that_all_its_failures_share(world, classes, code):
+def test_the_exit_code_is_the_one_that_all_failures_share(world, classes, code):
     outcomes = {f"rl-{i}": StageOutcome("failed", error) for i, error in enumerate(classes)}
     blocked = {f"eval-{i}": StageOutcome("blocked") for i in range(len(classes))}
     assert MatrixRun(make_plan(*world), outcomes | blocked, None).exit_code == code
 
 
 @pytest.mark.slow
-def test_what_failed_is_done_by_the_next_run_and_nothing_else(world):
+def test_the_next_run_repeats_only_what_failed(world):
     matrix, store = world
     plan = make_plan(matrix, store)
     bad = stage_of(plan, "teacher+grpo", "rl")
@@ -107,7 +107,7 @@ def test_what_failed_is_done_by_the_next_run_and_nothing_else(world):
 
 
 @pytest.mark.slow
-def test_a_killed_stage_is_tried_again_from_where_it_stood(world):
+def test_a_killed_stage_is_tried_again_and_resumes(world):
     matrix, store = world
     plan = make_plan(matrix, store)
     victim = stage_of(plan, "teacher+grpo", "sft")
@@ -160,7 +160,7 @@ def test_two_runs_on_one_store_do_not_collide(world):
         run(matrix, store)
 
 
-def test_longest_paths_count_the_whole_chain(world):
+def test_the_longest_path_adds_up_the_chain_of_stages(world):
     matrix, store = world
     plan = make_plan(matrix, store, only=["teacher+grpo_opd", "base"], seeds=[1])
     paths = longest_paths(plan.stages, dict.fromkeys(plan.stages, 1.0))
@@ -191,7 +191,7 @@ def test_kill_9_of_the_run_leaves_no_orphan_and_the_next_run_ends_with_the_same_
     deadline = time.monotonic() + 10
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(alive, pids)), "a stage went on without its run"
+    assert not any(map(alive, pids)), "a stage continued without its run"
     assert len(list(store.root.glob("*-*/status.json"))) < len(make_plan(matrix, store).stages), "killed too late"
 
     done = subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, timeout=120)

@@ -19,7 +19,7 @@ def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1) -> str:
 def test_what_arms_share_is_planned_once(world):
     plan = make_plan(*world)
     kinds = Counter(stage.kind for stage in plan.stages.values())
-    # Traces: one a writer. SFT: writer x seed. RL: 3 starts x 2 objectives x 2 seeds. Evaluation: one a model.
+    # Traces: one per writer. SFT: writer x seed. RL: 3 starts x 2 objectives x 2 seeds. Evaluation: one per model.
     assert kinds == {"traces": 2, "sft": 4, "rl": 12, "eval": 4 + 12 + 2}
     starts = {stage_of(plan, f"teacher+{objective}", "sft") for objective in ("sft_only", "grpo", "grpo_opd")}
     assert len(starts) == 1
@@ -42,7 +42,7 @@ def test_each_seed_takes_its_student_in_turn(world):
     assert [make_plan(*world, seeds=[2]).cells[0].stages] == [c.stages for c in plan.cells if c.seed == 2][:1]
 
 
-def test_a_plan_is_the_same_every_time_and_wherever_the_store_is(world, tmp_path):
+def test_a_plan_is_the_same_every_time_and_does_not_depend_on_the_store(world, tmp_path):
     matrix, store = world
     other = type(store)(tmp_path / "elsewhere")
     assert list(make_plan(matrix, store).stages) == list(make_plan(matrix, other).stages)
@@ -54,7 +54,7 @@ def test_the_id_is_the_hash_of_the_identity(world):
 
 
 def changed(world, change) -> set[str]:
-    """The kinds of stage of one arm that a change gives another identity."""
+    """The kinds of stage of one arm whose identity a change alters."""
     before = make_plan(*world, only=["teacher+grpo_opd"], seeds=[1]).cells[0].stages
     after = change()
     after = after if after is not None else make_plan(*world, only=["teacher+grpo_opd"], seeds=[1]).cells[0].stages
@@ -95,13 +95,13 @@ def test_inputs_count_by_content_and_not_by_name(world):
     assert changed(world, lambda: (profiles / "student_a" / "README.md").write_text("a card") and None) == set()
 
 
-def test_how_a_stage_runs_is_outside_its_identity(world):
+def test_how_a_stage_runs_is_not_part_of_its_identity(world):
     profile = world[0].parent / "profiles" / "small.yaml"
     faster = "execution: {threads: 4, micro_batch_tokens: 99, device: cuda}\nstages:"
     assert changed(world, lambda: rewrite(profile, "stages:", faster)) == set()
 
 
-def test_a_new_version_of_a_stages_code_makes_it_anew(world, monkeypatch):
+def test_a_new_version_of_a_stages_code_changes_its_identity(world, monkeypatch):
     from dataclasses import replace
 
     newer = replace(stages.KINDS["rl"], version=stages.KINDS["rl"].version + 1)
@@ -123,7 +123,7 @@ def test_grpo_needs_its_teacher_only_to_measure_the_kl(world):
     assert "teacher" not in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
 
 
-def test_a_share_scales_the_profiles_number(world):
+def test_a_percentage_scales_the_number_of_the_profile(world):
     rewrite(world[0], "teacher: {}", "teacher: {sft.steps: 25%}")
     plan = make_plan(*world, only=["teacher+grpo", "mismatch+grpo"], seeds=[1])
     assert plan.stages[stage_of(plan, "teacher+grpo", "sft")].spec.config["steps"] == 5
@@ -139,7 +139,7 @@ def test_a_share_scales_the_profiles_number(world):
         ("{rl.distill.weight: 0}", "{rl.distill.mask: 50%}", ["fake.yaml:12:12", "is not a number"]),
     ],
 )
-def test_a_value_that_a_stage_refuses_is_answered_at_its_place(world, old, new, words):
+def test_a_value_that_a_stage_refuses_is_reported_at_its_position(world, old, new, words):
     rewrite(world[0], old, new)
     with pytest.raises(ConfigurationError) as caught:
         make_plan(*world)
@@ -158,7 +158,7 @@ def test_a_setting_of_the_command_line_may_not_undo_an_axis(world):
         make_plan(*world, overrides=[parse_setting("rl.distill.weight=1")])
 
 
-def test_part_of_the_experiment_is_named_so_and_says_what_is_missing(world):
+def test_a_part_of_the_experiment_is_called_partial_and_lists_what_differs(world):
     matrix, store = world
     assert make_plan(matrix, store).changes == make_plan(matrix, store, seeds=[2, 1]).changes == {}
     assert report_name(make_plan(matrix, store)) == "fake"
@@ -172,7 +172,7 @@ def test_part_of_the_experiment_is_named_so_and_says_what_is_missing(world):
         assert report_name(make_plan(matrix, store, **alone)) == "fake-partial"
 
 
-def test_traces_that_exist_are_imitated_and_not_written_again(world):
+def test_existing_traces_are_imitated_and_not_written_again(world):
     profiles = world[0].parent / "profiles"
     (profiles / "r1.jsonl").write_text('{"id": "1", "text": "1+1", "completion": "2"}\n')
     rewrite(profiles / "small.yaml", "data: {", "data: {written: {other_model: 'file:r1.jsonl'}, ")
@@ -186,7 +186,7 @@ def test_traces_that_exist_are_imitated_and_not_written_again(world):
     assert stage_of(make_plan(*world), "mismatch+grpo", "sft") != before
 
 
-def test_validation_prompts_are_an_input_of_rl_where_they_are_asked(world):
+def test_validation_prompts_are_an_input_of_rl_only_if_rl_validates(world):
     rewrite(world[0].parent / "profiles" / "small.yaml", "data: {", "data: {validation: 'file:prompts.jsonl', ")
     plan = make_plan(*world, only=["teacher+grpo"], seeds=[1])
     assert "validation" in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
@@ -194,7 +194,7 @@ def test_validation_prompts_are_an_input_of_rl_where_they_are_asked(world):
     assert "validation" not in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
 
 
-def test_inputs_that_are_not_here_are_listed_and_the_plan_is_made(world):
+def test_a_plan_lists_its_missing_inputs(world):
     profile = world[0].parent / "profiles" / "small.yaml"
     rewrite(profile, "teacher: ./teacher", "teacher: ./nowhere")
     plan = make_plan(*world)
@@ -228,7 +228,7 @@ def test_the_number_format_of_an_evaluation_is_part_of_its_identity(world):
     assert changed(world, in_bfloat16) == {"eval"}
 
 
-def test_stages_that_read_answers_are_known_by_how_these_are_read(world, monkeypatch):
+def test_the_rules_of_reading_answers_are_part_of_the_identity_of_stages_that_read_them(world, monkeypatch):
     def read_otherwise():
         monkeypatch.setattr("bench.matrix.plan.VERSION", -1)
 

@@ -79,7 +79,7 @@ def test_arms_of_a_product_join_the_settings_of_their_levels(tmp_path):
         ("matrix@1", "matrix@9", "schema", ["vold-bench/matrix@1"]),
     ],
 )
-def test_a_mistake_is_answered_with_line_column_and_the_nearest_name(tmp_path, old, new, at, words):
+def test_a_mistake_is_reported_with_line_column_and_the_nearest_name(tmp_path, old, new, at, words):
     assert MATRIX.count(old) == 1
     text = MATRIX.replace(old, new)
     line = line_of(text, new)
@@ -90,7 +90,7 @@ def test_a_mistake_is_answered_with_line_column_and_the_nearest_name(tmp_path, o
         assert word in message
 
 
-def test_audits_lie_beside_the_matrix_file_and_a_missing_one_is_named_before_anything_runs(tmp_path):
+def test_audits_are_relative_to_the_matrix_file_and_a_missing_one_is_reported_before_anything_runs(tmp_path):
     text = MATRIX.replace("analysis:\n", "analysis:\n  clean_of: [audits/mathvision.json]\n")
     assert text != MATRIX
     message = refusal(tmp_path, text)
@@ -100,7 +100,7 @@ def test_audits_lie_beside_the_matrix_file_and_a_missing_one_is_named_before_any
     assert load_spec(tmp_path / "m.yaml").analysis.clean_of == (str(tmp_path / "audits" / "mathvision.json"),)
 
 
-def test_two_axes_may_not_set_the_same_thing(tmp_path):
+def test_two_axes_may_not_change_the_same_setting(tmp_path):
     text = MATRIX.replace("mismatch: {sft.traces: other_model}", "mismatch: {rl.distill.weight: 1}")
     assert "'rl.distill.weight' is set twice" in refusal(tmp_path, text)
 
