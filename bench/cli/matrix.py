@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.matrix.run import MatrixRun
     from bench.store import Store
 
-MatrixArgument = Annotated[Path, typer.Argument(help="Matrix file, such as ablations/cold_start.yaml.")]
+MatrixArgument = Annotated[Path, typer.Argument(help="Matrix file, or the name of a bundled one, such as cold_start.")]
 SeedsOption = Annotated[
     list[str] | None,
     typer.Option(
