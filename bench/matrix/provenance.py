@@ -30,9 +30,12 @@ def installed(package: str) -> str:
 
 def git_state() -> dict[str, Any]:
     """The commit of the code and whether files were changed since; empty outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # an installed copy may be inside a checkout of something else
+        return {}
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
+        command = ["git", "-C", str(root), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
