@@ -110,7 +110,7 @@ def model_labels(models: Sequence[str]) -> dict[str, str]:
 def selections(stage: Stage, store: Store) -> tuple[EvalConfig, list[Selection]]:
     """The configuration of an evaluation stage and the problems that it asks."""
     names = [name for name in stage.spec.locations if name.startswith("data.")]
-    paths = {name.removeprefix("data."): stage.spec.path(name, store.root) for name in names}
+    paths = {name.removeprefix("data."): stage.spec.path(name, store) for name in names}
     config = EvalConfig.model_validate(stage.spec.config)
     return config, read_selections(config, paths)
 

@@ -68,21 +68,21 @@ class StageSpec:
     def read(directory: Path) -> "StageSpec":
         return StageSpec(**json.loads((directory / "spec.json").read_text(encoding="utf-8")))
 
-    def path(self, name: str, store: Path) -> Path:
+    def path(self, name: str, store: "Store") -> Path:
         """The path of the input ``name`` on this machine; a model on the hub is fetched first."""
         location = self.locations[name]
         if on_hub(location):
             return from_hub(location)
-        path = store / location
+        path = store.root / location
         if not path.exists():
             raise ConfigurationError(f"{self.id}: its input {name!r} is not at {path}")
         return path
 
-    def data(self, name: str, store: Path) -> "DataSource":
+    def data(self, name: str, store: "Store") -> "DataSource":
         """The input ``name`` as a source of data; data on the hub are fetched when they are read."""
         from vold.data.sources import DataSource
 
-        return DataSource.parse(self.locations[name], store)
+        return DataSource.parse(self.locations[name], store.root)
 
 
 def from_hub(location: str, weights: bool = True) -> Path:

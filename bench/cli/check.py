@@ -28,14 +28,14 @@ def check(
     from bench.store import Store
 
     # Each state of the code has its own store, so that stages of other code are never reused.
-    store = STORE.parent / "check" / _code_digest()
+    store = Store(STORE.parent / "check" / _code_digest())
     run = run_matrix(MATRIX, profile=PROFILE, store=store, reports=None)
     unfinished = sorted(name for name, outcome in run.outcomes.items() if outcome.state != "done")
     if unfinished:
         raise gate.IncompleteRun(
             f"the check did not finish, so nothing was compared: {', '.join(unfinished)}", run.common_error
         )
-    summary = gate.RunSummary.model_validate(gate.summarise(load(run.plan, Store(store))))
+    summary = gate.RunSummary.model_validate(gate.summarise(load(run.plan, store)))
     if update:
         gate.write_baseline(summary, CHECK_BASELINE)
         if as_json:

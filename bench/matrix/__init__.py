@@ -1,0 +1,1 @@
+"""Matrix files: checked, planned, run stage by stage, and read back as tables."""

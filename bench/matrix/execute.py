@@ -40,7 +40,7 @@ def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) ->
             progress(done, total, metrics)
 
         try:
-            locate(spec.run)(spec, store.root, work, report, **shared)
+            locate(spec.run)(spec, store, work, report, **shared)
         except BaseException as error:
             failed = account.now(state="failed", error_class=classify(error).value, message=describe(error))
             with suppress(OSError):

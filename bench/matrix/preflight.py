@@ -35,7 +35,7 @@ def matrix_jobs(plan: Plan, store: Store, device: Device | None) -> list[Job]:
             execution=Execution.model_validate(spec.execution),
             student=_model(plan, spec, "student", store),
             teacher=_model(plan, spec, "teacher", store) if "teacher" in spec.locations else None,
-            data=spec.data(name, store.root) if available else None,
+            data=spec.data(name, store) if available else None,
             run=store.root,
             device=device or hardware(plan),
             where=_place(plan, spec.kind),

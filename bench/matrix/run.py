@@ -65,20 +65,28 @@ def run_matrix(
     overrides: Iterable[Override] = (),
     only: Sequence[str] = (),
     jobs: int | None = None,
-    store: Path = STORE,
+    store: Store | None = None,
     reports: Path | None = REPORTS,
     console: "Console | None" = None,
+    launcher: Launcher | None = None,
 ) -> MatrixRun:
     """Run every unfinished stage of a matrix file and build its report under ``reports``.
 
-    Finished stages are never run again, and interrupted ones resume where they stopped. With ``reports=None`` no report
-    is written. Raises ConfigurationError for wrong input and InfrastructureError when the store is in use.
+    Finished stages are never run again, and interrupted ones resume where they stopped. Arguments are those of
+    ``make_plan`` and ``run_plan``, and:
+
+    store: where finished stages are; None: the directory ``STORE``.
+    reports: the directory of reports; None: no report is written.
+    console: where progress is shown; None: standard error.
+
+    Raises ConfigurationError for wrong input and InfrastructureError when the store is in use.
     """
     from rich.console import Console
 
-    home = Store(store)
-    plan = make_plan(path, home, profile=profile, seeds=seeds, overrides=overrides, only=only)
-    return complete(plan, home, jobs=jobs, reports=reports, console=console or Console(stderr=True))
+    store = store or Store(STORE)
+    plan = make_plan(path, store, profile=profile, seeds=seeds, overrides=overrides, only=only)
+    console = console or Console(stderr=True)
+    return complete(plan, store, jobs=jobs, reports=reports, console=console, launcher=launcher)
 
 
 def complete(

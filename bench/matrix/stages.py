@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from bench.matrix.ranks import distribute
-from bench.store import StageSpec
+from bench.store import StageSpec, Store
 from vold.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _walk(model: type[BaseModel]) -> list[str]:
     return names
 
 
-def run_traces(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+def run_traces(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
     from vold.config import Execution, TracesConfig
     from vold.training.traces import write_traces
 
@@ -115,7 +115,7 @@ def run_traces(spec: StageSpec, store: Path, work: Path, progress: Progress) -> 
     )  # fmt: skip
 
 
-def run_sft(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+def run_sft(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
     from vold.config import Execution, SFTConfig
     from vold.training.sft import train_sft
 
@@ -129,7 +129,7 @@ def run_sft(spec: StageSpec, store: Path, work: Path, progress: Progress) -> Non
     )  # fmt: skip
 
 
-def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+def run_rl(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
     from vold.config import Execution, RLConfig
     from vold.training.rl import train_rl
 
@@ -145,7 +145,9 @@ def run_rl(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None
     )  # fmt: skip
 
 
-def run_eval(spec: StageSpec, store: Path, work: Path, progress: Progress, engines: "EnginePool | None" = None) -> None:
+def run_eval(
+    spec: StageSpec, store: Store, work: Path, progress: Progress, engines: "EnginePool | None" = None
+) -> None:
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.run import evaluate
     from vold.config import Execution

@@ -77,10 +77,10 @@ def fake_kinds() -> dict[str, stages.Kind]:
     return {name: dataclasses.replace(kind, run=run) for name, kind in stages.KINDS.items()}
 
 
-def _must(action: str, spec: StageSpec, store: Path, once: bool = False) -> bool:
+def _must(action: str, spec: StageSpec, store: Store, once: bool = False) -> bool:
     """Whether a control file asks the stage for ``action``; ``once``: delete the file, so that it asks only once."""
     for name in (spec.id, spec.kind):
-        path = store.parent / "control" / f"{action}-{name}"
+        path = store.root.parent / "control" / f"{action}-{name}"
         if path.exists():
             if once:
                 path.unlink()
@@ -88,28 +88,28 @@ def _must(action: str, spec: StageSpec, store: Path, once: bool = False) -> bool
     return False
 
 
-def run_fake(spec: StageSpec, store: Path, work: Path, progress: Progress) -> None:
+def run_fake(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
     """Count steps; the artefact holds the kind, seed and steps of this stage and the artefacts of its inputs."""
     steps = spec.config.get("steps", 5)
     metrics = work / "metrics.jsonl"
     done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     (work / f"pid-{os.getpid()}").touch()
     if _must("refuse", spec, store):
-        raise ValueError(f"{spec.id}: told to refuse")
+        raise ValueError(f"{spec.id}: refuses as requested")
     if _must("full", spec, store):
         raise OSError(errno.ENOSPC, "No space left on device", str(metrics))
     for step in range(done, steps):
         if step == steps // 2 and _must("kill", spec, store, once=True):
             os.kill(os.getpid(), signal.SIGKILL)
         if _must("memory", spec, store) and spec.execution["rollout_batch"] > 200:
-            raise MemoryError("told to run out of memory")
+            raise MemoryError("out of memory as requested")
         with metrics.open("a") as file:
             file.write(json.dumps({"step": step + 1, "loss": 1 / (step + 1), "seed": spec.seed}) + "\n")
         time.sleep(STEP_SECONDS)
         progress(step + 1, steps, {"loss": 1 / (step + 1)})
     identities = spec.identity["inputs"]
     needs = [location for name, location in spec.locations.items() if identities[name] in location]
-    parents = [(store / location.split("/")[0] / "out" / "result.json").read_text() for location in needs]
+    parents = [(store.root / location.split("/")[0] / "out" / "result.json").read_text() for location in needs]
     result = json.dumps([spec.kind, spec.seed, steps, parents])
     (work / "out").mkdir(exist_ok=True)
     (work / "out" / "result.json").write_text(result)

@@ -44,12 +44,14 @@ def test_a_stage_reads_what_was_planned(resolver: InputResolver, tmp_path: Path)
     (tmp_path / "p.jsonl").write_text(json.dumps(ROW | {"images": []}) + "\n")
     for source, text in (("file:p.jsonl", "<image>solve"), ("file:p.jsonl?instruction=boxed", "boxed{}")):
         stage = spec(resolver.training_data(source, WHERE))
-        assert read_prompts(stage.data("prompts", tmp_path / "store"))[0].text.endswith((text, text + "."))
+        assert read_prompts(stage.data("prompts", Store(tmp_path / "store")))[0].text.endswith((text, text + "."))
 
 
 def test_the_small_world_has_image_prompts_with_captions(resolver: InputResolver, tmp_path: Path) -> None:
-    prompts = read_prompts(spec(resolver.training_data("smallworld/rl_images?n=8", WHERE)).data("prompts", tmp_path))
-    texts = read_prompts(spec(resolver.training_data("smallworld/rl?n=8", WHERE)).data("prompts", tmp_path))
+    prompts = read_prompts(
+        spec(resolver.training_data("smallworld/rl_images?n=8", WHERE)).data("prompts", Store(tmp_path))
+    )
+    texts = read_prompts(spec(resolver.training_data("smallworld/rl?n=8", WHERE)).data("prompts", Store(tmp_path)))
     assert len(prompts) == 8 and all(len(prompt.images) == 1 for prompt in prompts)
     assert all(prompt.in_words() == prompt.id.partition(":")[2] for prompt in prompts + texts)
 
@@ -70,7 +72,7 @@ def test_a_missing_hub_data_set_is_fetched_by_its_stage_or_planned_as_absent(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub_cache(tmp_path / "hub", "owner/name", {"math/train.jsonl": json.dumps(ROW | {"images": []}) + "\n"})
     assert resolver.training_data(source, WHERE) == planned, "fetching changes no identity"
-    assert read_prompts(spec(planned).data("prompts", tmp_path))[0].id == "a"
+    assert read_prompts(spec(planned).data("prompts", Store(tmp_path)))[0].id == "a"
     with pytest.raises(ConfigurationError, match=r"profile\.yaml:3:5: .*no data file of split 'test'"):
         resolver.training_data(f"{source}&split=test", WHERE)
 

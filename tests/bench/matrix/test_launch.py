@@ -69,12 +69,12 @@ def test_a_failed_stage_blocks_only_its_descendants(world):
     control(store, f"refuse-{bad}")
     plan, outcomes = run(matrix, store)
     assert outcomes[bad].error_class is ErrorClass.FAILED
-    assert "told to refuse" in outcomes[bad].message
+    assert "refuses as requested" in outcomes[bad].message
     lost = {name for name, outcome in outcomes.items() if outcome.state == "blocked"}
     assert lost == {stage_of(plan, "teacher+grpo", "eval")}
     assert all(store.done(name) for name in plan.stages if name not in {bad, *lost})
     assert MatrixRun(plan, outcomes, None).exit_code == 5
-    assert "told to refuse" in (store.work(bad) / "log.txt").read_text()
+    assert "refuses as requested" in (store.work(bad) / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(
