@@ -39,7 +39,7 @@ def rl(config: ConfigArgument, processes: ProcessesOption = None, as_json: Json 
 
 
 def traces(config: ConfigArgument, as_json: Json = False) -> None:
-    """Let a teacher answer prompts, and keep its correct reasoning traces for the cold start."""
+    """Let a teacher answer prompts and keep its reasoning traces for the cold start."""
     _run("traces", config, as_json)
 
 
