@@ -30,7 +30,11 @@ about: a few steps and problems
 data:
   traces: smallworld/sft_check?n=16
   rl: smallworld/rl_check?n=16
-  eval: {mathvision: "smallworld/check?n=6", logicvista: "smallworld/check?n=6"}
+  eval:
+    mmmu_pro: smallworld/check?n=3
+    mathvision: smallworld/check?n=3
+    mathvista: smallworld/check?n=3
+    logicvista: smallworld/check?n=3
 """
 SETTINGS = {"sft.steps": 2, "sft.batch_size": 4, "eval.max_tokens": 8}
 
@@ -58,8 +62,10 @@ def test_a_matrix_that_was_run_can_be_opened_again_without_running_anything(
     again = vold_bench.open_matrix(file, profile=profile, settings=SETTINGS, store=store)
     assert again.missing == [] and again.arms == ["base", "cold_start"] and again.seeds == [5]
     assert again.accuracy().equals(matrix.accuracy())
-    assert len(again.verdicts) == 2 * 2 * 6 and "benchmark" not in again.verdicts
-    assert set(again.verdicts["dataset"]) == {"smallworld-chain-free", "smallworld-bars-choice"}
+    assert len(again.verdicts) == 2 * 4 * 3 and "benchmark" not in again.verdicts
+    assert set(again.verdicts["dataset"]) == {
+        "smallworld-chain-choice", "smallworld-chain-free", "smallworld-bars-integer", "smallworld-bars-choice"
+    }  # fmt: skip
     assert bool(again.verdicts["synthetic"].all())
     losses = again.curves[again.curves["metric"] == "loss"]
     assert losses["step"].tolist() == [1, 2] and set(losses["arm"]) == {"cold_start"}
@@ -84,7 +90,7 @@ def test_the_example_reads_a_store_and_writes_a_table_and_a_plot(
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "smallworld-chain-free" in run.stdout and "mathvision" not in run.stdout
-    assert (tmp_path / "accuracy.csv").read_text().count("cold_start") == 2
+    assert (tmp_path / "accuracy.csv").read_text().count("cold_start") == 4
     assert "synthetic problems" in (tmp_path / "accuracy.svg").read_text()
 
 
@@ -93,7 +99,7 @@ def test_evaluating_a_model_gives_its_result_and_the_second_time_reads_it(tmp_pa
     options = {"data": "smallworld/check?n=4", "benchmarks": ["mathvista"], "max_tokens": 8, "engine": "builtin"}
     (result,) = vold_bench.evaluate("smallworld/student_a", store=tmp_path, **options)
     (row,) = result.accuracy().to_dict("records")
-    assert (row["dataset"], row["synthetic"], row["n"]) == ("smallworld-bars-free", True, 4)
+    assert (row["dataset"], row["synthetic"], row["n"]) == ("smallworld-bars-integer", True, 4)
     assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
     assert list(result.responses["text"]) and "benchmark" not in result.responses
     before = result.path.stat().st_mtime_ns

@@ -103,9 +103,9 @@ class Matrix:
 
     def report(self, directory: PathLike) -> Path:
         """Write the report (page, Markdown, JSON, CSV, figures) into ``directory`` and return the page's path."""
-        from bench.report import build
+        from bench.report import build_report
 
-        return build(self._plan.spec, self._results, Path(directory))
+        return build_report(self._plan.spec, self._results, Path(directory))
 
     @cached_property
     def _results(self) -> "MatrixResults":
