@@ -1,1 +1,1 @@
-"""What a person sees while work runs and when an evaluation has ended."""
+"""Views of running work, and the tables at its end."""

@@ -1,68 +1,67 @@
-"""What a running ``vold-bench eval`` shows: a live view on a terminal, the same as plain lines in a log."""
+"""The view of a running evaluation: live on a terminal, plain lines in a log."""
 
 import time
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from bench.display.plain_lines import PlainLines
 from bench.terminal import clock
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_LINE_EVERY = 30.0
-_WINDOW = 60.0
+_WINDOW_SECONDS = 60.0
 
 
-class EvaluationView:
-    """The ``Progress`` of an evaluation: rates over the last minute, the accuracy so far, what goes wrong, time left.
+class EvaluationView(PlainLines):
+    """The ``Progress`` of an evaluation: rates over the last minute, accuracy so far, faults and time left.
 
-    Use it as a context. The interval is Wilson's on the number of problems behind the responses so far: those that
-    came first, which need not be like the rest.
+    Use it as a context. The interval is Wilson's on the number of problems behind the responses so far. The problems
+    that come first may differ from the rest.
     """
 
     def __init__(self, console: "Console", label: str, samples: int) -> None:
-        self.console, self.label, self.samples = console, label, samples
+        super().__init__(console)
+        self.label, self.samples = label, samples
         self.done, self.total, self.metrics = 0, 0, dict[str, float]()
-        self._seen: deque[tuple[float, int, float]] = deque()
-        self._began = self._line_at = time.monotonic()
+        self._points: deque[tuple[float, int, float]] = deque()
 
     def __call__(self, done: int, total: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
-        self.before(now)
+        self.before_update()
         self.done, self.total, self.metrics = done, total, metrics
         self._mark(now)
         if done == total:
             self.ended()
 
     def _mark(self, now: float) -> None:
-        """A point a second, with all that came within it: answers come in bursts."""
+        """Keep one point per second, because responses come in bursts."""
         point = self.done, self.metrics.get("tokens", 0.0)
-        if self._seen and now - self._seen[-1][0] < 1:
-            self._seen[-1] = (self._seen[-1][0], *point)
+        if self._points and now - self._points[-1][0] < 1:
+            self._points[-1] = (self._points[-1][0], *point)
             return
-        self._seen.append((now, *point))
-        while len(self._seen) > 2 and now - self._seen[1][0] > _WINDOW:
-            self._seen.popleft()
+        self._points.append((now, *point))
+        while len(self._points) > 2 and now - self._points[1][0] > _WINDOW_SECONDS:
+            self._points.popleft()
 
-    def before(self, now: float) -> None:
-        """Another response has come: time for a line on those before it?"""
-        if now - self._line_at >= _LINE_EVERY:
-            self._line_at = now
-            self._say()
+    def before_update(self) -> None:
+        """Print a line on the responses so far, if one is due."""
+        if self.line_is_due():
+            self._print()
 
     def ended(self) -> None:
-        self._say()
+        self._print()
 
-    def _say(self) -> None:
-        self.console.print(f"{self.label}  {self.text()}", markup=False, highlight=False, soft_wrap=True)
+    def _print(self) -> None:
+        self.print_line(f"{self.label}  {self.text()}")
 
     def text(self) -> str:
-        """Everything that is known in one line."""
+        """Counts, rates, accuracy and faults in one line."""
         return "  ".join(filter(None, [self._count(), self._pace(), self._quality()]))
 
     def _count(self) -> str:
-        """An item has as many responses as there are samples; rates are of items."""
+        """Responses so far of all responses; a problem has one response per sample."""
         return f"{self.done}/{self.total}" + (" responses" if self.samples > 1 else "")
 
     def _pace(self) -> str:
@@ -70,18 +69,19 @@ class EvaluationView:
         if not items:
             return ""
         left = clock((self.total - self.done) / self.samples / items)
-        time_told = f"{left} left" if self.done < self.total else f"{clock(time.monotonic() - self._began)} in all"
-        return f"{items:.3g} items/s  {tokens:,.0f} tokens/s  {time_told}"
+        time_text = f"{left} left" if self.done < self.total else f"{clock(time.monotonic() - self.started_at)} in all"
+        return f"{items:.3g} items/s  {tokens:,.0f} tokens/s  {time_text}"
 
     def rates(self) -> tuple[float, float]:
-        """Problems and completion tokens a second over the last minute; zeros while unknown.
+        """Problems and completion tokens per second over the last minute; zeros while unknown.
 
-        The first point is that of the start: it counts only while there is no other, as loading is not answering.
+        The first point is from the start. It is used only while there is no other, because the time before the first
+        response includes loading.
         """
-        if len(self._seen) < 2:
+        if len(self._points) < 2:
             return 0.0, 0.0
-        since, done, tokens = self._seen[1 if len(self._seen) > 2 else 0]
-        seconds = max(self._seen[-1][0] - since, 1e-6)
+        since, done, tokens = self._points[1 if len(self._points) > 2 else 0]
+        seconds = max(self._points[-1][0] - since, 1e-6)
         return (self.done - done) / self.samples / seconds, (self.metrics.get("tokens", 0.0) - tokens) / seconds
 
     def _quality(self) -> str:
@@ -104,7 +104,7 @@ class EvaluationView:
 
 
 class LiveEvaluationView(EvaluationView):
-    """The same at the bottom of the terminal, redrawn twice a second."""
+    """The same view at the bottom of the terminal, redrawn twice per second."""
 
     def __init__(self, console: "Console", label: str, samples: int) -> None:
         from rich.live import Live
@@ -112,7 +112,7 @@ class LiveEvaluationView(EvaluationView):
         super().__init__(console, label, samples)
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=True)
 
-    def before(self, now: float) -> None:
+    def before_update(self) -> None:
         """The live view draws itself."""
 
     def _render(self) -> "RenderableType":

@@ -1,23 +1,23 @@
-"""What a long run shows: a live view on a terminal, the same as plain lines in a log."""
+"""The view of a running matrix: live on a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bench.display.plain_lines import PlainLines
 from bench.display.training import alarms
 from bench.store import StageOutcome
-from bench.terminal import clock, printable
+from bench.terminal import clock
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LINE_EVERY = 30.0
-# Of what a stage reports, these are shown, in this order.
+# The metrics of a stage that are shown, in this order.
 _SHOWN = ("accuracy", "reward_mean", "kl_sampled", "completion_tokens", "loss")
 
 
 class _Task:
-    """One stage at work."""
+    """A running stage."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -27,12 +27,12 @@ class _Task:
 
     def update(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         self.done, self.total, self.metrics = done, total, metrics
-        # A resumed stage begins in the middle: rates count from where this process took it up.
+        # A resumed stage starts in the middle, so the rate counts from its first report in this process.
         self.first = self.first or (time.monotonic(), done)
 
     @property
     def rate(self) -> float:
-        """Units a second, 0 while unknown."""
+        """Units per second; 0 while unknown."""
         if self.first is None or self.done <= self.first[1]:
             return 0.0
         return (self.done - self.first[1]) / max(time.monotonic() - self.first[0], 1e-6)
@@ -44,20 +44,19 @@ class _Task:
         return "  ".join(filter(None, [f"{self.done}/{self.total}" if self.total else "starting", rate, *shown]))
 
 
-class LineMonitor:
-    """Plain lines: one when a stage starts or ends, and every half minute how all stand.
+class LineMonitor(PlainLines):
+    """Plain lines: one when a stage starts or ends, and every half minute one per running stage.
 
-    ``seconds`` are the expected seconds of each stage still to do, ``labels`` what a person calls it.
+    labels: arms and seeds of each stage to run. seconds: expected seconds of each.
     """
 
     def __init__(self, console: "Console", labels: Mapping[str, str], seconds: Mapping[str, float], slots: int) -> None:
-        self.console = console
+        super().__init__(console)
         self.labels = labels
         self.expected = {name: max(seconds.get(name, 0.0), 1e-3) for name in labels}
         self.slots = slots
         self.tasks: dict[str, _Task] = {}
         self.ended = 0
-        self.began = self.line_at = time.monotonic()
         self._spent = self._spent_expected = 0.0
 
     def started(self, stage: str) -> None:
@@ -83,8 +82,7 @@ class LineMonitor:
         self.say(f"{outcome.state:7} {stage}  {clock(took)}  {detail or self.summary()}")
 
     def tick(self) -> None:
-        if time.monotonic() - self.line_at >= _LINE_EVERY:
-            self.line_at = time.monotonic()
+        if self.line_is_due():
             for stage, task in self.tasks.items():
                 self.say(f"        {stage}  {task.text()}")
             self.say(f"        {self.summary()}")
@@ -94,15 +92,11 @@ class LineMonitor:
         return f"{self.ended} of {self.ended + len(self.expected)} stages, {clock(left)} left"
 
     def left(self) -> float:
-        """Seconds to the end: what is still expected, corrected by how the finished stages compared with it."""
+        """Expected seconds to the end, scaled by how long the finished stages took compared with their estimates."""
         correction = self._spent / self._spent_expected if self._spent_expected else 1.0
         shares = {name: 1 - task.done / task.total for name, task in self.tasks.items() if task.total}
         rest = [seconds * shares.get(name, 1.0) * correction for name, seconds in self.expected.items()]
         return max(sum(rest) / self.slots, max(rest, default=0.0))
-
-    def say(self, line: str) -> None:
-        stamp = clock(time.monotonic() - self.began)
-        self.console.print(f"{stamp:>8}  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> "LineMonitor":
         return self
@@ -111,7 +105,7 @@ class LineMonitor:
 
 
 class LiveMonitor(LineMonitor):
-    """The same with a view at the bottom of the terminal that follows the running stages."""
+    """The same lines with a view of the running stages at the bottom of the terminal."""
 
     def __init__(self, console: "Console", labels: Mapping[str, str], seconds: Mapping[str, float], slots: int) -> None:
         from rich.live import Live

@@ -1,4 +1,4 @@
-"""What ``vold-bench train`` and ``traces`` show: a view that lives in the terminal, plain lines elsewhere."""
+"""The view of a running training stage: live on a terminal, plain lines in a log."""
 
 import json
 import logging
@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bench.terminal import clock, printable
+from bench.display.plain_lines import PlainLines
+from bench.terminal import clock
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-_LINE_EVERY = 30.0
 _RECENT = 10
 _WIDTH = 26
 _BARS = "▁▂▃▄▅▆▇█"
@@ -28,7 +28,7 @@ _STAGES = ("sync", "rollout", "reward", "validation", "teacher", "train", "check
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line of the view: the first of ``metrics`` that was ever measured."""
+    """A line of the view. It shows the first of ``metrics`` that was measured."""
 
     label: str
     unit: str
@@ -52,42 +52,43 @@ _LINES = (
 
 
 def alarms(metrics: Mapping[str, float]) -> list[str]:
-    """What a step's metrics warn of, by its short name."""
+    """The short names of the warnings in a step's metrics."""
     raised = [name for name, value in metrics.items() if value and (name == "skipped" or name.startswith("warn_"))]
     return [name.removeprefix("warn_") for name in raised]
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
-    """The course of ``values`` in at most ``width`` characters, each the mean of its share of them.
+    """``values`` as a line of at most ``width`` bars, each the mean of an equal share of them.
 
-    The bars span the means from low to high, but at least a fiftieth of the highest: a hair's breadth is no trend.
+    The bars span the range of the means, but at least 2 % of the largest: smaller changes are not shown as a trend.
     """
     cells = min(width, len(values))
-    edges = [place * len(values) // cells for place in range(cells + 1)] if cells else []
+    edges = [index * len(values) // cells for index in range(cells + 1)] if cells else []
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means, default=0.0), max(means, default=0.0)
     span = max(high - low, 0.02 * max(abs(low), abs(high))) or 1.0
     return "".join(_BARS[min(int((mean - low) / span * len(_BARS)), len(_BARS) - 1)] for mean in means)
 
 
-class TrainingView:
-    """Plain lines: the first step, the last, one every half minute, and every warning at once.
+class TrainingView(PlainLines):
+    """Plain lines: the first step, the last, one every half minute, and every warning immediately.
 
-    It is the ``Progress`` of a training loop. ``run`` is the run's directory: what it already holds is part of the
-    trends. Use it as a context.
+    It is the ``Progress`` of a training loop; use it as a context. run: directory of the run, whose earlier steps are
+    part of the trends.
     """
 
     def __init__(self, console: "Console", kind: str, run: Path) -> None:
-        self.console, self.kind, self.run = console, kind, run
+        super().__init__(console)
+        self.kind, self.run = kind, run
         self.done, self.total = 0, 0
         self.history: dict[str, dict[int, float]] = {}
         self.unit = "trace" if kind == "traces" else "step"
         self.opening = f"{kind} {run.name}: loading models and data, then the first {self.unit}"
-        self.began = self.step_began = time.monotonic()
+        self.step_began = self.started_at
         self._first: tuple[float, int] | None = None
-        self._line_at = -math.inf
+        self._line_at = -math.inf  # a line on the first step is due at once
         self._handler = _Handler(self)
-        self._lock = threading.Lock()  # the live view is drawn by a thread of its own
+        self._lock = threading.Lock()  # another thread draws the live view
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         with self._lock:
@@ -99,23 +100,16 @@ class TrainingView:
         self.stepped()
 
     def opened(self) -> None:
-        """Nothing is measured yet."""
+        """Called at the start, before anything is measured."""
         self.say(self.opening)
 
     def stepped(self) -> None:
-        """A step ended."""
-        now = time.monotonic()
-        if now - self._line_at >= _LINE_EVERY or self.done == self.total:
-            self._line_at = now
+        """Called at the end of each step."""
+        if self.line_is_due() or self.done == self.total:
             parts = [f"{self.unit} {self.done}/{self.total}"]
             parts += [f"{line.label} {value:.3g}" for line in _LINES if (value := self._latest(line)) is not None]
-            parts += [f"{self.seconds_a_step():.2g} s a {self.unit}", f"{clock(self.seconds_left())} left"]
+            parts += [f"{self.seconds_per_step():.2g} s per {self.unit}", f"{clock(self.seconds_left())} left"]
             self.say("  ".join(parts + [f"! {name}" for name in self.alarms()]))
-
-    def say(self, text: str) -> None:
-        """One line that stays."""
-        stamp = clock(time.monotonic() - self.began)
-        self.console.print(f"{stamp:>8}  {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def course(self, line: _Line) -> list[float]:
         """All values of a line, in the order of the steps."""
@@ -123,29 +117,32 @@ class TrainingView:
         return [value for _, value in sorted(self.history[name].items())] if name else []
 
     def recent(self, name: str) -> float | None:
-        """The mean of a metric over the last steps that have it; None when it has none."""
+        """The mean of a metric over the last steps that have it; None if no step has."""
         values = [value for _, value in sorted(self.history.get(name, {}).items())][-_RECENT:]
         return sum(values) / len(values) if values else None
 
     def seconds(self, stage: str) -> float:
-        """Seconds of ``stage`` a step, over the last steps; a step without it counts as 0."""
+        """Mean seconds of ``stage`` per step over the last steps; a step without it counts as 0."""
         steps = sorted(self.history.get("step_seconds", {}))[-_RECENT:]
         spent = self.history.get(f"{stage}_seconds", {})
         return sum(spent.get(step, 0.0) for step in steps) / len(steps) if steps else 0.0
 
-    def seconds_a_step(self) -> float:
-        """Checkpoints included, as often as they come; what is not timed goes by the clock since the first report."""
+    def seconds_per_step(self) -> float:
+        """Mean seconds per step, with a share of the checkpoints.
+
+        A stage without timing uses the wall time since its first report.
+        """
         if "step_seconds" not in self.history and self._first and self.done > self._first[1]:
             return (self.step_began - self._first[0]) / (self.done - self._first[1])
         return self.seconds("step") + self.seconds("checkpoint")
 
     def seconds_left(self) -> float:
-        """Seconds to the end at the present rate, less what the step at work has taken."""
-        ahead = (self.total - self.done) * self.seconds_a_step()
+        """Seconds to the end at the present rate, without what the current step has taken already."""
+        ahead = (self.total - self.done) * self.seconds_per_step()
         return max(0.0, ahead - (time.monotonic() - self.step_began))
 
     def alarms(self) -> list[str]:
-        """What the last step warns of: ``entropy``, ``kl``, ..., and ``skipped``."""
+        """Warnings of the last step: ``entropy``, ``kl``, ..., and ``skipped``."""
         return alarms({name: values[self.done] for name, values in self.history.items() if self.done in values})
 
     def __enter__(self) -> "TrainingView":
@@ -166,7 +163,7 @@ class TrainingView:
                 self.history.setdefault(name, {})[step] = value
 
     def _remember(self, before: int) -> None:
-        """Take over the steps that a resumed run has behind it."""
+        """Read the earlier steps of a resumed run."""
         for name in ("metrics.jsonl", "timing.jsonl"):
             with suppress(OSError, ValueError), (self.run / name).open(encoding="utf-8") as file:
                 for row in map(json.loads, file):
@@ -175,7 +172,7 @@ class TrainingView:
 
 
 class LiveTrainingView(TrainingView):
-    """The same as a view that is drawn anew twice a second and stands when the run ends; warnings scroll above it."""
+    """The same as a view that is redrawn twice per second and stays when the run ends; warnings scroll above it."""
 
     def __init__(self, console: "Console", kind: str, run: Path) -> None:
         from rich.live import Live
@@ -214,9 +211,9 @@ class LiveTrainingView(TrainingView):
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        left = f"{clock(time.monotonic() - self.began)} gone, {clock(self.seconds_left())} left"
+        left = f"{clock(time.monotonic() - self.started_at)} gone, {clock(self.seconds_left())} left"
         name = Text(f"{self.kind} {self.run.name}", style="bold", no_wrap=True, overflow="ellipsis")
-        table.add_row(name, f"{self.unit} {self.done}/{self.total}", f"{self.seconds_a_step():.3g} s/{self.unit}")
+        table.add_row(name, f"{self.unit} {self.done}/{self.total}", f"{self.seconds_per_step():.3g} s/{self.unit}")
         table.add_row(ProgressBar(total=self.total, completed=self.done, width=_WIDTH), left)
         return table
 
@@ -235,17 +232,17 @@ class LiveTrainingView(TrainingView):
         return table
 
     def _stages(self) -> "Table":
-        """Where a step's time goes, as means over the last steps."""
+        """The seconds per step of each stage, as means over the last steps."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in (f"last {_RECENT} steps", "s/step", "tokens/s", "share of the time"):
             table.add_column(name, justify="right" if "/" in name else "left", no_wrap=True)
-        whole = self.seconds_a_step()
+        total = self.seconds_per_step()
         for stage in _STAGES:
-            if f"{stage}_seconds" in self.history and whole > 0:
+            if f"{stage}_seconds" in self.history and total > 0:
                 seconds, rate = self.seconds(stage), self.recent(f"{stage}_tokens_per_second")
-                cells = "█" * round(min(seconds / whole, 1.0) * _WIDTH)
+                cells = "█" * round(min(seconds / total, 1.0) * _WIDTH)
                 table.add_row(stage, f"{seconds:.3g}", f"{rate:,.0f}" if rate else "", cells)
         if memory := self.recent("peak_memory_bytes"):
             table.add_row("peak memory", f"{memory / 2**30:.2f}", "GiB")
@@ -253,7 +250,7 @@ class LiveTrainingView(TrainingView):
 
 
 class _Handler(logging.Handler):
-    """Warnings of the trainer become lines of the view."""
+    """Prints warnings of the trainer as lines of the view."""
 
     def __init__(self, view: TrainingView) -> None:
         super().__init__(logging.WARNING)
@@ -264,5 +261,5 @@ class _Handler(logging.Handler):
 
 
 def training_view(console: "Console", kind: str, run: Path) -> TrainingView:
-    """The live view on a terminal, else the plain one."""
+    """The live view on a terminal, plain lines elsewhere."""
     return (LiveTrainingView if console.is_terminal else TrainingView)(console, kind, run)

@@ -72,7 +72,7 @@ def test_a_stage_that_does_not_run_in_every_step_counts_as_often_as_it_runs(tmp_
     for step in (1, 2, 3, 4):
         view(step, 8, metrics(step, **({"checkpoint_seconds": 4.0} if step == 2 else {})))
     assert line(drawn(view), "checkpoint")[1] == "1"
-    assert view.seconds_a_step() == 3.0 and view.seconds_left() == pytest.approx(12, abs=0.5)
+    assert view.seconds_per_step() == 3.0 and view.seconds_left() == pytest.approx(12, abs=0.5)
 
 
 def test_alarms_of_the_last_step_are_named(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_plain_lines_come_at_intervals_and_warnings_at_once(tmp_path: Path, monk
         ("0:10", "step 1/8"), ("0:40", "step 4/8"), ("1:10", "step 7/8"),
         ("1:10", "warning: step 7: the entropy collapsed"), ("1:11", "step 8/8"),
     ]  # fmt: skip
-    assert lines[-1][1] == "step 8/8  reward 0.8  KL 1.2  loss 1  2 s a step  0:00 left  ! entropy"
+    assert lines[-1][1] == "step 8/8  reward 0.8  KL 1.2  loss 1  2 s per step  0:00 left  ! entropy"
 
 
 def test_the_live_view_is_for_terminals_alone(tmp_path: Path) -> None:
