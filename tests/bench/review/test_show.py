@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Store:
 def test_a_problem_is_shown_with_record_image_prompt_responses_and_verdicts(store, capsys):
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    for text in ("gold: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[image]",
+    for text in ("reference answer: 3 (integer)", "a.png (30 x 20", "prompt, before the chat template", "[image]",
                  "response 1 (1 tokens, stop)", "wrong by boxed", "right by boxed"):  # fmt: skip
         assert text in shown
 
@@ -91,7 +91,7 @@ def test_without_the_data_the_record_is_shown_from_the_result_itself(store, caps
     (store.path("eval-0123") / "spec.json").unlink()
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    assert "not where the evaluation read them" in shown and "gold: 3" in shown and "response 0" in shown
+    assert "not where the evaluation read them" in shown and "reference answer: 3" in shown and "response 0" in shown
 
 
 def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(store, tmp_path, capsys):
@@ -99,11 +99,11 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
     file.write_text(file.read_text().replace('"3"', '"777"'))
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    assert "gold: 3 " in shown and "777" not in shown and "has another record or image of that id now" in shown
+    assert "reference answer: 3 " in shown and "777" not in shown and "has another record or image of that id now" in shown
     file.write_text("{")
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    assert "gold: 3 " in shown and "cannot be read any more" in shown
+    assert "reference answer: 3 " in shown and "cannot be read any more" in shown
 
 
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
