@@ -52,7 +52,7 @@ class FirstPrompt:
 
     id: str
     template: str
-    parts: list[dict[str, str]]
+    parts: list[dict[str, Any]]
     sha256: str
     rendered: str | None = None
     tokens: int | None = None

@@ -1,4 +1,4 @@
-"""Results of evaluations for tests, written by the real code from answers that the test gives."""
+"""Results of evaluations for tests, written by the real code from responses that a test chooses."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def problems(ids: Sequence[str], **changes: Any) -> list[Problem]:
 
 def write_result(
     out: Path,
-    asked: Sequence[Problem],
+    selected: Sequence[Problem],
     texts: Mapping[str, Sequence[str]],
     *,
     model: str = "student",
@@ -33,27 +33,29 @@ def write_result(
     dataset: str | None = None,
     **settings: Any,
 ) -> Path:
-    """``texts``: the samples of each problem by id; an absent one is missing. replies: first samples in
-    their place, whole. dataset: another name than the benchmark's is synthetic. Returns ``out``.
+    """Write the result of an evaluation and return ``out``.
+
+    texts: the samples of each problem by id; a problem without any is missing. replies: replace first samples.
+    dataset: a name other than the benchmark's makes the data synthetic.
     """
-    benchmark = asked[0].benchmark
+    benchmark = selected[0].benchmark
     dataset = dataset or benchmark
     samples = max(map(len, texts.values()))
     config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
     responses = {
         (benchmark, id, k): Response(benchmark, id, k, text, len(text.split()), "stop", 10)
-        for id, given in texts.items()
-        for k, text in enumerate(given)
+        for id, samples_of_problem in texts.items()
+        for k, text in enumerate(samples_of_problem)
     }
     for id, reply in (replies or {}).items():
         responses[benchmark, id, 0] = Response(benchmark, id, 0, reply.text, reply.tokens, reply.finish_reason)
-    board = Scoreboard(asked)
+    board = Scoreboard(selected)
     for response in responses.values():
         board.add(response)
-    prompts = {benchmark: first_prompt(asked[0].id, config)}
+    prompts = {benchmark: first_prompt(selected[0].id, config)}
     provenance = Provenance(config, 0, ModelRecord(model, model), engine, prompts)
-    data = Dataset(benchmark, dataset, "test", dataset != benchmark, tuple(asked))
-    write_tables(out, [Selection(data, tuple(asked))], responses, board.verdicts, provenance)
+    data = Dataset(benchmark, dataset, "test", dataset != benchmark, tuple(selected))
+    write_tables(out, [Selection(data, tuple(selected))], responses, board.verdicts, provenance)
     return out
 
 

@@ -19,12 +19,12 @@ def problem(id: str, answer: str, options: tuple[str, ...] = (), **changes: Any)
 FOUR, TWO = ("w", "x", "y", "z"), ("yes", "no")
 
 
-def test_chance_is_one_in_the_options_and_nothing_for_free_answers():
+def test_chance_is_one_over_the_options_and_zero_for_free_answers():
     asked = [problem("1", "A", FOUR), problem("2", "B", TWO), problem("3", "7"), problem("4", "7")]
     assert baselines(asked, asked).chance == pytest.approx((1 / 4 + 1 / 2) / 4)
 
 
-def test_the_majority_answer_is_found_in_the_whole_data_set_for_each_number_of_options():
+def test_the_majority_answer_comes_from_the_whole_data_set_for_each_number_of_options():
     records = [problem("1", "B", FOUR), problem("2", "B", FOUR), problem("3", "A", FOUR), problem("4", "yes", TWO),
                problem("5", "3"), problem("6", "3"), problem("7", "4")]  # fmt: skip
     asked = [records[0], records[2], records[3], records[4], records[6]]
@@ -37,7 +37,7 @@ def test_options_in_the_image_are_counted_by_the_labels_that_occur():
     assert baselines(asked, asked).chance == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
 
 
-def test_a_record_that_cannot_be_scored_has_no_say():
+def test_records_that_cannot_be_scored_do_not_count():
     records = [problem("1", "A", TWO), problem("2", "B", TWO, unscorable="no"), problem("3", "B", TWO, unscorable="no")]
     assert baselines(records, records[:1]).majority == 1
 
@@ -59,7 +59,7 @@ def records(root: Path, ids: list[str]) -> Path:
 
 
 @pytest.mark.parametrize(("id", "text"), [("corner-12", "did you mean 'corner-11'"), ("void", "cannot be scored")])
-def test_an_id_that_cannot_be_asked_is_refused_with_the_reason(id, text, tmp_path):
+def test_an_unusable_id_is_refused_with_the_reason(id, text, tmp_path):
     root = records(tmp_path / "data", ["corner-11", "edge-2", "void"])
     with pytest.raises(ConfigurationError, match=text):
         read_selections(EvalConfig(ids=("edge-2", id), blind=True), {"mathvision": root})

@@ -1,4 +1,4 @@
-"""Turns prepared ahead: order, bounds, refusals, and workers that end."""
+"""Turns prepared ahead: their order, limits and errors, and how workers end."""
 
 import os
 import signal
@@ -18,24 +18,24 @@ from tests.helpers.prompt_preparers import large, pixels, process, turns, upper
 
 
 @contextmanager
-def standing(preparer: Preparer, workers: int, items: int, size: int = 1 << 30) -> Iterator[Preparation]:
-    """Entered, with a worker that is ready."""
-    with Preparation(preparer, Prefetch(workers, items, size)) as preparation:
+def started(preparer: Preparer, workers: int, problems: int, size: int = 1 << 30) -> Iterator[Preparation]:
+    """A preparation that is entered, with a worker that is ready."""
+    with Preparation(preparer, Prefetch(workers, problems, size)) as preparation:
         if preparation.ready is not None:
             preparation.ready.result(60)
         yield preparation
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_turns_come_in_order_and_one_that_cannot_be_asked_stands_alone(workers: int) -> None:
+def test_turns_come_in_order_and_an_unusable_one_does_not_affect_the_others(workers: int) -> None:
     texts = ["slow", "bad", *map(str, range(20)), "slow again"]
-    with standing(upper, workers, 8) as preparation:
+    with started(upper, workers, 8) as preparation:
         found = list(preparation.prepared(turns(texts)))
     assert [str(value) for value in found] == ["SLOW", "bad cannot be asked", *map(str, range(20)), "SLOW AGAIN"]
     assert [isinstance(value, ValueError) for value in found] == [text == "bad" for text in texts]
 
 
-def test_this_process_prepares_until_a_worker_stands() -> None:
+def test_this_process_prepares_until_a_worker_is_ready() -> None:
     with Preparation(process, Prefetch(1, 4, 1 << 30)) as preparation:
         found = preparation.prepared(turns(list(map(str, range(100)))))
         assert next(found) == os.getpid(), "a worker takes longer to start than this"
@@ -46,10 +46,10 @@ def test_this_process_prepares_until_a_worker_stands() -> None:
 
 
 @pytest.mark.slow
-def test_images_come_from_workers_as_they_were_made() -> None:
+def test_images_come_unchanged_from_workers() -> None:
     import torch
 
-    with standing(pixels, 1, 4) as preparation:
+    with started(pixels, 1, 4) as preparation:
         found = list(preparation.prepared(turns(["3", "5"])))
     for number, prompt in zip((3, 5), found, strict=True):
         expected = pixels([{"type": "text", "text": str(number)}])
@@ -58,9 +58,9 @@ def test_images_come_from_workers_as_they_were_made() -> None:
         assert torch.equal(prompt[1].grid_thw, expected[1].grid_thw)
 
 
-def test_no_more_is_drawn_than_may_wait() -> None:
+def test_no_more_turns_are_drawn_than_may_wait() -> None:
     drawn: list[str] = []
-    with standing(upper, 1, 5) as preparation:
+    with started(upper, 1, 5) as preparation:
         found = preparation.prepared(turns(list(map(str, range(50))), drawn))
         for number in range(10):
             assert next(found) == str(number)
@@ -68,9 +68,9 @@ def test_no_more_is_drawn_than_may_wait() -> None:
     assert len(drawn) < 50
 
 
-def test_large_turns_are_bounded_by_their_bytes() -> None:
+def test_large_turns_are_limited_by_their_bytes() -> None:
     drawn: list[str] = []
-    with standing(large, 1, 100, 3 << 20) as preparation:
+    with started(large, 1, 100, 3 << 20) as preparation:
         found = preparation.prepared(turns(list(map(str, range(30))), drawn))
         for _ in range(5):  # from then on their size is known
             next(found)
@@ -82,9 +82,9 @@ def test_large_turns_are_bounded_by_their_bytes() -> None:
             assert len(drawn) - before <= number + 1 + 3
 
 
-def test_a_killed_worker_is_the_machines_fault() -> None:
+def test_a_killed_worker_is_an_infrastructure_error() -> None:
     with (
-        standing(upper, 1, 4) as preparation,
+        started(upper, 1, 4) as preparation,
         pytest.raises(InfrastructureError, match=r"was killed .* execution\.evaluation\.workers"),
     ):
         list(preparation.prepared(turns(["a", "kill", "b"])))
@@ -119,7 +119,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stands", [True, False])
-def test_ctrl_c_ends_workers_without_a_word_of_theirs(stands: bool, tmp_path: Path) -> None:
+def test_ctrl_c_ends_workers_without_output(stands: bool, tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import signal\n"

@@ -10,14 +10,16 @@ from bench.evaluation.selection import Selection
 
 @pytest.mark.real
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_every_real_record_comes_back_as_it_was_but_for_the_place_of_its_images(
+def test_every_real_record_is_read_back_unchanged_except_for_the_paths_of_its_images(
     benchmark: str, benchmark_data: Path, tmp_path: Path
 ) -> None:
     split = next(iter(BENCHMARKS[benchmark].splits))  # whether its images are there or not
     problems = read_benchmark(benchmark, benchmark_data / benchmark, split, require_images=False).problems
-    asked = tuple(problem for problem in problems if not problem.unscorable)
+    selected = tuple(problem for problem in problems if not problem.unscorable)
     dataset = Dataset(benchmark, benchmark, "test", False, problems)
-    write_problems(tmp_path, [Selection(dataset, asked)])
-    found = list(read_problems(tmp_path))
-    assert found == [replace(problem, images=tuple(Path(image.name) for image in problem.images)) for problem in asked]
-    assert len(found) > 400
+    write_problems(tmp_path, [Selection(dataset, selected)])
+    table = list(read_problems(tmp_path))
+    assert table == [
+        replace(problem, images=tuple(Path(image.name) for image in problem.images)) for problem in selected
+    ]
+    assert len(table) > 400

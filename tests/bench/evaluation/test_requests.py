@@ -1,4 +1,4 @@
-"""What is asked of an engine, what is asked again, and how an evaluation ends."""
+"""Requests to an engine: which are sent, which are repeated, and how an evaluation ends."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ Start = Callable[..., Path]
 
 @pytest.fixture
 def start(texts: Path, no_model: Path, tmp_path: Path) -> Start:
-    """Evaluates with a stub engine in a directory of a name."""
+    """Evaluate with a stub engine in the directory ``name``."""
 
     def run(name: str, engine: Any, config: EvalConfig = CONFIG, fresh: bool = False, **settings: Any) -> Path:
         execution = Execution.model_validate({"device": "cpu", "evaluation": settings})
@@ -41,7 +41,7 @@ def start(texts: Path, no_model: Path, tmp_path: Path) -> Start:
 
 
 def keep(run: Path, lines: Sequence[int]) -> None:
-    """Leave only these lines of a run's log, and no tables."""
+    """Keep only these lines of a run's log."""
     log = run / "responses.jsonl"
     kept = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(kept[line] for line in lines))
@@ -51,15 +51,15 @@ def same_tables(one: Path, two: Path) -> bool:
     return all((one / "out" / name).read_bytes() == (two / "out" / name).read_bytes() for name in TABLES)
 
 
-def test_a_sample_has_the_seed_of_its_item_plus_its_number(start: Start) -> None:
+def test_a_sample_has_the_seed_of_its_problem_plus_its_number(start: Start) -> None:
     engine = StubEngine()
     start("run", engine)
     first = derive(5, "eval", "mathvision", "0")
     assert engine.seen[0].seeds == (first, first + 1, first + 2)
-    assert len({seed for ask in engine.seen for seed in ask.seeds}) == 30
+    assert len({seed for request in engine.seen for seed in request.seeds}) == 30
 
 
-def test_only_missing_samples_are_asked_again_with_their_own_seeds(start: Start) -> None:
+def test_only_missing_samples_are_requested_again_with_their_own_seeds(start: Start) -> None:
     whole, engine = start("whole", StubEngine()), StubEngine()
     run = start("run", StubEngine())
     keep(run, [line for line in range(30) if line not in (1, 12, 13, 14, 29)])
@@ -67,47 +67,47 @@ def test_only_missing_samples_are_asked_again_with_their_own_seeds(start: Start)
     start("run", engine)
 
     seeds = {str(item): derive(5, "eval", "mathvision", str(item)) for item in (0, 4, 9)}
-    assert [ask.seeds for ask in engine.seen] == [
+    assert [request.seeds for request in engine.seen] == [
         (seeds["0"] + 1,), (seeds["4"], seeds["4"] + 1, seeds["4"] + 2), (seeds["9"] + 2,),
     ]  # fmt: skip
     assert same_tables(run, whole)
 
 
-def test_a_grouped_engine_gets_the_whole_group_again_and_only_what_is_missing_is_added(start: Start) -> None:
+def test_a_grouped_engine_gets_the_whole_group_again_and_only_missing_responses_are_added(start: Start) -> None:
     whole, engine = start("whole", StubEngine(grouped=True)), StubEngine(grouped=True)
     run = start("run", StubEngine(grouped=True))
-    keep(run, [line for line in range(30) if line != 13])  # sample 1 of item 4, in the second group of four
+    keep(run, [line for line in range(30) if line != 13])  # sample 1 of problem 4, in the second group of four
 
     start("run", engine)
 
-    assert [(ask.index, len(ask.seeds)) for ask in engine.seen] == [(4, 3), (5, 3), (6, 3), (7, 3)]
+    assert [(request.index, len(request.seeds)) for request in engine.seen] == [(4, 3), (5, 3), (6, 3), (7, 3)]
     assert len((run / "responses.jsonl").read_bytes().splitlines()) == 30
     assert same_tables(run, whole)
 
 
-def test_half_a_character_of_an_engine_becomes_a_sign_that_files_can_hold(start: Start) -> None:
-    run = start("run", StubEngine(lambda ask, seed: Reply("no \udcff", 1, "error")))
+def test_a_lone_surrogate_of_an_engine_becomes_a_replacement_character(start: Start) -> None:
+    run = start("run", StubEngine(lambda request, seed: Reply("no \udcff", 1, "error")))
     assert set(pd.read_parquet(run / "out" / "responses.parquet")["text"]) == {"no \ufffd"}
 
 
 class Backwards(StubEngine):
-    """Answers when it has drawn everything, the last ask first and its last sample first."""
+    """Replies after it has drawn everything, in reverse order of requests and samples."""
 
     def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
-        asks = [ask for group in groups for ask in group]
-        for ask in reversed(asks):
-            for place in reversed(range(len(ask.seeds))):
-                yield RequestReplies(ask.index, [self.reply(ask, ask.seeds[place])], first=place)
+        asks = [request for group in groups for request in group]
+        for request in reversed(asks):
+            for place in reversed(range(len(request.seeds))):
+                yield RequestReplies(request.index, [self.reply(request, request.seeds[place])], first=place)
 
 
-def test_tables_do_not_depend_on_the_order_of_answers(start: Start) -> None:
+def test_tables_do_not_depend_on_the_order_of_replies(start: Start) -> None:
     run = start("backwards", Backwards())
     assert json.loads((run / "responses.jsonl").read_bytes().splitlines()[0])["sample"] == 2
     assert same_tables(run, start("forwards", StubEngine()))
 
 
 class Breaking(StubEngine):
-    """Breaks after ``answers`` answers."""
+    """Breaks after ``answers`` replies."""
 
     answers = 2
 
@@ -122,7 +122,7 @@ class Broken(Breaking):
     answers = 0
 
 
-def test_a_broken_engine_is_replaced_as_long_as_the_fresh_ones_answer(start: Start) -> None:
+def test_a_broken_engine_is_replaced_while_the_new_ones_reply(start: Start) -> None:
     built: list[Breaking] = []
 
     def build() -> Breaking:
@@ -130,11 +130,11 @@ def test_a_broken_engine_is_replaced_as_long_as_the_fresh_ones_answer(start: Sta
         return built[-1]
 
     run = start("run", build, restarts=1)
-    assert len(built) == 5, "two of ten items each"
+    assert len(built) == 5, "two of ten problems each"
     assert same_tables(run, start("whole", StubEngine()))
 
 
-def test_engines_that_break_without_an_answer_end_the_run_and_a_later_one_goes_on(start: Start) -> None:
+def test_engines_that_break_without_a_reply_end_the_run_and_a_later_run_resumes(start: Start) -> None:
     built: list[Any] = []
 
     def build() -> Any:
@@ -150,17 +150,17 @@ def test_engines_that_break_without_an_answer_end_the_run_and_a_later_one_goes_o
 
 
 class Forgetful(StubEngine):
-    """Never answers item 3."""
+    """Never replies to problem 3."""
 
     def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
         yield from (answer for answer in super().answer(groups, decoding) if answer.index != 3)
 
 
-def test_responses_that_stay_missing_are_no_result_unless_that_is_accepted(start: Start, tmp_path: Path) -> None:
+def test_missing_responses_prevent_a_result_unless_they_are_accepted(start: Start, tmp_path: Path) -> None:
     engine = Forgetful()
     with pytest.raises(InfrastructureError, match="no answer to 3 of 30 requests; 27 responses are saved"):
         start("run", engine)
-    assert [ask.index for ask in engine.seen].count(3) == 2, "it was asked once more"
+    assert [request.index for request in engine.seen].count(3) == 2, "it was asked once more"
     assert not (tmp_path / "run/out").exists()
 
     run = start("run", Forgetful(), accept_missing=True)
@@ -169,7 +169,7 @@ def test_responses_that_stay_missing_are_no_result_unless_that_is_accepted(start
     assert "3" not in set(pd.read_parquet(run / "out/verdicts.parquet")["id"])
 
 
-def test_a_fresh_start_asks_everything_and_keeps_the_old_log(start: Start) -> None:
+def test_a_fresh_start_requests_everything_and_keeps_the_old_log(start: Start) -> None:
     run = start("run", StubEngine())
     before = (run / "responses.jsonl").read_bytes()
     engine = StubEngine()
@@ -179,20 +179,20 @@ def test_a_fresh_start_asks_everything_and_keeps_the_old_log(start: Start) -> No
 
 
 class Shrinking(StubEngine):
-    """As one that runs out of memory on the way."""
+    """Reduces its batch, like an engine that runs out of memory."""
 
     def about(self) -> dict[str, Any]:
         return {"name": "stub", "batch": 4 if len(self.seen) > 5 else 8}
 
 
-def test_every_state_of_the_engine_stands_in_the_result(start: Start) -> None:
+def test_every_state_of_the_engine_is_in_the_result(start: Start) -> None:
     run = start("run", Shrinking())
     engine = json.loads((run / "out/summary.json").read_text())["engine"]
     assert engine == {"name": "stub", "batch": 4, "earlier": [{"name": "stub", "batch": 8}]}
 
 
 @pytest.mark.slow
-def test_a_hanging_engine_ends_the_process_and_a_rerun_goes_on(start: Start, texts: Path, no_model: Path) -> None:
+def test_a_hanging_engine_ends_the_process_and_a_later_run_resumes(start: Start, texts: Path, no_model: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from tests.bench.evaluation.test_requests import *\n"
@@ -216,7 +216,7 @@ def test_a_hanging_engine_ends_the_process_and_a_rerun_goes_on(start: Start, tex
 
 
 @pytest.mark.slow
-def test_the_harness_needs_no_torch(texts: Path, no_model: Path, tmp_path: Path) -> None:
+def test_evaluation_does_not_import_torch(texts: Path, no_model: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from bench.evaluation.config import EvalConfig; from bench.evaluation.run import evaluate\n"

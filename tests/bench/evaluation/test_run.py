@@ -31,7 +31,7 @@ def _image(path: Path, size: tuple[int, int] = (56, 28)) -> None:
 
 @pytest.fixture
 def mathvision(tmp_path: Path) -> Path:
-    """Five records of MathVision's form."""
+    """Five records in MathVision's format."""
     root = tmp_path / "data"
     rows = []
     for number in range(5):
@@ -68,7 +68,7 @@ def test_every_problem_and_sample_gets_a_verdict_and_the_summary_adds_up(
     assert part["prompt"]["parts"][1] == {"type": "image", "path": "0.png"}
 
 
-def test_every_response_says_how_long_its_prompt_and_its_images_were(
+def test_every_response_has_the_lengths_of_its_prompt_and_images(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
     _image(mathvision / "images/3.png", (112, 56))
@@ -84,7 +84,7 @@ def test_every_response_says_how_long_its_prompt_and_its_images_were(
 
 
 def _ids(model: Path, prompt: dict[str, Any]) -> list[int]:
-    """The token ids of a recorded prompt, by the tokenizer alone."""
+    """The token ids of a recorded prompt, from the tokenizer alone."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -112,9 +112,7 @@ def test_an_evaluation_cut_at_any_byte_of_its_log_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_an_evaluation_killed_in_the_middle_goes_on_where_it_stood(
-    random_student: Path, mathvision: Path, tmp_path: Path
-) -> None:
+def test_a_killed_evaluation_resumes_where_it_stopped(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     _run(SAMPLED, random_student, mathvision, whole)
     process = multiprocessing.get_context("spawn").Process(
@@ -123,7 +121,7 @@ def test_an_evaluation_killed_in_the_middle_goes_on_where_it_stood(
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert 1 <= len((killed / "responses.jsonl").read_bytes().splitlines()) < 10  # of five items, two samples each
+    assert 1 <= len((killed / "responses.jsonl").read_bytes().splitlines()) < 10  # of five problems, two samples each
 
     _run(SAMPLED, random_student, mathvision, killed)
 
@@ -139,7 +137,7 @@ def _run_until_killed(model: Path, data: Path, run: Path) -> None:
     evaluate(SAMPLED, model=model, data={"mathvision": data}, run=run, seed=1, execution=EXECUTION, progress=kill)
 
 
-def test_a_damaged_line_inside_the_log_is_set_aside_and_its_group_asked_again(
+def test_a_damaged_line_of_the_log_is_moved_aside_and_its_group_requested_again(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -155,7 +153,7 @@ def test_a_damaged_line_inside_the_log_is_set_aside_and_its_group_asked_again(
     assert b"garbage" in (run / "responses.aside.jsonl").read_bytes()
 
 
-def test_an_unreadable_image_is_an_error_of_its_item_alone(
+def test_an_unreadable_image_is_an_error_of_its_problem_only(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
     (mathvision / "images/2.png").write_bytes(b"no image")
@@ -191,7 +189,9 @@ def test_the_pixel_limit_changes_the_number_of_visual_tokens(
     assert tokens[1] - tokens[0] == 16 - 4
 
 
-def test_a_limit_takes_the_same_items_whatever_the_seed(random_student: Path, mathvision: Path, tmp_path: Path) -> None:
+def test_a_limit_selects_the_same_problems_for_every_seed(
+    random_student: Path, mathvision: Path, tmp_path: Path
+) -> None:
     config = EvalConfig(max_tokens=1, limit=3, **PIXELS)
     taken = [
         list(
@@ -212,7 +212,7 @@ def test_a_directory_of_another_evaluation_is_refused(random_student: Path, math
         _run(config, random_student, mathvision, tmp_path / "run", seed=2)
 
 
-def test_an_evaluation_that_goes_on_leaves_its_claim_as_it_was(
+def test_a_resumed_evaluation_does_not_rewrite_its_claim(
     random_student: Path, mathvision: Path, tmp_path: Path
 ) -> None:
     config = EvalConfig(max_tokens=1, **PIXELS)
@@ -324,7 +324,7 @@ def test_a_directory_belongs_to_its_records_and_number_format(mathvision: Path, 
         go()
 
 
-def test_a_scoring_that_fails_ends_the_run_as_that_though_the_engine_breaks_in_the_same_pass(
+def test_a_scoring_error_ends_the_run_even_if_the_engine_breaks_in_the_same_pass(
     mathvision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.evaluation import scoreboard
@@ -344,16 +344,16 @@ def test_a_scoring_that_fails_ends_the_run_as_that_though_the_engine_breaks_in_t
 
     monkeypatch.setattr(scoreboard, "score", score)
     monkeypatch.setattr(engine, "answer", answer)
-    with pytest.raises(MemoryError, match="no room to score") as told:
+    with pytest.raises(MemoryError, match="no room to score") as raised:
         evaluate(
             EvalConfig(engine="builtin", blind=True), model=model, data={"mathvision": mathvision},
             run=tmp_path / "run", seed=0, execution=EXECUTION, engines=StubPool(lambda: engine),
         )  # fmt: skip
-    assert isinstance(told.value.__cause__, EngineError)
-    assert len((tmp_path / "run/responses.jsonl").read_text().splitlines()) == 1, "what was answered is kept"
+    assert isinstance(raised.value.__cause__, EngineError)
+    assert len((tmp_path / "run/responses.jsonl").read_text().splitlines()) == 1, "responses so far are kept"
 
 
-def test_the_engine_is_asked_on_while_a_response_is_being_scored(
+def test_the_engine_continues_while_a_response_is_scored(
     mathvision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.evaluation import scoreboard
@@ -362,7 +362,7 @@ def test_the_engine_is_asked_on_while_a_response_is_being_scored(
     model, engine, all_asked = tmp_path / "model", StubEngine(), threading.Event()
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
-    told: list[tuple[int, dict[str, float]]] = []
+    calls: list[tuple[int, dict[str, float]]] = []
     score = scoreboard.score
 
     def score_late(*arguments: Any) -> Any:
@@ -378,9 +378,9 @@ def test_the_engine_is_asked_on_while_a_response_is_being_scored(
     evaluate(
         EvalConfig(engine="builtin", blind=True), model=model, data={"mathvision": mathvision}, run=tmp_path / "run",
         seed=0, execution=EXECUTION, engines=StubPool(lambda: engine),
-        progress=lambda done, total, metrics: told.append((done, metrics)),
+        progress=lambda done, total, metrics: calls.append((done, metrics)),
     )  # fmt: skip
 
-    assert [done for done, _ in told] == list(range(6))
-    assert told[-1][1]["tokens"] == pd.read_parquet(tmp_path / "run/out/responses.parquet")["tokens"].sum()
+    assert [done for done, _ in calls] == list(range(6))
+    assert calls[-1][1]["tokens"] == pd.read_parquet(tmp_path / "run/out/responses.parquet")["tokens"].sum()
     assert len(pd.read_parquet(tmp_path / "run/out/verdicts.parquet")) == 5

@@ -31,7 +31,7 @@ def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def _schema(name: str) -> Any:
     path = Path(os.environ.get("VOLD_BENCH_DATA", "")).parent / "schemas" / name
     if not path.is_file():
-        missing(f"{name} lies not beside VOLD_BENCH_DATA, in schemas/")
+        missing(f"{name} is not in the directory schemas/ next to VOLD_BENCH_DATA")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -58,16 +58,16 @@ def test_every_eval_ever_meets_its_schemas_and_its_lines_join_the_aggregate(writ
         {"result": row["evaluation_result_id"], "id": row["sample_id"], "score": row["evaluation"]["score"]}
         for row in rows
     )
-    for result, score in _mean_over_items(scores, "result").items():
+    for result, score in _mean_over_problems(scores, "result").items():
         assert results[str(result)]["score_details"]["score"] == pytest.approx(score)
 
 
-def _mean_over_items(scores: Any, by: str) -> Any:
-    """The mean of each item's own mean."""
+def _mean_over_problems(scores: Any, by: str) -> Any:
+    """The mean over problems of the mean over samples."""
     return scores.groupby([by, "id"])["score"].mean().groupby(by).mean()
 
 
-def test_every_eval_ever_calls_synthetic_problems_synthetic_and_points_them_nowhere(
+def test_every_eval_ever_labels_synthetic_problems_and_gives_them_no_address(
     written: dict[str, list[Path]],
 ) -> None:
     whole = json.loads(written["every-eval-ever"][0].read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def test_every_eval_ever_calls_synthetic_problems_synthetic_and_points_them_nowh
 
 
 @pytest.mark.parametrize("name", ["lm-eval", "vlmeval", "every-eval-ever", "hub"])
-def test_what_a_number_needs_is_in_every_export(
+def test_every_export_has_the_facts_that_belong_to_a_number(
     written: dict[str, list[Path]], summary: dict[str, Any], name: str
 ) -> None:
     about = summary["benchmarks"]["mathvision"]
@@ -122,10 +122,10 @@ def test_lm_eval_prints_the_results_as_its_own_table(written: dict[str, list[Pat
         assert len(rows) == PER_BENCHMARK and [row["doc_id"] for row in rows] == list(range(PER_BENCHMARK))
         task = path.name.removeprefix("samples_").rpartition("_")[0]
         scores = pd.DataFrame({"task": task, "id": row["doc"]["id"], "score": row["acc"]} for row in rows)
-        assert whole["results"][task]["acc,none"] == pytest.approx(_mean_over_items(scores, "task")[task])
+        assert whole["results"][task]["acc,none"] == pytest.approx(_mean_over_problems(scores, "task")[task])
 
 
-def test_text_in_a_workbook_is_never_a_formula_and_what_does_not_fit_is_counted(
+def test_text_in_a_workbook_is_never_a_formula_and_changed_texts_are_counted(
     written: dict[str, list[Path]],
 ) -> None:
     books = {path.name.removeprefix("a__b_"): path for path in written["vlmeval"]}
@@ -154,7 +154,7 @@ def test_text_in_a_workbook_is_never_a_formula_and_what_does_not_fit_is_counted(
     )  # fmt: skip
 
 
-def test_the_hub_reads_its_entries_and_no_synthetic_score_stands_under_a_benchmark(
+def test_the_hub_reads_its_entries_and_synthetic_scores_have_no_benchmarks_name(
     written: dict[str, list[Path]], summary: dict[str, Any]
 ) -> None:
     from huggingface_hub import EvalResultEntry, parse_eval_result_entries
@@ -183,7 +183,7 @@ def test_exporting_twice_writes_the_same_files(finished: Path, tmp_path: Path) -
         assert [path.read_bytes() for path in files] == [path.read_bytes() for path in others]
 
 
-def test_a_summary_that_names_another_place_is_written_under_the_one_given(finished: Path, tmp_path: Path) -> None:
+def test_a_summary_with_paths_in_its_names_is_exported_below_the_directory(finished: Path, tmp_path: Path) -> None:
     result = tmp_path / "result"
     shutil.copytree(finished, result)
     told = json.loads((result / "summary.json").read_text())
@@ -197,7 +197,7 @@ def test_a_summary_that_names_another_place_is_written_under_the_one_given(finis
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_place_without_a_result_and_an_unknown_format_are_refused(finished: Path, tmp_path: Path) -> None:
+def test_a_directory_without_a_result_and_an_unknown_format_are_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no finished evaluation, summary\.json"):
         export(tmp_path, tmp_path / "out")
     with pytest.raises(ConfigurationError, match=r"--format hubs: unknown; did you mean 'hub'"):
@@ -206,7 +206,7 @@ def test_a_place_without_a_result_and_an_unknown_format_are_refused(finished: Pa
 
 
 @pytest.mark.parametrize("formats", [("--format", "hub", "--format", "lm-eval"), ("--format", "hub,lm-eval")])
-def test_the_command_writes_the_formats_that_were_named_and_lists_the_files(
+def test_the_command_writes_the_named_formats_and_lists_the_files(
     formats: tuple[str, ...], finished: Path, tmp_path: Path
 ) -> None:
     words = ["export", str(finished), "--out", str(tmp_path), *formats, "--json"]
@@ -219,7 +219,7 @@ def test_the_command_writes_the_formats_that_were_named_and_lists_the_files(
     }
 
 
-def test_a_model_whose_name_is_no_file_name_is_filed_under_one(finished: Path, tmp_path: Path) -> None:
+def test_a_models_name_becomes_a_valid_file_name(finished: Path, tmp_path: Path) -> None:
     names = ("../../x\x1b[2J/..", "y" * 300, "..", "owner\\模型")
     folders = set()
     for name in names:

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: the layer that changed, what may be said, and the counts."""
+"""Comparisons of two evaluations: the layer that changed, the conclusion, and the counts."""
 
 import json
 from dataclasses import replace
@@ -37,21 +37,21 @@ def base(tmp_path: Path) -> Path:
     return write_result(tmp_path / "a", problems(IDS), texts({0, 1, 2, 3}))
 
 
-def test_only_the_model_differs_so_that_the_difference_is_its_own(base, tmp_path):
-    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(2, 14))), model="other"))
-    assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
-    assert found.problems.gained == tuple(("mathvision", f"q{n}") for n in range(4, 14))
-    assert found.problems.lost == (("mathvision", "q0"), ("mathvision", "q1"))
-    counts = found.counts
+def test_the_difference_is_the_models_if_only_the_model_differs(base, tmp_path):
+    comparison = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(2, 14))), model="other"))
+    assert [layer.name for layer in comparison.changed] == ["model"] and comparison.about_the_model
+    assert comparison.problems.gained == tuple(("mathvision", f"q{n}") for n in range(4, 14))
+    assert comparison.problems.lost == (("mathvision", "q0"), ("mathvision", "q1"))
+    counts = comparison.counts
     assert (counts.both, counts.only_a, counts.only_b, counts.neither) == (2, 2, 10, 6)
-    assert found.difference.value == pytest.approx(8 / 20)
-    assert found.difference.p == pytest.approx(binomtest(2, 12).pvalue)
-    assert "B is better than A: +40.0 points" in conclusion(found)
+    assert comparison.difference.value == pytest.approx(8 / 20)
+    assert comparison.difference.p == pytest.approx(binomtest(2, 12).pvalue)
+    assert "B is better than A: +40.0 points" in conclusion(comparison)
 
 
-def test_a_difference_that_items_do_not_resolve_is_said_with_what_would_be(base, tmp_path):
-    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 4}), model="other"))
-    assert "not resolved" in conclusion(found) and "80 % power" in conclusion(found)
+def test_an_unresolved_difference_is_reported_with_the_detectable_effect(base, tmp_path):
+    comparison = compared(base, write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 4}), model="other"))
+    assert "not resolved" in conclusion(comparison) and "80 % power" in conclusion(comparison)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,15 @@ def test_a_difference_that_items_do_not_resolve_is_said_with_what_would_be(base,
         ({"max_tokens": 5}, "sampling"),
     ],
 )
-def test_no_claim_about_a_model_that_was_asked_otherwise(changes, layer, base, tmp_path):
-    found = compared(base, write_result(tmp_path / "b", problems(IDS), texts(set(range(20))), model="other", **changes))
-    assert found.changed[0].name == layer and not found.about_the_model
-    assert conclusion(found).startswith(f"No claim about the model: {layer}")
+def test_other_settings_forbid_a_claim_about_the_model(changes, layer, base, tmp_path):
+    comparison = compared(
+        base, write_result(tmp_path / "b", problems(IDS), texts(set(range(20))), model="other", **changes)
+    )
+    assert comparison.changed[0].name == layer and not comparison.about_the_model
+    assert conclusion(comparison).startswith(f"No claim about the model: {layer}")
 
 
-def untold(result: Path, *fields: str) -> Path:
+def without(result: Path, *fields: str) -> Path:
     """The result without these fields of its first prompts."""
     summary = read(result)
     parts = {
@@ -81,15 +83,15 @@ def untold(result: Path, *fields: str) -> Path:
     return result
 
 
-def test_two_models_behind_servers_are_compared_and_what_neither_tells_is_named(base, tmp_path, capsys):
+def test_two_models_behind_servers_are_compared_and_unrecorded_layers_are_named(base, tmp_path, capsys):
     for name, right in (("one", {0, 1, 2, 3}), ("two", set(range(2, 14)))):
         engine = {"name": "openai", "model": name, "earlier": [{"name": "openai", "model": name, "batch": 2}]}
         result = write_result(tmp_path / name, problems(IDS), texts(right), model=name, engine=engine)
-        untold(result, "token_ids_sha256", "image_grids")
-    found = compared(tmp_path / "one", tmp_path / "two")
-    assert [layer.name for layer in found.changed] == ["model"] and found.about_the_model
-    assert [layer.name for layer in found.unchecked] == ["token ids", "image grid", "engine"]
-    assert conclusion(found).startswith(
+        without(result, "token_ids_sha256", "image_grids")
+    comparison = compared(tmp_path / "one", tmp_path / "two")
+    assert [layer.name for layer in comparison.changed] == ["model"] and comparison.about_the_model
+    assert [layer.name for layer in comparison.unchecked] == ["token ids", "image grid", "engine"]
+    assert conclusion(comparison).startswith(
         "Of what is recorded only the model differs; unchecked, as neither result tells: token ids, image grid and "
         "engine. B is better than A"
     )
@@ -100,55 +102,57 @@ def test_two_models_behind_servers_are_compared_and_what_neither_tells_is_named(
 
 
 @pytest.mark.parametrize("engine", [{"name": "openai", "pixel_factor": 28}, {"name": "vllm"}])
-def test_servers_that_were_sent_other_images_or_another_engine_forbid_the_claim(engine, tmp_path):
+def test_other_images_or_another_engine_forbid_a_claim_about_served_models(engine, tmp_path):
     for name, used in (("one", {"name": "openai"}), ("two", engine)):
         write_result(tmp_path / name, problems(IDS), texts({0}), model=name, engine=used | {"model": name})
-    found = compared(tmp_path / "one", tmp_path / "two")
-    assert found.changed[0].name == "engine" and not found.about_the_model
+    comparison = compared(tmp_path / "one", tmp_path / "two")
+    assert comparison.changed[0].name == "engine" and not comparison.about_the_model
 
 
-def test_what_one_result_alone_tells_forbids_the_claim(base, tmp_path):
+def test_a_layer_that_only_one_result_records_forbids_the_claim(base, tmp_path):
     other = write_result(tmp_path / "b", problems(IDS), texts({0}), model="other")
-    found = compared(base, untold(other, "token_ids_sha256"))
-    assert [(layer.name, layer.state) for layer in found.changed] == [
+    comparison = compared(base, without(other, "token_ids_sha256"))
+    assert [(layer.name, layer.state) for layer in comparison.changed] == [
         ("token ids", "not recorded"),
         ("model", "differs"),
     ]
-    assert not found.about_the_model and conclusion(found).startswith("No claim about the model: token ids may")
+    assert not comparison.about_the_model and conclusion(comparison).startswith(
+        "No claim about the model: token ids may"
+    )
 
 
 def test_changed_records_are_the_first_layer_and_counted(base, tmp_path):
     asked = [*problems(IDS[:18]), *problems(IDS[18:], question="2 + 1?")]
-    found = compared(base, write_result(tmp_path / "b", asked, texts({0, 1, 2, 3})))
-    assert (found.changed[0].name, found.changed[0].detail) == ("data", "2 of 20 shared records, such as q18")
+    comparison = compared(base, write_result(tmp_path / "b", asked, texts({0, 1, 2, 3})))
+    assert (comparison.changed[0].name, comparison.changed[0].detail) == ("data", "2 of 20 shared records, such as q18")
 
 
-def test_problems_that_one_alone_was_asked_are_left_out_of_the_difference(base, tmp_path):
+def test_problems_of_one_result_only_are_left_out_of_the_difference(base, tmp_path):
     half = {id: given for id, given in texts({0, 1}).items() if id in IDS[:10]}
-    found = compared(base, write_result(tmp_path / "b", problems(IDS[:10]), half))
-    assert (found.changed[0].name, found.difference.items) == ("selection", 10)
-    assert found.difference.value == pytest.approx(-2 / 10)
+    comparison = compared(base, write_result(tmp_path / "b", problems(IDS[:10]), half))
+    assert (comparison.changed[0].name, comparison.difference.items) == ("selection", 10)
+    assert comparison.difference.value == pytest.approx(-2 / 10)
 
 
 def test_two_engines_of_one_model_are_compared_text_by_text(base, tmp_path):
     other = {**texts({0, 1, 2, 4}), "q19": ["a longer way to \\boxed{4}"]}
-    found = compared(base, write_result(tmp_path / "b", problems(IDS), other, engine={"name": "vllm"}))
-    assert found.same_model and "the difference is that of engine" in conclusion(found)
-    assert (found.counts.same_text, found.counts.same_length) == (17, 19)
-    assert found.counts.only_a + found.counts.only_b == 2
+    comparison = compared(base, write_result(tmp_path / "b", problems(IDS), other, engine={"name": "vllm"}))
+    assert comparison.same_model and "the difference is that of engine" in conclusion(comparison)
+    assert (comparison.counts.same_text, comparison.counts.same_length) == (17, 19)
+    assert comparison.counts.only_a + comparison.counts.only_b == 2
 
 
 def test_different_numbers_of_samples_are_paired_by_the_mean_of_each_problem(base, tmp_path):
     four = {id: [*RIGHT * 3, *WRONG] for id in IDS}
-    found = compared(base, write_result(tmp_path / "b", problems(IDS), four))
-    assert found.changed[0].name == "sampling"
-    assert found.difference.value == pytest.approx(3 / 4 - 4 / 20)
-    assert len(found.problems.gained) == 16 and len(found.problems.lost) == 4
+    comparison = compared(base, write_result(tmp_path / "b", problems(IDS), four))
+    assert comparison.changed[0].name == "sampling"
+    assert comparison.difference.value == pytest.approx(3 / 4 - 4 / 20)
+    assert len(comparison.problems.gained) == 16 and len(comparison.problems.lost) == 4
 
 
 def test_an_evaluation_compared_with_itself_says_so(base):
-    found = compared(base, base)
-    assert found.changed == () and "same evaluation" in conclusion(found)
+    comparison = compared(base, base)
+    assert comparison.changed == () and "same evaluation" in conclusion(comparison)
 
 
 def test_results_without_a_common_problem_are_refused(base, tmp_path):
@@ -175,7 +179,7 @@ def finished(store: Store, id: str, **settings) -> None:
     (store.path(id) / "status.json").write_text("{}")
 
 
-def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
+def test_a_result_is_found_by_id_by_the_start_of_its_id_and_by_model(tmp_path):
     store = Store(tmp_path)
     finished(store, "eval-0123", model="student_a")
     finished(store, "eval-0456", model="student_b")
@@ -187,11 +191,11 @@ def test_a_result_is_found_by_id_by_its_beginning_and_by_the_model(tmp_path):
     with pytest.raises(ConfigurationError, match="did you mean 'student_b'"):
         find_result("student_c", store)
     finished(store, "eval-0123.1", model="student_a")
-    assert find_result("student_a", store).id == "eval-0123", "what --fresh put aside goes by its id alone"
+    assert find_result("student_a", store).id == "eval-0123", "a result that --fresh renamed is found by its id only"
     assert find_result("eval-0123.1", store).id == "eval-0123.1"
 
 
-def test_a_model_is_found_with_and_without_its_owner_and_as_it_was_named_on_the_command_line(tmp_path):
+def test_a_model_is_found_with_and_without_its_owner_and_by_its_name_on_the_command_line(tmp_path):
     store = Store(tmp_path)
     finished(store, "eval-0123", model="Qwen/one")
     for name in ("one", "Qwen/one", "hub:Qwen/one@main", "http://127.0.0.1:9/v1#Qwen/one"):
@@ -200,20 +204,20 @@ def test_a_model_is_found_with_and_without_its_owner_and_as_it_was_named_on_the_
         find_result("other/one", store)
 
 
-def test_an_engine_that_failed_is_not_laid_to_the_model(base, tmp_path):
+def test_failures_of_an_engine_do_not_count_against_the_model(base, tmp_path):
     rows = {"q0": Reply("no room", 0, "error"), "q1": Reply("no room", 0, "error")}
     broken = write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 3}), model="other", replies=rows)
-    for found, side in ((compared(base, broken), "B"), (compared(broken, base), "A")):
-        assert [layer.name for layer in found.changed] == ["errors", "model"] and not found.about_the_model
-        assert f"2 in error and 0 missing in {side}" in found.changed[0].detail
-        assert conclusion(found).startswith("No claim about the model: errors may account")
+    for comparison, side in ((compared(base, broken), "B"), (compared(broken, base), "A")):
+        assert [layer.name for layer in comparison.changed] == ["errors", "model"] and not comparison.about_the_model
+        assert f"2 in error and 0 missing in {side}" in comparison.changed[0].detail
+        assert conclusion(comparison).startswith("No claim about the model: errors may account")
 
 
-def test_responses_that_are_missing_are_not_laid_to_the_model(base, tmp_path):
+def test_missing_responses_do_not_count_against_the_model(base, tmp_path):
     given = {id: said for id, said in texts({0, 1, 2, 3}).items() if id != "q5"}
-    found = compared(base, write_result(tmp_path / "b", problems(IDS), given, model="other"))
-    layer = next(layer for layer in found.changed if layer.name == "errors")
-    assert "0 in error and 1 missing in B" in layer.detail and not found.about_the_model
+    comparison = compared(base, write_result(tmp_path / "b", problems(IDS), given, model="other"))
+    layer = next(layer for layer in comparison.changed if layer.name == "errors")
+    assert "0 in error and 1 missing in B" in layer.detail and not comparison.about_the_model
 
 
 def test_another_version_of_the_scoring_is_a_change(base, tmp_path):
@@ -221,11 +225,11 @@ def test_another_version_of_the_scoring_is_a_change(base, tmp_path):
     own = read(other)
     assert own.scoring == ScoringRecord("strict", VERSION)
     write(replace(own, scoring=ScoringRecord("strict", -1)), other)
-    found = compared(base, other)
-    assert [(layer.name, layer.state) for layer in found.changed] == [("scoring", "differs")]
+    comparison = compared(base, other)
+    assert [(layer.name, layer.state) for layer in comparison.changed] == [("scoring", "differs")]
 
 
-def test_a_terminal_obeys_nothing_that_a_result_holds(tmp_path, capsys):
+def test_control_characters_of_a_result_do_not_reach_the_terminal(tmp_path, capsys):
     ids = ["\x1b]0;pwned\x07\x1b[2Jx", "b"]
     a, b = (
         write_result(tmp_path / name, problems(ids), {id: said for id in ids}, model=f"{name}\x1b[2J", engine=engine)
@@ -238,13 +242,16 @@ def test_a_terminal_obeys_nothing_that_a_result_holds(tmp_path, capsys):
     assert r"mathvision:\x1b]0;pwned\x07\x1b[2Jx" in text and r"y\x1b[31m" in text
 
 
-def test_synthetic_problems_go_by_their_data_sets_name_wherever_they_are_named(tmp_path, capsys):
+def test_synthetic_problems_have_their_data_sets_name_everywhere(tmp_path, capsys):
     a, b = (
         write_result(tmp_path / name, problems(IDS), texts(right), model=name, dataset="smallworld-chain-free")
         for name, right in (("a", {0}), ("b", {1}))
     )
-    found = compared(a, b)
-    assert (found.datasets, found.synthetic) == ({"mathvision": "smallworld-chain-free"}, ("smallworld-chain-free",))
+    comparison = compared(a, b)
+    assert (comparison.datasets, comparison.synthetic) == (
+        {"mathvision": "smallworld-chain-free"},
+        ("smallworld-chain-free",),
+    )
     compare.compare(str(a), str(b), tmp_path)
     text = capsys.readouterr().out
     assert "gained 1: smallworld-chain-free:q1" in text

@@ -1,4 +1,4 @@
-"""A judge beside a finished evaluation: its readings lie beside the strict tables and never change them."""
+"""A judge on a finished evaluation: its verdicts are next to the strict tables and never change them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ CODE = r"delimited by the code (\w+),"
 
 
 class Reader(Judge):
-    """Reads from memory: right where the id begins with r, missing where it begins with m, else nothing."""
+    """A judge without a server: right for ids that start with r, missing for m, and no answer for all others."""
 
     def judge(self, rows):
         self.asked: list[JudgeCase] = [row for row in rows if row.verdict.state == "unparsed"]
@@ -48,7 +48,7 @@ def stage(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_judged_rows_lie_beside_the_strict_tables_which_stay_as_they_are(stage: Path) -> None:
+def test_judged_rows_are_next_to_the_strict_tables_which_do_not_change(stage: Path) -> None:
     before = {path.name: path.read_bytes() for path in (stage / "out").iterdir()}
     reader = Reader(JudgeConfig(url="http://h/v1", model="org/reader"), stage)
     found = judge_result(reader, stage)
@@ -72,7 +72,7 @@ def test_judged_rows_lie_beside_the_strict_tables_which_stay_as_they_are(stage: 
     assert part["measures"]["pass@2"]["items"] == 3
 
 
-def test_two_judges_whose_names_differ_in_a_sign_have_a_file_each(stage: Path) -> None:
+def test_judges_whose_names_differ_in_one_character_have_separate_files(stage: Path) -> None:
     for model in ("a/b", "a-b", "a:b"):
         judge_result(Reader(JudgeConfig(url="http://h/v1", model=model), stage), stage)
     models = [json.loads(file.read_text())["judge"]["model"] for file in stage.glob("judged-*.json")]
@@ -85,7 +85,7 @@ def evaluation(url: str, under: Path, *options: str) -> Result:
     return CliRunner().invoke(app, words, env={"COLUMNS": "100"})
 
 
-def test_a_judge_that_fails_costs_no_strict_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_results_are_kept_if_the_judge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
     faults = json.dumps({rf"(?s).*{CODE}": ["500"] * 50})
     with stub_server("--replies", json.dumps({"solve": VAGUE}), "--faults", faults) as (url, _):
@@ -120,7 +120,7 @@ def test_a_judge_of_another_name_is_refused_before_anything_is_evaluated(tmp_pat
         (["--execution", "client.retries=-1"], r"execution\.client\.retries"),
     ],
 )
-def test_what_cannot_be_done_in_the_end_is_refused_by_a_dry_run_too(
+def test_outputs_that_cannot_be_written_are_refused_by_a_dry_run_too(
     options: list[str], words: str, tmp_path: Path
 ) -> None:
     for dry in (["--dry-run"], []):
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_in_the_end_is_refused_by_a_dry_run_too(
         assert isinstance(done.exception, ConfigurationError) and re.search(words, str(done.exception))
 
 
-def test_eval_asks_a_judge_only_when_told_and_marks_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_eval_asks_a_judge_only_on_request_and_marks_its_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VOLD_BENCH_CACHE", str(tmp_path / "cache"))
     replies = json.dumps({rf"(?s).*{CODE}": r"\1: 7", "solve": VAGUE})
 

@@ -1,4 +1,4 @@
-"""One problem of an evaluation, whole."""
+"""The display of a single problem."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.helpers.evaluation_results import problems, write_result
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """One result whose records and image lie beside it, and a model's text that wants to steer the terminal."""
+    """A result with its records and image, and a response with control characters for the terminal."""
     from PIL import Image
 
     store = Store(tmp_path / "store")
@@ -42,7 +42,7 @@ def test_a_problem_is_shown_with_record_image_prompt_responses_and_verdicts(stor
         assert text in shown
 
 
-def test_a_models_control_characters_are_shown_and_not_obeyed(store, capsys):
+def test_control_characters_of_a_model_are_shown_as_text(store, capsys):
     show("7", "eval-0123", store=store.root)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
@@ -56,7 +56,7 @@ def test_all_of_it_is_in_the_json(store, capsys):
     assert [sample["state"] for sample in found["samples"]] == ["wrong", "right"]
 
 
-def test_what_a_judge_read_stands_under_the_verdict_of_the_rules(store, capsys):
+def test_a_judges_verdict_is_below_the_verdict_of_the_rules(store, capsys):
     judged = {"state": "right", "correct": True, "extracted": "\x1b[2J3", "normalised": "3", "method": "judge:a-judge"}
     rows = [{"benchmark": "mathvision", "id": "7", "sample": 0, **judged},
             {"benchmark": "mathvision", "id": "8", "sample": 1, **judged}]  # fmt: skip
@@ -87,19 +87,21 @@ def test_what_a_judge_read_stands_under_the_verdict_of_the_rules(store, capsys):
         show("7", store=store.root)
 
 
-def test_without_the_data_the_record_is_shown_from_the_result_itself(store, capsys):
+def test_the_record_comes_from_the_result_if_the_data_are_absent(store, capsys):
     (store.path("eval-0123") / "spec.json").unlink()
     show("7", store=store.root)
     shown = capsys.readouterr().out
     assert "not where the evaluation read them" in shown and "reference answer: 3" in shown and "response 0" in shown
 
 
-def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(store, tmp_path, capsys):
+def test_a_changed_record_is_not_shown_with_the_old_verdict(store, tmp_path, capsys):
     file = tmp_path / "data" / "test.jsonl"
     file.write_text(file.read_text().replace('"3"', '"777"'))
     show("7", store=store.root)
     shown = capsys.readouterr().out
-    assert "reference answer: 3 " in shown and "777" not in shown and "has another record or image of that id now" in shown
+    assert (
+        "reference answer: 3 " in shown and "777" not in shown and "has another record or image of that id now" in shown
+    )
     file.write_text("{")
     show("7", store=store.root)
     shown = capsys.readouterr().out
@@ -107,7 +109,7 @@ def test_a_record_that_was_changed_since_does_not_stand_over_the_old_verdict(sto
 
 
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
-def test_images_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_called(benchmark, tmp_path, capsys):
+def test_images_of_a_generated_data_set_are_found(benchmark, tmp_path, capsys):
     data = write_datasets("test", 2, tmp_path / "data")[benchmark]
     dataset = benchmarks.read_benchmark(benchmark, data)
     asked = dataset.problems
@@ -121,7 +123,7 @@ def test_images_of_a_generated_set_are_found_whatever_its_benchmarks_splits_are_
     assert "absent" not in shown and "bytes)" in shown
 
 
-def test_damaged_tables_are_named_with_the_mend(store):
+def test_damaged_tables_are_named_with_the_fix(store):
     table = store.path("eval-0123") / "out" / "verdicts.parquet"
     table.write_bytes(table.read_bytes()[:200])
     with pytest.raises(ConfigurationError, match=r"verdicts\.parquet: cannot be read .*--fresh"):
@@ -135,7 +137,7 @@ def test_an_id_that_was_not_asked_is_refused(store):
         show("8", "eval-0123", store=store.root)
 
 
-def test_a_synthetic_problem_is_called_so_and_found_by_its_data_sets_name(store, capsys):
+def test_a_synthetic_problem_is_labelled_and_found_by_its_data_sets_name(store, capsys):
     home = store.path("eval-0456")
     write_result(home / "out", problems(["7"]), {"7": ["\\boxed{3}"]}, dataset="smallworld-chain-free")
     (home / "status.json").write_text("{}")
