@@ -23,7 +23,6 @@ from bench.cli.options import (
 )
 from bench.errors import ConfigurationError
 from bench.report.numbers import interval, percent
-from bench.terminal import printable
 from vold.files import write_whole
 
 if TYPE_CHECKING:
@@ -99,20 +98,10 @@ def mode_of(text: str) -> "Mode":
 def _show_judge(report: dict[str, Any]) -> None:
     from statsmodels.stats.proportion import proportion_confint
 
+    from bench.display.summary import show_judge_report
+
     console = Console()
-    answered = report["asked"] - len(report["missing"])
-    console.print(
-        f"judge {report['model']} ({report['prompt']}): asked about {report['asked']} unparsed rows, "
-        f"{answered} answered",
-        highlight=False, markup=False,
-    )  # fmt: skip
-    if report["missing"]:
-        why = printable(report["missing"][0]["why"])
-        console.print(
-            f"{len(report['missing'])} rows have no verdict and do not count as wrong: {why}; run the command again "
-            "to ask again",
-            highlight=False, markup=False,
-        )  # fmt: skip
+    show_judge_report(report, console)
     if (agreement := report.get("agreement")) and agreement["answered"]:
         bounds: Any = proportion_confint(agreement["agreed"], agreement["answered"], method="wilson")
         console.print(

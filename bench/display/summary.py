@@ -46,13 +46,24 @@ def show_judged(label: str, summary: Summary, judge: Mapping[str, Any], file: Pa
     judge, file: as in ``JudgedResult``.
     """
     show(f"{label}, judge {judge['model']} on what the rules left unparsed", summary, console)
+    show_judge_report(judge, console)
+    console.print(f"verdicts of the judge: {file}", markup=False, soft_wrap=True)
+
+
+def show_judge_report(report: Mapping[str, Any], console: Console) -> None:
+    """Print how many responses a judge read (``Judge.report``), and why the others have no verdict."""
     console.print(
-        f"judge: asked about {judge['asked']} responses, {judge['answered']} answered, all in {file}",
-        markup=False, soft_wrap=True,
+        f"judge {printable(report['model'])} ({report['prompt']}): asked about {report['asked']} unparsed responses, "
+        f"{report['answered']} answered",
+        highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
-    if judge["missing"]:
-        why = printable(judge["missing"][0]["why"])
-        console.print(f"{len(judge['missing'])} are missing, not wrong: {why}; run again to ask again", markup=False)
+    if missing := report["missing"]:
+        why = printable(missing[0]["why"])
+        console.print(
+            f"{len(missing)} responses have no verdict and do not count as wrong: {why}; run the command again to ask "
+            "again",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 class SplitName(Protocol):

@@ -25,8 +25,8 @@ _SAME = ("config", "model", "scoring")
 class JudgedResult:
     """An evaluation with a judge's verdicts in place of the strict ones on unparsed responses.
 
-    summary: counts only the responses that have a verdict. judge: which judge, how many responses it was asked about
-    and answered, and which are missing. rows: its verdicts.
+    summary: counts only the responses that have a verdict. judge: as in ``Judge.report``. rows: the judge's
+    verdicts.
     """
 
     summary: Summary
@@ -63,12 +63,7 @@ def judge_result(judge: Judge, stage: Path) -> JudgedResult:
     rows = [row | verdicts.get(_key(row), {}) for row in table.to_dict("records") if _key(row) not in missing]
     result = JudgedResult(
         summary=_with_verdicts(strict, pd.DataFrame(rows, columns=table.columns)),
-        judge={
-            **judge.about(),
-            "asked": len(verdicts) + len(missing),
-            "answered": len(verdicts),
-            "missing": [{**_named(key), "why": why} for key, why in missing.items()],
-        },
+        judge=judge.report(len(verdicts), [{**_named(key), "why": why} for key, why in missing.items()]),
         rows=[{**_named(key), **fields} for key, fields in verdicts.items()],
         file=stage / f"judged-{file_name(judge.config.model)}.json",
     )

@@ -155,6 +155,13 @@ class Judge:
         """For the result: what must be the same for the same verdicts."""
         return {**self.config.model_dump(), "prompt": PROMPT, "temperature": 0, "seed": _SEED}
 
+    def report(self, answered: int, missing: list[dict[str, Any]]) -> dict[str, Any]:
+        """What a result records about its judge: settings, and how many responses it was asked about and answered.
+
+        missing: the responses without a verdict, each with the reason ``why``.
+        """
+        return {**self.about(), "asked": answered + len(missing), "answered": answered, "missing": missing}
+
     def _verdict(self, row: JudgeCase, judgement: Judgement) -> Verdict:
         if judgement.answer is None:
             return replace(row.verdict, extracted="", normalised="", state="unparsed", method=self.method)
@@ -243,10 +250,10 @@ def judged_scores(
     judged = judge.judge(rows)
     kept = [judged.verdicts.get(row.place, row.verdict) for row in rows if row.place not in judged.missing]
     missing = [{"id": id, "sample": sample, "why": why} for (id, sample), why in judged.missing.items()]
-    told = {**judge.about(), "asked": len(judged.verdicts) + len(missing), "missing": missing}
+    report = judge.report(len(judged.verdicts), missing)
     if agreement:
-        told["agreement"] = asdict(judge.agreement(rows, agreement))
-    return replace(scores, verdicts=tuple(kept)), told
+        report["agreement"] = asdict(judge.agreement(rows, agreement))
+    return replace(scores, verdicts=tuple(kept)), report
 
 
 def judge_prompt(problem: Problem, response: str) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def test_a_refusal_in_a_servers_words_reaches_the_terminal_escaped(
 
 
 def test_why_a_judge_gave_no_verdict_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    judge = {"model": "reader", "asked": 1, "answered": 0, "missing": [{"why": HOSTILE}]}
+    judge = {"model": "reader", "prompt": "judge@1", "asked": 1, "answered": 0, "missing": [{"why": HOSTILE}]}
     show_judged("model", a_summary({}), judge, Path("f"), Console())
     told = capsys.readouterr().out
-    assert f"missing, not wrong: {ESCAPED}; run again" in told and "\x1b" not in told
+    assert f"do not count as wrong: {ESCAPED}; run the command again" in told and "\x1b" not in told

@@ -141,13 +141,13 @@ def test_eval_asks_a_judge_only_on_request_and_marks_its_verdicts(tmp_path: Path
 
     with stub_server("--replies", replies) as (url, _):
         strict = evaluated()
-        assert stats(url)["requests"] == 4 and "judge:" not in strict and "4 unparsed" in strict
+        assert stats(url)["requests"] == 4 and "asked about" not in strict and "4 unparsed" in strict
         judged = evaluated("--judge", url, "--judge-model", "stub")
         assert stats(url)["requests"] == 8
         as_json = evaluated("--judge", url, "--judge-model", "stub", "--json")
         assert stats(url)["requests"] == 8, "nothing is asked twice"
     assert "stub, judge stub on what the rules left unparsed" in judged
-    assert "judge: asked about 4 responses, 4 answered" in judged
+    assert "asked about 4 unparsed responses, 4 answered" in judged
     assert judged.count("synthetic problems, no benchmark's: smallworld-chain-free") == 2
     found = json.loads(as_json[as_json.index("{") :])
     assert found["benchmarks"]["mathvision"]["states"]["unparsed"] == 4

@@ -203,7 +203,7 @@ def test_score_asks_the_judge_and_says_what_came_of_it(tmp_path: Path, predictio
     assert told["agreement"] == {"asked": 2, "answered": 2, "agreed": 1}
     methods = {each["id"]: each["method"] for each in result["rows"]}
     assert methods["v1_1"] == methods["v1_2"] == "judge:stub" and "judge" not in methods["v1_0"]
-    assert "1 rows have no verdict and do not count as wrong" in done.output and "1 of 2 rows" in done.output
+    assert "1 responses have no verdict and do not count as wrong" in done.output and "1 of 2 rows" in done.output
 
 
 def test_score_shows_control_characters_in_the_judges_refusal_and_does_not_print_them(predictions: list[str]):
@@ -212,7 +212,7 @@ def test_score_shows_control_characters_in_the_judges_refusal_and_does_not_print
         done = CliRunner().invoke(app, [*predictions, "--judge", url, "--judge-model", "stub"])
     assert done.exit_code == 0, done.output
     assert (
-        r"1 rows have no verdict and do not count as wrong: HTTP 400: \x1b[2Jno" in done.output
+        r"1 responses have no verdict and do not count as wrong: HTTP 400: \x1b[2Jno" in done.output
         and "\x1b" not in done.output
     )
 
