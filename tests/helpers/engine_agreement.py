@@ -1,4 +1,4 @@
-"""Prompts with and without images, and what the trainer makes of a completion: for every engine's tests."""
+"""Prompts with and without images, and the trainer's log-probabilities, to test that engines agree with it."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ IMAGE, READ = {"type": "image"}, {"type": "text", "text": "read this"}
 
 
 def prompts_of(student: Student, image: Image.Image) -> list[EncodedPrompt]:
-    """Three texts, one image, two images side by side."""
+    """Prompts with text only (three), one image, and two images."""
     small = image.resize((32, 16))
     texts = [EncodedPrompt(student.encode_text(text)) for text in ("a", "[7+5-3*2]solve", "x" * 40)]
     return [
@@ -26,7 +26,7 @@ def prompts_of(student: Student, image: Image.Image) -> list[EncodedPrompt]:
 def reference_logprobs(
     student: Student, prompt: EncodedPrompt, completion: Completion, temperature: float
 ) -> list[float]:
-    """By transformers' forward pass over the whole sequence, the banned ids left out, the softmax in float64."""
+    """By transformers' forward pass over the whole sequence, with banned ids excluded and the softmax in float64."""
     ids = torch.tensor([[*prompt.prompt_ids, *completion.completion_ids]])
     images = {}
     if prompt.pixels is not None:
@@ -43,7 +43,7 @@ def reference_logprobs(
 def largest_difference(
     student: Student, prompts: Sequence[EncodedPrompt], groups: Sequence[Sequence[Completion]], temperature: float
 ) -> float:
-    """Between the engine's log-probabilities and the trainer's, over every sampled token."""
+    """Largest difference between the log-probabilities of engine and trainer over all sampled tokens."""
     return max(
         abs(ours - theirs)
         for prompt, group in zip(prompts, groups, strict=True)

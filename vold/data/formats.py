@@ -34,13 +34,13 @@ class DataRecord:
     id: str = ""
     answer: str = ""
     options: tuple[str, ...] = ()
-    images: tuple[Any, ...] = ()
+    images: tuple[object, ...] = ()
     caption: str = ""
     completion: str | None = None
     correct: bool | None = None
 
 
-def _text(row: Any, name: str, *, optional: bool = False) -> str:
+def _text(row: object, name: str, *, optional: bool = False) -> str:
     value = row.get(name) if isinstance(row, Mapping) else None
     if optional and value is None:
         return ""
@@ -49,7 +49,7 @@ def _text(row: Any, name: str, *, optional: bool = False) -> str:
     return str(value)
 
 
-def _list(row: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+def _list(row: Mapping[str, Any], name: str) -> tuple[object, ...]:
     value = row.get(name)
     if value is None:
         return ()
@@ -129,7 +129,7 @@ def reader(name: str) -> Reader:
     return checked
 
 
-def recognise(row: Any) -> str:
+def recognise(row: object) -> str:
     """The format whose fields the row has. Raises MalformedRow naming the known formats."""
     match = next((name for name in FORMATS if _fits(row, name)), None)
     if match is None:
@@ -138,7 +138,7 @@ def recognise(row: Any) -> str:
     return match
 
 
-def _fits(row: Any, name: str) -> bool:
+def _fits(row: object, name: str) -> bool:
     if isinstance(row, list):
         return name == "orz"
     return isinstance(row, Mapping) and all(field in row for field in _FORMATS[name][0])

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vold.config import ImagePolicy
 from vold.data.formats import MalformedRow
@@ -17,7 +16,7 @@ def cache_directory() -> Path:
     return cache_root() / "images"
 
 
-def image_file(value: Any, directory: Path) -> Path:
+def image_file(value: object, directory: Path) -> Path:
     """The file of one entry of ``images``: a path in ``directory``, or bytes, which are written to the cache.
 
     Raises MalformedRow for anything else, for a missing file and for a path that leads out of ``directory``.

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 IMAGE_MARK = "<image>"
 """Marks the position of an image in a text. If a text has no marks, its images come first."""
@@ -28,7 +27,7 @@ class Prompt:
     images: tuple[Path, ...] = ()
     caption: str = ""
 
-    def messages(self) -> str | list[dict[str, Any]]:
+    def messages(self) -> str | list[dict[str, object]]:
         """The user's turn, with parts for the images."""
         return chat(self.text, self.images)
 
@@ -52,11 +51,11 @@ class Trace:
     images: tuple[Path, ...] = ()
 
 
-def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
+def chat(text: str, images: Sequence[Path]) -> str | list[dict[str, object]]:
     """One turn of the user as ``Student.encode`` takes it: a string, or parts if there are images."""
     if not images:
         return text
-    parts: list[dict[str, Any]] = [] if IMAGE_MARK in text else [{"type": "image"} for _ in images]
+    parts: list[dict[str, str]] = [] if IMAGE_MARK in text else [{"type": "image"} for _ in images]
     for number, piece in enumerate(text.split(IMAGE_MARK)):
         parts += [{"type": "image"}] if number else []
         parts += [{"type": "text", "text": piece}] if piece else []

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from vold.data.formats import DataRecord, MalformedRow, Reader, reader, recognise
 from vold.data.images import image_file
@@ -32,7 +32,7 @@ class Loaded(list[T], Generic[T]):
         super().__init__(items)
         self.source, self.malformed = source, malformed
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, str | int]:
         """The record of a run's data: source, number of rows, number of rows left out, and hash of the content."""
         return {
             "source": self.source,

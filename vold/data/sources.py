@@ -78,8 +78,8 @@ class DataSource:
         return f"?{urlencode(changed)}" if changed else ""
 
     def __str__(self) -> str:
-        place = hub_location(self.place, self.revision) if self.revision else f"file:{self.place}"
-        return place + self.options
+        text = hub_location(self.place, self.revision) if self.revision else f"file:{self.place}"
+        return text + self.options
 
     def files(self, *, fetch: bool = True, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
         """The files of the split on this machine. They are fetched from the hub if necessary and ``fetch`` allows it.

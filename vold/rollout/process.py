@@ -47,7 +47,7 @@ class ServerProcess:
     def __init__(
         self,
         program: Sequence[str],
-        task: Mapping[str, Any],
+        task: Mapping[str, object],
         log: Path,
         timeout_seconds: float,
         gpu: str | None = None,
@@ -114,7 +114,7 @@ class ServerProcess:
         with suppress(OSError):
             self.process.stdin.close()
 
-    def _send_task(self, task: Mapping[str, Any], address: Path) -> dict[str, Any]:
+    def _send_task(self, task: Mapping[str, object], address: Path) -> dict[str, Any]:
         """Send the task and wait for the reply."""
         assert self.process.stdin is not None
         with suppress(OSError):  # if it has ended, wait_until reports it
@@ -153,6 +153,6 @@ def receive_task() -> dict[str, Any]:
     return task
 
 
-def send_reply(task: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+def send_reply(task: Mapping[str, Any], reply: Mapping[str, object]) -> None:
     """In the server program: send the reply to its task. The key ``refused`` holds the reason why it will not serve."""
     write_whole(Path(task["address"]), json.dumps(reply))

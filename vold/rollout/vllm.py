@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -17,6 +17,9 @@ from vold.heartbeat import beat
 from vold.images import Pixels
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Readback, SyncProof, Weights, drawable, prove
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
 
 T = TypeVar("T")
 _END: Any = object()
@@ -79,7 +82,7 @@ class VLLMEngine:
         """
         self._ban(sampling.banned_ids)
 
-        def work() -> Iterator[tuple[tuple[int, int], dict[str, Any], Any] | None]:
+        def work() -> Iterator[tuple[tuple[int, int], dict[str, Any], "SamplingParams"] | None]:
             indices = count()
             for request in requests:
                 if request is None:
@@ -181,7 +184,7 @@ class VLLMEngine:
         rows = zip(output.prompt_logprobs[1:], probe.prompt_ids[1:], strict=True)
         return drawable(probe.prompt_ids, [row[token].logprob for row, token in rows], self._banned)
 
-    def _run(self, work: Iterator[tuple[T, dict[str, Any], Any] | None]) -> Iterator[tuple[T, Any]]:
+    def _run(self, work: Iterator[tuple[T, dict[str, Any], "SamplingParams"] | None]) -> Iterator[tuple[T, Any]]:
         """Run ``work``, items of (key, prompt, parameters). Yields (key, output of vLLM) as soon as an output ends."""
         engine, running, drained = self._llm.llm_engine, {}, False
         try:
@@ -327,7 +330,7 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: Any, max_batch: int
     )
 
 
-def _parameters(sampling: Sampling, seed: int) -> Any:
+def _parameters(sampling: Sampling, seed: int) -> "SamplingParams":
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

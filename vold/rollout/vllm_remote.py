@@ -72,7 +72,7 @@ class ServerEngine:
         self.server.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _call(self, method: str, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    def _call(self, method: str, message: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Any:
         """The server's answer. Raises ValueError if it refuses the input, and EngineError for any other failure."""
         path = _tensor_file(tensors, self._scratch) if tensors else None
         body = json.dumps({**message, "tensors": None if path is None else str(path)})

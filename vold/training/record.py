@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
@@ -30,7 +29,7 @@ class RunRecorder:
         execution: Execution,
         device: torch.device,
         progress: Progress,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
     ) -> None:
         """done: number of steps that an interrupted run has finished. settings: the run's config, for telemetry."""
         self.steps, self.device, self.progress = steps, device, progress

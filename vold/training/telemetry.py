@@ -32,7 +32,7 @@ class Sink(Protocol):
 class _TensorBoard:
     """Event files under ``run/tensorboard``."""
 
-    def __init__(self, run: Path, execution: Execution, identifier: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, execution: Execution, identifier: str, settings: Mapping[str, object]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         directory = run / "tensorboard"
@@ -54,7 +54,7 @@ class _TensorBoard:
 class _WandB:
     """A run in Weights & Biases. ``WANDB_MODE=offline`` writes it to ``run/wandb`` for ``wandb sync``."""
 
-    def __init__(self, run: Path, execution: Execution, identifier: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, execution: Execution, identifier: str, settings: Mapping[str, object]) -> None:
         import wandb
 
         self.run = wandb.init(
@@ -74,7 +74,7 @@ class _WandB:
         self.run.finish(exit_code=int(failed))
 
 
-_Open = Callable[[Path, Execution, str, Mapping[str, Any]], Sink]
+_Open = Callable[[Path, Execution, str, Mapping[str, object]], Sink]
 _SINKS: dict[TelemetrySink, _Open] = {"tensorboard": _TensorBoard, "wandb": _WandB}
 
 
@@ -85,7 +85,7 @@ class Telemetry:
     are not sent again.
     """
 
-    def __init__(self, run: Path, execution: Execution, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, execution: Execution, settings: Mapping[str, object]) -> None:
         """settings: the run's config, which the sinks show. Raises ValueError if the package of a sink is missing."""
         for name in execution.telemetry:
             if importlib.util.find_spec(name) is None:

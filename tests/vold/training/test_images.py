@@ -84,9 +84,9 @@ def test_skipping_gives_only_texts_a_teacher_term(
     distill = {"weight": 1.0, "mask": "all", "images": "skip"}
     rows = train(mixed, student_path, teacher_path, tmp_path / "both", distill=distill, reward_weight=0)
     assert all(row["unread_share"] == 0.5 and row["kl_exact"] > 0 and row["grad_norm"] > 0 for row in rows)
-    seen = mixed.with_name("seen.jsonl")
-    seen.write_text("".join(line for line in mixed.read_text().splitlines(keepends=True) if '"p' in line))
-    rows = train(seen, student_path, teacher_path, tmp_path / "seen", distill=distill, reward_weight=0)
+    only_images = mixed.with_name("only_images.jsonl")
+    only_images.write_text("".join(line for line in mixed.read_text().splitlines(keepends=True) if '"p' in line))
+    rows = train(only_images, student_path, teacher_path, tmp_path / "only_images", distill=distill, reward_weight=0)
     for row in rows:
         assert row["unread_share"] == 1 and row["grad_norm"] == 0 == row["loss_distill"]
         assert row["kl_exact"] is None and row["kl_sampled"] is None and row["nonfinite_teacher_logprobs"] == 0
@@ -95,17 +95,17 @@ def test_skipping_gives_only_texts_a_teacher_term(
 def test_the_teacher_reads_the_captions(
     student_path: Path, teacher_path: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: set[str | None] = set()
+    texts_read: set[str | None] = set()
     score = Teacher.score
 
     def watched(self: Teacher, texts: Sequence[str | None], completions: Sequence[tuple[int, ...]]):  # type: ignore[no-untyped-def]
-        read.update(texts)
+        texts_read.update(texts)
         return score(self, texts, completions)
 
     monkeypatch.setattr(Teacher, "score", watched)
     distill = {"weight": 0.5, "images": "caption"}
     rows = train(mixed, student_path, teacher_path, tmp_path / "run", distill=distill)
-    assert read == {f"[{i}+1]solve" for i in range(3)}
+    assert texts_read == {f"[{i}+1]solve" for i in range(3)}
     assert all(row["unread_share"] == 0 and row["kl_exact"] > 0 for row in rows)
 
 

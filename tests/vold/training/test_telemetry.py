@@ -97,7 +97,7 @@ class Broken:
         self.steps.append(step)
 
     def close(self, failed: bool) -> None:
-        raise AssertionError("it was given up")
+        raise AssertionError("a failed sink must not be closed")
 
 
 def test_a_sink_that_fails_warns_once_and_training_continues(
