@@ -1,6 +1,6 @@
 """VOLD: reasoning transfer from a text-only teacher to a vision-language student.
 
-The package knows models, text and losses; benchmarks, matrices and pages live in :mod:`bench`.
+The package contains models, training and answers. Benchmarks, ablation matrices and reports are in :mod:`bench`.
 """
 
 from vold import torchvision_cpu

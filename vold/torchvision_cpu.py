@@ -1,9 +1,9 @@
-"""Lets the packaged torchvision be imported beside a CPU build of torch.
+"""Makes the packaged torchvision importable with a CPU build of torch.
 
-Its compiled operators are linked against CUDA, so on CPU torch they never load and the import dies on
-``operator torchvision::nms does not exist``. transformers imports torchvision wherever it is installed (vLLM brings
-it). Declaring the two operators that torchvision looks up while it is imported is enough for everything that image
-processors use; calling one of them fails as before.
+The compiled operators of torchvision are linked against CUDA. With a CPU build of torch they do not load, and the
+import fails with ``operator torchvision::nms does not exist``. transformers imports torchvision wherever it is
+installed, and vLLM installs it. It is enough to declare the two operators that torchvision looks up while it is
+imported. Image processors need no more. Calls of these operators still fail.
 """
 
 import sys
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -20,10 +23,10 @@ _OPERATORS = (
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing: it acts at the moment before torchvision is imported, and only once."""
+    """Never finds a module: it declares the operators just before torchvision is imported, and only once."""
 
     def __init__(self) -> None:
-        self.libraries: list[Any] = []
+        self.libraries: list[torch.library.Library] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -45,6 +48,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Watch for the import of torchvision; imports nothing itself."""
+    """Declare the operators as soon as torchvision is imported. This imports nothing itself."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

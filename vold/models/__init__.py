@@ -1,4 +1,4 @@
-"""Students and teachers: loading, freezing, saving."""
+"""Loads, freezes, runs and saves students and teachers."""
 
 from vold.models.encoder import EncodedPrompt, Encoder
 from vold.models.language_model import LanguageModel

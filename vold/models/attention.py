@@ -23,9 +23,11 @@ def grouped_attention(
     layout: Layout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers' ``sdpa``; with a ``layout`` the batch is a packed one.
+    """The ``sdpa`` attention of transformers, extended to packed batches, which have a ``layout``.
 
-    query: [rows, heads, positions, head_dim]; returns [rows, positions, heads, head_dim].
+    query: [rows, heads, positions, head_dim].
+    key, value: [rows, key heads, keys, head_dim].
+    Returns [rows, positions, heads, head_dim].
     """
     if layout is not None:
         return layout.attend(query, key, value, kwargs.get("scaling")), None
@@ -35,10 +37,14 @@ def grouped_attention(
 
 
 def attend_one_position(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    """query [rows, heads, head_dim], key and value [rows, key heads, keys, head_dim] -> [rows, heads, head_dim].
+    """Attention of one query position per row.
 
-    Heads that share keys are computed as query positions of one head, so they read them once. ``mask``: as for
-    ``scaled_dot_product_attention``, the same for all heads.
+    Heads that share keys are computed as query positions of one head, so that the keys are read only once.
+
+    query: [rows, heads, head_dim].
+    key, value: [rows, key heads, keys, head_dim].
+    mask: as in ``scaled_dot_product_attention``, the same for all heads.
+    Returns [rows, heads, head_dim].
     """
     rows, heads, size = query.shape
     shared = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
@@ -46,7 +52,7 @@ def attend_one_position(query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
 
 
 def register() -> str:
-    """Make the attention known to transformers and return its name."""
+    """Register the attention with transformers and return its name."""
     AttentionInterface.register(NAME, grouped_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     return NAME

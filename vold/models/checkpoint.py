@@ -1,6 +1,6 @@
-"""A checkpoint directory as files: are they there and whole, and can a model of this shape play its part?
+"""Reads and checks the files of a checkpoint directory, without loading weights.
 
-Weights are never loaded: their headers are read, and the config says the rest.
+The checks use the headers of the weight files and the config.
 """
 
 import json
@@ -21,7 +21,11 @@ _HEADER_LIMIT = 100_000_000
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What can be read without weights. ``processor`` is preprocessor_config.json, empty where there is none."""
+    """The files of a checkpoint except its weights.
+
+    generation: generation_config.json, empty if there is none.
+    processor: preprocessor_config.json, empty if there is none.
+    """
 
     role: Role
     path: Path
@@ -32,23 +36,23 @@ class Checkpoint:
 
     @classmethod
     def at(cls, role: Role, path: Path, config: Any, tokenizer: Any) -> "Checkpoint":
-        """With the settings that lie beside the config."""
+        """A checkpoint with the given config and tokenizer and the other settings in ``path``."""
         generation, processor = _json(path / "generation_config.json"), _json(path / "preprocessor_config.json")
         return cls(role, path, config, tokenizer, generation, processor)
 
     @cached_property
     def text(self) -> Any:
-        """The config of the language model inside."""
+        """The config of the language model."""
         return self.config.get_text_config()
 
     @property
     def rows(self) -> int:
-        """Rows of the output embedding, padded ones included."""
+        """Rows of the output embedding, with padding."""
         return self.text.vocab_size
 
     @property
     def context(self) -> int | None:
-        """Positions that the model was built for."""
+        """Longest sequence that the model was built for, in tokens."""
         return getattr(self.text, "max_position_embeddings", None)
 
     @property
@@ -57,9 +61,9 @@ class Checkpoint:
 
 
 def read_checkpoint(role: Role, path: Path, weights: bool = True) -> tuple[Checkpoint | None, list[Finding]]:
-    """Config, tokenizer and settings of ``path`` with what is wrong with its files; None without a usable config.
+    """The checkpoint in ``path``, and the faults of its files. None if it has no usable config.
 
-    ``weights`` False: not looked at.
+    weights: whether to check the weight files too.
     """
     findings = directory_findings(path)
     if findings:
@@ -68,55 +72,56 @@ def read_checkpoint(role: Role, path: Path, weights: bool = True) -> tuple[Check
     if config is None:
         return None, findings
     findings = role_findings(role, path, config) + (weight_findings(path, config) if weights else [])
-    tokenizer, wrong = _read_tokenizer(path)
-    findings += wrong
+    tokenizer, tokenizer_findings = _read_tokenizer(path)
     checkpoint = Checkpoint.at(role, path, config, tokenizer)
-    return checkpoint, findings + shape_findings(checkpoint)
+    return checkpoint, findings + tokenizer_findings + shape_findings(checkpoint)
 
 
 def _read_tokenizer(path: Path) -> tuple[Any | None, list[Finding]]:
     from transformers import AutoTokenizer
 
-    problem = "none of " + ", ".join(_TOKENIZER_FILES)
-    # Without any of them transformers makes an empty tokenizer of the config's kind.
+    reason = "none of " + ", ".join(_TOKENIZER_FILES)
+    # Without any of these files transformers would make an empty tokenizer.
     if any((path / name).is_file() for name in _TOKENIZER_FILES):
         try:
             return AutoTokenizer.from_pretrained(path, trust_remote_code=False), []
-        except Exception as raised:  # whatever the files of a stranger make the libraries raise
-            problem = _short(raised)
+        except Exception as exception:  # damaged files may make the libraries raise anything
+            reason = _short(exception)
     fix = "copy tokenizer.json and tokenizer_config.json of the source checkpoint there"
-    return None, [error("checkpoints.no_tokenizer", f"no tokenizer can be read ({problem})", path, fix)]
+    return None, [error("checkpoints.no_tokenizer", f"the tokenizer cannot be read ({reason})", path, fix)]
 
 
 def directory_findings(path: Path) -> list[Finding]:
-    """Is it a directory with a config?"""
+    """Checks that ``path`` is a directory with a config."""
     if not path.is_dir():
-        fix = "give a directory in Hugging Face format; a model of the hub (hub:) needs a network once"
+        fix = "give a directory in Hugging Face format; a model of the hub (hub:) is downloaded once, over the network"
         return [error("checkpoints.missing", "no such checkpoint directory", path, fix)]
     if not (path / "config.json").is_file():
-        return [error("checkpoints.no_config", "no config.json", path, "give a directory in Hugging Face format")]
+        return [
+            error("checkpoints.no_config", "there is no config.json", path, "give a directory in Hugging Face format")
+        ]
     return []
 
 
 def read_config(path: Path) -> tuple[Any | None, list[Finding]]:
-    """The config as transformers reads it; code that comes with it is not run."""
+    """The config as transformers reads it, or why it cannot be read. Code in the checkpoint is not run."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False), []
-    except Exception as exception:  # hostile input: any library error is a finding
-        fix = "repair the file, or use an architecture that transformers itself knows"
+    except Exception as exception:  # the file may be hostile: any error of the library is a finding
+        fix = "repair the file, or use an architecture that transformers itself supports"
         return None, [error("checkpoints.config", _short(exception), path / "config.json", fix)]
 
 
 def role_findings(role: Role, path: Path, config: Any) -> list[Finding]:
-    """Is it the kind of model that its part needs?"""
+    """Checks that the model is of the kind that its role needs."""
     vision = config.model_type in STUDENT_TYPES
     where = path / "config.json"
     if role == "teacher":
         if vision:
             message = f"a teacher is a text-only causal model, but this is a {config.model_type} checkpoint"
-            fix = "name a text-only model under `teacher`"
+            fix = "set `teacher` to a text-only model"
             return [error("checkpoints.teacher_reads_images", message, where, fix)]
         return []
     findings = []
@@ -125,54 +130,54 @@ def role_findings(role: Role, path: Path, config: Any) -> list[Finding]:
             f"the student must be a vision-language model ({', '.join(STUDENT_TYPES)}), "
             f"but config.json says model_type {config.model_type!r}"
         )
-        findings.append(
-            error("checkpoints.student_reads_text_only", message, where, "name one of that kind under `student`")
-        )
+        fix = "set `student` to a vision-language model"
+        findings.append(error("checkpoints.student_reads_text_only", message, where, fix))
     elif not (path / "preprocessor_config.json").is_file():
-        fix = "a student needs its image processor: copy the file from the source checkpoint"
-        findings.append(error("checkpoints.no_processor", "no preprocessor_config.json", path, fix))
+        message = "there is no preprocessor_config.json, which a student needs for its images"
+        fix = "copy the file from the source checkpoint"
+        findings.append(error("checkpoints.no_processor", message, path, fix))
     return findings
 
 
 def weight_findings(path: Path, config: Any | None = None) -> list[Finding]:
-    """Are all weight files there and as long as their headers say?  Reads headers only.
+    """Checks by their headers that all weight files exist and are complete.
 
     Format: 8 bytes little-endian length, JSON of that length, data (github.com/huggingface/safetensors).
     """
     shards = {file.name for file in path.glob("*.safetensors")}
     listed = set((_json(path / "model.safetensors.index.json").get("weight_map") or {}).values())
     if not shards and not listed:
-        message = "no *.safetensors; other weight formats are not loaded"
+        message = "there are no *.safetensors files, and other weight formats are not supported"
         return [error("checkpoints.no_weights", message, path, "download the weights, or convert the checkpoint first")]
     findings = []
     if absent := sorted(listed - shards):
         message = f"{len(absent)} of {len(listed)} weight files are missing ({', '.join(absent[:3])})"
         findings.append(error("checkpoints.shard_missing", message, path, "download the checkpoint again"))
     for name in sorted(shards):
-        header, problem = _header(path / name)
-        if problem:
+        header, fault = _header(path / name)
+        if fault:
             fix = "download or copy the file again"
-            findings.append(error("checkpoints.weights_damaged", problem, path / name, fix))
+            findings.append(error("checkpoints.weights_damaged", fault, path / name, fix))
         elif config is not None:
             findings += _embedding_findings(path / name, header, config)
     return findings
 
 
 def _header(path: Path) -> tuple[dict[str, Any], str]:
-    """Tensors of a safetensors file, or what is wrong with it."""
+    """The tensors of a safetensors file, and its fault, if it has one."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _HEADER_LIMIT):
-            return {}, f"truncated: {size} bytes do not hold a safetensors header"
+            return {}, f"the file is truncated: {size} bytes do not hold a safetensors header"
         try:
             header = json.loads(file.read(length))
             tensors = {name: value for name, value in header.items() if name != "__metadata__"}
             end = 8 + length + max((value["data_offsets"][1] for value in tensors.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return {}, "not a safetensors file: its header is unreadable"
+            return {}, "the file is not a safetensors file, as its header cannot be read"
     if size != end:
-        return {}, f"{'truncated' if size < end else 'too long'}: {size} bytes where the header promises {end}"
+        return {}, f"the file is {'truncated' if size < end else 'too long'}: {size} bytes, but {end} by its header"
     return tensors, ""
 
 
@@ -182,29 +187,30 @@ def _embedding_findings(file: Path, header: Mapping[str, Any], config: Any) -> l
     for name, value in header.items():
         shape = value.get("shape")
         if name.endswith("embed_tokens.weight") and shape != expected:
-            message = f"{name} is {shape}, config.json says {expected} (vocabulary x hidden)"
-            fix = "config and weights are of different models: take both from one source"
+            message = f"{name} is {shape}, but config.json says {expected} (vocabulary x hidden)"
+            fix = "take config and weights from one source"
             return [error("checkpoints.weights_of_another_model", message, file, fix)]
     return []
 
 
 def shape_findings(checkpoint: Checkpoint) -> list[Finding]:
-    """What the trainer's own attention and positions need of a config."""
+    """Checks that the trainer's own attention and positions support the config."""
     findings, where = layer_findings(checkpoint.path, checkpoint.text), checkpoint.path / "config.json"
     section = (getattr(checkpoint.text, "rope_parameters", None) or {}).get("mrope_section")
     half = checkpoint.head_size // 2
     if checkpoint.role == "student" and section and sum(section) != half:
-        message = f"mrope_section {section} sums to {sum(section)}, half a head is {half}"
+        message = f"mrope_section {section} sums to {sum(section)}, but half a head is {half}"
         fix = f"make the three sections (time, height, width) sum to head_dim / 2 = {half}"
         findings.append(error("checkpoints.mrope", message, where, fix))
     if (_json(where)).get("auto_map"):
-        message = "config.json names code of its own (auto_map); it is never run"
-        findings.append(note("checkpoints.own_code", message, where, "nothing to do: transformers' own class is used"))
+        message = "config.json names code of its own (auto_map), which is never run"
+        fix = "change nothing: the class of transformers is used"
+        findings.append(note("checkpoints.own_code", message, where, fix))
     return findings
 
 
 def layer_findings(path: Path, text_config: Any) -> list[Finding]:
-    """Kinds of layers that the trainer's attention is wrong for."""
+    """Checks that all layers have full attention, the only kind that the trainer computes."""
     kinds = sorted(set(getattr(text_config, "layer_types", None) or ()) - {"full_attention"})
     if not kinds:
         return []

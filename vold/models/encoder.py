@@ -1,4 +1,4 @@
-"""Chats with images to what a vision-language model is fed; needs the checkpoint's settings, not its weights."""
+"""Turns chats with images into the input of a vision-language model, without its weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as the model reads it; ``prompt_ids`` hold one placeholder per visual token."""
+    """A prompt as the model reads it. ``prompt_ids`` contain one placeholder per visual token."""
 
     prompt_ids: tuple[int, ...]
     pixels: Pixels | None = None
 
 
 def render_chat(tokenizer: Any, messages: str | Sequence[Message], thinking: bool | None = None) -> str:
-    """The text of a chat up to the place where the assistant speaks; a string is one turn of the user.
+    """The text of a chat, up to the start of the assistant's turn.
 
-    thinking: the template's own switch ``enable_thinking``; None leaves it as the template has it.
+    messages: the chat; a string is one turn of the user.
+    thinking: value of the template's switch ``enable_thinking``; None keeps the template's default.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -34,8 +35,9 @@ def render_chat(tokenizer: Any, messages: str | Sequence[Message], thinking: boo
 
 @dataclass(frozen=True)
 class Encoder:
-    """``pixel_limits`` (min, max pixels of one image after resizing) override the checkpoint's when given.
+    """Encodes chats for one checkpoint.
 
+    pixel_limits: fewest and most pixels of an image after resizing; None takes the checkpoint's.
     thinking: as in ``render_chat``.
     """
 
@@ -48,9 +50,9 @@ class Encoder:
     def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
         """Render the chat and expand each image's placeholder to the number of its visual tokens.
 
-        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``; images are taken in order.
-        Raises ValueError where the number of images differs from the number of placeholders (also when a
-        problem's text smuggles a placeholder in), or where an image cannot be read.
+        Content parts are ``{"type": "text", "text": ...}`` and ``{"type": "image"}``. Images are used in order.
+        Raises ValueError if an image cannot be read, or if the number of images differs from that of the placeholders,
+        which also happens if the text of a problem contains a placeholder.
         """
         ids = tuple(self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"])
         placeholders = ids.count(self.image_token_id)
@@ -66,18 +68,18 @@ class Encoder:
         return EncodedPrompt(tuple(expanded), pixels)
 
     def text(self, messages: str | Sequence[Message]) -> str:
-        """The rendered chat, an image's placeholder not yet expanded."""
+        """The rendered chat, with one placeholder per image."""
         return render_chat(self.tokenizer, messages, self.thinking)
 
     def visual_tokens(self, pixels: Pixels) -> list[int]:
-        """How many positions each image takes."""
+        """Number of positions that each image takes."""
         return (pixels.grid_thw.prod(dim=1) // self.image_processor.merge_size**2).tolist()
 
     def _pixels(self, images: Sequence[Path | Image.Image]) -> Pixels:
-        each = [self._one(image) for image in images]
-        return Pixels(torch.cat([pixels.values for pixels in each]), torch.cat([pixels.grid_thw for pixels in each]))
+        parts = [self._image_pixels(image) for image in images]
+        return Pixels(torch.cat([part.values for part in parts]), torch.cat([part.grid_thw for part in parts]))
 
-    def _one(self, source: Path | Image.Image) -> Pixels:
+    def _image_pixels(self, source: Path | Image.Image) -> Pixels:
         image = open_image(source) if isinstance(source, Path) else source.convert("RGB")
         try:
             features = self.image_processor(images=[image], return_tensors="pt", **self._limits())
@@ -87,7 +89,7 @@ class Encoder:
         return Pixels(features["pixel_values"], features["image_grid_thw"])
 
     def _limits(self) -> dict[str, Any]:
-        """As the image processor takes them."""
+        """The pixel limits as arguments of the image processor."""
         if self.pixel_limits is None:
             return {}
         return {"size": dict(zip(("shortest_edge", "longest_edge"), self.pixel_limits, strict=True))}

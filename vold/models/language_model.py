@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer: a trunk (ids to hidden states) and a head (hidden states to logits)."""
+"""A causal language model: its tokenizer, its trunk (ids to hidden states) and its head (hidden states to logits)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from vold.models.layout import Layout
 from vold.models.recomputation import recomputed_layers
 
 PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
-"""Tokens that stand for images and videos in a prompt and mean nothing in a completion."""
+"""Tokens that represent images and videos in a prompt. They have no meaning in a completion."""
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
-    """The id that closes an assistant's turn: ``<|im_end|>``, else the tokenizer's EOS, if it has one."""
+    """The id that closes an assistant's turn: ``<|im_end|>``, or the tokenizer's EOS. None if there is neither."""
     return tokenizer.get_vocab().get("<|im_end|>", tokenizer.eos_token_id)
 
 
@@ -41,7 +41,7 @@ def banned_ids(tokenizer: Any, rows: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Any decoder-only model of transformers; ``path`` is the directory it came from."""
+    """A decoder-only model of transformers. ``path`` is its checkpoint directory."""
 
     path: Path
     model: Any
@@ -55,26 +55,29 @@ class LanguageModel:
     def trunk(self) -> torch.nn.Module:
         """The decoder up to and including its final norm."""
         trunk = self.model.get_decoder()
-        if wrong := layer_findings(self.path, trunk.config):
-            raise ValueError(str(wrong[0]))
+        if findings := layer_findings(self.path, trunk.config):
+            raise ValueError(str(findings[0]))
         return trunk
 
     @property
     def head(self) -> Tensor:
-        """The output embedding: [vocabulary rows, hidden]."""
+        """The output embedding [vocabulary rows, hidden]."""
         return self.model.get_output_embeddings().weight
 
     @cached_property
     def end_of_turn_id(self) -> int:
-        """The id that closes an assistant's turn; raises ValueError where there is none."""
+        """The id that closes an assistant's turn. Raises ValueError if there is none."""
         end = end_of_turn(self.tokenizer)
         if end is None:
-            raise ValueError(f"{self.path}: the tokenizer has neither <|im_end|> nor an EOS token")
+            raise ValueError(
+                f"{self.path}: the tokenizer has neither <|im_end|> nor an EOS token; set eos_token in "
+                "tokenizer_config.json"
+            )
         return end
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """As ``stop_ids`` of the tokenizer says; raises ValueError where no token ends a turn."""
+        """Ids that end a completion, as in ``stop_ids``. Raises ValueError if no token ends a turn."""
         return tuple(sorted({self.end_of_turn_id, *stop_ids(self.tokenizer, self.model.generation_config)}))
 
     @cached_property
@@ -83,7 +86,7 @@ class LanguageModel:
         return banned_ids(self.tokenizer, self.head.shape[0])
 
     def encode_text(self, messages: str | Sequence[Message]) -> tuple[int, ...]:
-        """Ids of a chat up to the place where the assistant speaks; a string is one turn of the user."""
+        """Ids of a chat, up to the start of the assistant's turn. A string is one turn of the user."""
         return tuple(self.tokenizer(render_chat(self.tokenizer, messages), add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -91,19 +94,19 @@ class LanguageModel:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
-        """Rotary positions [axes, length] of one prompt; one axis, counting, for text."""
+        """Rotary positions [axes, length] of one prompt. Text has one axis, which counts the tokens."""
         if pixels is not None:
-            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds images")
+            raise ValueError(f"{self.path}: the model reads only text, but a prompt has images")
         return torch.arange(len(ids), device=self.device)[None]
 
     def embed(self, ids: Tensor, pixels: Sequence[Pixels] = ()) -> Tensor:
-        """Input embeddings [..., hidden] of ids [...], images in the order of their placeholders."""
+        """Input embeddings [..., hidden] of ids [...]. ``pixels`` are in the order of their placeholders."""
         if pixels:
-            raise ValueError(f"{self.path}: this model reads text alone, but a prompt holds images")
+            raise ValueError(f"{self.path}: the model reads only text, but a prompt has images")
         return self.model.get_input_embeddings()(ids)
 
     def hidden_states(self, ids: Tensor, positions: Tensor, layout: Layout, pixels: Sequence[Pixels] = ()) -> Tensor:
-        """Final hidden states [T, hidden] of a packed batch: ids [T], rotary positions [axes, T]."""
+        """Final hidden states [T, hidden] of a packed batch with ids [T] and rotary positions [axes, T]."""
         with recomputed_layers(self.model):
             return self.trunk(
                 inputs_embeds=self.embed(ids, pixels)[None],

@@ -1,4 +1,4 @@
-"""Load students and teachers from Hugging Face checkpoint directories."""
+"""Loads students and teachers from Hugging Face checkpoint directories."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +20,22 @@ from vold.models.encoder import Encoder
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
 
-# Our own progress is the one shown; transformers would draw a bar for every load and save.
+# We show our own progress. transformers would draw a bar for every load and save.
 hf_logging.disable_progress_bar()
 
 
 class ModelError(ValueError):
-    """A checkpoint that cannot play the part it was given; the message names the directory and the mend."""
+    """A checkpoint does not suit its role. The message names the directory and the fix."""
 
 
 def _checked_config(role: Role, path: Path, weights: bool = True) -> Any:
-    """The checkpoint's config, after the complaints that transformers would word less clearly; weights: read next."""
+    """The checkpoint's config. Raises ModelError for faults that transformers would report less clearly.
+
+    weights: whether to check the weight files too.
+    """
     _refuse(directory_findings(path))
-    config, wrong = read_config(path)
-    _refuse(wrong)
+    config, findings = read_config(path)
+    _refuse(findings)
     _refuse(role_findings(role, path, config) + (weight_findings(path, config) if weights else []))
     return config
 
@@ -46,29 +49,32 @@ def _load(loader: Any, path: Path, dtype: torch.dtype, device: torch.device | st
     model = loader.from_pretrained(
         path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=attention.register()
     )
-    # Evaluation mode throughout: these models are trained without dropout.
+    # The models are always in evaluation mode, because they are trained without dropout.
     return model.to(device).eval()
 
 
 def _tokenizer(path: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not tokenizer.chat_template:
-        raise ModelError(f"{path}: the tokenizer has no chat template (tokenizer_config.json or chat_template.jinja)")
+        raise ModelError(
+            f"{path}: the tokenizer has no chat template (tokenizer_config.json or chat_template.jinja); copy "
+            "chat_template.jinja of the instruction-tuned release"
+        )
     return tokenizer
 
 
 def load_encoder(path: Path, pixel_limits: tuple[int, int] | None = None, thinking: bool | None = None) -> Encoder:
-    """What turns chats into the input of a Qwen2.5-VL checkpoint; its weights are not read.
+    """Load the encoder of a Qwen2.5-VL checkpoint, which turns chats into its input. Weights are not read.
 
-    Raises ModelError, also where ``thinking`` is given and the chat template has no such switch.
+    Raises ModelError, also if ``thinking`` is given and the chat template has no such switch.
     """
     config = _checked_config("student", path, weights=False)
     processor = Qwen2VLImageProcessorPil.from_pretrained(path)
     tokenizer = _tokenizer(path)
     if thinking is not None and "enable_thinking" not in str(tokenizer.chat_template):
         raise ModelError(
-            f"{path}: its chat template has no switch enable_thinking, so thinking cannot be turned off; leave that "
-            "setting out, or take a checkpoint whose template has one"
+            f"{path}: the chat template has no switch enable_thinking, so thinking cannot be set; leave that setting "
+            "out, or use a checkpoint whose template has the switch"
         )
     return Encoder(tokenizer, processor, config.image_token_id, pixel_limits, thinking)
 
@@ -80,7 +86,7 @@ def load_student(
     device: torch.device | str = "cpu",
     pixel_limits: tuple[int, int] | None = None,
 ) -> Student:
-    """Load a Qwen2.5-VL checkpoint; raises ModelError when ``path`` holds none."""
+    """Load a Qwen2.5-VL checkpoint. Raises ModelError if ``path`` does not contain one."""
     _checked_config("student", path)
     processor = Qwen2VLImageProcessorPil.from_pretrained(path)
     model = _load(AutoModelForImageTextToText, path, dtype, device)
@@ -90,7 +96,7 @@ def load_student(
 def load_teacher(
     path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> LanguageModel:
-    """Load a text-only causal model, frozen; raises ModelError when ``path`` holds none."""
+    """Load a text-only causal model and freeze it. Raises ModelError if ``path`` does not contain one."""
     _checked_config("teacher", path)
     try:
         model = _load(AutoModelForCausalLM, path, dtype, device)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) on the student's language model, by peft."""
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) on the student's language model, by peft."""
 
 import re
 
@@ -14,14 +14,15 @@ _ADAPTER = "default"
 
 
 def add_adapters(student: Student, config: LoraConfig, seed: int) -> None:
-    """Put adapters on the layers ``config.targets`` of the language model and freeze everything else.
+    """Add adapters to the layers ``config.targets`` of the language model and freeze everything else.
 
-    At first they change nothing. Raises ValueError where peft is missing or a target names no linear layer.
+    New adapters do not change the model's output. Raises ValueError if peft is missing or a target does not name a
+    linear layer.
     """
     try:
         import peft
     except ImportError as error:
-        raise ValueError("lora needs peft; `pip install 'vold-bench[lora]'`, or leave lora out") from error
+        raise ValueError("lora needs peft; run `pip install 'vold-bench[lora]'`, or leave lora out") from error
     names = {name.rsplit(".", 1)[-1] for name, m in student.trunk.named_modules() if isinstance(m, torch.nn.Linear)}
     if unknown := sorted(set(config.targets) - names):
         raise ValueError(f"lora.targets: no linear layer {unknown[0]!r}; choose from {', '.join(sorted(names))}")
@@ -29,7 +30,7 @@ def add_adapters(student: Student, config: LoraConfig, seed: int) -> None:
     targets = "|".join(map(re.escape, config.targets))
     settings = peft.LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides, a fraction is as good
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft only divides it, so a float works
         target_modules=rf"{re.escape(prefix)}\..*\.({targets})",
     )
     with torch.random.fork_rng(devices=[]):
@@ -40,7 +41,7 @@ def add_adapters(student: Student, config: LoraConfig, seed: int) -> None:
 
 @torch.no_grad()
 def merged_weights(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights under their names in a checkpoint; adapters are added to the layers that they adapt, in copies."""
+    """The weights under their names in a checkpoint, with adapters merged into copies of the adapted layers."""
     modules = dict(model.model.named_modules())
     merged: dict[str, Tensor] = {}
     for name, tensor in model.model.state_dict().items():

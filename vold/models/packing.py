@@ -1,4 +1,4 @@
-"""Prompts with completions: packed micro-batches, and the positions that predict the completion."""
+"""Packs prompts with completions into micro-batches, and locates the positions that predict the completions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from vold.models.layout import Layout, Segment
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One prompt and its completion, as ids; ``pixels`` are the prompt's images.
+    """One prompt and its completion, as ids. ``pixels`` are the prompt's images.
 
-    Sequences whose prompts have the same ids and the very same ``pixels`` share the prompt in a micro-batch.
+    Sequences share their prompt in a micro-batch if it has the same ids and the same ``pixels`` object.
     """
 
     prompt_ids: tuple[int, ...]
@@ -28,10 +28,11 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences laid end to end without padding, a shared prompt once.
+    """Sequences end to end without padding. A shared prompt is there only once.
 
-    ids [T]; positions [axes, T], counted within each sequence (three axes where there are images);
-    predicting [N]: places of the tokens that predict the completions' tokens, sequence by sequence.
+    ids: [T].
+    positions: rotary positions [axes, T], counted within each sequence; three axes if there are images.
+    predicting: positions [N] in the batch that predict the completions' N tokens, sequence by sequence.
     """
 
     ids: Tensor
@@ -44,16 +45,18 @@ class Packed:
 def micro_batches(
     sequences: Sequence[TokenSequence], budget: int, among: Sequence[int] | None = None
 ) -> Iterator[list[int]]:
-    """Indices of ``sequences`` (only those ``among``) in batches of at most ``budget`` tokens, a shared prompt once.
+    """Indices of ``sequences`` in batches of at most ``budget`` tokens, where a shared prompt counts once.
 
-    Sequences of one prompt stay together, prompts with the longest completions come first. A single sequence over
-    the budget is a batch of its own. Sequences without completion have nothing to learn from and are left out.
+    Sequences of one prompt stay together, and prompts with the longest sequences come first. A single sequence over
+    the budget is a batch of its own. Sequences with an empty completion are left out.
+
+    among: indices of the sequences to batch; None: all.
     """
     batch: list[int] = []
     size = 0
-    chosen = set(range(len(sequences)) if among is None else among)
+    selected = set(range(len(sequences)) if among is None else among)
     groups = [
-        [index for index in group if index in chosen and sequences[index].completion_ids]
+        [index for index in group if index in selected and sequences[index].completion_ids]
         for group in _by_prompt(sequences)
     ]
     for group in sorted(filter(None, groups), key=lambda group: (-max(len(sequences[i]) for i in group), group[0])):
@@ -70,7 +73,7 @@ def micro_batches(
 
 
 def pack(model: LanguageModel, sequences: Sequence[TokenSequence]) -> Packed:
-    """Lay ``sequences`` end to end as ``model`` reads them; each must have a completion."""
+    """Pack ``sequences`` for ``model``. Each must have a completion."""
     packing = _Packing(model, len(sequences))
     for group in _by_prompt(sequences):
         packing.add(sequences, group)
@@ -78,18 +81,18 @@ def pack(model: LanguageModel, sequences: Sequence[TokenSequence]) -> Packed:
 
 
 def completion_hidden(model: LanguageModel, sequences: Sequence[TokenSequence]) -> Tensor:
-    """Hidden states [N, H] of the positions that predict the completions' tokens, laid end to end."""
+    """Hidden states [N, H] of the positions that predict the completions' N tokens, sequence by sequence."""
     packed = pack(model, sequences)
     return model.hidden_states(packed.ids, packed.positions, packed.layout, packed.pixels)[packed.predicting]
 
 
 def completion_targets(sequences: Sequence[TokenSequence], device: torch.device) -> Tensor:
-    """The completions' tokens [N], laid end to end."""
+    """The completions' tokens [N], sequence by sequence."""
     return torch.tensor([token for sequence in sequences for token in sequence.completion_ids], device=device)
 
 
 def token_index(lengths: Sequence[int], rows: Sequence[int]) -> Tensor:
-    """Where the tokens of ``rows`` lie in the array of all completions of ``lengths``, laid end to end."""
+    """Positions of the tokens of completions ``rows`` if all completions, with ``lengths``, are end to end."""
     ends = torch.tensor(list(lengths)).cumsum(0).tolist()
     return torch.cat([torch.arange(ends[row] - lengths[row], ends[row]) for row in rows])
 
@@ -102,7 +105,7 @@ def _by_prompt(sequences: Sequence[TokenSequence]) -> list[list[int]]:
 
 
 class _Packing:
-    """A packed batch that grows prompt by prompt."""
+    """Builds a packed batch prompt by prompt."""
 
     def __init__(self, model: LanguageModel, count: int) -> None:
         self.model = model
@@ -113,14 +116,14 @@ class _Packing:
         self.predicting: list[Tensor] = [torch.empty(0)] * count
 
     def add(self, sequences: Sequence[TokenSequence], group: Sequence[int]) -> None:
-        """Lay out the sequences of one prompt: a lone one in one piece, others behind the prompt that they share."""
+        """Add the sequences of one prompt. A single one is one segment; several follow the prompt that they share."""
         first = sequences[group[0]]
         prompt = self.model.positions(first.prompt_ids, first.pixels).cpu()
         after = int(prompt.max()) + 1
         if first.pixels is not None:
             self.pixels.append(first.pixels)
         if len(group) == 1:
-            # The last token of a completion predicts nothing that is wanted, so it is not run.
+            # The last token of a completion does not predict a token of it, so it is not run.
             rest = first.completion_ids[:-1]
             positions = torch.cat([prompt, self._following(after, len(rest), len(prompt))], dim=1)
             segment = self._append(first.prompt_ids + rest, positions)

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: layers that keep their input alone and are computed again for the gradient."""
+"""Gradient checkpointing: layers keep only their input and are computed again for the gradient."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def enable_recomputation(model: Any) -> None:
-    """Let the layers of a transformers model be computed again in the backward pass of ``recomputed_layers``."""
-    # Nothing in these models is random, so no state of random numbers has to travel.
+    """Enable recomputation in a transformers model. It takes effect inside ``recomputed_layers``."""
+    # Nothing in these models is random, so the state of random numbers need not be saved.
     model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
 
 
 @contextmanager
 def recomputed_layers(model: Any) -> Iterator[None]:
-    """Where gradients are wanted and recomputation is enabled, run layers so within; else do nothing.
+    """Inside this context, layers are recomputed if recomputation is enabled and gradients are on.
 
-    transformers recomputes the layers that are in training mode. Only the layers themselves are switched: what lies
-    within them stays in evaluation mode, and decoding with a cache, outside, is left alone.
+    transformers recomputes the layers that are in training mode. Only the layers themselves change mode. The modules
+    inside them stay in evaluation mode, and decoding with a cache, outside of the context, is not affected.
     """
-    layers = []
+    layers: list[torch.nn.Module] = []
     if torch.is_grad_enabled() and model.is_gradient_checkpointing:
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The vision-language student: chats with images to ids and pixels."""
+"""The vision-language student."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ from vold.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Student(LanguageModel):
-    """``pixel_limits`` (min, max pixels of one image after resizing) override the checkpoint's when given."""
+    """A vision-language model.
+
+    pixel_limits: fewest and most pixels of an image after resizing; None takes the checkpoint's.
+    """
 
     image_processor: Any
     pixel_limits: tuple[int, int] | None = None
@@ -32,25 +35,25 @@ class Student(LanguageModel):
         return Encoder(self.tokenizer, self.image_processor, self.image_token_id, self.pixel_limits)
 
     def encode(self, messages: str | Sequence[Message], images: Sequence[Path | Image.Image] = ()) -> EncodedPrompt:
-        """As ``Encoder.encode``."""
+        """The prompt as the model reads it; see ``Encoder.encode``."""
         return self.encoder.encode(messages, images)
 
     def visual_embeddings(self, pixels: Sequence[Pixels]) -> Tensor:
-        """What the vision tower makes of all these images: [visual tokens, hidden].
+        """The vision tower's output [visual tokens, hidden] for all images.
 
-        While nothing of the tower is trained it looks at a prompt's images once: rollouts and every micro-batch of
-        their training then read the same embeddings, which go when the pixels go.
+        If no part of the tower is trained, the output for a prompt's images is cached. Rollouts and all micro-batches
+        of their training use the same embeddings, which are freed together with the pixels.
         """
         if any(parameter.requires_grad for parameter in self.model.model.visual.parameters()):
-            return self._seen(pixels)
-        unseen = [item for item in pixels if item.values not in self._embeddings]
-        if unseen:
-            counts = [sum(self.encoder.visual_tokens(item)) for item in unseen]
-            for item, seen in zip(unseen, self._seen(unseen).split(counts), strict=True):
-                self._embeddings[item.values] = seen
+            return self._run_tower(pixels)
+        missing = [item for item in pixels if item.values not in self._embeddings]
+        if missing:
+            counts = [sum(self.encoder.visual_tokens(item)) for item in missing]
+            for item, embeddings in zip(missing, self._run_tower(missing).split(counts), strict=True):
+                self._embeddings[item.values] = embeddings
         return torch.cat([self._embeddings[item.values] for item in pixels])
 
-    def _seen(self, pixels: Sequence[Pixels]) -> Tensor:
+    def _run_tower(self, pixels: Sequence[Pixels]) -> Tensor:
         values = torch.cat([item.values for item in pixels]).to(self.device)
         grid = torch.cat([item.grid_thw for item in pixels]).to(self.device)
         return torch.cat(self.model.model.get_image_features(values, grid).pooler_output)
@@ -61,19 +64,22 @@ class Student(LanguageModel):
 
     @cached_property
     def _positions(self) -> WeakTensorKeyDictionary:
-        """By the values of a prompt's pixels, whose life it shares: positions by ids."""
+        """For each prompt's pixel values, and freed with them: positions by ids."""
         return WeakTensorKeyDictionary()
 
     def positions(self, ids: Sequence[int], pixels: Pixels | None = None) -> Tensor:
-        """The model's own three axes (time, height, width) where there are images; for rollouts and training once."""
+        """Rotary positions [axes, length] of one prompt, with three axes (time, height, width) if it has images.
+
+        Positions of prompts with images are cached for rollouts and training.
+        """
         if pixels is None:
             return super().positions(ids)
         if pixels.values not in self._positions:
             self._positions[pixels.values] = {}
-        known, key = self._positions[pixels.values], tuple(ids)
-        if key not in known:
-            known[key] = self._rope_positions(key, pixels)
-        return known[key]
+        cache, key = self._positions[pixels.values], tuple(ids)
+        if key not in cache:
+            cache[key] = self._rope_positions(key, pixels)
+        return cache[key]
 
     def _rope_positions(self, ids: Sequence[int], pixels: Pixels) -> Tensor:
         tokens = torch.tensor([list(ids)], device=self.device)
@@ -82,12 +88,16 @@ class Student(LanguageModel):
         return self.model.model.get_rope_index(tokens, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
 
     def embed(self, ids: Tensor, pixels: Sequence[Pixels] = ()) -> Tensor:
-        """The vision tower's output stands where the placeholders are; raises ValueError when their numbers differ."""
+        """Input embeddings [T, hidden] of ids [T], with the vision tower's output in place of the placeholders.
+
+        Raises ValueError if there are more or fewer placeholders than visual tokens.
+        """
         embeds = super().embed(ids)
         if not pixels:
             return embeds
         visual = self.visual_embeddings(pixels)
-        places = ids == self.image_token_id
-        if int(places.sum()) != len(visual):
-            raise ValueError(f"{int(places.sum())} image placeholders in the prompts for {len(visual)} visual tokens")
-        return embeds.masked_scatter(places[..., None], visual.to(embeds.dtype))
+        placeholders = ids == self.image_token_id
+        count = int(placeholders.sum())
+        if count != len(visual):
+            raise ValueError(f"the prompts have {count} image placeholders for {len(visual)} visual tokens")
+        return embeds.masked_scatter(placeholders[..., None], visual.to(embeds.dtype))

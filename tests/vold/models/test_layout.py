@@ -1,4 +1,4 @@
-"""Attention over packed batches against attention segment by segment."""
+"""Attention over packed batches against attention over each segment on its own."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ HEADS, KEY_HEADS, SIZE = 4, 2, 8
 
 
 def states(tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value as a model hands them over: [1, heads, T, head_dim]."""
+    """Query, key and value as a model passes them: [1, heads, T, head_dim]."""
     draw = torch.Generator().manual_seed(0)
     return tuple(
         torch.randn(1, heads, tokens, SIZE, generator=draw, dtype=torch.float64).requires_grad_()
@@ -23,7 +23,7 @@ def states(tokens: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """By the formula, for one segment [heads, tokens, head_dim]: the last query sees the last key."""
+    """Attention of one segment [heads, tokens, head_dim] by its formula. The last query sees the last key."""
     key, value = key.repeat_interleave(HEADS // KEY_HEADS, 0), value.repeat_interleave(HEADS // KEY_HEADS, 0)
     scores = query @ key.transpose(1, 2) * scale
     ahead = torch.ones_like(scores, dtype=torch.bool).triu(key.shape[1] - query.shape[1] + 1)
@@ -40,7 +40,7 @@ def by_formula(segments: list[Segment], query: Tensor, key: Tensor, value: Tenso
 
 
 @pytest.mark.parametrize("segments", [SHARED, APART])
-def test_outputs_and_gradients_are_those_of_the_formula(segments: list[Segment]) -> None:
+def test_outputs_and_gradients_equal_those_of_the_formula(segments: list[Segment]) -> None:
     tokens = sum(segment.length for segment in segments)
     given = states(tokens)
     weights = torch.randn(1, tokens, HEADS, SIZE, dtype=torch.float64)
@@ -54,8 +54,10 @@ def test_outputs_and_gradients_are_those_of_the_formula(segments: list[Segment])
 
 
 @pytest.mark.parametrize("segments", [SHARED, APART])
-def test_the_variable_length_kernel_is_told_the_same(segments: list[Segment], monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's kernel runs on GPUs alone; what it is asked for is checked with its documented meaning."""
+def test_the_variable_length_kernel_gets_the_same_layout(
+    segments: list[Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's kernel runs only on GPUs. A function with its documented behaviour checks the arguments."""
 
     def documented(
         query: Tensor,

@@ -1,4 +1,4 @@
-"""What cannot be loaded says why and what to do."""
+"""Loading and saving checkpoints. Errors say what is wrong and how to fix it."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         load_student(tmp_path / "nowhere")
 
 
-def test_a_student_that_is_no_vision_language_model_is_refused(teacher_path: Path) -> None:
+def test_a_student_that_is_not_a_vision_language_model_is_refused(teacher_path: Path) -> None:
     with pytest.raises(ModelError, match=r"must be a vision-language model .* model_type 'qwen3'"):
         load_student(teacher_path)
 
@@ -73,7 +73,7 @@ def test_a_saved_teacher_loads_with_auto_classes(teacher: LanguageModel, tmp_pat
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "out").lm_head.weight, teacher.head)
 
 
-def test_a_save_that_fails_leaves_nothing_under_the_name(
+def test_a_save_that_fails_leaves_no_directory(
     student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(directory: Path, **kwargs: object) -> None:
@@ -115,7 +115,7 @@ def test_padding_rows_and_placeholders_are_banned_and_the_end_of_turn_stops(stud
     assert not banned & set(student.stop_ids)
 
 
-def test_the_card_of_the_base_is_not_handed_on_to_what_was_trained_from_it(
+def test_the_recipe_of_the_base_is_not_copied_to_a_trained_checkpoint(
     build_student: Callable[..., Path], tmp_path: Path
 ) -> None:
     base = build_student(tmp_path / "base")

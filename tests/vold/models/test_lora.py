@@ -1,4 +1,4 @@
-"""Adapters: what they change, what they train, and the checkpoint that they leave."""
+"""LoRA adapters: their effect, their training and the checkpoint with them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ def train(model: Student, steps: int = 3) -> None:
         optimizer.zero_grad()
 
 
-def test_new_adapters_change_nothing_and_are_all_that_learns(adapted: Student, student: Student) -> None:
+def test_new_adapters_change_nothing_and_only_they_learn(adapted: Student, student: Student) -> None:
     assert torch.equal(logits(adapted), logits(student))
     learning = [name for name, p in adapted.model.named_parameters() if p.requires_grad]
     assert len(learning) == 2 * 2 * 2, "two matrices, two targets, two layers"
@@ -51,7 +51,7 @@ def test_new_adapters_change_nothing_and_are_all_that_learns(adapted: Student, s
     assert all("q_proj" in name or "down_proj" in name for name in learning)
 
 
-def test_training_moves_the_adapters_alone(adapted: Student, student: Student) -> None:
+def test_training_changes_only_the_adapters(adapted: Student, student: Student) -> None:
     train(adapted)
     assert not torch.allclose(logits(adapted), logits(student), atol=1e-2)
     before, after = student.model.state_dict(), adapted.model.state_dict()
@@ -104,7 +104,7 @@ def test_an_unknown_target_is_named_with_the_choices(build_student: Callable[...
         add_adapters(load_student(student_path), LoraConfig(targets=("query",)), seed=1)
 
 
-def test_merged_weights_are_the_very_tensors_where_nothing_is_adapted(adapted: Student, student: Student) -> None:
+def test_merged_weights_are_the_same_tensors_for_layers_without_adapters(adapted: Student, student: Student) -> None:
     live, merged = student.model.state_dict(), merged_weights(student)
     assert merged.keys() == live.keys() == merged_weights(adapted).keys()
     assert all(merged[name].data_ptr() == tensor.data_ptr() for name, tensor in live.items())

@@ -1,4 +1,4 @@
-"""Packed micro-batches against transformers' own forward, padded and one row at a time."""
+"""Packed micro-batches against transformers' own forward pass, padded and one row at a time."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,10 +25,10 @@ SEQUENCES = [TokenSequence(tuple(range(p)), tuple(range(50, 50 + c))) for p, c i
 
 
 def group(prompt: EncodedPrompt, *lengths: int) -> list[TokenSequence]:
-    """Completions of ``lengths`` of one prompt, all different."""
+    """Completions of one prompt with these lengths, all different."""
     return [
-        TokenSequence(prompt.prompt_ids, tuple((7 * place + 3 * step) % 250 for step in range(length)), prompt.pixels)
-        for place, length in enumerate(lengths)
+        TokenSequence(prompt.prompt_ids, tuple((7 * index + 3 * step) % 250 for step in range(length)), prompt.pixels)
+        for index, length in enumerate(lengths)
     ]
 
 
@@ -49,15 +49,15 @@ def image_rows(model: Student, image: Image.Image) -> list[TokenSequence]:
 
 
 def mixed_rows(model: Student, image: Image.Image) -> list[TokenSequence]:
-    """Rows of one prompt lie apart from each other."""
+    """Rows in which those of one prompt are not next to each other."""
     rows = text_rows(model) + image_rows(model, image)
     return rows[::2] + rows[1::2]
 
 
 def reference(model: LanguageModel, rows: list[TokenSequence]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Hidden states that predict the completions, their NLL and its gradients, by a freshly loaded model.
+    """Hidden states that predict the completions, their NLL and its gradients, from a newly loaded model.
 
-    Eager attention, right padding with a mask, positions as transformers finds them.
+    It uses eager attention, right padding with a mask, and the positions of transformers.
     """
     loader = AutoModelForImageTextToText if isinstance(model, Student) else AutoModelForCausalLM
     plain = loader.from_pretrained(model.path, attn_implementation="eager").eval()
@@ -113,14 +113,14 @@ def assert_equal(model: LanguageModel, rows: list[TokenSequence]) -> None:
 
 
 @pytest.mark.parametrize("kind", [text_rows, image_rows, mixed_rows])
-def test_losses_and_gradients_are_those_of_transformers_on_padded_rows(
+def test_losses_and_gradients_equal_those_of_transformers_on_padded_rows(
     reader: Student, image: Image.Image, kind: Callable[..., list[TokenSequence]]
 ) -> None:
     rows = kind(reader) if kind is text_rows else kind(reader, image)
     assert_equal(reader, rows)
 
 
-def test_a_text_only_model_too(teacher_path: Path) -> None:
+def test_losses_and_gradients_of_a_text_only_model_are_equal_too(teacher_path: Path) -> None:
     model = load_teacher(teacher_path)
     model.model.requires_grad_(True)
     assert_equal(model, text_rows(model))
@@ -137,7 +137,7 @@ def test_half_precision_gives_float32_gradients_close_to_the_full_ones(reader: S
     assert torch.nn.functional.cosine_similarity(mine, theirs, dim=0) > 0.99
 
 
-def test_one_at_a_time_gives_what_many_give(reader: Student, image: Image.Image) -> None:
+def test_single_sequences_give_the_same_as_a_batch(reader: Student, image: Image.Image) -> None:
     rows = mixed_rows(reader, image)
     with torch.no_grad():
         together = completion_hidden(reader, rows)
@@ -176,12 +176,12 @@ def test_nothing_is_padded_and_a_shared_prompt_and_its_images_are_read_once(
 
 
 def test_a_text_only_model_refuses_images(teacher: LanguageModel, student: Student, image: Image.Image) -> None:
-    with pytest.raises(ValueError, match="reads text alone"):
+    with pytest.raises(ValueError, match="reads only text"):
         completion_hidden(teacher, image_rows(student, image))
 
 
 @pytest.mark.parametrize("budget", [1, 12, 20, 1000])
-def test_micro_batches_hold_every_sequence_with_a_completion_once_within_the_budget(
+def test_micro_batches_contain_every_sequence_with_a_completion_once_within_the_budget(
     budget: int, student: Student
 ) -> None:
     rows = [*SEQUENCES, TokenSequence(SEQUENCES[0].prompt_ids, (60, 61, 62)), SEQUENCES[4]]
@@ -193,7 +193,7 @@ def test_micro_batches_hold_every_sequence_with_a_completion_once_within_the_bud
         assert len(batches) == 1
 
 
-def test_micro_batches_do_not_part_a_prompt_from_its_completions_without_need() -> None:
+def test_micro_batches_keep_the_completions_of_a_prompt_together() -> None:
     rows = [TokenSequence((prompt, 1, 2), (5,) * length) for length in (9, 4, 7, 2) for prompt in (0, 3)]
     for batch in micro_batches(rows, budget=25):
         assert len({rows[index].prompt_ids for index in batch}) == 1

@@ -1,4 +1,4 @@
-"""Frozen parts keep their bytes; the others learn, the vision tower from image rows too."""
+"""Frozen parts keep their bytes and the others learn, the vision tower from rows with images."""
 
 from pathlib import Path
 from typing import get_args
@@ -26,7 +26,7 @@ def part_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("frozen", [(), ("vision",), ("merger",), ("vision", "merger", "embeddings"), ("embeddings",)])
-def test_what_is_frozen_stays_byte_for_byte_and_the_rest_learns(
+def test_frozen_parts_stay_byte_for_byte_and_the_others_learn(
     frozen: tuple[FreezablePart, ...], student: Student, student_path: Path, image: Image.Image
 ) -> None:
     assert set(PARTS) == set(get_args(FreezablePart))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing gives the gradients that it replaces."""
+"""Gradient checkpointing gives the same gradients as without it."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def gradients(model: Student, image: Image.Image) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
 
 
-def test_gradients_are_the_plain_ones_and_every_layer_runs_twice(
+def test_gradients_are_the_same_and_every_layer_runs_twice(
     recomputing: Student, student_path: Path, image: Image.Image
 ) -> None:
     runs: list[int] = []
@@ -46,7 +46,7 @@ def test_gradients_are_the_plain_ones_and_every_layer_runs_twice(
         assert torch.equal(gradient, plain[name]), name
 
 
-def test_decoding_and_scoring_are_left_alone(recomputing: Student, student: Student) -> None:
+def test_decoding_and_scoring_are_not_affected(recomputing: Student, student: Student) -> None:
     request, sampling = RolloutRequest((1, 2, 3), (0, 1)), Sampling(8)
     assert BuiltinEngine(recomputing).generate([request], sampling) == BuiltinEngine(student).generate(
         [request], sampling

@@ -1,4 +1,4 @@
-"""Chats with images to ids and pixels."""
+"""Chats with images become ids and pixels."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ def test_text_is_rendered_with_the_chat_template(student: Student) -> None:
     assert student.tokenizer.decode(list(ids)) == "<|im_start|>user\n[1+2]solve<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_any_text_encodes_and_comes_back(student: Student) -> None:
+def test_any_text_can_be_encoded_and_decoded(student: Student) -> None:
     strange = "∑ é 漢字 \x00 \u202e 🙂"
     ids = student.tokenizer(strange, add_special_tokens=False)["input_ids"]
     assert student.decode(ids) == strange
 
 
-def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Student, image: Image.Image) -> None:
+def test_each_placeholder_is_expanded_to_as_many_tokens_as_the_model_sees(student: Student, image: Image.Image) -> None:
     small = image.resize((32, 16))
     prompt = student.encode(chat(IMAGE, text("and"), IMAGE), [small, image])
     assert prompt.pixels is not None
@@ -44,7 +44,7 @@ def test_each_placeholder_becomes_as_many_tokens_as_the_model_sees(student: Stud
         assert len(student.visual_embeddings([prompt.pixels])) == sum(tokens)
 
 
-def test_a_frozen_tower_looks_once_at_the_images_of_a_prompt(
+def test_a_frozen_tower_runs_once_on_the_images_of_a_prompt(
     student_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, looks = load_student(student_path), list[int]()
@@ -76,7 +76,7 @@ def test_a_frozen_tower_looks_once_at_the_images_of_a_prompt(
     assert len(model._embeddings) == 0
 
 
-def test_positions_of_a_prompt_with_images_are_the_models_own_and_found_once(
+def test_positions_of_a_prompt_with_images_are_the_models_own_and_computed_once(
     student_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, asked = load_student(student_path), list[int]()
@@ -124,7 +124,7 @@ def test_images_and_placeholders_must_match(
         student.encode(chat(*parts), [image] * count)
 
 
-def test_a_placeholder_smuggled_in_by_a_problems_text_is_refused(student: Student, image: Image.Image) -> None:
+def test_a_placeholder_in_the_text_of_a_problem_is_refused(student: Student, image: Image.Image) -> None:
     with pytest.raises(ValueError, match="2 image placeholders for 1 images"):
         student.encode(chat(IMAGE, text("look: <|image_pad|>")), [image])
 
@@ -143,7 +143,7 @@ def test_an_unreadable_image_is_named(student: Student, tmp_path: Path, image: I
         student.encode(chat(IMAGE), [tmp_path / "gone.png"])
 
 
-def test_a_image_that_is_too_large_is_refused_before_it_is_decoded(
+def test_an_image_that_is_too_large_is_refused_before_it_is_decoded(
     student: Student, tmp_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image.save(tmp_path / "large.png")
@@ -152,7 +152,7 @@ def test_a_image_that_is_too_large_is_refused_before_it_is_decoded(
         student.encode(chat(IMAGE), [tmp_path / "large.png"])
 
 
-def test_a_image_with_an_absurd_shape_is_named(student: Student, tmp_path: Path) -> None:
+def test_an_image_with_an_absurd_shape_is_named(student: Student, tmp_path: Path) -> None:
     Image.new("RGB", (1000, 2)).save(tmp_path / "line.png")
     with pytest.raises(ValueError, match=r"line\.png: 1000 x 2 pixels cannot be resized"):
         student.encode(chat(IMAGE), [tmp_path / "line.png"])

@@ -174,7 +174,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     ),
     "student without a vision tower": (
         lambda w: w.changes.update(student=w.teacher), "checkpoints.student_reads_text_only", "config.json",
-        "under `student`",
+        "set `student` to a vision-language model",
     ),
     "teacher with a vision tower": (
         lambda w: w.changes.update(teacher=w.student), "checkpoints.teacher_reads_images", "config.json",
@@ -192,7 +192,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     ),
     "unknown architecture": (
         lambda w: w.edit(w.teacher / "config.json", model_type="homemade"), "checkpoints.config",
-        "teacher/config.json", "transformers itself knows",
+        "teacher/config.json", "transformers itself supports",
     ),
     "no directory": (
         lambda w: w.changes.update(teacher=w.root / "nowhere"), "checkpoints.missing", "nowhere", "Hugging Face",
