@@ -1,4 +1,4 @@
-"""What the ranks of the tests do; importable by name, as the launcher wants it."""
+"""The work of the ranks in tests, in a module that the launcher can import by name."""
 
 import logging
 import os
@@ -24,12 +24,12 @@ RL = RLConfig.model_validate(
     {"steps": STEPS, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "optimizer": DECAYING,
      "distill": {"weight": 0.1, "estimator": "reverse_kl"}}
 )  # fmt: skip
-# Several micro-batches a rank, and not as many on each: 3 prompts and 7 traces do not divide by 2.
+# Several micro-batches per rank, and different numbers of them: 3 prompts and 7 traces do not divide by 2.
 EXECUTION = {"device": "cpu", "threads": 1, "checkpoint_every": 3, "micro_batch_tokens": 90}
 
 
 def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) -> None:
-    """One stage on the tiny models under ``home``."""
+    """Train one stage with the tiny models in ``home``."""
     name, *extras = strategy.split("+")
     fields = {
         "parallel": {"strategy": name, "offload": "offload" in extras},
@@ -41,12 +41,12 @@ def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) 
     if stage == "sft":
         train_sft(SFT.model_copy(update=lora), traces=home / "traces.jsonl", **shared)
     else:
-        rl.self_test = lambda: None  # it starts a process, and tests/vold/test_rewards.py has it
+        rl.self_test = lambda: None  # it starts a process, and tests/vold/test_rewards.py tests it
         train_rl(RL.model_copy(update=lora), teacher=home / "teacher", prompts=home / "prompts.jsonl", **shared)
 
 
 def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress) -> None:
-    """Several stages one after the other, to start the processes only once; resumes what is there.
+    """Train several stages one after the other, so that the processes start only once. Resumes unfinished runs.
 
     In a stage called ``rl_poisoned`` the teacher's states are NaN on the last rank in the second step.
     """
@@ -65,7 +65,7 @@ def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress)
 
 
 def train_and_die(stage: str, strategy: str, home: Path, run: Path, rank: str, progress: Progress) -> None:
-    """``rank`` is killed in the fifth step, after the checkpoint of the third."""
+    """Train until ``rank`` is killed in the fifth step, after the training state of the third."""
     steps, step = [], Optimizer.step
 
     def counted(self: Optimizer, loss: float, rate: float) -> tuple[float, bool]:
@@ -79,7 +79,7 @@ def train_and_die(stage: str, strategy: str, home: Path, run: Path, rank: str, p
 
 
 def refuse(progress: Progress) -> None:
-    """Rank 1 finds its input wrong; the others wait for it."""
+    """Raise an error on rank 1, for which the others wait."""
     logging.getLogger("vold.training.health").warning("told by rank %s", os.environ["RANK"])
     start_training(Execution.model_validate(EXECUTION))
     if os.environ["RANK"] == "1":
