@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,39 @@ def test_help_takes_at_most_150_ms_longer_than_a_bare_typer_program(tmp_path):
     # Pairs side by side, so that a busy machine slows both; the least busy pairs decide.
     extra = sorted(-seconds("bare") + seconds("ours") for _ in range(9))
     assert median(extra[:5]) < 0.15
+
+
+def test_h_is_help_and_version_names_the_commit_of_a_checkout() -> None:
+    runner = CliRunner()
+    for words in ((), ("eval",), ("data", "audit")):
+        short, long = (runner.invoke(main.app, [*words, flag]) for flag in ("-h", "--help"))
+        assert short.exit_code == 0 and short.output == long.output
+    assert re.fullmatch(
+        r"vold-bench \S+( \([0-9a-f]{12}(\+changed)?\))?\n", runner.invoke(main.app, ["--version"]).output
+    )
+
+
+def test_every_command_has_an_example_that_it_accepts() -> None:
+    for words, command in commands(get_command(main.app)):
+        assert command.epilog and command.epilog.startswith(f"Example: vold-bench {' '.join(words)}"), words
+        arguments = shlex.split(command.epilog.removeprefix(f"Example: vold-bench {' '.join(words)}"))
+        command.make_context(" ".join(words), arguments)  # raises UsageError for an unknown option
+
+
+def test_an_interruption_says_what_is_kept_and_exits_130() -> None:
+    import typer
+
+    app = typer.Typer(cls=main.Commands)
+
+    @app.command("eval")
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    app.command("other")(interrupted)
+    result = CliRunner().invoke(app, ["eval"])
+    assert result.exit_code == 130
+    assert "responses received so far are kept. Run the same command again to resume." in result.output
+    assert CliRunner().invoke(app, ["other"]).output.strip() == "Stopped by the user."
 
 
 def test_help_lists_every_exit_code():

@@ -146,3 +146,10 @@ def test_a_synthetic_problem_is_labelled_and_found_by_its_data_sets_name(store, 
     assert "smallworld-chain-free (synthetic) 7" in text and "mathvision" not in text
     with pytest.raises(ConfigurationError, match="did you mean 'smallworld-chain-free'"):
         show("7", "eval-0456", "smallworld-chain", store.root)
+
+
+@pytest.mark.parametrize("name", ["mathvision:7", "7"])
+def test_a_problem_is_found_by_the_name_that_compare_prints(store, capsys, name):
+    show(name, store=store.root, as_json=True)
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["benchmark"], problem["id"]) == ("mathvision", "7")
