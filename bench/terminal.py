@@ -1,10 +1,10 @@
-"""Text of models, servers and data files on a terminal: shown, never obeyed."""
+"""Safe printing of text from models, servers and data files, and durations."""
 
 import unicodedata
 
 
 def printable(text: str) -> str:
-    r"""``text`` with control and direction characters as ``\x1b``: a terminal shows them and does not obey them."""
+    r"""``text`` with control and direction characters written as ``\x1b``, so that a terminal does not act on them."""
     return "".join(
         sign if sign in "\n\t" or not unicodedata.category(sign).startswith("C") else _escaped(sign) for sign in text
     )
@@ -16,8 +16,7 @@ def _escaped(sign: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
+    """Seconds as ``1:02:03``, or as ``2:03`` below one hour."""
+    hours, rest = divmod(max(0, round(seconds)), 3600)
     minutes, second = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{second:02d}" if hours else f"{minutes}:{second:02d}"

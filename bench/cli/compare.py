@@ -33,33 +33,37 @@ def compare(
     from bench.review.results import find_result
 
     home = open_store(store)
-    found = compare_results(find_result(a, home), find_result(b, home))
+    comparison = compare_results(find_result(a, home), find_result(b, home))
     if as_json:
-        print_json(found.to_json())
+        print_json(comparison.to_json())
     else:
-        _show(found, Console(highlight=False))
-    if not (found.same_model or found.about_the_model):
+        _show(comparison, Console(highlight=False))
+    if not (comparison.same_model or comparison.about_the_model):
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def conclusion(found: "ResultComparison") -> str:
-    """The one sentence that the comparison allows."""
-    d = found.difference
+def conclusion(comparison: "ResultComparison") -> str:
+    """One sentence that says what the comparison shows."""
+    d = comparison.difference
     size = f"{points(d.value)} points {interval(d.low, d.high, signed=True)}, p = {p_value(d.p)}"
     resolves = f"effects of {points(d.mde, signed=False)} points or more are found with 80 % power"
-    unchecked = f"; unchecked, as neither result tells: {_names(found.unchecked)}" if found.unchecked else ""
-    if found.about_the_model:
-        only = f"Of what is recorded only the model differs{unchecked}" if unchecked else "Only the model differs"
-        if found.outcome == "not resolved":
+    unchecked = (
+        f"; not checked because neither result records it: {_names(comparison.unchecked)}"
+        if comparison.unchecked
+        else ""
+    )
+    if comparison.about_the_model:
+        only = f"Only the model differs in what is recorded{unchecked}" if unchecked else "Only the model differs"
+        if comparison.outcome == "not resolved":
             return f"{only}. B against A is not resolved: {size}; {resolves}."
-        return f"{only}. B is {found.outcome} than A: {size}."
-    if not found.changed:
+        return f"{only}. B is {comparison.outcome} than A: {size}."
+    if not comparison.changed:
         same = unchecked or ": both are the same evaluation"
         return f"Nothing that is recorded differs{same}."
-    names = _names(found.changed)
-    if found.same_model:
-        return f"The model is the same; the difference is that of {names}: {size}{unchecked}."
-    return f"No claim about the model: {names} may account for the difference as well ({size})."
+    names = _names(comparison.changed)
+    if comparison.same_model:
+        return f"The model is the same, so the difference comes from {names}: {size}{unchecked}."
+    return f"No claim about the model: {names} may also explain the difference ({size})."
 
 
 def _names(layers: "tuple[Layer, ...]") -> str:
@@ -67,27 +71,27 @@ def _names(layers: "tuple[Layer, ...]") -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _show(found: "ResultComparison", console: Console) -> None:
-    console.print(f"A  {printable(found.a)}", markup=False)
-    console.print(f"B  {printable(found.b)}", markup=False)
-    console.print(_layers(found.layers))
-    console.print(_differences(found))
-    summary.note_synthetic(found.synthetic, console)
-    counts, n = found.counts, found.counts.n
+def _show(comparison: "ResultComparison", console: Console) -> None:
+    console.print(f"A  {printable(comparison.a)}", markup=False)
+    console.print(f"B  {printable(comparison.b)}", markup=False)
+    console.print(_layers(comparison.layers))
+    console.print(_differences(comparison))
+    summary.note_synthetic(comparison.synthetic, console)
+    counts, n = comparison.counts, comparison.counts.n
     console.print(
         f"{n} shared responses: {counts.both} right in both, {counts.only_a} in A alone, {counts.only_b} in B alone, "
         f"{counts.neither} in neither"
     )
-    if found.same_model:
+    if comparison.same_model:
         console.print(
             f"same text: {counts.same_text} of {n}; same number of tokens: {counts.same_length} of {n}; "
             f"verdicts that flip: {counts.only_a + counts.only_b}"
         )
-    for name, ids in (("gained", found.problems.gained), ("lost", found.problems.lost)):
-        shown = "  ".join(printable(f"{found.datasets[benchmark]}:{id}") for benchmark, id in ids[:_SHOWN])
+    for name, ids in (("gained", comparison.problems.gained), ("lost", comparison.problems.lost)):
+        shown = "  ".join(printable(f"{comparison.datasets[benchmark]}:{id}") for benchmark, id in ids[:_SHOWN])
         more = f"  and {len(ids) - _SHOWN} more (--json has all)" if len(ids) > _SHOWN else ""
         console.print(f"{name} {len(ids)}: {shown}{more}" if ids else f"{name} 0", markup=False)
-    console.print(Text(conclusion(found), style="bold"))
+    console.print(Text(conclusion(comparison), style="bold"))
 
 
 def _layers(layers: "tuple[Layer, ...]") -> Table:
@@ -97,11 +101,11 @@ def _layers(layers: "tuple[Layer, ...]") -> Table:
     return table
 
 
-def _differences(found: "ResultComparison") -> Table:
+def _differences(comparison: "ResultComparison") -> Table:
     table = Table("data", "B - A, 95 % interval", "p", "MDE", "n")
-    rows = {found.datasets[name]: d for name, d in found.benchmarks.items()}
+    rows = {comparison.datasets[name]: d for name, d in comparison.benchmarks.items()}
     if len(rows) > 1:
-        rows["all, each the same weight"] = found.difference
+        rows["all, each the same weight"] = comparison.difference
     for name, d in rows.items():
         table.add_row(Text(printable(name)), f"{points(d.value)} {interval(d.low, d.high, signed=True)}", p_value(d.p),
                       points(d.mde, signed=False), _count(d))  # fmt: skip

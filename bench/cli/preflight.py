@@ -26,14 +26,14 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def preflight(
-    config: Annotated[Path, typer.Argument(help="A file for `train sft` or `train rl`, or a matrix file.")],
+    config: Annotated[Path, typer.Argument(help="Training file of `train sft` or `train rl`, or a matrix file.")],
     profile: ProfileOption = "small",
     gpu: Annotated[
-        str, typer.Option(help="The GPUs meant, such as 'H200 x 8' or '48GB'. \\[default: this machine's]")
+        str, typer.Option(help="GPUs to plan for, such as 'H200 x 8' or '48GB'. \\[default: this machine's]")
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with a training run before it starts. Reads files and settings, loads no weights."""
+    """Check a training run before it starts. This reads files and settings and loads no weights."""
     from bench.matrix.yaml_file import YamlFile
     from vold.preflight.run import run_preflight
 
@@ -61,7 +61,7 @@ def _matrix_jobs(path: Path, profile: str, gpu: str) -> "list[Job]":
 
 
 def _train_job(source: "YamlFile", gpu: str) -> "Job":
-    """The run that ``vold-bench train`` would start from this file."""
+    """The run that ``vold-bench train`` starts from this file."""
     from bench.cli.train_file import FORMS, RLRun, SFTRun, TracesRun, described_model_path, form_of, parse_data
     from bench.matrix.yaml_file import setting_place
     from bench.model_source import parse_model
@@ -90,12 +90,12 @@ def _train_job(source: "YamlFile", gpu: str) -> "Job":
     )
 
 
-def _device(gpu: str, wanted: str) -> "Device | None":
-    """The GPUs that the option names, else what this machine has of the kind that the settings want."""
+def _device(gpu: str, kind: str) -> "Device | None":
+    """The GPUs that ``--gpu`` names, or this machine's devices of the kind in the settings."""
     from vold.preflight.devices import parse_device, this_machine
 
     if not gpu:
-        return this_machine(wanted)
+        return this_machine(kind)
     try:
         return parse_device(gpu)
     except ValueError as problem:
@@ -135,12 +135,12 @@ def _show(console: Console, path: Path, jobs: "Sequence[Job]", report: "Prefligh
     console.print(_findings(report))
     counts = {level: sum(finding.level == level for finding in report.findings) for level in _COLOURS}
     words = ", ".join(f"{number} {level}{'' if number == 1 else 's'}" for level, number in counts.items())
-    verdict = "ready to train" if report.ok else "not ready: mend the errors first"
+    verdict = "ready to train" if report.ok else "not ready: fix the errors first"
     console.print(f"{words}: {verdict}", highlight=False)
 
 
 def _templates(report: "PreflightReport") -> Table:
-    """One user turn as each model reads it, and the tokens where the assistant goes on; equal ones share a column."""
+    """One user turn as each model reads it, and the tokens that open the answer; equal ones share a column."""
     columns: dict[tuple[str, Rendering], list[str]] = {}
     for side, rendering in report.renderings:
         columns.setdefault((side.role, rendering), []).append(side.path.name)

@@ -92,13 +92,13 @@ def test_two_models_behind_servers_are_compared_and_unrecorded_layers_are_named(
     assert [layer.name for layer in comparison.changed] == ["model"] and comparison.about_the_model
     assert [layer.name for layer in comparison.unchecked] == ["token ids", "image grid", "engine"]
     assert conclusion(comparison).startswith(
-        "Of what is recorded only the model differs; unchecked, as neither result tells: token ids, image grid and "
-        "engine. B is better than A"
+        "Only the model differs in what is recorded; not checked because neither result records it: token ids, "
+        "image grid and engine. B is better than A"
     )
     compare.compare(str(tmp_path / "one"), str(tmp_path / "two"), tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["unchecked"] == ["token ids", "image grid", "engine"]
     itself = conclusion(compared(tmp_path / "one", tmp_path / "one"))
-    assert "unchecked" in itself and "same evaluation" not in itself
+    assert "not checked" in itself and "same evaluation" not in itself
 
 
 @pytest.mark.parametrize("engine", [{"name": "openai", "pixel_factor": 28}, {"name": "vllm"}])
@@ -137,7 +137,7 @@ def test_problems_of_one_result_only_are_left_out_of_the_difference(base, tmp_pa
 def test_two_engines_of_one_model_are_compared_text_by_text(base, tmp_path):
     other = {**texts({0, 1, 2, 4}), "q19": ["a longer way to \\boxed{4}"]}
     comparison = compared(base, write_result(tmp_path / "b", problems(IDS), other, engine={"name": "vllm"}))
-    assert comparison.same_model and "the difference is that of engine" in conclusion(comparison)
+    assert comparison.same_model and "the difference comes from engine" in conclusion(comparison)
     assert (comparison.counts.same_text, comparison.counts.same_length) == (17, 19)
     assert comparison.counts.only_a + comparison.counts.only_b == 2
 
@@ -210,7 +210,7 @@ def test_failures_of_an_engine_do_not_count_against_the_model(base, tmp_path):
     for comparison, side in ((compared(base, broken), "B"), (compared(broken, base), "A")):
         assert [layer.name for layer in comparison.changed] == ["errors", "model"] and not comparison.about_the_model
         assert f"2 in error and 0 missing in {side}" in comparison.changed[0].detail
-        assert conclusion(comparison).startswith("No claim about the model: errors may account")
+        assert conclusion(comparison).startswith("No claim about the model: errors may also explain")
 
 
 def test_missing_responses_do_not_count_against_the_model(base, tmp_path):
