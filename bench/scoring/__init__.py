@@ -1,1 +1,1 @@
-"""From responses to verdicts: strict and official scoring, prediction files, the judge."""
+"""Scoring of responses: strict and official verdicts, prediction files, and a judge model."""

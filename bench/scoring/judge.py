@@ -1,7 +1,7 @@
-"""A judge for responses in which the rules found no answer: a pinned model behind an OpenAI-compatible server.
+"""A judge model for responses in which the rules find no answer: a fixed model behind an OpenAI-compatible server.
 
-It only reads: it is asked which answer a response commits itself to, not whether it is right, and never sees the
-reference. What it reads is then compared by the same rules as every other answer.
+The judge only reads. It says which answer a response gives, not whether this is right, and it never sees the reference
+answer. The rules then compare its answer like any other.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from vold.seeding import generator
 
 T = TypeVar("T")
 PROMPT = "judge@1"
-"""Names the template below; any change to it is a new version, and answers of older ones are not reused."""
+"""The version of the template below. Raise it with every change; answers to older versions are not reused."""
 _NONE = "NONE"
 _SEED = 0
 _FORMS = {"choice": "the letter of one option", "choices": "the letters of options, separated by commas"}
@@ -59,30 +59,31 @@ or to several that exclude each other, write instead:
 
 
 class JudgeConfig(Strict):
-    """Which judge is asked, and how; the key comes from the environment."""
+    """The judge model and its settings. The key comes from the environment."""
 
     url: str
-    model: str = Field(min_length=1, description="the name that the server itself reports in its replies")
-    max_tokens: int = Field(default=2048, ge=1, description="of a reply, thinking included")
-    max_characters: int = Field(default=8000, ge=1, description="of a response: its end, where answers stand")
+    model: str = Field(min_length=1, description="name of the model, as the server reports it in its replies")
+    max_tokens: int = Field(default=2048, ge=1, description="limit for one reply, including its thinking")
+    max_characters: int = Field(default=8000, ge=1, description="length of a response's end that the judge reads")
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
-    """A response with its problem and what the rules made of it."""
+    """A response with its problem and the verdict of the rules."""
 
     problem: Problem
     text: str
     verdict: Verdict
 
     @property
-    def place(self) -> tuple[str, int]:
+    def key(self) -> tuple[str, int]:
+        """The id of the problem and the number of the sample."""
         return self.verdict.id, self.verdict.sample
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the judge read: ``answer`` is None where the response commits itself to none."""
+    """The judge's reading of a response. ``answer`` is None if the response gives no single answer."""
 
     model: str
     answer: str | None
@@ -91,7 +92,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of ``asked`` responses that the rules had decided the judge read ``answered``, and ``agreed`` with the state."""
+    """How often judge and rules agree on responses that the rules decided.
+
+    asked: number of these responses. answered: how many the judge read. agreed: how many got the same state.
+    """
 
     asked: int
     answered: int
@@ -100,17 +104,17 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class JudgeVerdicts:
-    """Verdicts of the judge by (id, sample), and the responses that it could not be asked about: these are missing."""
+    """The judge's verdicts by id and sample, and the reasons why it gave none on the missing ones."""
 
     verdicts: dict[tuple[str, int], Verdict]
     missing: dict[tuple[str, int], str]
 
 
 class Judge:
-    """Asks ``config``'s model, once for the same question and response: answers lie in ``cache``.
+    """Asks the model of ``config``, and keeps its answers in the directory ``cache`` so that none is asked twice.
 
-    Raises ConfigurationError where key, URL or model are wrong or the server answers with another model, and
-    InfrastructureError where the server is gone; answers that were given until then are kept.
+    Raises ConfigurationError if key, URL or model are wrong or another model answers, and InfrastructureError if the
+    server does not answer. Earlier answers are kept.
     """
 
     def __init__(
@@ -125,34 +129,34 @@ class Judge:
         return f"judge:{self.config.model}"
 
     def check(self) -> None:
-        """Raises InfrastructureError where no server answers, ConfigurationError where it knows other models only."""
+        """Raise InfrastructureError if no server answers, and ConfigurationError if it has other models only."""
         self._run(lambda client: client.require(self.config.model))
 
-    def judge(self, rows: Iterable[JudgeCase]) -> JudgeVerdicts:
-        """Ask about the ``unparsed`` ones among ``rows``."""
-        asked = [row for row in rows if row.verdict.state == "unparsed"]
-        judged = JudgeVerdicts({}, {})
-        for row, outcome in zip(asked, self._read(asked), strict=True):
-            if isinstance(outcome, Judgement):
-                judged.verdicts[row.place] = self._verdict(row, outcome)
+    def judge(self, cases: Iterable[JudgeCase]) -> JudgeVerdicts:
+        """Ask about the cases whose response is ``unparsed``."""
+        unparsed = [case for case in cases if case.verdict.state == "unparsed"]
+        result = JudgeVerdicts({}, {})
+        for case, reading in zip(unparsed, self._read(unparsed), strict=True):
+            if isinstance(reading, Judgement):
+                result.verdicts[case.key] = self._verdict(case, reading)
             else:
-                judged.missing[row.place] = outcome
-        return judged
+                result.missing[case.key] = reading
+        return result
 
-    def agreement(self, rows: Iterable[JudgeCase], n: int, seed: int = 0) -> Agreement:
-        """Ask about ``n`` responses that the rules found right or wrong, drawn by ``seed``."""
-        decided = [row for row in rows if row.verdict.state in ("right", "wrong")]
+    def agreement(self, cases: Iterable[JudgeCase], n: int, seed: int = 0) -> Agreement:
+        """Ask about ``n`` responses that the rules found right or wrong, drawn with ``seed``."""
+        decided = [case for case in cases if case.verdict.state in ("right", "wrong")]
         order = generator(seed, "judge-agreement").permutation(len(decided))[:n]
-        asked = [decided[index] for index in sorted(order)]
+        sample = [decided[index] for index in sorted(order)]
         states = [
-            (row.verdict.state, self._verdict(row, outcome).state)
-            for row, outcome in zip(asked, self._read(asked), strict=True)
-            if isinstance(outcome, Judgement)
+            (case.verdict.state, self._verdict(case, reading).state)
+            for case, reading in zip(sample, self._read(sample), strict=True)
+            if isinstance(reading, Judgement)
         ]
-        return Agreement(len(asked), len(states), sum(rules == judge for rules, judge in states))
+        return Agreement(len(sample), len(states), sum(rules == judge for rules, judge in states))
 
     def about(self) -> dict[str, Any]:
-        """For the result: what must be the same for the same verdicts."""
+        """Settings that determine the verdicts."""
         return {**self.config.model_dump(), "prompt": PROMPT, "temperature": 0, "seed": _SEED}
 
     def report(self, answered: int, missing: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,44 +166,44 @@ class Judge:
         """
         return {**self.about(), "asked": answered + len(missing), "answered": answered, "missing": missing}
 
-    def _verdict(self, row: JudgeCase, judgement: Judgement) -> Verdict:
+    def _verdict(self, case: JudgeCase, judgement: Judgement) -> Verdict:
         if judgement.answer is None:
-            return replace(row.verdict, extracted="", normalised="", state="unparsed", method=self.method)
-        read = Response(row.problem.benchmark, *row.place, f"Answer: {judgement.answer}", 0, "stop")
-        return replace(score(row.problem, read), method=self.method)
+            return replace(case.verdict, extracted="", normalised="", state="unparsed", method=self.method)
+        response = Response(case.problem.benchmark, *case.key, f"Answer: {judgement.answer}", 0, "stop")
+        return replace(score(case.problem, response), method=self.method)
 
-    def _read(self, rows: Sequence[JudgeCase]) -> list[Judgement | str]:
-        """A judgement for each row, or why there is none."""
-        return self._run(lambda client: self._read_all(client, rows))
+    def _read(self, cases: Sequence[JudgeCase]) -> list[Judgement | str]:
+        """A judgement for each case, or the reason why there is none."""
+        return self._run(lambda client: self._read_all(client, cases))
 
-    def _run(self, ask: Callable[[ChatClient], Awaitable[T]]) -> T:
-        async def asked() -> T:
+    def _run(self, work: Callable[[ChatClient], Awaitable[T]]) -> T:
+        async def with_client() -> T:
             client = ChatClient([Endpoint(self.url, self.key, self.settings)], self.settings)
             try:
-                return await ask(client)
+                return await work(client)
             finally:
                 await client.close()
 
         try:
-            return asyncio.run(asked())
+            return asyncio.run(with_client())
         except EngineError as error:
             raise InfrastructureError(
-                f"{self.url}: the judge cannot be asked ({error}); its answers are kept, run again to continue"
+                f"{self.url}: the judge does not answer ({error}). Earlier answers are kept; run the command again"
             ) from error
 
-    async def _read_all(self, client: ChatClient, rows: Sequence[JudgeCase]) -> list[Judgement | str]:
+    async def _read_all(self, client: ChatClient, cases: Sequence[JudgeCase]) -> list[Judgement | str]:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(client, row)) for row in rows]
+                tasks = [group.create_task(self._read_one(client, case)) for case in cases]
         except* (EngineError, ConfigurationError) as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _one(self, client: ChatClient, row: JudgeCase) -> Judgement | str:
-        nonce, prompt = judge_prompt(row.problem, spoken(row.text)[-self.config.max_characters :])
+    async def _read_one(self, client: ChatClient, case: JudgeCase) -> Judgement | str:
+        nonce, prompt = judge_prompt(case.problem, spoken(case.text)[-self.config.max_characters :])
         path = self._path(prompt)
-        if (known := _cached(path)) is not None:
-            return known
+        if (judgement := _cached(path)) is not None:
+            return judgement
         try:
             completion = await client.complete(self._body(prompt), nonce)
         except (RefusedError, UnansweredError) as error:
@@ -220,19 +224,19 @@ class Judge:
     def _judgement(self, completion: ChatCompletion, nonce: str) -> Judgement | str:
         if completion.model != self.config.model:
             raise ConfigurationError(
-                f"{self.url}: asked for the judge {self.config.model!r}, answered by {completion.model!r}; name that "
-                "one, or a server of the other"
+                f"{self.url}: the judge should be {self.config.model!r}, but {completion.model!r} answered. Name this "
+                "model, or a server with the other one"
             )
         reply = completion.choices[0].text
         if completion.choices[0].finish_reason != "stop":
             return f"the judge's reply ended by {completion.choices[0].finish_reason}"
         answer = parse_reply(reply, nonce)
         if answer is None:
-            return "the judge's reply has not the form asked for"
+            return "the judge's reply does not have the required form"
         return Judgement(completion.model, None if answer == _NONE else answer, reply)
 
     def _path(self, prompt: str) -> Path:
-        """By model and prompt; the prompt holds question, options and response, its version is the template's."""
+        """The cache file of a prompt, named by a hash of the model, the template's version and the prompt."""
         text = json.dumps([self.config.model, PROMPT, _SEED, prompt])
         name = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         return self.cache / name[:2] / f"{name}.json"
@@ -241,26 +245,28 @@ class Judge:
 def judged_scores(
     judge: Judge, scores: Scores, problems: Sequence[Problem], predictions: Sequence[Prediction], agreement: int = 0
 ) -> tuple[Scores, dict[str, Any]]:
-    """Scores with the judge's verdicts and without the rows that it gave none on, and what a result says of it.
+    """Replace the verdicts on unparsed responses by the judge's, and leave out responses on which it gave none.
 
-    agreement: so many rows that the rules decided are asked about, too.
+    agreement: number of responses that the rules decided and the judge reads too.
+
+    Returns the new scores and the record of the judge for the result.
     """
-    known = {problem.id: problem for problem in problems}
-    rows = [JudgeCase(known[p.id], p.response, v) for p, v in zip(predictions, scores.verdicts, strict=True)]
-    judged = judge.judge(rows)
-    kept = [judged.verdicts.get(row.place, row.verdict) for row in rows if row.place not in judged.missing]
+    by_id = {problem.id: problem for problem in problems}
+    cases = [JudgeCase(by_id[p.id], p.response, v) for p, v in zip(predictions, scores.verdicts, strict=True)]
+    judged = judge.judge(cases)
+    verdicts = [judged.verdicts.get(case.key, case.verdict) for case in cases if case.key not in judged.missing]
     missing = [{"id": id, "sample": sample, "why": why} for (id, sample), why in judged.missing.items()]
     report = judge.report(len(judged.verdicts), missing)
     if agreement:
-        report["agreement"] = asdict(judge.agreement(rows, agreement))
-    return replace(scores, verdicts=tuple(kept)), report
+        report["agreement"] = asdict(judge.agreement(cases, agreement))
+    return replace(scores, verdicts=tuple(verdicts)), report
 
 
 def judge_prompt(problem: Problem, response: str) -> tuple[str, str]:
-    """(nonce, prompt) for a response.
+    """The nonce and the prompt for a response.
 
-    The nonce is a hash of everything that is quoted: whoever writes a response cannot put its own hash into it, and
-    the same question is asked again in the same words.
+    The nonce is a hash of everything that is quoted. A response therefore cannot contain it, and the same question and
+    response give the same prompt.
     """
     labelled = [f"{label}. {text}" for label, text in zip(string.ascii_uppercase, problem.options, strict=False)]
     question = "\n".join([problem.question, *labelled])
@@ -270,11 +276,11 @@ def judge_prompt(problem: Problem, response: str) -> tuple[str, str]:
 
 
 def parse_reply(reply: str, nonce: str) -> str | None:
-    """The answer in a judge's reply, None unless exactly one line has the form, the last, and says something."""
+    """The answer in a judge's reply. None unless the last line, and no other, has the required form."""
     lines = reply.strip().splitlines()
     marked = [line for line in lines if nonce in line]
-    found = re.fullmatch(rf"{nonce}: (.*\S)\s*", lines[-1]) if lines else None
-    return found[1].strip() if found and len(marked) == 1 else None
+    match = re.fullmatch(rf"{nonce}: (.*\S)\s*", lines[-1]) if lines else None
+    return match[1].strip() if match and len(marked) == 1 else None
 
 
 def _cached(path: Path) -> Judgement | None:

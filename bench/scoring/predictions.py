@@ -1,4 +1,4 @@
-"""Prediction files: our JSONL, and the forms in which the benchmarks' own repositories publish theirs.
+"""Reads prediction files: our JSONL, and the published forms of the benchmarks' repositories.
 
 JSONL, or a JSON list of rows
     ``{"id", "response", optional "extraction", optional "sample"}``; MathVision's and MMMU-Pro's outputs are such rows.
@@ -21,36 +21,36 @@ from bench.benchmarks import Dataset, available_splits, read_benchmark
 from bench.errors import ConfigurationError
 from bench.records import Prediction
 
-_FIELD_LIMIT = 2**31 - 1  # of csv, for long responses
+_FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is too low for long responses
 _RAW, _EXTRACTED = " answer raw", " answer extracted"
 
 
 class PredictionError(ConfigurationError):
-    """A prediction file that cannot be read; names file, row and mend."""
+    """A prediction file cannot be read. The message names file and row and says how to fix it."""
 
 
 def read_predictions(file: Path) -> list[Prediction]:
-    """All predictions of a file, in its order; raises PredictionError, also for an id and sample that come twice."""
+    """All predictions of a file, in order. Raises PredictionError, also for a repeated pair of id and sample."""
     if not file.is_file():
         raise PredictionError(f"{file}: no such file")
-    seen: set[tuple[str, int]] = set()
+    keys: set[tuple[str, int]] = set()
     predictions = []
-    for place, id, row in _rows(file):
-        prediction = _prediction(place, id, row)
-        if (prediction.id, prediction.sample) in seen:
+    for location, id, row in _rows(file):
+        prediction = _prediction(location, id, row)
+        if (prediction.id, prediction.sample) in keys:
             raise PredictionError(
-                f"{place}: id {prediction.id!r} stands there twice with sample {prediction.sample}; "
+                f"{location}: id {prediction.id!r} occurs twice with sample {prediction.sample}; "
                 'number the samples of one problem: "sample": 0, 1, ...'
             )
-        seen.add((prediction.id, prediction.sample))
+        keys.add((prediction.id, prediction.sample))
         predictions.append(prediction)
     if not predictions:
-        raise PredictionError(f"{file}: holds no predictions")
+        raise PredictionError(f"{file}: has no predictions")
     return predictions
 
 
 def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(place, id, fields) of each row."""
+    """The location, id and fields of each row."""
     try:
         if file.suffix == ".csv":
             csv.field_size_limit(_FIELD_LIMIT)
@@ -63,7 +63,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     except UnicodeDecodeError as error:
         raise PredictionError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
-        raise PredictionError(f"{file}: no CSV ({error})") from error
+        raise PredictionError(f"{file}: not CSV ({error})") from error
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
@@ -73,15 +73,15 @@ def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
                 try:
                     yield number, json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise PredictionError(f"{file}:{number}: not JSON ({error}); the file may be cut short") from error
+                    raise PredictionError(f"{file}:{number}: not JSON ({error}); the file may be truncated") from error
 
 
 def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     text = file.read_text(encoding="utf-8-sig")
     try:
-        content = json.loads(text, object_pairs_hook=_once)
+        content = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise PredictionError(f"{file}: not JSON ({error}); JSON lines need the ending .jsonl") from error
+        raise PredictionError(f"{file}: not JSON ({error}); a file of JSON lines must end in .jsonl") from error
     if isinstance(content, list):
         yield from _with_ids(file, enumerate(content, 1))
     elif isinstance(content, dict):
@@ -91,12 +91,12 @@ def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         raise PredictionError(f"{file}: expected rows or a dictionary by id")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
-    return found
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object")
+    return fields
 
 
 def _with_ids(file: Path, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -111,14 +111,14 @@ def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str,
     for row in reader:
         if None in row or None in row.values():
             raise PredictionError(
-                f"{file}:{reader.line_num}: {'more' if None in row else 'fewer'} fields than the header names; put "
-                "texts that hold commas, quotes or line breaks in quotes, or take a fresh copy of the file"
+                f"{file}:{reader.line_num}: {'more' if None in row else 'fewer'} fields than the header; put texts "
+                "with commas, quotes or line breaks in quotes, or get a new copy of the file"
             )
         yield reader.line_num, _published_csv(row)
 
 
 def _published_csv(row: dict[str, Any]) -> dict[str, Any]:
-    """LogicVista's columns under our names; others stay as they are."""
+    """Give LogicVista's columns our names; other columns stay unchanged."""
     for column, value in list(row.items()):
         if column and column.endswith(_RAW):
             row["response"] = value
@@ -135,26 +135,28 @@ def _letters(value: str) -> list[str] | str:
     return letters if isinstance(letters, list) else value
 
 
-def _prediction(place: str, id: str, row: Mapping[str, Any]) -> Prediction:
+def _prediction(location: str, id: str, row: Mapping[str, Any]) -> Prediction:
     response = row.get("response", row.get("answer") if "reasoning" in row else None)
     if "response" not in row and response is None:
         raise PredictionError(
-            f"{place}: a prediction needs a 'response', found {', '.join(map(str, row)) or 'nothing'}"
+            f"{location}: a prediction needs a 'response', found {', '.join(map(str, row)) or 'nothing'}"
         )
     if isinstance(response, dict | bool) or (isinstance(response, float) and not math.isfinite(response)):
-        raise PredictionError(f"{place}: 'response' must be text, found {response!r:.40}")
+        raise PredictionError(f"{location}: 'response' must be text, found {response!r:.40}")
     extraction = row.get("extraction")
     for name, text in (("id", id), ("response", _text(response)), ("extraction", _text(extraction))):
         if re.search("[\ud800-\udfff]", text):
-            raise PredictionError(f"{place}: the {name} holds half a surrogate pair, which is no text; replace it")
+            raise PredictionError(
+                f"{location}: the {name} contains half a surrogate pair, which is not text; replace it"
+            )
     sample = row.get("sample", 0)
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
-        raise PredictionError(f"{place}: 'sample' must be a whole number from 0, found {sample!r}")
+        raise PredictionError(f"{location}: 'sample' must be a whole number from 0, found {sample!r}")
     return Prediction(id, sample, _text(response), None if extraction is None else _text(extraction))
 
 
 def _text(value: Any) -> str:
-    """A response or extraction as text; a list as its parts with commas, nothing as ""."""
+    """A response or extraction as text. The parts of a list are joined by commas, and None is empty."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
@@ -163,39 +165,39 @@ def _text(value: Any) -> str:
 def find_records(
     predictions: Sequence[Prediction], file: Path, benchmark: str, root: Path, split: str | None = None
 ) -> Dataset:
-    """The records that ``predictions`` of ``file`` answer: those of ``split``, or of the only split that has all ids.
+    """The records that ``predictions`` of ``file`` answer: those of ``split``, or of the only split with all ids.
 
-    Raises DatasetError, and ConfigurationError for ids that are no record's and for a split that cannot be known:
-    several have these ids, and other options, answers or questions to them.
+    Raises DatasetError. Raises ConfigurationError for ids without a record, and if the split is ambiguous because
+    several splits have these ids with different questions, options or answers.
     """
-    asked = {prediction.id for prediction in predictions}
-    found = _datasets(benchmark, root, split)
-    fitting = [dataset for dataset in found if asked <= {problem.id for problem in dataset.problems}]
-    if not fitting:
-        strange, nearest = min(
-            ((sorted(asked - {problem.id for problem in dataset.problems}), dataset.split) for dataset in found),
+    ids = {prediction.id for prediction in predictions}
+    datasets = _datasets(benchmark, root, split)
+    matches = [dataset for dataset in datasets if ids <= {problem.id for problem in dataset.problems}]
+    if not matches:
+        unknown, nearest = min(
+            ((sorted(ids - {problem.id for problem in dataset.problems}), dataset.split) for dataset in datasets),
             key=lambda item: len(item[0]),
         )
         raise ConfigurationError(
-            f"{file}: {len(strange)} of {len(asked)} ids are no records of {benchmark} under {root} "
-            f"(split {nearest}; first {strange[0]!r}); name the records that were asked with --data"
+            f"{file}: {len(unknown)} of {len(ids)} ids have no record of {benchmark} in {root} "
+            f"(split {nearest}, first {unknown[0]!r}); name the evaluated records with --data"
         )
-    chosen = next((dataset for dataset in fitting if len(dataset.problems) == len(asked)), fitting[0])
-    if any(_asked(dataset, asked) != _asked(chosen, asked) for dataset in fitting):
-        names = [dataset.split for dataset in fitting]
+    match = next((dataset for dataset in matches if len(dataset.problems) == len(ids)), matches[0])
+    if any(_content(dataset, ids) != _content(match, ids) for dataset in matches):
+        names = [dataset.split for dataset in matches]
         raise ConfigurationError(
-            f"{file}: the ids are those of the splits {', '.join(names)}, which ask them otherwise; say which with "
+            f"{file}: the splits {', '.join(names)} have these ids, but with different problems; choose one, such as "
             f"--split {names[0]}"
         )
-    return chosen
+    return match
 
 
 def _datasets(benchmark: str, root: Path, split: str | None) -> list[Dataset]:
-    """The splits whose records are there; raises DatasetError where none is, or one is damaged."""
+    """All splits with records. Raises DatasetError if there is none or one is damaged."""
     names = [split] if split or root.is_file() else available_splits(benchmark, root) or [None]
     return [read_benchmark(benchmark, root, name, require_images=False) for name in names]
 
 
-def _asked(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
-    """What is asked by each id, and what answers it."""
+def _content(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
+    """Question, options and reference answer of each id."""
     return {p.id: (p.question, p.options, p.answer, p.precision) for p in dataset.problems if p.id in ids}

@@ -1,4 +1,4 @@
-"""What the published procedures share: a prediction goes in, a verdict with the deciding rule comes out."""
+"""The interface of the published procedures: from a prediction to an outcome and the rule that decided."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ OfficialOutcome = Literal["right", "wrong", "unparsed"]
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """``extracted`` is what was compared; ``method`` names the rule, ``guessed`` where a letter was drawn."""
+    """The outcome, the compared text, and the rule that decided (``guessed`` if a letter was drawn)."""
 
     outcome: OfficialOutcome
     extracted: str
     method: str
 
     @classmethod
-    def of(cls, correct: bool, extracted: str, method: str) -> "Ruling":
+    def from_comparison(cls, correct: bool, extracted: str, method: str) -> "Ruling":
         return cls("right" if correct else "wrong", extracted, method)
 
 

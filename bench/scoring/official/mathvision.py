@@ -1,11 +1,14 @@
 r"""MathVision's extraction and comparison (MATH-V, evaluation/evaluate.py).
 
-Faults that are kept: a short cut looks for letters at the ends of the response; everything is lower case; spaces and a
-few units vanish, others stay; two values are equal when both round to the same two decimals (1/60 and 1/55 are); golds
-are cleaned by none of this, so that those in a box, with a degree sign or with a symbol can never be met.
+Faults of the original that are kept:
 
-The published comparison hands both sides to a LaTeX parser and evaluates what comes out as code. Here a value is
-computed by ``vold.answers.arithmetic``; what that does not know goes to the killable symbolic worker.
+- A shortcut looks for letters at both ends of the response.
+- Everything becomes lower case. Spaces and a few units are removed, other units stay.
+- Two values are equal if both round to the same two decimals, as 1/60 and 1/55 do.
+- Reference answers are not cleaned in this way. Those in a box, with a degree sign or with a symbol never match.
+
+The published comparison parses both sides as LaTeX and evaluates the result as code. Here ``vold.answers.arithmetic``
+computes a value, and the symbolic worker, which can be killed, gets everything else.
 """
 
 import re
@@ -28,27 +31,27 @@ _PRODUCT = re.compile(r"\\(?:times|cdot)(?![a-z])")
 _COMMANDS = re.compile(r"\\(?:frac|sqrt|pi|theta|times|cdot)(?![a-z])")
 _MAY_VANISH = re.compile(r"[\\0'|<>=-]|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|inf|deg|mod|max|min|det|gcd|lcm|nan")
 _SYMBOLS = frozenset("abcfghjklmnopqrstuvwxyz")
-"""d may be a differential, e and i are numbers."""
+"""Letters that can only be symbols: d may be a differential, and e and i are numbers."""
 _END_OF_SENTENCE = re.compile(r"\.(?!\d)")
 _LONGEST = 20_000
-"""Characters that are looked at, from the end: hostile megabytes must not cost minutes."""
+"""Only this many characters at the end are read, so that hostile megabytes do not take minutes."""
 
 
 def score_mathvision(problem: Problem, prediction: Prediction) -> Ruling:
     stored = prediction.extraction
     answer = extract_mathvision(prediction.response) if stored is None else stored.strip()
-    golds = [problem.answer]
+    references = [problem.answer]
     if problem.options:
-        place = ord(problem.answer) - ord("A") if len(problem.answer) == 1 else -1
-        golds.append(problem.options[place] if 0 <= place < len(problem.options) else "")
+        index = ord(problem.answer) - ord("A") if len(problem.answer) == 1 else -1
+        references.append(problem.options[index] if 0 <= index < len(problem.options) else "")
     if not answer.strip():
         return Ruling("unparsed", answer, "rule" if stored is None else "stored")
-    rules = [rule for gold in golds if (rule := _equal(answer, gold))]
-    return Ruling.of(bool(rules), answer, rules[0] if rules else "rule" if stored is None else "stored")
+    rules = [rule for reference in references if (rule := _equal(answer, reference))]
+    return Ruling.from_comparison(bool(rules), answer, rules[0] if rules else "rule" if stored is None else "stored")
 
 
 def extract_mathvision(response: str) -> str:
-    """The answer in the published spelling."""
+    """The answer as the published code extracts and writes it."""
     answer = response.strip()[-_LONGEST:]
     for letter in _LETTERS:
         ends = (f" {letter}.", f" ({letter}).")
@@ -79,9 +82,9 @@ def _is_number(text: str) -> bool:
 def _after_flags(answer: str) -> str:
     for flag in _FLAGS:
         for spelling in (flag, flag.replace("the", "The")):
-            found = spelling in answer
+            has_flag = spelling in answer
             answer = answer.rpartition(spelling)[2].strip()
-            if found:
+            if has_flag:
                 answer = answer.partition("\n")[0].partition(". ")[0]
     return answer
 
@@ -101,21 +104,21 @@ def _cleaned(text: str) -> str:
     return answer.replace("$", "")
 
 
-def _equal(answer: str, gold: str) -> str:
-    """The rule by which the two are equal, or ""."""
-    answer, gold = answer.lower(), gold.lower()
-    if not answer.replace(" ", "") or not gold.replace(" ", ""):
+def _equal(answer: str, reference: str) -> str:
+    """The rule by which both are equal, or an empty text."""
+    answer, reference = answer.lower(), reference.lower()
+    if not answer.replace(" ", "") or not reference.replace(" ", ""):
         return ""
-    if answer.strip() == gold.strip():
+    if answer.strip() == reference.strip():
         return "text"
-    if _tuple(answer) == _tuple(gold):
+    if _tuple(answer) == _tuple(reference):
         return "tuple"
-    values = [_rounded(side) for side in (gold, answer)]
+    values = [_rounded(side) for side in (reference, answer)]
     return "rounded" if None not in values and values[0] == values[1] else ""
 
 
 def _tuple(text: str) -> str:
-    """A tuple or list with its parts rounded; anything else as it is."""
+    """A tuple or list with rounded parts; any other text unchanged."""
     parts = text[1:-1].split(",")
     if len(parts) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
         return text
@@ -124,7 +127,7 @@ def _tuple(text: str) -> str:
 
 
 def _rounded(text: str) -> float | None:
-    """The value to two decimals, None where there is none, or where the published parser finds none."""
+    """The value rounded to two decimals, or None if the published parser finds no value."""
     text = _readable(text.replace("$", "").strip())
     if _UNKNOWN.search(text):
         return None
@@ -141,9 +144,9 @@ def _rounded(text: str) -> float | None:
 
 
 def _has_symbol(text: str) -> bool:
-    """Whether a free symbol stands in it that nothing can cancel: only once, and no 0, minus or function in the text.
+    """Whether the text has a symbol that nothing can cancel, because it occurs once, without a 0, minus or function.
 
-    The parser takes long to find that such a text has no value.
+    The parser is slow to find out that such a text has no value.
     """
     bare = _COMMANDS.sub(" ", text)
     if _MAY_VANISH.search(bare):
@@ -152,11 +155,11 @@ def _has_symbol(text: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    """What the published LaTeX parser reads: the start, up to a brace that closes nothing or the end of a sentence."""
+    """The part that the published parser reads: up to an unmatched closing brace or the end of a sentence."""
     level = 0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         level += (character == "{") - (character == "}")
         if level < 0:
-            text = text[:place]
+            text = text[:index]
             break
     return _END_OF_SENTENCE.split(text, maxsplit=1)[0]

@@ -1,9 +1,12 @@
-"""MathVista's normalisation of an extracted answer and its comparison with the gold (lupantech/MathVista, evaluation).
+"""MathVista's normalisation and comparison of an extracted answer (lupantech/MathVista, evaluation).
 
-The published extraction is a judge model's; without a stored one it is done by rule, and the method says so.
-Faults that are kept: a choice that is not named goes to the nearest one by edit distance, so that an empty extraction
-earns credit; integers are truncated (32.5 gives 32); lists compare as they are written. Published files of an older
-version truncate nothing (``int("5.0")`` is refused there): ``int(float(...))`` is the present form.
+The published extraction is by a judge model. If none is stored, a rule extracts the answer and the method starts with
+``rule``.
+
+Faults of the original that are kept: an extraction that names no choice becomes the nearest choice by edit distance, so
+that even an empty extraction can be right. Integers are truncated (32.5 gives 32). Lists are compared as text. Files
+published with an older version of the code do not truncate, because ``int("5.0")`` fails there; this is the current
+version with ``int(float(...))``.
 """
 
 import re
@@ -24,11 +27,11 @@ def score_mathvista(problem: Problem, prediction: Prediction) -> Ruling:
     normalised = normalise_mathvista(problem, extraction)
     if normalised is None:
         return Ruling("unparsed", "", method)
-    return Ruling.of(normalised.strip() == problem.answer.strip(), normalised, method)
+    return Ruling.from_comparison(normalised.strip() == problem.answer.strip(), normalised, method)
 
 
 def extract_mathvista(problem: Problem, response: str) -> tuple[str, str]:
-    """(extraction, rule): the published short cuts, then the last declaration that strict mode reads."""
+    """The extraction and its rule: first the published shortcuts, then the last declaration that strict mode finds."""
     if not response:
         return "", "rule:empty"
     if problem.kind == "choice" and response in problem.options:
@@ -57,7 +60,7 @@ def _float(text: str) -> str | None:
 
 
 def normalise_mathvista(problem: Problem, extraction: str) -> str | None:
-    """The answer in the gold's form; None where it has none."""
+    """The answer in the form of the reference answer, or None if it cannot have this form."""
     if problem.kind == "choice":
         return _choice(problem.options, extraction.strip())
     try:
@@ -71,9 +74,9 @@ def normalise_mathvista(problem: Problem, extraction: str) -> str | None:
 
 
 def _choice(choices: tuple[str, ...], extraction: str) -> str:
-    if found := _LETTER.search(extraction):
-        extraction = found[1].upper()
-    place = ord(extraction) - ord("A") if len(extraction) == 1 else -1
-    if 0 <= place < len(choices):
-        return choices[place]
+    if letter := _LETTER.search(extraction):
+        extraction = letter[1].upper()
+    index = ord(extraction) - ord("A") if len(extraction) == 1 else -1
+    if 0 <= index < len(choices):
+        return choices[index]
     return min(choices, key=lambda choice: Levenshtein.distance(extraction, choice))

@@ -1,9 +1,12 @@
 """MMMU-Pro's parser of option letters (MMMU-Benchmark/MMMU, mmmu-pro/evaluate.py).
 
-Faults that are kept: the letter after the last "Answer:" is any option letter that occurs there, in a word too; "X " is
-looked for without a word boundary before it ("A dramatic" gives A, "NBA " as well); of several "X." candidates the last
-is found by looking for " X ", which rarely stands there, so that the first one wins; where nothing is found a letter is
-drawn. The draw is declared (``guessed``) and seeded by the item's id, sample and response; the published one is not.
+Faults of the original that are kept:
+
+- After the last "Answer:", any option letter counts, even inside a word.
+- "X " needs no word boundary before it. "A dramatic" gives A, and so does "NBA ".
+- The last of several "X." candidates is searched as " X ", which is rarely there. The first candidate therefore wins.
+- If nothing is found, the letter is random. Here the method is then ``guessed``, and the draw depends on the problem's
+  id, the sample and the response. The published draw has no seed.
 """
 
 import string
@@ -16,7 +19,7 @@ from vold.seeding import generator
 _ANSWER = "Answer:"
 _PUNCTUATION = ",.!?;:'"
 _SHORT = 5
-"""Responses of at most this many words are not searched for an option's text."""
+"""Responses with at most this many words are not searched for the text of an option."""
 
 
 def score_mmmu_pro(problem: Problem, prediction: Prediction) -> Ruling:
@@ -26,11 +29,11 @@ def score_mmmu_pro(problem: Problem, prediction: Prediction) -> Ruling:
         method = "guessed"
         stream = generator(0, "mmmu_pro", prediction.id, prediction.sample, prediction.response)
         letter = str(stream.choice(list(options))) if options else ""
-    return Ruling.of(letter == problem.answer, letter, method)
+    return Ruling.from_comparison(letter == problem.answer, letter, method)
 
 
 def find_letter(response: str, options: Mapping[str, str]) -> tuple[str, str]:
-    """(letter, rule) of a response; the letter is "" where the published parser draws one."""
+    """The letter in a response and the rule. The letter is empty if the published parser would draw one."""
     _, declared, tail = response.rpartition(_ANSWER)
     named = [letter for letter in options if declared and letter in tail]
     if len(named) == 1:
@@ -39,18 +42,18 @@ def find_letter(response: str, options: Mapping[str, str]) -> tuple[str, str]:
         response = response.strip(character)
     response = f" {response} "
     for rule, written in (("brackets", "({})"), ("letter", "{} "), ("point", "{}.")):
-        found = [letter for letter in options if written.format(letter) in response]
-        if found:
+        letters = [letter for letter in options if written.format(letter) in response]
+        if letters:
             searched = written if rule == "brackets" else " {} "
-            return _last(found, [response.rfind(searched.format(letter)) for letter in found]), rule
+            return _last(letters, [response.rfind(searched.format(letter)) for letter in letters]), rule
     if len(response.split()) > _SHORT:
         lower = response.lower()
-        found = [letter for letter, text in options.items() if text.lower() in lower]
-        if found:
-            return _last(found, [lower.rfind(options[letter].lower()) for letter in found]), "text"
+        letters = [letter for letter, text in options.items() if text.lower() in lower]
+        if letters:
+            return _last(letters, [lower.rfind(options[letter].lower()) for letter in letters]), "text"
     return "", ""
 
 
-def _last(letters: Sequence[str], places: Sequence[int]) -> str:
-    """The letter whose place is the last; of equal ones (none of them found, -1) the first."""
-    return letters[max(range(len(letters)), key=lambda index: (places[index], -index))]
+def _last(letters: Sequence[str], positions: Sequence[int]) -> str:
+    """The letter with the last position; the first of several with the same position, which is -1 if not found."""
+    return letters[max(range(len(letters)), key=lambda index: (positions[index], -index))]

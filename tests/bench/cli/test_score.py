@@ -68,7 +68,7 @@ def test_ids_that_are_no_records_are_named(tmp_path: Path, records: Path):
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "v1_0", "response": "B"}\n{"id": "nope", "response": "B"}\n')
     done = scored(file, records)
-    assert "1 of 2 ids are no records of logicvista" in str(done.exception)
+    assert "1 of 2 ids have no record of logicvista" in str(done.exception)
     assert "'nope'" in str(done.exception)
 
 

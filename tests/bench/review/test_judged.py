@@ -28,10 +28,10 @@ class Reader(Judge):
         judged = JudgeVerdicts({}, {})
         for row in self.asked:
             if row.verdict.id.startswith("m"):
-                judged.missing[row.place] = "no form"
+                judged.missing[row.key] = "no form"
             else:
                 read = ("right", "3") if row.verdict.id.startswith("r") else ("unparsed", "")
-                judged.verdicts[row.place] = Verdict(*row.place, read[0], read[1], read[1], self.method)
+                judged.verdicts[row.key] = Verdict(*row.key, read[0], read[1], read[1], self.method)
         return judged
 
 
@@ -93,7 +93,7 @@ def test_strict_results_are_kept_if_the_judge_fails(tmp_path: Path, monkeypatch:
         judge += ["--execution", "client.backoff_seconds=0", "--execution", "client.gone_after=1"]
         for options in ((), ("--json",)):
             done = evaluation(url, tmp_path, *judge, "--out", str(tmp_path / "out"), *options)
-            assert isinstance(done.exception, InfrastructureError) and "judge cannot be asked" in str(done.exception)
+            assert isinstance(done.exception, InfrastructureError) and "judge does not answer" in str(done.exception)
             shown = json.loads(done.stdout)["benchmarks"]["mathvision"]["n"] if options else "2 unparsed" in done.stdout
             assert shown == (2 if options else True)
             assert (tmp_path / "out" / "summary.json").is_file()

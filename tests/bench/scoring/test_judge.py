@@ -147,7 +147,7 @@ def test_thoughts_are_not_shown_and_a_long_response_is_read_from_its_end(tmp_pat
 def test_another_model_than_the_one_named_ends_the_run(tmp_path: Path):
     with (
         stub_server("--model", "judge-2024", "--replies", replies(Which=r"\1: B")) as (url, _),
-        pytest.raises(ConfigurationError, match="answered by 'judge-2024'"),
+        pytest.raises(ConfigurationError, match="'judge-2024' answered"),
     ):
         judge(url, tmp_path, model="judge").judge([row(VAGUE)])
 
