@@ -1,3 +1,3 @@
-"""The suite around the trainer: benchmarks, matrices of ablations, statistics and reports."""
+"""Benchmarks, ablation matrices, statistics and reports around the trainer."""
 
 import vold  # noqa: F401  before transformers: see vold.torchvision_cpu

@@ -1,4 +1,4 @@
-"""Whether a benchmark's problems stand in training data: the same image, an image alike, or 13 words in a row."""
+"""Finds a benchmark's problems in training data: the same image, a similar image, or 13 words in a row."""
 
 import hashlib
 import json
@@ -23,12 +23,13 @@ from vold.images import open_image
 
 SCHEMA = "vold-bench/audit@1"
 NGRAM = 13
-"""Words in a row that two texts share, as in Brown et al. 2020 (arXiv:2005.14165, appendix C)."""
+"""Number of consecutive words that two texts share, as in Brown et al. 2020 (arXiv:2005.14165, appendix C)."""
 DISTANCE = 3
-"""Bits of the 64 in which the difference hashes of images alike may differ. Of the 75,466 pairs of different images
-at hand 2 are as near; of 389 images scaled or saved again as JPEG of quality 60 at least 378 are found."""
+"""How many of the 64 bits of the difference hashes of similar images may differ. Of 75,466 tested pairs of different
+images, 2 are this close. Of 389 images that were scaled or saved again as JPEG of quality 60, at least 378 are
+found."""
 _PLAIN = 4
-"""A hash with so few bits set or unset is of an image without features, and tells nothing."""
+"""A hash with at most this many bits set or unset comes from an image without features and is ignored."""
 _WORD = re.compile(r"\w+")
 _MARK = re.compile(r"<image ?\d*>")
 _EVERY = 10_000
@@ -38,7 +39,7 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One reason why a problem is not clean; ``where`` is file and row of the training data."""
+    """A reason why a problem is not clean. ``where`` is the file and row of the training data."""
 
     id: str
     why: str
@@ -46,19 +47,19 @@ class Hit:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits: of 9 x 8 grey pixels, whether each is brighter than the one to its left (dHash)."""
+    """A hash of 64 bits (dHash): for 9 x 8 grey pixels, whether each is brighter than its left neighbour."""
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
 
 def ngrams(text: str) -> Iterator[Words]:
-    """All runs of ``NGRAM`` words; case, signs and marks of images do not count."""
+    """All sequences of ``NGRAM`` words. Case, punctuation and image marks are ignored."""
     words = _WORD.findall(_MARK.sub(" ", text).lower())
     return (tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1))
 
 
 class _Images:
-    """The benchmark's images, by their bytes and by their look."""
+    """The benchmark's images, by their bytes and by their difference hash."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self._exact: dict[str, list[str]] = {}
@@ -80,9 +81,9 @@ class _Images:
         if _is_plain(look):
             return
         distances = np.bitwise_count(self._hashes ^ np.uint64(look))
-        for place in np.flatnonzero(distances <= limit):
-            if self._ids[place] not in same:
-                yield Hit(self._ids[place], f"an image alike ({distances[place]} of 64 bits differ)", where)
+        for index in np.flatnonzero(distances <= limit):
+            if self._ids[index] not in same:
+                yield Hit(self._ids[index], f"a similar image ({distances[index]} of 64 bits differ)", where)
 
 
 def _sha256(path: Path) -> str:
@@ -96,11 +97,11 @@ def _is_plain(look: int) -> bool:
 def audit(
     dataset: Dataset, against: Sequence[str], distance: int = DISTANCE, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Compare every problem with every row of the training data, in any form of ``vold.data.sources``.
+    """Compare every problem with every row of training data in any form of ``vold.data.sources``.
 
-    Texts are the rows' prompts and completions. Returns {"schema", "benchmark", "split", "against", "ngram",
-    "distance", "n", "too_short", "hits": [{"id", "why", "where"}], "clean": [id]}: ``hits`` names each problem once
-    for each way, with the first place. Raises ValueError where training data cannot be read.
+    The texts of a row are its prompt and its completion. Returns {"schema", "benchmark", "split", "against", "ngram",
+    "distance", "n", "too_short", "hits": [{"id", "why", "where"}], "clean": [id]}, where ``hits`` has each problem once
+    per kind of reason, with the first location. Raises ValueError if training data cannot be read.
     """
     if not against:
         raise ConfigurationError("--against: name training data, such as traces.jsonl or hub:OWNER/NAME")
@@ -135,13 +136,13 @@ def audit(
 
 
 def _training(text: str) -> Iterator[tuple[str, Path, DataRecord]]:
-    """(file and row, the file's directory, what stands there); raises ValueError for a malformed row."""
+    """The file and row, the file's directory, and the record. Raises ValueError for a malformed row."""
     source = DataSource.parse(text, Path.cwd())
     for file, number, record in records(source):
         if not isinstance(record, MalformedRow):
             yield f"{file}:{number}", file.parent, record
         elif source.malformed == "refuse":
-            raise ValueError(f"{file}:{number}: {record}; mend it, or leave such rows out with {text}?malformed=skip")
+            raise ValueError(f"{file}:{number}: {record}; correct it, or skip such rows with {text}?malformed=skip")
 
 
 def _hits(
@@ -156,7 +157,7 @@ def _hits(
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a file of ``data audit`` says: ids of the problems that are clean, and of those that are not."""
+    """The content of an audit file: ids of the clean problems, and of those with a hit."""
 
     benchmark: str
     clean: frozenset[str]
@@ -164,25 +165,25 @@ class Audit:
 
 
 def read_audit(file: Path) -> Audit:
-    """Raises ConfigurationError where ``file`` is no audit."""
+    """Read an audit file. Raises ConfigurationError if it is not one."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file}: not JSON ({error}); write it with `vold-bench data audit`") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise ConfigurationError(f"{file}: no audit; write it with `vold-bench data audit`")
-    return Audit(found["benchmark"], frozenset(found["clean"]), frozenset(hit["id"] for hit in found["hits"]))
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ConfigurationError(f"{file}: not an audit file; write it with `vold-bench data audit`")
+    return Audit(content["benchmark"], frozenset(content["clean"]), frozenset(hit["id"] for hit in content["hits"]))
 
 
 def clean_ids(file: Path, benchmark: str, problems: Iterable[Problem]) -> frozenset[str]:
-    """The problems that an audit found clean; raises ConfigurationError where it is of another benchmark or split."""
+    """The clean problems of an audit. Raises ConfigurationError if it is of another benchmark or split."""
     audit = read_audit(file)
     if audit.benchmark != benchmark:
-        raise ConfigurationError(f"{file}: no audit of {benchmark}; write it with `vold-bench data audit`")
+        raise ConfigurationError(f"{file}: not an audit of {benchmark}; write it with `vold-bench data audit`")
     unknown = sorted({problem.id for problem in problems} ^ (audit.clean | audit.hit))
     if unknown:
         raise ConfigurationError(
-            f"{file}: is of other records ({len(unknown)} ids stand only there or here, first {unknown[0]!r}); "
+            f"{file}: is an audit of other records ({len(unknown)} ids are only in one of them, first {unknown[0]!r}); "
             "audit the records that are scored"
         )
     return audit.clean

@@ -1,9 +1,10 @@
-"""The form that `vold-bench data import` writes: one table a split with image bytes and hashes, and a manifest.
+"""The form that `vold-bench data import` writes: one table per split with images and hashes, and a manifest.
 
-``DIR/manifest.json`` describes the splits and where they came from; its own ``sha256`` covers the rest of it.
-``DIR/<split>.parquet`` has a row for each problem: the fields of ``Problem``, ``images`` (their bytes as they were),
-``image_sha256``, and ``sha256`` over all fields and the images' hashes. It is neither compressed nor encoded, so
-that a changed byte can be told by row and image.
+``DIR/manifest.json`` describes the splits and their sources. Its ``sha256`` covers the rest of the manifest.
+
+``DIR/<split>.parquet`` has one row per problem: the fields of ``Problem``, ``images`` (their unchanged bytes),
+``image_sha256``, and ``sha256`` of all fields and image hashes. It is neither compressed nor encoded, so that a changed
+byte can be traced to its row and image.
 """
 
 import hashlib
@@ -27,25 +28,25 @@ SCHEMA = "vold-bench/benchmark@1"
 _FIELDS = ("id", "question", "options", "answer", "kind", "cluster", "category", "precision", "unscorable")
 _GROUP_BYTES = 32_000_000
 _GROUP_ROWS = 64
-_AGAIN = "take a fresh copy, or import again"
+_AGAIN = "get a new copy, or import again"
 
 
-def is_imported(place: Path) -> bool:
-    """Whether a directory, or the directory of a table, was written by an import."""
-    return (_home(place) / MANIFEST).is_file()
+def is_imported(path: Path) -> bool:
+    """Whether an import wrote this directory, or the directory of this table."""
+    return (_home(path) / MANIFEST).is_file()
 
 
-def _home(place: Path) -> Path:
-    return place.parent if place.suffix == ".parquet" else place
+def _home(path: Path) -> Path:
+    return path.parent if path.suffix == ".parquet" else path
 
 
 def row_hash(fields: Mapping[str, Any], images: list[str]) -> str:
-    """SHA-256 over a problem's fields and the hashes of its images."""
+    """SHA-256 of a problem's fields and the hashes of its images."""
     return hashlib.sha256(json.dumps([*(fields[name] for name in _FIELDS), images]).encode()).hexdigest()
 
 
 class Writer:
-    """Writes one table, a few rows at a time; call ``close`` at the end."""
+    """Writes a table a few rows at a time. Call ``close`` at the end."""
 
     def __init__(self, file: Path) -> None:
         import pyarrow as pa
@@ -62,7 +63,7 @@ class Writer:
         self._bytes = 0
 
     def add(self, problem: Problem, images: list[bytes]) -> None:
-        """Append a problem; its own ``images`` are not looked at."""
+        """Append a problem with the bytes of its images; ``problem.images`` is ignored."""
         fields = {name: value for name, value in asdict(problem).items() if name in _FIELDS}
         fields["options"] = list(problem.options)
         hashes = [hashlib.sha256(content).hexdigest() for content in images]
@@ -84,58 +85,57 @@ class Writer:
 
 
 def manifest_text(benchmark: str, splits: Mapping[str, Any]) -> str:
-    """The manifest with its own hash."""
+    """The manifest as JSON, including its hash."""
     content = {"schema": SCHEMA, "benchmark": benchmark, "splits": dict(splits)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps({**content, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_manifest(place: Path) -> dict[str, Any]:
-    """The manifest of an imported directory; raises DatasetError where it is none, or was changed."""
-    file = _home(place) / MANIFEST
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an imported directory. Raises DatasetError if it is missing, malformed or changed."""
+    file = _home(path) / MANIFEST
     try:
         text = file.read_text(encoding="utf-8")
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise DatasetError(f"{file}: not JSON ({error}); {_AGAIN}") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or not isinstance(found.get("splits"), dict):
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or not isinstance(content.get("splits"), dict):
         raise DatasetError(f"{file}: does not describe an import ({SCHEMA}); {_AGAIN}")
-    if not all(re.fullmatch(r"\w+", split) for split in found["splits"]):  # they name files
-        raise DatasetError(f"{file}: a split's name has other signs than letters and digits; {_AGAIN}")
-    if text != manifest_text(found.get("benchmark", ""), found["splits"]):
+    if not all(re.fullmatch(r"\w+", split) for split in content["splits"]):  # parts of file names
+        raise DatasetError(f"{file}: a split's name may have only letters, digits and _; {_AGAIN}")
+    if text != manifest_text(content.get("benchmark", ""), content["splits"]):
         raise DatasetError(f"{file}: was changed; {_AGAIN}")
-    return found
+    return content
 
 
-def read_imported(benchmark: Benchmark, place: Path, split: str | None, *, require_images: bool = True) -> Dataset:
-    """Load a split; None takes the first, in the benchmark's order. Its images become files of the cache.
+def read_imported(benchmark: Benchmark, path: Path, split: str | None, *, require_images: bool = True) -> Dataset:
+    """Read a split, by default the first in the benchmark's order. Its images become files in the cache.
 
-    place: the directory, or one of its tables. Raises DatasetError, also for a row or image that was changed.
+    path: the directory, or one of its tables. Raises DatasetError, also for a changed row or image.
     """
-    found = read_manifest(place)
-    if found["benchmark"] != benchmark.name:
-        raise DatasetError(f"{place}: holds {found['benchmark']}, not {benchmark.name}")
-    if split is None and place.suffix == ".parquet":
-        split = place.stem
+    manifest = read_manifest(path)
+    if manifest["benchmark"] != benchmark.name:
+        raise DatasetError(f"{path}: contains {manifest['benchmark']}, not {benchmark.name}; choose another directory")
+    if split is None and path.suffix == ".parquet":
+        split = path.stem
     if split is not None:
         benchmark.check_split(split)
-    here = imported_splits(benchmark, place)
-    chosen = next((name for name in here if split in (name, None)), None)
-    if chosen is None:
+    name = next((name for name in imported_splits(benchmark, path) if split in (name, None)), None)
+    if name is None:
         raise DatasetError(
-            f"{place}: split {split} is not imported (there: {', '.join(found['splits'])}); "
+            f"{path}: the split {split} is not imported, only {', '.join(manifest['splits'])}; import it with "
             f"`vold-bench data import SOURCE --benchmark {benchmark.name} --split {split}`"
         )
-    problems = tuple(_problems(benchmark.name, _home(place) / f"{chosen}.parquet", require_images))
-    if len(problems) != found["splits"][chosen]["rows"]:
-        raise DatasetError(f"{place}: {chosen}.parquet has {len(problems)} rows, not as imported; {_AGAIN}")
-    return Dataset(benchmark.name, benchmark.name, chosen, False, problems)
+    problems = tuple(_problems(benchmark.name, _home(path) / f"{name}.parquet", require_images))
+    if len(problems) != manifest["splits"][name]["rows"]:
+        raise DatasetError(f"{path}: {name}.parquet has {len(problems)} rows, not as imported; {_AGAIN}")
+    return Dataset(benchmark.name, benchmark.name, name, False, problems)
 
 
-def imported_splits(benchmark: Benchmark, place: Path) -> list[str]:
-    """The splits that are imported, in the benchmark's order; raises DatasetError."""
-    found = read_manifest(place)["splits"]
-    return [name for name in benchmark.splits if name in found]
+def imported_splits(benchmark: Benchmark, path: Path) -> list[str]:
+    """The imported splits in the benchmark's order. Raises DatasetError."""
+    imported = read_manifest(path)["splits"]
+    return [name for name in benchmark.splits if name in imported]
 
 
 def _problems(benchmark: str, file: Path, require_images: bool) -> Iterator[Problem]:
@@ -156,13 +156,13 @@ def _problems(benchmark: str, file: Path, require_images: bool) -> Iterator[Prob
             yield Problem(benchmark=benchmark, images=paths, **fields)
 
 
-def _changed(file: Path, what: str) -> DatasetError:
-    return DatasetError(f"{file}: {what} was changed; `vold-bench data verify {file.parent}` tells which; {_AGAIN}")
+def _changed(file: Path, part: str) -> DatasetError:
+    return DatasetError(f"{file}: {part} was changed; `vold-bench data verify {file.parent}` shows which; {_AGAIN}")
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Rows of a table that are read together; ``first`` counts from 1. Reading raises DatasetError."""
+    """Rows of a table that are read together. ``first`` counts from 1. Reading raises DatasetError."""
 
     file: Path
     number: int
@@ -171,7 +171,7 @@ class RowGroup:
     _table: "pyarrow.parquet.ParquetFile"
 
     def fields(self) -> list[dict[str, Any]]:
-        """All but the images' bytes."""
+        """All columns except the images' bytes."""
         return self._read([*_FIELDS, "image_sha256", "sha256"])
 
     def images(self) -> list[list[bytes]]:
@@ -186,7 +186,7 @@ class RowGroup:
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(f"unreadable ({error})") from error
         if len(rows) != self.size or (rows and rows[0].keys() != set(columns)):
-            raise self._unreadable("not the rows and columns of an import")
+            raise self._unreadable("does not have the rows and columns of an import")
         return rows
 
     def _unreadable(self, fault: str) -> DatasetError:
@@ -194,7 +194,7 @@ class RowGroup:
 
 
 def row_groups(file: Path) -> Iterator[RowGroup]:
-    """The rows of a table, some at a time; raises DatasetError where there is no table."""
+    """The rows of a table, some at a time. Raises DatasetError if there is no readable table."""
     import pyarrow
     import pyarrow.parquet
 
@@ -203,7 +203,7 @@ def row_groups(file: Path) -> Iterator[RowGroup]:
     except FileNotFoundError as error:
         raise DatasetError(f"{file}: missing; {_AGAIN}") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise DatasetError(f"{file}: no parquet table ({error}); {_AGAIN}") from error
+        raise DatasetError(f"{file}: not a parquet table ({error}); {_AGAIN}") from error
     first = 1
     with table:
         for number in range(table.num_row_groups):
@@ -213,7 +213,7 @@ def row_groups(file: Path) -> Iterator[RowGroup]:
 
 
 def file_hashes(file: Path) -> dict[str, str]:
-    """MD5 (by which tables are known) and SHA-256 of a file."""
+    """MD5, by which published tables are identified, and SHA-256 of a file."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with file.open("rb") as content:
         while block := content.read(1 << 20):

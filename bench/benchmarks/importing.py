@@ -1,4 +1,4 @@
-"""A benchmark's records, brought from any public form into one table with hashes: once, whole or not at all."""
+"""Imports a benchmark's records from any public form into a table with images and hashes, completely or not at all."""
 
 import os
 import re
@@ -16,21 +16,21 @@ from vold.images import decode_image
 from vold.locations import on_hub
 
 ImportProgress = Callable[[int], None]
-"""Told the number of records so far."""
+"""A callback with the number of records so far."""
 _MARK = re.compile(r"<image (\d+)>")
 _DETAIL = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
-"""What differs between records with the same reason: quoted texts and numbers."""
+"""Quoted texts and numbers, which differ between records with the same reason."""
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ImportSource:
-    """Where records come from. ``form`` is hub, tsv or repository; ``version`` says what is known of the files."""
+    """Where records come from. version: whether the files have the known MD5."""
 
-    form: str
-    place: str
+    form: Literal["hub", "tsv", "repository"]
+    location: str
     revision: str
-    version: str
+    version: Literal["known", "other", "unknown"]
     files: dict[str, dict[str, str]]
     rows: Iterator[BenchmarkRow]
 
@@ -78,23 +78,25 @@ def import_split(
     any_version: bool = False,
     progress: ImportProgress = lambda count: None,
 ) -> dict[str, Any]:
-    """Write ``out/BENCHMARK/SPLIT.parquet`` and its manifest, beside splits that were imported before.
+    """Write ``out/BENCHMARK/SPLIT.parquet`` and the manifest, and keep splits that were imported before.
 
-    source: ``hub:OWNER/NAME@REVISION``, a directory or file of parquet, a VLMEvalKit TSV, or the repository's
-    directory. partial: fewer records than the split has are accepted, and the result is marked so; of a repository's,
-    those whose image files are not there are left out and named. any_version: a table whose MD5 is another than the
-    known one is accepted, too. Returns the split's entry in the manifest. Raises DatasetError, and then nothing was
-    written.
+    source: ``hub:OWNER/NAME@REVISION``, a directory or file of parquet, VLMEvalKit's TSV, or the repository's
+        directory.
+    partial: accept fewer records than the split has, and mark the result as partial. Records of a repository whose
+        image files are missing are left out and listed in the manifest.
+    any_version: accept a TSV with another MD5 than the known one.
+
+    Returns the split's entry in the manifest. Raises DatasetError, and then writes nothing.
     """
     split = _split(benchmark, split)
     home = out / benchmark.name
     others = _others(benchmark, home)
-    found = open_source(benchmark, source, split, any_version=any_version)
+    records = open_source(benchmark, source, split, any_version=any_version)
     with publish_directory(home) as work:
         for name in others:
             if name != split:
                 _link(home / f"{name}.parquet", work / f"{name}.parquet")
-        entry = _write(benchmark, found, work / f"{split}.parquet", partial, progress)
+        entry = _write(benchmark, records, work / f"{split}.parquet", partial, progress)
         entry["partial"] = _is_partial(benchmark, split, entry, partial)
         splits = {**others, split: entry}
         ordered = {name: splits[name] for name in benchmark.splits if name in splits}
@@ -112,42 +114,42 @@ def _split(benchmark: Benchmark, split: str | None) -> str:
 
 
 def _others(benchmark: Benchmark, home: Path) -> dict[str, Any]:
-    """What was imported into ``home`` before; a directory of anything else is never replaced."""
+    """The splits that ``home`` has already. Raises DatasetError for a directory with other files."""
     if not home.exists() or (home.is_dir() and not any(home.iterdir())):
         return {}
     if not imported.is_imported(home):
-        raise DatasetError(f"{home}: holds other files; name another directory with --out")
-    found = imported.read_manifest(home)
-    if found["benchmark"] != benchmark.name:
-        raise DatasetError(f"{home}: holds {found['benchmark']}; name another directory with --out")
-    return found["splits"]
+        raise DatasetError(f"{home}: contains other files; choose another directory with --out")
+    manifest = imported.read_manifest(home)
+    if manifest["benchmark"] != benchmark.name:
+        raise DatasetError(f"{home}: contains {manifest['benchmark']}; choose another directory with --out")
+    return manifest["splits"]
 
 
 def _link(old: Path, new: Path) -> None:
     try:
         os.link(old, new)
     except FileNotFoundError as error:
-        raise DatasetError(f"{old}: missing; import that split again into another directory") from error
-    except OSError:  # a file system without links
+        raise DatasetError(f"{old}: missing; import this split again into another directory") from error
+    except OSError:  # the file system has no links
         shutil.copyfile(old, new)
 
 
 def open_source(benchmark: Benchmark, source: str, split: str, *, any_version: bool = False) -> ImportSource:
-    """Tell a source's form, check its files' sums, and open its rows."""
-    place = Path(source.removeprefix("file:")).expanduser()
-    if not on_hub(source) and not place.exists():
-        raise DatasetError(f"{place}: no such file or directory; or write hub:OWNER/NAME@REVISION")
-    if not on_hub(source) and imported.is_imported(place):
-        raise DatasetError(f"{place}: is imported already; copy the directory")
-    if on_hub(source) or hub.holds_tables(place):
+    """Recognise the form of a source, check the hashes of its files, and open its rows."""
+    path = Path(source.removeprefix("file:")).expanduser()
+    if not on_hub(source) and not path.exists():
+        raise DatasetError(f"{path}: no such file or directory; write a data set of the hub as hub:OWNER/NAME@REVISION")
+    if not on_hub(source) and imported.is_imported(path):
+        raise DatasetError(f"{path}: is imported already; copy the directory instead")
+    if on_hub(source) or hub.holds_tables(path):
         return _from_tables(benchmark, source, split)
-    if place.suffix == ".tsv":
-        return _from_tsv(benchmark, place, split, any_version)
-    root = place.parent if place.is_file() else place
+    if path.suffix == ".tsv":
+        return _from_tsv(benchmark, path, split, any_version)
+    root = path.parent if path.is_file() else path
     if repository.read_descriptor(benchmark, root):
-        raise DatasetError(f"{root}: was generated here, and is read as it is")
+        raise DatasetError(f"{root}: is generated data; use it without an import")
     file, rows = repository.split_rows(benchmark, root, split)
-    return ImportSource("repository", str(place), "", "unknown", {file.name: imported.file_hashes(file)}, rows)
+    return ImportSource("repository", str(path), "", "unknown", {file.name: imported.file_hashes(file)}, rows)
 
 
 def _from_tables(benchmark: Benchmark, source: str, split: str) -> ImportSource:
@@ -160,21 +162,21 @@ def _from_tables(benchmark: Benchmark, source: str, split: str) -> ImportSource:
 
 
 def _from_tsv(benchmark: Benchmark, file: Path, split: str, any_version: bool) -> ImportSource:
-    known, hashes = benchmark.splits[split].md5, imported.file_hashes(file)
-    same = bool(known) and hashes["md5"] == known
-    if known and not same and not any_version:
+    known_md5, hashes = benchmark.splits[split].md5, imported.file_hashes(file)
+    matches = bool(known_md5) and hashes["md5"] == known_md5
+    if known_md5 and not matches and not any_version:
         raise DatasetError(
-            f"{file}: MD5 {hashes['md5']}, but {benchmark.splits[split].tsv} has {known}: the file is damaged, of "
-            "another split, or of another version; fetch it again, or accept it with --any-version"
+            f"{file}: MD5 {hashes['md5']}, but {benchmark.splits[split].tsv} has {known_md5}. The file is damaged, of "
+            "another split, or of another version; download it again, or accept it with --any-version"
         )
-    version = "known" if same else "other" if known else "unknown"
+    version = "known" if matches else "other" if known_md5 else "unknown"
     return ImportSource("tsv", str(file), "", version, {file.name: hashes}, tsv.tsv_rows(benchmark, file, split))
 
 
 def _write(
     benchmark: Benchmark, source: ImportSource, file: Path, partial: bool, progress: ImportProgress
 ) -> dict[str, Any]:
-    """Write the table; returns what the manifest says of it."""
+    """Write the table and return its entry for the manifest."""
     left_out: dict[str, str] = {}
     unscorable: dict[str, str] = {}
     notes: dict[str, str] = {}
@@ -183,9 +185,9 @@ def _write(
     images = 0
     writer = imported.Writer(file)
     for row in source.rows:
-        absent = [image for image in row.images if isinstance(image, Path) and not image.is_file()]
-        if absent and partial:
-            left_out[row.id] = f"no image {absent[0]}"
+        missing = [image for image in row.images if isinstance(image, Path) and not image.is_file()]
+        if missing and partial:
+            left_out[row.id] = f"no image {missing[0]}"
             continue
         problem, contents = benchmark.problem(row), _contents(row)
         writer.add(problem, contents)
@@ -200,15 +202,15 @@ def _write(
         progress(len(ids))
     writer.close()
     if left_out and not ids:
-        raise DatasetError(f"{source.place}: no record has its images; put them there, or take a whole copy")
-    check_ids([*ids, *left_out], Path(source.place))
+        raise DatasetError(f"{source.location}: no record has its images; add the images, or get a complete copy")
+    check_ids([*ids, *left_out], Path(source.location))
     return {
         "rows": len(ids),
         "images": images,
         "usual_options": options.most_common(1)[0][0],
         "sha256": imported.file_hashes(file)["sha256"],
         "form": source.form,
-        "source": source.place,
+        "source": source.location,
         "revision": source.revision,
         "version": source.version,
         "files": source.files,
@@ -219,30 +221,31 @@ def _write(
 
 
 def _contents(row: BenchmarkRow) -> list[bytes]:
-    """The bytes of a row's images, each of which can be decoded; raises DatasetError naming the image."""
+    """The bytes of a row's images, all of which can be decoded. Raises DatasetError naming the image."""
     contents = []
-    for place, image in enumerate(row.images, 1):
+    for number, image in enumerate(row.images, 1):
         try:
             content = image.read_bytes() if isinstance(image, Path) else image
-            decode_image(content, f"image {place}")
+            decode_image(content, f"image {number}")
         except FileNotFoundError as error:
-            mend = "put it there, take a whole copy, or leave such records out with --partial"
-            raise row.error(f"no image {image!s}", mend) from error
+            fix = "add it, get a complete copy, or leave out records without images with --partial"
+            raise row.error(f"no image {image!s}", fix) from error
         except ValueError as error:
-            raise row.error(str(error), "take a fresh copy of its image") from error
+            raise row.error(str(error), "get a new copy of the image") from error
         contents.append(content)
     return contents
 
 
 def _is_partial(benchmark: Benchmark, split: str, entry: dict[str, Any], declared: bool) -> bool:
-    """Whether records lack, which must have been declared; raises DatasetError where these cannot be the split's."""
-    known, found = benchmark.splits[split], entry["rows"]
-    if known.count is not None and (found > known.count or (found < known.count and not declared)):
-        mend = "choose the right split" if found > known.count else "take a whole copy, or declare it with --partial"
-        raise DatasetError(f"{entry['source']}: {found} records, {benchmark.name} {split} has {known.count}; {mend}")
-    if known.options is not None and not declared and entry["usual_options"] != known.options:
+    """Whether records are missing. Raises DatasetError if this was not declared, or if the split is the wrong one."""
+    description, rows = benchmark.splits[split], entry["rows"]
+    count, options = description.count, description.options
+    if count is not None and (rows > count or (rows < count and not declared)):
+        fix = "choose the right split" if rows > count else "get a complete copy, or accept it with --partial"
+        raise DatasetError(f"{entry['source']}: {rows} records, but {benchmark.name} {split} has {count}; {fix}")
+    if options is not None and not declared and entry["usual_options"] != options:
         raise DatasetError(
-            f"{entry['source']}: most records have {entry['usual_options']} options, those of {split} have "
-            f"{known.options}; choose the right split"
+            f"{entry['source']}: most records have {entry['usual_options']} options, but those of {split} have "
+            f"{options}; choose the right split"
         )
-    return declared and (known.count is None or found < known.count)
+    return declared and (count is None or rows < count)

@@ -1,4 +1,4 @@
-"""LogicVista: letters for answers, one or several; the options stand in the image or in the question."""
+"""LogicVista: answers are one or several letters; the options are in the image or in the question."""
 
 import re
 from dataclasses import replace
@@ -31,7 +31,7 @@ def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
 
 
 def _hub(row: BenchmarkRow) -> BenchmarkRow:
-    """No table is official: copies keep the repository's fields, and the image in ``image``."""
+    """There is no official table. Copies have the repository's fields, and the image in ``image``."""
     return replace(row, id=_key(row.id), fields=_fields(row), images=(row.image("image"),))
 
 
@@ -40,7 +40,7 @@ def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
 
 
 def _fields(row: BenchmarkRow) -> dict[str, object]:
-    """The question and answer of v1_382 are empty, which tables tell as absent; a skill may be a bare word."""
+    """The question and answer of v1_382 are empty, and therefore absent in tables. A skill may be a bare word."""
     skill = row.fields.get("skill")
     if isinstance(skill, str):
         skill = row.options("skill") if skill.startswith("[") else [skill]
@@ -48,7 +48,7 @@ def _fields(row: BenchmarkRow) -> dict[str, object]:
 
 
 def _key(id: str) -> str:
-    """``v1_12`` for 12 and ``v1_12.png``: tables count the records as the repository does, from 0."""
+    """``v1_12`` for 12 and ``v1_12.png``, because tables number the records like the repository, from 0."""
     id = re.sub(r"\.(png|jpe?g)$", "", id)
     return f"v1_{id}" if id.isdigit() else id
 

@@ -1,4 +1,4 @@
-"""MathVision (MATH-V): five options or a free answer; one image a record, whatever its marks say."""
+"""MathVision (MATH-V): five options or a free answer. Each record has one image, whatever its marks say."""
 
 import re
 from dataclasses import replace
@@ -28,7 +28,7 @@ def problem(row: BenchmarkRow) -> Problem:
 
 def _kind(answer: str, options: tuple[str, ...]) -> AnswerKind:
     answer = answer.strip()
-    if options or re.fullmatch("[A-E]", answer):  # 59 and 434 have letters for golds and no options
+    if options or re.fullmatch("[A-E]", answer):  # records 59 and 434 have letters as answers and no options
         return "choice"
     if re.fullmatch(r"-?\d+", answer):
         return "integer"

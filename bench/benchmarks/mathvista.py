@@ -1,4 +1,4 @@
-"""MathVista: choices whose gold is the choice's text, integers, decimals to a stated precision, lists."""
+"""MathVista: choices answered by their text, integers, decimals with a given precision, and lists."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def problem(row: BenchmarkRow) -> Problem:
 
 
 def _precision(row: BenchmarkRow) -> int | None:
-    """Decimals; an integer in the repository and a float on the hub."""
+    """The number of decimals, which is an integer in the repository and a float on the hub."""
     value = row.fields.get("precision")
     if value is None:
         return None
@@ -57,16 +57,16 @@ def _hub(row: BenchmarkRow) -> BenchmarkRow:
 
 
 def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
-    """The table has neither unit nor precision, and may hold the whole official query for a question.
+    """Fill in unit and precision, which the table lacks. Its question may be the complete official query.
 
-    The query names the unit; every decimal gold of testmini is written to the record's precision. A choice is told by
-    its letter (``answer_option``) where the text is absent.
+    The query has the unit. The precision is that of the reference answer, because all decimals of testmini are written
+    with the record's precision. If the text of a choice is absent, its letter (``answer_option``) gives it.
     """
     query = _QUERY.fullmatch(row.optional("question"))
     answer, letter = row.optional("answer"), row.optional("answer_option").strip()
     choices = row.options("choices")
-    if not answer and len(letter) == 1 and 0 <= (place := ord(letter) - ord("A")) < len(choices):
-        answer = str(choices[place])
+    if not answer and len(letter) == 1 and 0 <= (index := ord(letter) - ord("A")) < len(choices):
+        answer = str(choices[index])
     fields = {
         "question": query[1] if query else row.text("question"),
         "answer": answer,

@@ -1,4 +1,4 @@
-"""MMMU-Pro: ten or four options as text with images between, or the whole question as one image (``vision``)."""
+"""MMMU-Pro: ten or four options as text and images, or the complete question as one image (``vision``)."""
 
 import re
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ from bench.benchmarks.repository import image_path, jsonl_rows
 from bench.records import Problem
 
 _MOST = 7
-"""Images of one record."""
+"""The largest number of images in a record."""
 _MARK = re.compile(r"<image (\d+)>")
 _STANDARD = "records_standard10_1730.jsonl"
 _PAGES = "vision_pages/index.jsonl"
 
 
 def rows(file: Path) -> Iterator[BenchmarkRow]:
-    """Rows of either setting; an index of pages borrows options and subject from the standard records."""
+    """Rows of either setting. An index of pages gets its options and subjects from the standard records."""
     if not file.as_posix().endswith(_PAGES):
         yield from jsonl_rows(file)
         return
     standard = file.parents[1] / _STANDARD
-    known = {row.id: row for row in jsonl_rows(standard)} if standard.is_file() else {}
+    standard_rows = {row.id: row for row in jsonl_rows(standard)} if standard.is_file() else {}
     for row in jsonl_rows(file):
-        if row.id not in known:
-            raise row.error("has no options", f"put {_STANDARD} beside {file.parent.name}")
-        record = known[row.id].fields
+        if row.id not in standard_rows:
+            raise row.error("has no options", f"put {_STANDARD} next to {file.parent.name}")
+        record = standard_rows[row.id].fields
         page = {name: record[name] for name in ("options", "subject") if name in record}
         yield BenchmarkRow(file, row.id, {**page, **row.fields, "image": f"{file.parent.name}/{row.text('page')}"})
 
@@ -48,12 +48,12 @@ def problem(row: BenchmarkRow) -> Problem:
 
 
 def _options(row: BenchmarkRow) -> tuple[str, ...]:
-    """A list inside the list is one option (validation_Accounting_29)."""
+    """A list within the list is a single option (validation_Accounting_29)."""
     return tuple(map(str, row.options("options")))
 
 
 def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
-    """Image k stands at position k, whatever the order of the marks in the text."""
+    """Image k is at position k, whatever the order of the marks in the text."""
     if "image" in row.fields:
         return (image_path(row, root, row.text("image")),)
     marks = _MARK.findall(" ".join((row.optional("question"), *_options(row))))
@@ -64,16 +64,16 @@ def _repository(row: BenchmarkRow, root: Path) -> tuple[Path, ...]:
 
 
 def _hub(row: BenchmarkRow) -> BenchmarkRow:
-    """``image_1`` to ``image_7``, empty after the last; a page of ``vision`` is ``image``."""
+    """Images are ``image_1`` to ``image_7``, empty after the last. The page of ``vision`` is ``image``."""
     if "image" in row.fields:
         return replace(row, images=(row.image("image"),))
     names = [f"image_{number}" for number in range(1, _MOST + 1)]
-    count = max((place for place, name in enumerate(names, 1) if row.fields.get(name) is not None), default=1)
+    count = max((number for number, name in enumerate(names, 1) if row.fields.get(name) is not None), default=1)
     return replace(row, images=tuple(map(row.image, names[:count])))
 
 
 def _tsv(row: BenchmarkRow, split: str) -> BenchmarkRow:
-    """Options stand in columns named by their letters; an empty one before the last keeps its letter."""
+    """Options are in columns named by their letters. An empty option before the last one keeps its letter."""
     options = [row.optional(letter) for letter in sorted(row.fields) if re.fullmatch("[A-Z]", letter)]
     while options and not options[-1]:
         options.pop()

@@ -60,7 +60,7 @@ def test_an_audit_names_what_is_hit_why_and_where(tmp_path: Path, records: Path)
     assert hits["v1_0"][0].startswith("13 words (a farmer has seventeen")
     assert hits["v1_0"][1] == f"{file}:1"
     assert hits["v1_1"] == ("the same image", f"{file}:2")
-    assert hits["v1_2"][0].startswith("an image alike (")
+    assert hits["v1_2"][0].startswith("a similar image (")
     assert (result["clean"], result["n"], result["too_short"]) == (["v1_3"], 4, 3)
 
 
@@ -120,7 +120,7 @@ def test_an_audit_of_other_records_is_refused(tmp_path: Path, records: Path) -> 
     found = tmp_path / "audit.json"
     dataset = read_benchmark("logicvista", records)
     found.write_text(json.dumps(audit(dataset, [str(training(tmp_path, records))])))
-    with pytest.raises(ConfigurationError, match="is of other records"):
+    with pytest.raises(ConfigurationError, match="is an audit of other records"):
         clean_ids(found, "logicvista", dataset.problems[:2])
-    with pytest.raises(ConfigurationError, match="no audit of mathvision"):
+    with pytest.raises(ConfigurationError, match="not an audit of mathvision"):
         clean_ids(found, "mathvision", dataset.problems)

@@ -41,7 +41,7 @@ def test_a_table_of_the_known_md5_is_taken(tmp_path: Path, monkeypatch: pytest.M
 
 def test_fewer_records_than_the_split_has_must_be_declared(tmp_path: Path) -> None:
     forms = MathVision(tmp_path, *two_plain_records())
-    with pytest.raises(DatasetError, match=r"2 records, mathvision test has 3040; .*--partial"):
+    with pytest.raises(DatasetError, match=r"2 records, but mathvision test has 3040; .*--partial"):
         bring("mathvision", forms.repository(), "test", tmp_path / "out", partial=False)
     assert bring("mathvision", forms.hub(), "test", tmp_path / "out")["partial"] is True
     code, output = run("data", "list", str(tmp_path / "out"))
@@ -154,7 +154,7 @@ def test_a_second_split_keeps_the_first_and_other_files_are_never_replaced(tmp_p
     other = tmp_path / "mine" / "mathvision"
     other.mkdir(parents=True)
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(DatasetError, match="holds other files"):
+    with pytest.raises(DatasetError, match="contains other files"):
         bring("mathvision", source, "test", tmp_path / "mine")
     assert (other / "notes.txt").read_text() == "mine"
 

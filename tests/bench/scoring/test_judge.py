@@ -157,7 +157,7 @@ def test_a_judge_that_is_gone_is_told_and_what_it_said_is_kept(tmp_path: Path):
     faults = json.dumps({"Which is bad": ["500"] * 999})
     with (
         stub_server("--faults", faults, "--replies", replies(Which=r"\1: B")) as (url, _),
-        pytest.raises(InfrastructureError, match="run again to continue"),
+        pytest.raises(InfrastructureError, match="run the command again"),
     ):
         judge(url, tmp_path, gone_after=4).judge(rows)
     assert len(list(tmp_path.rglob("*.json"))) == 1

@@ -55,7 +55,7 @@ def test_a_split_that_the_ids_do_not_tell_must_be_named(mmmu_pro: Path):
         assert (found.split, len(found.problems[0].options)) == (split, options)
     (mmmu_pro / "records_standard10_1730.jsonl").unlink()
     assert find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro).split == "standard4"
-    with pytest.raises(ConfigurationError, match="no records of mmmu_pro"):
+    with pytest.raises(ConfigurationError, match="have no record of mmmu_pro"):
         find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
 
 
@@ -87,7 +87,7 @@ def test_a_split_within_another_is_taken_where_the_ids_are_just_its_own(tmp_path
         ("a.jsonl", '{"id": "1", "response": "A"}\n' * 2, "occurs twice with sample 0"),
         ("a.jsonl", '{"id": "1", "response": "A", "sample": -1}\n', "'sample' must be a whole number"),
         ("a.jsonl", "", "has no predictions"),
-        ("a.json", '{"id": "1"}\n{"id": "2"}', "JSON lines need the ending .jsonl"),
+        ("a.json", '{"id": "1"}\n{"id": "2"}', "a file of JSON lines must end in .jsonl"),
         ("a.json", "[" * 100_000, "not JSON"),
         ("a.jsonl", '{"id": 1, "response": ' + "1" * 5_000 + "}", "a.jsonl:1: not JSON"),
         ("a.json", '{"x": "A", "x": "B"}', "'x' occurs twice"),
