@@ -152,7 +152,7 @@ def test_another_model_than_the_one_named_ends_the_run(tmp_path: Path):
         judge(url, tmp_path, model="judge").judge([row(VAGUE)])
 
 
-def test_a_judge_that_is_gone_is_told_and_what_it_said_is_kept(tmp_path: Path):
+def test_a_judge_that_is_gone_is_reported_and_its_answers_are_kept(tmp_path: Path):
     rows = [row(VAGUE, "good"), *(row(VAGUE, f"bad{k}") for k in range(9))]
     faults = json.dumps({"Which is bad": ["500"] * 999})
     with (
