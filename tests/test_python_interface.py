@@ -12,6 +12,8 @@ import vold_bench
 from bench.errors import ConfigurationError
 from tests.helpers.evaluation_results import problems, write_result
 
+# One worker runs the matrix that several tests read.
+pytestmark = pytest.mark.xdist_group("interface")
 ROOT = Path(__file__).resolve().parents[1]
 MATRIX = """\
 schema: vold-bench/matrix@1
