@@ -55,7 +55,7 @@ def test_a_split_that_the_ids_do_not_tell_must_be_named(mmmu_pro: Path):
         assert (found.split, len(found.problems[0].options)) == (split, options)
     (mmmu_pro / "records_standard10_1730.jsonl").unlink()
     assert find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro).split == "standard4"
-    with pytest.raises(ConfigurationError, match="have no record of mmmu_pro"):
+    with pytest.raises(ConfigurationError, match="no records of mmmu_pro"):
         find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
 
 
