@@ -43,7 +43,7 @@ _KEPT = {
 class Commands(TyperGroup):
     """A group of commands that says on Ctrl-C what was saved and how to resume."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # the class of a context depends on the version of Typer
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
