@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from bench import summary
 from bench.cli.json_output import print_json
 from bench.cli.options import (
     BenchmarkOption,
@@ -131,6 +130,7 @@ def lm_eval(
     os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
     if find_spec("lm_eval") is None:
         raise ConfigurationError("the bridge needs lm-eval; install it with `pip install 'vold-bench[lm-eval]'`")
+    from bench import summary
     from bench.bridges import text
     from bench.bridges.lm_eval import evaluate_text
     from bench.cli.parsing import task_directories
