@@ -26,7 +26,7 @@ LAYERS = {
         stats store
         benchmarks prompts
         engines report smallworld
-        model_source scoring
+        benchmark_data model_source scoring
         evaluation
         bridges display exports review
         matrix

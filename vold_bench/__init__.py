@@ -228,7 +228,7 @@ def evaluate(
 
     Raises ConfigurationError for wrong input. An interrupted evaluation resumes from the saved responses.
     """
-    from bench.cli.parsing import data_sources
+    from bench.benchmark_data import data_sources
     from bench.evaluate_models import EvaluationOutputs, evaluate_models
     from bench.evaluation_request import EvaluationRequest
 
@@ -268,7 +268,7 @@ def score(
     data: directory of the benchmark's records (default: $VOLD_BENCH_DATA/BENCHMARK). mode: ``strict`` guesses nothing;
     ``official`` is the published procedure. Raises ConfigurationError for files and ids that do not fit.
     """
-    from bench.cli.parsing import benchmark_path
+    from bench.benchmark_data import benchmark_path
     from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions
 

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from bench.cli.json_output import print_json
 from bench.cli.options import Json, ResultArgument, StoreOption, open_store
-from bench.display import summary
 from bench.errors import ExitCode
 from bench.report.numbers import interval, p_value, points
 from bench.terminal import printable
@@ -72,11 +71,13 @@ def _names(layers: "tuple[Layer, ...]") -> str:
 
 
 def _show(comparison: "ResultComparison", console: Console) -> None:
+    from bench.display.summary import note_synthetic
+
     console.print(f"A  {printable(comparison.a)}", markup=False)
     console.print(f"B  {printable(comparison.b)}", markup=False)
     console.print(_layers(comparison.layers))
     console.print(_differences(comparison))
-    summary.note_synthetic(comparison.synthetic, console)
+    note_synthetic(comparison.synthetic, console)
     counts, n = comparison.counts, comparison.counts.n
     console.print(
         f"{n} shared responses: {counts.both} right in both, {counts.only_a} in A alone, {counts.only_b} in B alone, "
@@ -88,7 +89,7 @@ def _show(comparison: "ResultComparison", console: Console) -> None:
             f"verdicts that flip: {counts.only_a + counts.only_b}"
         )
     for name, ids in (("gained", comparison.problems.gained), ("lost", comparison.problems.lost)):
-        shown = "  ".join(printable(f"{comparison.datasets[benchmark]}:{id}") for benchmark, id in ids[:_SHOWN])
+        shown = "  ".join(printable(f"{dataset}:{id}") for dataset, id in ids[:_SHOWN])
         more = f"  and {len(ids) - _SHOWN} more (--json has all)" if len(ids) > _SHOWN else ""
         console.print(f"{name} {len(ids)}: {shown}{more}" if ids else f"{name} 0", markup=False)
     console.print(Text(conclusion(comparison), style="bold"))
@@ -103,7 +104,7 @@ def _layers(layers: "tuple[Layer, ...]") -> Table:
 
 def _differences(comparison: "ResultComparison") -> Table:
     table = Table("data", "B - A, 95 % interval", "p", "MDE", "n")
-    rows = {comparison.datasets[name]: d for name, d in comparison.benchmarks.items()}
+    rows = dict(comparison.datasets)
     if len(rows) > 1:
         rows["all, each the same weight"] = comparison.difference
     for name, d in rows.items():

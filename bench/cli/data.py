@@ -192,9 +192,9 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find a benchmark's problems in training data by similar images and by 13 consecutive words."""
+    from bench.benchmark_data import benchmark_path
     from bench.benchmarks import audit as auditing
     from bench.benchmarks import read_benchmark
-    from bench.cli.parsing import benchmark_path
 
     dataset = read_benchmark(benchmark, benchmark_path(benchmark, data or ()), split)
     limit = auditing.DISTANCE if distance is None else distance

@@ -160,7 +160,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate models on benchmarks. An interrupted evaluation resumes; a finished one is read from the store."""
-    from bench.cli.parsing import data_sources, execution_options, problem_ids, requested_splits
+    from bench.benchmark_data import data_sources
+    from bench.cli.parsing import execution_options, problem_ids, requested_splits
     from bench.evaluate_models import EvaluationOutputs
     from bench.evaluation_request import EvaluationRequest, checked_execution
 

@@ -51,9 +51,9 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score an existing prediction file, strictly or by the benchmark's published procedure."""
+    from bench.benchmark_data import benchmark_path
     from bench.benchmarks import find_benchmark
     from bench.benchmarks.audit import clean_ids
-    from bench.cli.parsing import benchmark_path
     from bench.scoring.judge import judged_scores
     from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.verdicts import score_predictions

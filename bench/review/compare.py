@@ -32,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ChangedProblems:
-    """Problems whose share of right samples rose (gained) or fell (lost) from A to B, as (benchmark, id)."""
+    """Problems whose share of right samples rose (gained) or fell (lost) from A to B, as (data set, id)."""
 
     gained: tuple[tuple[str, str], ...]
     lost: tuple[tuple[str, str], ...]
@@ -63,8 +63,7 @@ class ResultComparison:
     """B compared with A; every difference is B minus A.
 
     layers: in the order in which they influence a response.
-    benchmarks: the difference on each.
-    datasets: the name of each benchmark's data set.
+    datasets: the difference on each data set, by its own name.
     synthetic: names of the data sets that are generated in the form of a benchmark.
     """
 
@@ -72,8 +71,7 @@ class ResultComparison:
     b: str
     layers: tuple[Layer, ...]
     difference: Difference
-    benchmarks: dict[str, Difference]
-    datasets: dict[str, str]
+    datasets: dict[str, Difference]
     synthetic: tuple[str, ...]
     problems: ChangedProblems
     counts: Counts
@@ -111,8 +109,7 @@ class ResultComparison:
             "outcome": self.outcome,
             "layers": [asdict(layer) for layer in self.layers],
             "difference": asdict(self.difference),
-            "benchmarks": {name: asdict(difference) for name, difference in self.benchmarks.items()},
-            "datasets": self.datasets,
+            "datasets": {name: asdict(difference) for name, difference in self.datasets.items()},
             "synthetic": self.synthetic,
             "problems": asdict(self.problems),
             "responses": {"n": self.counts.n, **asdict(self.counts)},
@@ -134,16 +131,15 @@ def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultCompariso
     pairs = {name: pair for name, pair in pairs.items() if set(pair[0]["id"]) & set(pair[1]["id"])}
     if not pairs:
         raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
-    datasets = {name: b.summary.benchmarks[name].dataset for name in pairs}
+    names = {name: b.summary.benchmarks[name].dataset for name in pairs}
     return ResultComparison(
         a=a.label,
         b=b.label,
         layers=tuple(_layers(a, b, list(pairs))),
         difference=paired_difference(test[test["benchmark"].isin(pairs)], against[against["benchmark"].isin(pairs)]),
-        benchmarks={name: paired_difference(*pair) for name, pair in pairs.items()},
-        datasets=datasets,
-        synthetic=tuple(datasets[name] for name in pairs if b.summary.benchmarks[name].synthetic),
-        problems=_changed_problems(a.verdicts, b.verdicts),
+        datasets={names[name]: paired_difference(*pair) for name, pair in pairs.items()},
+        synthetic=tuple(names[name] for name in pairs if b.summary.benchmarks[name].synthetic),
+        problems=_changed_problems(a.verdicts, b.verdicts, names),
         counts=_counts(a, b),
     )
 
@@ -157,10 +153,11 @@ def _by_problem(rows: Frame) -> Frame:
     return means.assign(sample=0)
 
 
-def _changed_problems(a: Frame, b: Frame) -> ChangedProblems:
+def _changed_problems(a: Frame, b: Frame, names: Mapping[str, str]) -> ChangedProblems:
     shares = [table.groupby(_PROBLEM, sort=False)["correct"].mean() for table in (a, b)]
     change = (shares[1] - shares[0]).dropna()
-    return ChangedProblems(*(tuple(change.index[mask]) for mask in (change > 0, change < 0)))
+    changed = ([(names[benchmark], id) for benchmark, id in change.index[mask]] for mask in (change > 0, change < 0))
+    return ChangedProblems(*map(tuple, changed))
 
 
 def _counts(a: EvaluationResult, b: EvaluationResult) -> Counts:

@@ -15,8 +15,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from bench.benchmark_data import data_sources
 from bench.cli import main
-from bench.cli.parsing import data_sources
 from bench.errors import EXIT_CODES, ConfigurationError
 from bench.smallworld import checkpoint_path
 from bench.smallworld.sources import dataset_path

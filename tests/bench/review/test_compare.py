@@ -248,10 +248,9 @@ def test_synthetic_problems_have_their_data_sets_name_everywhere(tmp_path, capsy
         for name, right in (("a", {0}), ("b", {1}))
     )
     comparison = compared(a, b)
-    assert (comparison.datasets, comparison.synthetic) == (
-        {"mathvision": "smallworld-chain-free"},
-        ("smallworld-chain-free",),
-    )
+    assert (list(comparison.datasets), comparison.synthetic) == (["smallworld-chain-free"], ("smallworld-chain-free",))
+    assert comparison.problems.gained == (("smallworld-chain-free", "q1"),)
+    assert "mathvision" not in json.dumps(comparison.to_json()["datasets"])
     compare.compare(str(a), str(b), tmp_path)
     text = capsys.readouterr().out
     assert "gained 1: smallworld-chain-free:q1" in text
