@@ -172,7 +172,8 @@ def run_matrix(
 
     profile: name of a bundled profile, or the path of one. seeds: instead of the file's. settings: dotted names such
     as ``{"rl.steps": 10}``, applied to every arm. only: names of the arms to run. jobs: stages that run in parallel.
-    store: directory of finished stages (default: $VOLD_BENCH_STORE, else results/store). reports: None writes none.
+    store: directory of finished stages (default: $VOLD_BENCH_STORE, otherwise results/store). reports: None writes
+    none.
 
     Raises:
         ConfigurationError: the matrix file, a setting or an input is wrong.
@@ -221,7 +222,7 @@ def evaluate(
 ) -> list[Evaluation]:
     """Evaluate models that have no result in the store yet, and return every result, in the order of ``models``.
 
-    models: checkpoint directories, ``hub:OWNER/NAME@REVISION``, ``smallworld/NAME`` or ``URL#MODEL``.
+    models: checkpoint directories, ``OWNER/NAME@REVISION`` of the hub, ``smallworld/NAME`` or ``URL#MODEL``.
     data: a directory of benchmark directories, or ``BENCHMARK=DIRECTORY``; default: generated small-world problems.
     benchmarks: only these. reports: directory for a report page. execution: nested settings of ``Execution``.
     settings: the options of ``vold-bench eval``, such as ``samples=4, temperature=1.0, prompt="boxed", limit=100``.

@@ -106,7 +106,7 @@ def _differences(comparison: "ResultComparison") -> Table:
     table = Table("data", "B - A, 95 % interval", "p", "MDE", "n")
     rows = dict(comparison.datasets)
     if len(rows) > 1:
-        rows["all, each the same weight"] = comparison.difference
+        rows["all, equal weights"] = comparison.difference
     for name, d in rows.items():
         table.add_row(Text(printable(name)), f"{points(d.value)} {interval(d.low, d.high, signed=True)}", p_value(d.p),
                       points(d.mde, signed=False), _count(d))  # fmt: skip
