@@ -44,7 +44,7 @@ class EvaluationRequest:
     sources: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    execution: Mapping[str, Any] = field(default_factory=dict)
+    execution: Mapping[str, object] = field(default_factory=dict)
     fresh: bool = False
 
 
@@ -120,7 +120,9 @@ def _absolute(model: str) -> Path:
     return Path(os.path.abspath(Path(model).expanduser()))
 
 
-def _stage(inputs: Mapping[str, Input], settings: Mapping[str, Any], seed: int, execution: Mapping[str, Any]) -> Stage:
+def _stage(
+    inputs: Mapping[str, Input], settings: Mapping[str, Any], seed: int, execution: Mapping[str, object]
+) -> Stage:
     values = {name: value for name, value in settings.items() if value is not None}
     if "max_pixels" in values and "min_pixels" not in values:
         values["min_pixels"] = min(_MIN_PIXELS, values["max_pixels"])
@@ -133,7 +135,7 @@ def _stage(inputs: Mapping[str, Input], settings: Mapping[str, Any], seed: int, 
     return make_stage("eval", config, inputs, used_seed, checked_execution(execution).model_dump(mode="json"))
 
 
-def checked_execution(settings: Mapping[str, Any]) -> Execution:
+def checked_execution(settings: Mapping[str, object]) -> Execution:
     """``settings`` as an Execution; raises ConfigurationError that names each refused setting."""
     try:
         return Execution.model_validate(without_none(settings))
@@ -145,7 +147,7 @@ def checked_execution(settings: Mapping[str, Any]) -> Execution:
         raise ConfigurationError("\n".join(refused)) from error
 
 
-def without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(settings: Mapping[str, object]) -> dict[str, Any]:
     """Nested settings without those that are None."""
     nested = {name: without_none(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
     return {name: value for name, value in nested.items() if value is not None}

@@ -10,11 +10,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigurationError, ErrorClass, ExitCode, VoldBenchError
+from bench.records import Frame
 from vold.config import Strict
 from vold.files import write_whole
 
@@ -114,19 +115,19 @@ class GateResult:
         return ExitCode.INCOMPLETE if "inconclusive" in outcomes else ExitCode.OK
 
 
-def summarise(results: "MatrixResults") -> dict[str, Any]:
+def summarise(results: "MatrixResults") -> dict[str, object]:
     """Reduce results to the content of a baseline file, in plain JSON types."""
     from bench.report.tables import last_steps, rl_curves
 
-    rows: Any = results.verdicts
+    rows: Frame = results.verdicts
     if "benchmark" not in rows:
         raise IncompleteRun("the run has no verdicts; see the stages' log.txt")
-    table: Any = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
+    table = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
     by_benchmark = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
     problems = {name: [str(value) for value in group["id"]] for name, group in by_benchmark.items()}
     origin = results.provenance
-    curves: Any = last_steps(rl_curves(results))
-    cells: dict[str, dict[str, Any]] = {}
+    curves = last_steps(rl_curves(results))
+    cells: dict[str, dict[str, object]] = {}
     for (arm, seed), group in rows[rows["sample"] == 0].groupby(["arm", "seed"], sort=True):
         columns = (group["benchmark"], group["id"], group["correct"])
         marks = {(benchmark, id): MARKS[bool(correct)] for benchmark, id, correct in zip(*columns, strict=True)}

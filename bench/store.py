@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".jinja", ".model")
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """JSON that has exactly one spelling for each value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """SHA-256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 

@@ -52,7 +52,7 @@ class FirstPrompt:
 
     id: str
     template: str
-    parts: list[dict[str, Any]]
+    parts: list[dict[str, object]]
     sha256: str
     rendered: str | None = None
     tokens: int | None = None
@@ -132,7 +132,7 @@ class Summary:
     scoring: ScoringRecord
     measures: dict[str, Measure]
     benchmarks: dict[str, BenchmarkSummary]
-    lm_eval: dict[str, Any] | None = None
+    lm_eval: dict[str, object] | None = None
     schema: str = SCHEMA
 
     @property
@@ -145,7 +145,7 @@ class Summary:
         """The number of responses that the engine never gave."""
         return sum(part.missing for part in self.benchmarks.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.errors import ConfigurationError
 from bench.records import Problem
@@ -26,7 +25,7 @@ class BenchmarkRow:
 
     file: Path
     id: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     images: tuple[Path | bytes, ...] = ()
 
     def __post_init__(self) -> None:
@@ -47,7 +46,7 @@ class BenchmarkRow:
         """An optional text; empty if the field is absent or null."""
         return "" if self.fields.get(name) is None else self.text(name)
 
-    def options(self, name: str) -> list[Any]:
+    def options(self, name: str) -> list[object]:
         """A list, or a text with a Python list in it. The result is empty if the field is absent, null or empty."""
         value = self.fields.get(name)
         if value is None or value == "":

@@ -40,7 +40,7 @@ def _home(path: Path) -> Path:
     return path.parent if path.suffix == ".parquet" else path
 
 
-def row_hash(fields: Mapping[str, Any], images: list[str]) -> str:
+def row_hash(fields: Mapping[str, object], images: list[str]) -> str:
     """SHA-256 of a problem's fields and the hashes of its images."""
     return hashlib.sha256(json.dumps([*(fields[name] for name in _FIELDS), images]).encode()).hexdigest()
 
@@ -59,7 +59,7 @@ class Writer:
         self._table = pyarrow.parquet.ParquetWriter(
             file, self._schema, compression="none", use_dictionary=False, write_statistics=False
         )
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, object]] = []
         self._bytes = 0
 
     def add(self, problem: Problem, images: list[bytes]) -> None:
@@ -84,7 +84,7 @@ class Writer:
         self._table.close()
 
 
-def manifest_text(benchmark: str, splits: Mapping[str, Any]) -> str:
+def manifest_text(benchmark: str, splits: Mapping[str, object]) -> str:
     """The manifest as JSON, including its hash."""
     content = {"schema": SCHEMA, "benchmark": benchmark, "splits": dict(splits)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -113,7 +113,7 @@ def _split(benchmark: Benchmark, split: str | None) -> str:
     return split
 
 
-def _others(benchmark: Benchmark, home: Path) -> dict[str, Any]:
+def _others(benchmark: Benchmark, home: Path) -> dict[str, object]:
     """The splits that ``home`` has already. Raises DatasetError for a directory with other files."""
     if not home.exists() or (home.is_dir() and not any(home.iterdir())):
         return {}

@@ -57,7 +57,7 @@ def jsonl_rows(file: Path) -> Iterator[BenchmarkRow]:
 def dictionary_rows(file: Path) -> Iterator[BenchmarkRow]:
     """Rows of a JSON dictionary by its keys."""
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         if repeated:
             raise DatasetError(f"{file}: the key {repeated[0]!r} occurs twice; every id must be unique")

@@ -138,7 +138,7 @@ def _text(config: EvalConfig, problem: Problem) -> str:
 
 def evaluate_text(
     config: EvalConfig, *, model: Path, selections: Sequence[Selection], out: Path, seed: int, execution: Execution
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Run the tasks through lm-eval and publish ``out``: responses, verdicts, items and summary, as ``evaluate`` does.
 
     Returns lm-eval's own results by task. Raises ModelError (no checkpoint), ConfigurationError and EngineError.

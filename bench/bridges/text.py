@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.benchmarks import Dataset, DatasetError
 from bench.records import AnswerKind, Problem
@@ -36,7 +35,7 @@ def read_task(task: str, root: Path) -> Dataset:
     return Dataset(task, task, "test", False, problems)
 
 
-def _rows(file: Path) -> list[Any]:
+def _rows(file: Path) -> list[object]:
     try:
         text = file.read_text(encoding="utf-8")
         rows = (
@@ -51,7 +50,7 @@ def _rows(file: Path) -> list[Any]:
     return rows
 
 
-def _problem(task: str, file: Path, number: int, row: Any) -> Problem:
+def _problem(task: str, file: Path, number: int, row: object) -> Problem:
     question, answer = _fields(row) if isinstance(row, Mapping) else (None, None)
     if not isinstance(question, str) or not isinstance(answer, str | int | float):
         raise DatasetError(f"{file}: record {number}: expected a question and an answer; get a new copy")
@@ -60,7 +59,7 @@ def _problem(task: str, file: Path, number: int, row: Any) -> Problem:
     return Problem(task, str(number), question, (), (), text, kind, str(number))
 
 
-def _fields(row: Mapping[str, Any]) -> tuple[Any, Any]:
+def _fields(row: Mapping[str, object]) -> tuple[object, object]:
     """The question and the reference answer of a record in any form."""
     if "final_answer" in row:
         turns = row.get("prompt")

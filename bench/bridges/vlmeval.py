@@ -76,7 +76,7 @@ class ScorerComparison:
         }
 
 
-def _row_json(row: ComparedResponse) -> dict[str, Any]:
+def _row_json(row: ComparedResponse) -> dict[str, object]:
     return {
         "id": row.ours.id,
         "sample": row.ours.sample,
@@ -135,7 +135,7 @@ def compare(
     return ScorerComparison(benchmark, mode, installed, network, compared)
 
 
-def sheet_row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
+def sheet_row(problem: Problem, prediction: Prediction) -> dict[str, object]:
     """The input of the scorer's process for one response."""
     labels = list(labels_of(problem.options))
     return {
@@ -151,7 +151,7 @@ def sheet_row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def run_scorer(benchmark: str, rows: Sequence[dict[str, Any]], cot: bool = False) -> tuple[str, list[Theirs]]:
+def run_scorer(benchmark: str, rows: Sequence[dict[str, object]], cot: bool = False) -> tuple[str, list[Theirs]]:
     """Run the scorer in its process. Returns how it was kept from the network, and a verdict per row."""
     seconds = START_SECONDS + ROW_SECONDS * len(rows)
     task = json.dumps({"benchmark": benchmark, "cot": cot, "rows": rows, "cpu_seconds": int(seconds)})

@@ -40,7 +40,7 @@ class _StoredJudge:
     def __init__(self, extraction: str | None) -> None:
         self.extraction = extraction
 
-    def generate(self, prompt: str, **settings: Any) -> str:
+    def generate(self, prompt: str, **settings: object) -> str:
         if self.extraction is None:
             raise NoJudge
         return self.extraction
@@ -71,7 +71,7 @@ def _without_network() -> str:
     if libc.unshare(_NEW_NETWORK) == 0 or libc.unshare(_NEW_USER | _NEW_NETWORK) == 0:
         return "none"
 
-    def refuse(*arguments: Any, **named: Any) -> NoReturn:
+    def refuse(*arguments: object, **named: object) -> NoReturn:
         raise OSError("this process has no network")
 
     socket.socket.connect = socket.socket.connect_ex = refuse  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -227,7 +227,7 @@ def show_dry_run(
         table.show(f"{preview.label} ({preview.stage})", preview.benchmarks, Console(highlight=False))
 
 
-def _result_data(result: "EvaluatedModel") -> dict[str, Any]:
+def _result_data(result: "EvaluatedModel") -> dict[str, object]:
     data = {"stage": result.stage, "out": result.folder, "report": result.report, **result.summary.to_json()}
     if result.judged is None:
         return data

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -42,7 +42,7 @@ def doctor(as_json: Json = False) -> None:
 
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     worlds = [name for name in CHECKPOINTS if checkpoint_path(name).is_dir()]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "vold-bench": installed("vold-bench"),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -148,7 +148,7 @@ def _seed_numbers(texts: Sequence[str]) -> list[int] | None:
     return seeds
 
 
-def _run_data(result: "MatrixRun") -> dict[str, Any]:
+def _run_data(result: "MatrixRun") -> dict[str, object]:
     return {
         "matrix": result.plan.spec.name,
         "profile": result.plan.profile.name,
@@ -275,7 +275,7 @@ def _by_source(cost: "CostEstimate") -> dict[str, list[str]]:
     return kinds
 
 
-def _plan_data(plan: "Plan", cost: "CostEstimate", chain: list[str]) -> dict[str, Any]:
+def _plan_data(plan: "Plan", cost: "CostEstimate", chain: list[str]) -> dict[str, object]:
     settings = plan.profile.settings
     return {
         "matrix": plan.spec.name,

@@ -77,7 +77,7 @@ def problem_ids(texts: Sequence[str] | None) -> list[str] | None:
     return [id.strip() for id in ids if id.strip()]
 
 
-def execution_options(options: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+def execution_options(options: Mapping[str, object], texts: Sequence[str]) -> dict[str, Any]:
     """Nested settings of ``options``, then those of ``--execution`` such as ``vllm.max_length=64``; the last counts.
 
     Raises ConfigurationError for an unknown name.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -102,7 +102,7 @@ def _device(gpu: str, kind: str) -> "Device | None":
         raise ConfigurationError(f"--gpu: {problem}") from None
 
 
-def _data(jobs: "Sequence[Job]", report: "PreflightReport") -> dict[str, Any]:
+def _data(jobs: "Sequence[Job]", report: "PreflightReport") -> dict[str, object]:
     return {
         "ok": report.ok,
         "runs": [

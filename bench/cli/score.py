@@ -68,7 +68,7 @@ def score(
     predictions = read_predictions(file)
     records = find_records(predictions, file, benchmark, benchmark_path(benchmark, data or ()), split)
     scores = score_predictions(benchmark, records.problems, predictions, scoring)
-    judge_report: dict[str, Any] = {}
+    judge_report: dict[str, object] = {}
     if reader is not None:
         scores, judge_report = judged_scores(reader, scores, records.problems, predictions, judge_agreement)
     clean = None if clean_of is None else scores.subset(clean_ids(clean_of, benchmark, records.problems))

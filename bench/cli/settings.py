@@ -28,7 +28,7 @@ class Setting:
 
     name: str
     type: str
-    default: Any
+    default: object
     description: str
 
     @property
@@ -92,7 +92,7 @@ def _field_type(field: "FieldInfo") -> str:
     return ", ".join([_type_text(field.annotation), *bounds])
 
 
-def _type_text(annotation: Any) -> str:
+def _type_text(annotation: object) -> str:
     """A type in words, such as ``integer or null``; the values of a Literal are listed."""
     import types
     from typing import Literal, Union, get_args, get_origin
@@ -119,7 +119,7 @@ def _either(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

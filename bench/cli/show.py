@@ -1,6 +1,6 @@
 """``vold-bench show``: everything about one problem of an evaluation, safe to print on a terminal."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -96,7 +96,7 @@ def _show(console: Console, result: "EvaluationResult", shown: "ShownProblem") -
                 _verdict(console, f"with judge {judged['judge']}", judged)
 
 
-def _verdict(console: Console, name: str, verdict: dict[str, Any]) -> None:
+def _verdict(console: Console, name: str, verdict: dict[str, object]) -> None:
     _line(console, name, f"{verdict['state']} by {verdict['method'] or 'no rule'}")
     if verdict["extracted"]:
         _line(console, "extracted", f"{verdict['extracted']}  read as  {verdict['normalised']}")

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from bench.prompts import PromptPart
 
-Preparer = Callable[[Sequence[PromptPart]], Any]
+Preparer = Callable[[Sequence[PromptPart]], object]
 """Turns the parts of a user turn into the engine's input: images decoded and resized, text encoded.
 
 A preparer can be pickled, so that worker processes can prepare turns ahead of time. It raises ValueError for a turn
@@ -34,7 +34,7 @@ class Request:
     """A prepared turn with a seed for each sample. ``index`` identifies the request and returns with its replies."""
 
     index: int
-    prepared: Any
+    prepared: Any  # every engine has its own kind of turn
     seeds: tuple[int, ...]
 
 

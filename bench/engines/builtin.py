@@ -4,7 +4,6 @@ import gc
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.encoding import EncodingPreparer
@@ -68,7 +67,7 @@ class Builtin:
     def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return self.preparer.read_prompt(parts)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         import torch
         import transformers
 

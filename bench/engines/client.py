@@ -301,7 +301,7 @@ def _choice(fields: dict[str, Any]) -> Choice:
     return Choice(storable(text), len(ids) if isinstance(ids, list) else None, _FINISHED[reason])
 
 
-def _count(usage: dict[str, Any], name: str) -> int | None:
+def _count(usage: dict[str, object], name: str) -> int | None:
     """A number of tokens, or None if the reply has no valid one."""
     count = usage.get(name)
     return count if type(count) is int and 0 <= count < 2**31 else None

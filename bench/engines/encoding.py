@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from bench.engines.base import PromptReading
 from bench.errors import ConfigurationError
@@ -34,7 +33,7 @@ class EncodingPreparer:
         """A preparer with the same settings for another checkpoint."""
         return type(self)(path, self.pixel_limits, self.thinking)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.pixel_limits, self.thinking)
 
     def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
@@ -82,8 +81,8 @@ def check_grid(image: Path, grid: Sequence[int], patch: int, merge: int, limits:
         )
 
 
-def _messages(parts: Sequence[PromptPart]) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = [
+def _messages(parts: Sequence[PromptPart]) -> list[dict[str, object]]:
+    content: list[dict[str, object]] = [
         {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part.get("text", "")}
         for part in parts
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TypeVar
 
 from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.client import ChatClient, ChatCompletion, Endpoint, RefusedError, UnansweredError
@@ -20,6 +20,8 @@ from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
 from vold.config import ClientExecution, Execution
 from vold.rollout.base import EngineError
+
+T = TypeVar("T")
 
 _AHEAD = 8
 """Requests that are started beyond what the servers may work on now."""
@@ -47,7 +49,7 @@ class MessagePreparer:
         content = [self._part(part) for part in parts]
         return Turn(json.dumps([{"role": "user", "content": content}], separators=(",", ":")).encode(), parts)
 
-    def _part(self, part: PromptPart) -> dict[str, Any]:
+    def _part(self, part: PromptPart) -> dict[str, object]:
         if "path" in part:
             url = data_url(Path(part["path"]), self.pixel_limits, self.factor)
             return {"type": "image_url", "image_url": {"url": url}}
@@ -62,7 +64,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
         self._thread.start()
 
-    def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+    def start(self, work: Coroutine[object, None, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def close(self) -> None:
@@ -91,7 +93,7 @@ class ChatEngine:
         preparer: MessagePreparer,
         *,
         name: str = "openai",
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, object] | None = None,
         image_id: int | None = None,
     ) -> None:
         self.model, self.preparer, self.name, self.extra = model, preparer, name, dict(extra or {})
@@ -155,7 +157,7 @@ class ChatEngine:
     def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return None
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         limits = self.preparer.pixel_limits
         sent = {} if limits is None else {"pixel_limits": list(limits), "pixel_factor": self.preparer.factor}
         return {"name": self.name, "model": self.model, **sent}
@@ -185,7 +187,7 @@ class ChatEngine:
                 "serve a model whose chat template has the switch"
             )
 
-    async def _length(self, extra: Mapping[str, Any]) -> int | None:
+    async def _length(self, extra: Mapping[str, object]) -> int | None:
         """Tokens of a minimal prompt, or None if the server does not report them."""
         fields = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1, **extra}
         return (await self.client.complete(json.dumps(fields).encode(), "switch")).prompt_tokens
@@ -249,7 +251,7 @@ def connect(
     return engine
 
 
-def template_switch(thinking: bool | None) -> dict[str, Any]:
+def template_switch(thinking: bool | None) -> dict[str, object]:
     """The field of a request that sets the chat template's thinking switch on vLLM and SGLang."""
     return {} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}}
 

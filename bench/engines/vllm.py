@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.encoding import EncodingPreparer
@@ -88,7 +87,7 @@ class VLLM:
     def read_prompt(self, parts: Sequence[PromptPart]) -> PromptReading | None:
         return self.preparer.read_prompt(parts)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         import torch
         import transformers
         import vllm

@@ -7,6 +7,7 @@ import vold  # isort: skip  # first: it makes torchvision importable with a CPU 
 
 import json
 import os
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def main() -> None:
     uvloop.run(_serve(task, arguments, stop_ids, banned_ids))
 
 
-def _arguments(task: Mapping[str, Any]) -> Any:
+def _arguments(task: Mapping[str, Any]) -> Namespace:
     """vLLM's parsed command line. Raises ValueError if vLLM is missing or built for another device."""
     check_platform(task["device"])
     on_cpu = fit_process(Path(task["checkpoint"]))
@@ -74,7 +75,9 @@ def command_line(task: Mapping[str, Any], on_cpu: bool) -> list[str]:
     return line
 
 
-async def _serve(task: Mapping[str, Any], arguments: Any, stop_ids: Sequence[int], banned_ids: Sequence[int]) -> None:
+async def _serve(
+    task: Mapping[str, Any], arguments: Namespace, stop_ids: Sequence[int], banned_ids: Sequence[int]
+) -> None:
     from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
     from vllm.entrypoints.launchers.launcher import setup_server
 

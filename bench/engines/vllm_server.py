@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
@@ -42,7 +42,7 @@ class APIServer(ServerProcess):
     def __init__(
         self,
         program: Sequence[str],
-        task: Mapping[str, Any],
+        task: Mapping[str, object],
         log: Path,
         timeout_seconds: float,
         gpu: str | None,
@@ -206,7 +206,7 @@ class VLLMServers(ChatEngine):
 
         return EncodingPreparer(self.checkpoint, self.pixel_limits, self.thinking)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         batch = min(replica.batch for replica in self.replicas)
         return {**super().about(), **self._computing, "replicas": len(self.replicas), "batch": batch}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import turn
@@ -45,7 +45,7 @@ class RequestForecast:
     prompt_tokens: int | None
     completion_tokens: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 

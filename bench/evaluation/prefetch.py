@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from multiprocessing import get_context
 from threading import Lock
-from typing import Any
 
 from bench.engines import Preparer
 from bench.engines.factory import IN_PROCESS, gpu_present
@@ -71,7 +70,7 @@ class Preparation:
         if self._pool is not None and self.ready is not None:
             self._pool.shutdown(wait=self.ready.done(), cancel_futures=True)
 
-    def prepared(self, turns: Iterable[Sequence[PromptPart]]) -> Iterator[Any]:
+    def prepared(self, turns: Iterable[Sequence[PromptPart]]) -> Iterator[object]:
         """The prepared turns, in order; a ValueError object for a turn that can never be prepared.
 
         Raises InfrastructureError if a worker was killed.
@@ -90,8 +89,8 @@ class Preparation:
             ) from error
 
 
-def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[PromptPart]], room: "_Room") -> Iterator[Any]:
-    pending: deque[Future[tuple[Any, int]]] = deque()
+def _in_order(pool: ProcessPoolExecutor, turns: Iterator[Sequence[PromptPart]], room: "_Room") -> Iterator[object]:
+    pending: deque[Future[tuple[object, int]]] = deque()
     while True:
         while room.free(len(pending)) and (turn := next(turns, None)) is not None:
             with _without_interrupts():
@@ -132,7 +131,7 @@ class _Room:
             expected = self._bytes + (pending - self._waiting + 1) * self._largest
         return pending == 0 or (pending < self.prefetch.problems and expected <= self.prefetch.bytes)
 
-    def arrived(self, future: "Future[tuple[Any, int]]") -> None:
+    def arrived(self, future: "Future[tuple[object, int]]") -> None:
         if not future.cancelled() and future.exception() is None:
             size = future.result()[1]
             with self._lock:
@@ -146,7 +145,7 @@ class _Room:
             self._bytes -= size
 
 
-def _attempt(preparer: Preparer, turn: Sequence[PromptPart]) -> Any:
+def _attempt(preparer: Preparer, turn: Sequence[PromptPart]) -> object:
     try:
         return preparer(turn)
     except ConfigurationError:  # concerns the run, not this turn
@@ -169,12 +168,12 @@ def _start_worker(preparer: Preparer) -> None:
 def _do_nothing() -> None: ...
 
 
-def _attempt_here(turn: Sequence[PromptPart]) -> tuple[Any, int]:
+def _attempt_here(turn: Sequence[PromptPart]) -> tuple[object, int]:
     value = _attempt(_preparer, turn)
     return value, _size(value)
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """Bytes of the arrays and texts in a prepared turn."""
     if isinstance(value, str | bytes):
         return len(value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +27,6 @@ def read_problems(folder: Path) -> Iterator[Problem]:
         yield Problem(**{**row, "options": tuple(row["options"])}, images=images)
 
 
-def _row(problem: Problem) -> dict[str, Any]:
+def _row(problem: Problem) -> dict[str, object]:
     row = {name: getattr(problem, name) for name in _SCHEMA.names}
     return {**row, "options": list(problem.options), "images": [image.name for image in problem.images]}

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
 
 from bench.records import Column, Response, ResponseKey, columns, storable
 from vold.files import naming_full_disk, sync
@@ -181,10 +180,10 @@ def _key(line: bytes) -> ResponseKey | None:
     return response.key if is_valid and line.endswith(b"\n") else None
 
 
-def _fits(column: Column, value: Any) -> bool:
+def _fits(column: Column, value: object) -> bool:
     """Whether ``value`` has the column's type and can be stored as text; valid JSON may be neither."""
     if value is None:
         return column.optional
     if type(value) is not column.type or (column.values and value not in column.values):
         return False
-    return column.type is not str or storable(value) == value
+    return not isinstance(value, str) or storable(value) == value

@@ -177,21 +177,21 @@ class EngineHistory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.states: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        self.states: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """The last state, with the ``earlier`` ones if it changed."""
         *earlier, last = self.states or [{}]
         return {**last, "earlier": earlier} if earlier else last
 
-    def add(self, state: dict[str, Any]) -> None:
+    def add(self, state: dict[str, object]) -> None:
         if state not in self.states:
             self.states.append(state)
             _write_json(self.path, self.states)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: object) -> None:
     write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -201,7 +201,7 @@ def _start_over(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def _claim(run: Path, claim: Mapping[str, Any]) -> None:
+def _claim(run: Path, claim: Mapping[str, object]) -> None:
     """Record which evaluation the directory belongs to. Raises ConfigurationError if it belongs to another one."""
     path = run / "evaluation.json"
     if not path.exists():
@@ -214,6 +214,6 @@ def _claim(run: Path, claim: Mapping[str, Any]) -> None:
         )
 
 
-def _without_name(claim: Mapping[str, Any]) -> dict[str, Any]:
+def _without_name(claim: Mapping[str, Any]) -> dict[str, object]:
     """The claim without the model's name, because the same weights may have several."""
     return {**claim, "model": claim["model"]["sha256"]}

@@ -6,7 +6,6 @@ The same responses give the same bytes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -23,7 +22,7 @@ from bench.summary import BenchmarkSummary, FirstPrompt, ModelRecord, ScoringRec
 from vold.answers import VERSION
 from vold.files import publish_directory
 
-TableRow = dict[str, Any]
+TableRow = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,9 @@ class Provenance:
     config: EvalConfig
     seed: int
     model: ModelRecord
-    engine: Mapping[str, Any]
+    engine: Mapping[str, object]
     prompts: Mapping[str, FirstPrompt]
-    lm_eval: Mapping[str, Any] | None = None
+    lm_eval: Mapping[str, object] | None = None
 
 
 def write_tables(
@@ -90,7 +89,7 @@ def _verdict_rows(
     table: "_ResponseTable",
 ) -> Frame:
     """A row per response with its verdict; adds the responses to ``table`` on the way."""
-    columns: dict[str, list[Any]] = {}  # a dictionary per row would take ten times the memory
+    columns: dict[str, list[object]] = {}  # a dictionary per row would take ten times the memory
     for problem in selection.problems:
         for sample in range(samples):
             key = (problem.benchmark, problem.id, sample)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from bench.benchmarks import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
@@ -55,7 +54,7 @@ def _seconds(evaluation: Evaluation) -> str:
     return str(int(evaluation.finished.timestamp()))
 
 
-def _aggregate(evaluation: Evaluation) -> dict[str, Any]:
+def _aggregate(evaluation: Evaluation) -> dict[str, object]:
     return {
         "schema_version": SCHEMA,
         "evaluation_id": _evaluation_id(evaluation),
@@ -79,7 +78,7 @@ def _aggregate(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _model(evaluation: Evaluation) -> dict[str, Any]:
+def _model(evaluation: Evaluation) -> dict[str, object]:
     engine = evaluation.engine
     version = engine.get("versions", {}).get(engine["name"], _UNKNOWN)
     served = engine["name"] == "openai"
@@ -95,7 +94,7 @@ def _model(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _measure(part: BenchmarkExport, name: str, measure: Measure) -> dict[str, Any]:
+def _measure(part: BenchmarkExport, name: str, measure: Measure) -> dict[str, object]:
     kind, _, k = name.partition("@")
     config = part.evaluation.config
     return {
@@ -140,7 +139,7 @@ def _measure(part: BenchmarkExport, name: str, measure: Measure) -> dict[str, An
     }
 
 
-def _source(part: BenchmarkExport) -> dict[str, Any]:
+def _source(part: BenchmarkExport) -> dict[str, object]:
     """Where the problems come from. Synthetic problems are labelled as such and have no address."""
     details = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary.split})
     if part.synthetic:
@@ -163,7 +162,7 @@ def _source(part: BenchmarkExport) -> dict[str, Any]:
     }
 
 
-def _instances(part: BenchmarkExport) -> Iterator[dict[str, Any]]:
+def _instances(part: BenchmarkExport) -> Iterator[dict[str, object]]:
     """A line per response, for the measure that is their mean; pass@k and maj@k combine several responses."""
     mean = next(iter(part.measures), "")
     for sample in part.samples:
@@ -177,7 +176,7 @@ def _instances(part: BenchmarkExport) -> Iterator[dict[str, Any]]:
         }
 
 
-def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, Any]:
+def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, object]:
     problem = sample.problem
     metadata = {
         "sample": sample.sample,
@@ -211,14 +210,14 @@ def _instance(part: BenchmarkExport, sample: Sample) -> dict[str, Any]:
     }
 
 
-def _attribution(sample: Sample) -> list[dict[str, Any]]:
+def _attribution(sample: Sample) -> list[dict[str, object]]:
     if not sample.extracted:
         return []
     extraction = {"extracted_value": sample.extracted, "extraction_method": sample.method}
     return [{"turn_idx": 0, "source": "output.raw", **extraction, "is_terminal": True}]
 
 
-def _strings(values: Mapping[str, Any]) -> dict[str, str]:
+def _strings(values: Mapping[str, object]) -> dict[str, str]:
     """Values for the schema's free fields, which hold only text: others as JSON, None left out."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

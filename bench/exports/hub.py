@@ -4,7 +4,6 @@ The score is a percentage. Synthetic problems never have a benchmark's name: the
 """
 
 from pathlib import Path
-from typing import Any
 
 from bench.benchmarks import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation
@@ -34,7 +33,7 @@ def _hub_id(part: BenchmarkExport) -> str:
     return BENCHMARKS[part.benchmark].hub_id if part.benchmark in BENCHMARKS else ""
 
 
-def _entry(part: BenchmarkExport) -> dict[str, Any]:
+def _entry(part: BenchmarkExport) -> dict[str, object]:
     dataset = _GENERATOR if part.synthetic else _hub_id(part)
     first = next(iter(part.measures.values()))
     return {

@@ -29,7 +29,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return written
 
 
-def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, Any]:
+def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, object]:
     config = evaluation.config
     return {
         "results": {part.task: _metrics(part) for part in parts},
@@ -57,9 +57,9 @@ def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, 
     }
 
 
-def _metrics(part: BenchmarkExport) -> dict[str, Any]:
+def _metrics(part: BenchmarkExport) -> dict[str, object]:
     """``_stderr`` is half the width of the 95 % interval divided by 1.96, because the interval is not symmetric."""
-    metrics: dict[str, Any] = {"name": part.task, "alias": part.task, "sample_len": part.summary.n}
+    metrics: dict[str, object] = {"name": part.task, "alias": part.task, "sample_len": part.summary.n}
     for name, measure in part.measures.items():
         metrics[f"{_metric(name)},{_FILTER}"] = measure.value
         metrics[f"{_metric(name)}_stderr,{_FILTER}"] = (measure.high - measure.low) / (2 * _Z)
@@ -70,7 +70,7 @@ def _metric(name: str) -> str:
     return "acc" if name.startswith("avg@") else name
 
 
-def _configuration(part: BenchmarkExport) -> dict[str, Any]:
+def _configuration(part: BenchmarkExport) -> dict[str, object]:
     return {
         "task": part.task,
         "dataset_path": part.summary.dataset,
@@ -84,7 +84,7 @@ def _configuration(part: BenchmarkExport) -> dict[str, Any]:
     }
 
 
-def _generation(evaluation: Evaluation) -> dict[str, Any]:
+def _generation(evaluation: Evaluation) -> dict[str, object]:
     config = evaluation.config
     return {"temperature": config["temperature"], "max_gen_toks": config["max_tokens"], "n": evaluation.k}
 

@@ -44,7 +44,7 @@ def _write(part: BenchmarkExport, path: Path) -> Path:
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
-    cells = _Cells(book)
+    cells = _Cells()
     columns = [*_columns(part), "prediction", "state", "correct", "extracted", "method", "finish_reason", "tokens"]
     for number in range(part.evaluation.k):
         sheet = book.create_sheet(f"sample {number}")
@@ -66,7 +66,7 @@ def _write(part: BenchmarkExport, path: Path) -> Path:
 class _Cells:
     """Turns values into cells; ``changed`` counts the texts that did not fit unchanged."""
 
-    def __init__(self, book: Any) -> None:
+    def __init__(self) -> None:
         self.sheet: Any = None
         self.counts: Counter[str] = Counter()
 
@@ -74,7 +74,7 @@ class _Cells:
     def changed(self) -> dict[str, int]:
         return {name: self.counts[name] for name in ("characters_replaced", "cells_cut")}
 
-    def row(self, values: Iterable[Any]) -> "list[Cell]":
+    def row(self, values: Iterable[object]) -> "list[Cell]":
         return list(self._cells(values))
 
     def _cells(self, values: Iterable[Any]) -> "Iterator[Cell]":
@@ -106,7 +106,7 @@ def _columns(part: BenchmarkExport) -> list[str]:
     return ["index", "question", *choices, "answer", "skill"]
 
 
-def _row(benchmark: str, sample: Sample) -> dict[str, Any]:
+def _row(benchmark: str, sample: Sample) -> dict[str, object]:
     problem = sample.problem
     return {
         "index": problem.id,

@@ -4,7 +4,6 @@ import dataclasses
 import resource
 import time
 from contextlib import suppress
-from typing import Any
 
 from bench.errors import classify, describe
 from bench.matrix.stages import Progress, locate
@@ -15,7 +14,7 @@ _LOCK_WAIT = 30.0
 _STATUS_EVERY = 5.0
 
 
-def execute(spec: StageSpec, store: Store, progress: Progress, **shared: Any) -> None:
+def execute(spec: StageSpec, store: Store, progress: Progress, **shared: object) -> None:
     """Run or resume a stage and publish it; do nothing when it is finished.
 
     shared: objects that several stages of one process share, such as a loaded engine; passed to the stage's function.

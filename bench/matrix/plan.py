@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bench.errors import ConfigurationError
 from bench.hints import nearest
@@ -72,11 +73,11 @@ class Plan:
     absent: list[str] = field(default_factory=list)
 
     @property
-    def changes(self) -> dict[str, list[Any]]:
+    def changes(self) -> dict[str, list[object]]:
         """What the command line changes in the experiment of the files; empty when it is run in full."""
         seeds = self.profile.settings.seeds or self.spec.seeds
         arms = {cell.arm for cell in self.cells}
-        changes: dict[str, list[Any]] = {
+        changes: dict[str, list[object]] = {
             "settings": [f"{override.key}={override.value}" for override in self.overrides],
             "arms_left_out": [name for name in self.spec.names if name not in arms],
             "seeds_of_the_file": list(seeds) if set(seeds) != set(self.seeds) else [],
@@ -169,7 +170,7 @@ def resolve(kind: str, layers: Iterable[Mapping[str, Override]], arm: str) -> Ba
         raise ConfigurationError("\n".join(_refusal(kind, arm, used, wrong) for wrong in error.errors())) from error
 
 
-def _refusal(kind: str, arm: str, used: Mapping[str, Override], wrong: Mapping[str, Any]) -> str:
+def _refusal(kind: str, arm: str, used: Mapping[str, Override], wrong: ErrorDetails) -> str:
     key = ".".join([kind, *map(str, wrong["loc"])])
     override = next((used[name] for name in used if key == name or key.startswith(name + ".")), None)
     message = wrong["msg"].removeprefix("Value error, ")
@@ -285,7 +286,7 @@ class _Builder:
 
 
 def make_stage(
-    kind: str, config: BaseModel, inputs: Mapping[str, Input], seed: int, execution: Mapping[str, Any]
+    kind: str, config: BaseModel, inputs: Mapping[str, Input], seed: int, execution: Mapping[str, object]
 ) -> Stage:
     """A stage with its identity and id.
 

@@ -65,7 +65,7 @@ class Profile(Strict):
     seeds: tuple[int, ...] | None = None
     models: dict[str, str | tuple[str, ...]]
     data: Data
-    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    stages: dict[str, dict[str, object]] = Field(default_factory=dict)
     execution: Execution = Execution()
     hardware: Hardware = Hardware()
     cost: Cost
@@ -148,7 +148,7 @@ def load_profile(path: Path) -> LoadedProfile:
     return LoadedProfile(path.stem, path, settings, overrides, sources)
 
 
-def _chain(path: Path, descendants: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], dict[str, Any]]:
+def _chain(path: Path, descendants: tuple[Path, ...]) -> tuple[tuple[YamlFile, ...], dict[str, object]]:
     """The files of a profile and of those that it extends, and their merged data."""
     source = YamlFile(path)
     if path.resolve() in descendants:
@@ -164,15 +164,15 @@ def _chain(path: Path, descendants: tuple[Path, ...]) -> tuple[tuple[YamlFile, .
     return (source, *sources), _merge(inherited, data)
 
 
-def _merge(below: Any, above: Any) -> Any:
+def _merge(below: object, above: object) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
-def _flatten(values: Mapping[str, Any], prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
+def _flatten(values: Mapping[str, Any], prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], object]]:
     """Nested settings as (path, value); a mapping that is the value of one setting is not split."""
-    rows: list[tuple[tuple[str, ...], Any]] = []
+    rows: list[tuple[tuple[str, ...], object]] = []
     for name, value in values.items():
         path = (*prefix, str(name))
         nested = isinstance(value, dict) and ".".join(path) not in stage_settings(prefix[0])

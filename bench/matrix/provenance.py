@@ -9,7 +9,7 @@ from typing import Any
 _PACKAGES = ("vold-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify", "pillow")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """The git commit, package versions and machine, for provenance records."""
     return {
         "git": git_state(),

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from bench.errors import ErrorClass, StageError, classify, describe
 from vold.config import Execution
@@ -30,7 +29,7 @@ _GRACE_SECONDS = 1.0
 _RankPipe = tuple[BaseProcess, connection.Connection]
 
 
-def distribute(execution: Execution, work: str, arguments: tuple[Any, ...], logs: Path, progress: Progress) -> bool:
+def distribute(execution: Execution, work: str, arguments: tuple[object, ...], logs: Path, progress: Progress) -> bool:
     """Run ``work`` on several ranks if ``execution`` asks for them and this process is not one of them.
 
     Returns False if the caller has to do the work itself. The other parameters are those of ``run_on_ranks``.
@@ -46,7 +45,7 @@ def main_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def run_on_ranks(processes: int, work: str, arguments: tuple[Any, ...], logs: Path, progress: Progress) -> None:
+def run_on_ranks(processes: int, work: str, arguments: tuple[object, ...], logs: Path, progress: Progress) -> None:
     """Call a function with ``arguments`` and a progress callback on each of ``processes`` ranks.
 
     work: the function, as ``module:name``.
@@ -158,7 +157,7 @@ def _loopback() -> str:
     return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 
 
-def _run_rank(rank: _Rank, work: str, arguments: tuple[Any, ...], sender: connection.Connection) -> None:
+def _run_rank(rank: _Rank, work: str, arguments: tuple[object, ...], sender: connection.Connection) -> None:
     """The body of a rank's process."""
     rank.enter()
 

@@ -36,7 +36,7 @@ class MatrixResults:
     curves: "pd.DataFrame"
     stages: "pd.DataFrame"
     summaries: dict[tuple[str, int], Summary]
-    settings: dict[tuple[str, str], dict[str, Any]]
+    settings: dict[tuple[str, str], dict[str, object]]
     provenance: dict[str, Any]
 
 
@@ -46,7 +46,7 @@ def load(plan: Plan, store: Store) -> MatrixResults:
 
 
 def read(
-    cells: Sequence[ArmSeed], stages: Mapping[str, Stage], store: Store, origin: Mapping[str, Any]
+    cells: Sequence[ArmSeed], stages: Mapping[str, Stage], store: Store, origin: Mapping[str, object]
 ) -> MatrixResults:
     """The tables of some cells. ``origin``: their provenance."""
     import pandas as pd
@@ -74,7 +74,7 @@ def read(
     )
 
 
-def _status(store: Store, name: str) -> dict[str, Any]:
+def _status(store: Store, name: str) -> dict[str, object]:
     status = store.status(name)
     if status is None:
         return {"status": "missing", "cpu_seconds": 0.0, "wall_seconds": 0.0}
@@ -90,7 +90,7 @@ def _curve(path: Path) -> Iterator[tuple[int, str, float]]:
                     yield row["step"], name, float(value)
 
 
-def provenance(plan: Plan, store: Store) -> dict[str, Any]:
+def provenance(plan: Plan, store: Store) -> dict[str, object]:
     """The origin of the numbers: code, versions, models, data, machine and cost."""
     settings = plan.profile.settings
     finished = [status for name in plan.stages if store.done(name) and (status := store.status(name))]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -83,7 +83,7 @@ class _Include(Strict):
     name: str
     extends: dict[str, str] = Field(default_factory=dict)
     skip: tuple[str, ...] = ()
-    set: dict[str, Any] = Field(default_factory=dict)
+    set: dict[str, object] = Field(default_factory=dict)
     because: str = ""
 
 
@@ -98,7 +98,7 @@ class _File(Strict):
     name: str
     question: str
     seeds: tuple[int, ...] = Field(min_length=1)
-    axes: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    axes: dict[str, dict[str, dict[str, object]]] = Field(default_factory=dict)
     matrix: _Product
     analysis: Analysis = Analysis()
 
@@ -108,7 +108,7 @@ class Override:
     """A new value for one setting of a stage. ``key`` is dotted (``rl.distill.weight``)."""
 
     key: str
-    value: Any
+    value: object
     where: Where
 
 
@@ -209,7 +209,7 @@ def _check_axes(source: YamlFile) -> None:
             source.check_name(level, ("axes", axis, level))
 
 
-def _overrides(source: YamlFile, values: Mapping[str, Any], loc: tuple[str | int, ...]) -> dict[str, Override]:
+def _overrides(source: YamlFile, values: Mapping[str, object], loc: tuple[str | int, ...]) -> dict[str, Override]:
     for key in values:
         wrong = check_override(str(key))
         if wrong:

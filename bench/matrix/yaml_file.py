@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bench.errors import ConfigurationError
 from bench.hints import nearest
@@ -120,7 +121,7 @@ def setting_place(sources: Sequence[YamlFile], loc: Sequence[str], name: str) ->
     return f"{source.where(loc)} {name}" if source else f"{sources[0].path}: {name} (not set, its default)"
 
 
-def explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+def explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     """One sentence about an error of pydantic: what was expected and what the file has."""
     loc: Loc = error["loc"]
     if error["type"] == "extra_forbidden":
@@ -134,7 +135,7 @@ def explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 def _keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
     """The names that are valid at ``loc`` inside ``model``."""
-    annotation: Any = model
+    annotation: object = model
     for part in loc:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             fields = annotation.model_fields
@@ -149,13 +150,13 @@ def _keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
     return [field.alias or name for name, field in annotation.model_fields.items()]
 
 
-def _without_none(annotation: Any) -> Any:
+def _without_none(annotation: object) -> object:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((a for a in typing.get_args(annotation) if a is not type(None)), None)
     return annotation
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: object) -> Any:
     """Convert the YAML reader's own classes, which carry formatting, to ordinary dicts, lists and scalars."""
     if isinstance(node, Mapping):
         return {key: _plain(value) for key, value in node.items()}

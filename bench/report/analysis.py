@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from bench.records import Frame
 from bench.report import caveats, claims, clean, contrasts, doses, figures, tables
@@ -36,7 +35,7 @@ METHODS = (
 )
 
 
-def analyse(spec: Spec, results: Results, paper: Mapping[str, Any]) -> ReportData:
+def analyse(spec: Spec, results: Results, paper: claims.Paper) -> ReportData:
     """Compute everything that a report shows.
 
     Raises ConfigurationError when the results have no response to a benchmark of the primary analysis.
@@ -69,7 +68,7 @@ def _tables(
     rows: Frame,
     accuracies: ArmAccuracies,
     compared: list[ContrastResult],
-    paper: Mapping[str, Any],
+    paper: claims.Paper,
     world: str,
 ) -> list[Table]:
     correction = CORRECTIONS[spec.analysis.correction]
@@ -166,7 +165,7 @@ def _bar(accuracy: Accuracy) -> tuple[float, float, float]:
     return accuracy.low, accuracy.value, accuracy.high
 
 
-def _flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
+def _flatten(value: object, path: str = "") -> list[tuple[str, str]]:
     """Nested provenance as pairs of dotted name and text, in the order of the provenance."""
     if isinstance(value, Mapping):
         return [pair for key, inner in value.items() for pair in _flatten(inner, f"{path}.{key}" if path else str(key))]

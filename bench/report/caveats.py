@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
-from typing import Any
 
 from bench.records import Frame
 from bench.report.contrasts import ContrastResult
@@ -105,7 +104,7 @@ def _dependence(results: Results, seeds: int) -> Iterator[str]:
     stages = results.stages
     if stages.empty:
         return
-    evaluations: Any = stages[stages["kind"] == "eval"].groupby("arm", sort=False)["stage_id"]
+    evaluations = stages[stages["kind"] == "eval"].groupby("arm", sort=False)["stage_id"]
     repeated = [str(arm) for arm, names in evaluations if names.duplicated().any()]
     if repeated:
         yield f"The same evaluation serves several seeds and is counted once for each: {', '.join(repeated)}."

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 from bench.records import Frame
 from bench.report.contrasts import ContrastResult, difference_of
@@ -26,7 +26,35 @@ COLUMNS = (
 )
 
 
-def load_paper(path: Path = PAPER) -> dict[str, Any]:
+class PaperClaim(TypedDict):
+    """A claim of the paper: the arm ``test`` is ``expect`` than the arm ``against``. ``table`` has its figures."""
+
+    statement: str
+    test: str
+    against: str
+    expect: Expect
+    table: NotRequired[str]
+    remark: NotRequired[str]
+
+
+class PaperTable(TypedDict):
+    """A table of the paper: accuracies in percent by row and benchmark."""
+
+    source: str
+    rows: dict[str, dict[str, float]]
+
+
+class Paper(TypedDict, total=False):
+    """The content of ``paper.json``. ``paper`` says where the paper appeared; ``labels`` names the benchmarks."""
+
+    schema: str
+    paper: dict[str, str]
+    labels: dict[str, str]
+    tables: dict[str, PaperTable]
+    claims: list[PaperClaim]
+
+
+def load_paper(path: Path = PAPER) -> Paper:
     """The paper's tables and claims. Raises ValueError for a file of another schema."""
     paper = json.loads(path.read_text(encoding="utf-8"))
     if paper.get("schema") != "vold-bench/paper@1":
@@ -50,9 +78,7 @@ def claim_status(expect: Expect, verdict: ContrastVerdict, inner: tuple[float, f
     return "reproduced" if verdict == allowed or bound < margin else "not resolved"
 
 
-def claims_table(
-    spec: Spec, verdicts: Frame, contrasts: Sequence[ContrastResult], paper: Mapping[str, Any], caption: str
-) -> Table:
+def claims_table(spec: Spec, verdicts: Frame, contrasts: Sequence[ContrastResult], paper: Paper, caption: str) -> Table:
     """A row for each claim of the paper about arms of this matrix, then for each claim of the matrix file alone.
 
     A claim whose two arms are a pre-registered contrast has the verdict of that contrast. The arms of the other claims
@@ -60,13 +86,13 @@ def claims_table(
     """
     registered = {(c.test, c.against): c for c in contrasts}
     names = {arm.name for arm in spec.arms}
-    stated = [dict(claim) for claim in paper.get("claims", ())]
-    claims = [claim for claim in stated if {claim["test"], claim["against"]} <= names]
+    stated = paper.get("claims", [])
+    claims: list[PaperClaim] = [claim for claim in stated if {claim["test"], claim["against"]} <= names]
     if len(claims) < len(stated):
         caption += f" {len(stated) - len(claims)} further claims concern arms that this matrix does not have."
     paired = {(claim["test"], claim["against"]) for claim in claims}
     claims += [
-        {"statement": c.claim, "test": c.test, "against": c.against, "expect": c.expect, "remark": NONE}
+        PaperClaim(statement=c.claim, test=c.test, against=c.against, expect=c.expect, remark=NONE)
         for c in spec.analysis.contrasts
         if c.claim and (c.test, c.against) not in paired
     ]
@@ -76,7 +102,7 @@ def claims_table(
 
 
 def _exploratory(
-    claims: Sequence[Mapping[str, Any]],
+    claims: Sequence[PaperClaim],
     registered: Mapping[tuple[str, str], ContrastResult],
     spec: Spec,
     verdicts: Frame,
@@ -91,10 +117,10 @@ def _exploratory(
 
 
 def _row(
-    claim: Mapping[str, Any],
+    claim: PaperClaim,
     registered: Mapping[tuple[str, str], ContrastResult],
     exploratory: Mapping[tuple[str, str], ContrastResult],
-    paper: Mapping[str, Any],
+    paper: Paper,
 ) -> dict[str, str]:
     pair = (claim["test"], claim["against"])
     row = {
@@ -119,9 +145,9 @@ def _row(
     }
 
 
-def paper_figures(claim: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
+def paper_figures(claim: PaperClaim, paper: Paper) -> str:
     """The paper's numbers for both arms of a claim, or the remark of a claim without a table."""
-    table = paper.get("tables", {}).get(claim.get("table"))
+    table = paper.get("tables", {}).get(claim.get("table", ""))
     if table is None:
         return str(claim.get("remark", NONE))
     test, against = table["rows"][claim["test"]], table["rows"][claim["against"]]

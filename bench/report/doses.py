@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bench.report.model import Arm, ArmSettings, Spec
 
@@ -53,7 +52,7 @@ def _dose(arm: Arm, key: str, settings: ArmSettings) -> float | None:
     stage, *path = key.split(".")
     if stage in arm.skip:
         return 0.0
-    value: Any = settings.get((arm.name, stage), {})
+    value: object = settings.get((arm.name, stage), {})
     for part in path:
         value = value.get(part) if isinstance(value, Mapping) else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.records import Frame
 from bench.report.contrasts import TONES, ContrastResult
@@ -24,6 +24,7 @@ from bench.report.style import (
 from bench.report.tables import ArmAccuracies
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 SMOOTH_FROM = 20
@@ -178,8 +179,8 @@ def _curve(axes: "Axes", own: Frame, arm: str, index: int) -> None:
     axes.plot(steps, wide.mean(axis=1), label=axis_label(arm), lw=1.5, ms=4, markevery=max(1, len(steps) // 6), **style)
 
 
-def _legend(all_axes: Sequence["Axes"]) -> tuple[list[Any], list[str]]:
-    handles: dict[str, Any] = {}
+def _legend(all_axes: Sequence["Axes"]) -> tuple[list["Artist"], list[str]]:
+    handles: dict[str, Artist] = {}
     for axes in all_axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)

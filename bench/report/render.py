@@ -6,13 +6,12 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.report.claims import Paper
 from bench.report.model import ReportData, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -20,7 +19,7 @@ CSV_TABLES = ("leaderboard", "contrasts", "families", "clean", "claims", "traini
 SCHEMA = "vold-bench/report@1"
 
 
-def report_files(report: ReportData, paper: Mapping[str, Any]) -> dict[str, bytes]:
+def report_files(report: ReportData, paper: Paper) -> dict[str, bytes]:
     """The content of every file, by its path below the directory of the report."""
     texts = {
         "index.html": html_page(report, paper),
@@ -34,7 +33,7 @@ def report_files(report: ReportData, paper: Mapping[str, Any]) -> dict[str, byte
     return content
 
 
-def html_page(report: ReportData, paper: Mapping[str, Any]) -> str:
+def html_page(report: ReportData, paper: Paper) -> str:
     """The page. Its content policy allows its own style sheet and script by hash, and nothing from outside."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = _environment(autoescape=True)
@@ -48,7 +47,7 @@ def html_page(report: ReportData, paper: Mapping[str, Any]) -> str:
     )
 
 
-def markdown_page(report: ReportData, paper: Mapping[str, Any]) -> str:
+def markdown_page(report: ReportData, paper: Paper) -> str:
     """The text and tables of the page as GitHub-flavoured Markdown, with relative links to the figures."""
     environment = _environment(autoescape=False)
     environment.filters["md"] = escape_markdown
@@ -110,7 +109,7 @@ def _environment(autoescape: bool) -> Environment:
     )
 
 
-def _context(report: ReportData, paper: Mapping[str, Any]) -> dict[str, Any]:
+def _context(report: ReportData, paper: Paper) -> dict[str, object]:
     return {
         "report": report,
         "paper": paper.get("paper"),

@@ -17,7 +17,7 @@ ACCENT, INK, QUIET, GRID = "#0b6e8f", "#1d2329", "#5b6470", "#e3e6ea"
 TONE_COLOURS = {"better": "#1f7a4d", "worse": "#b3401f", "unresolved": "#5b6470"}
 TONE_MARKERS = {"better": "^", "worse": "v", "unresolved": "D"}
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, object] = {
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",
     "font.size": 9.5,

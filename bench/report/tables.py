@@ -1,7 +1,6 @@
 """The tables of a report from rows of verdicts: leaderboard, accuracy per benchmark, and how training ended."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from bench.errors import ConfigurationError
 from bench.records import Frame
@@ -91,8 +90,8 @@ def planned_seeds(spec: Spec, results: Results) -> list[int]:
 def arm_accuracies(spec: Spec, results: Results, rows: Frame, seeds: int) -> ArmAccuracies:
     """The accuracies of all arms. ``seeds`` is the number of planned seeds."""
     aggregate = spec.analysis.primary.aggregate
-    arms: Any = rows.groupby("arm", sort=False, observed=True)
-    cells: Any = rows.groupby(["arm", "family"], sort=False, observed=True)
+    arms = rows.groupby("arm", sort=False, observed=True)
+    cells = rows.groupby(["arm", "family"], sort=False, observed=True)
     expected = {family: count * seeds for family, count in _expected(results, rows).items()}
     return ArmAccuracies(
         total={str(arm): accuracy(group, aggregate) for arm, group in arms},
@@ -106,9 +105,7 @@ def arm_accuracies(spec: Spec, results: Results, rows: Frame, seeds: int) -> Arm
 
 def _expected(results: Results, rows: Frame) -> dict[str, int]:
     """Number of responses of a complete evaluation, by family: the largest number of a summary or over all arms."""
-    counts: Any = (
-        rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
-    )
+    counts = rows[["family", "benchmark", "id", "sample"]].drop_duplicates().groupby(["family", "benchmark"]).size()
     summaries = [summary.benchmarks for summary in results.summaries.values()]
     return {
         str(family): max([int(count), *(parts[benchmark].expected for parts in summaries if benchmark in parts)])
@@ -170,7 +167,7 @@ def training_minutes(results: Results) -> dict[str, float]:
     if stages.empty:
         return {}
     trained = stages[stages["kind"].isin(["sft", "rl"])]
-    totals: Any = trained.groupby(["arm", "seed"])["cpu_seconds"].sum().groupby("arm").mean() / 60
+    totals = trained.groupby(["arm", "seed"])["cpu_seconds"].sum().groupby("arm").mean() / 60
     return {str(arm): float(value) for arm, value in totals.items()}
 
 

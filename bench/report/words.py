@@ -1,8 +1,5 @@
 """Arms in plain words, from the stages that they skip and from their resolved settings."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from bench.report.model import Arm, ArmSettings
 
 ALGORITHMS = {"grpo": "GRPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "gspo": "GSPO", "cispo": "CISPO"}
@@ -43,7 +40,7 @@ def _objective(arm: Arm, settings: ArmSettings) -> str:
     if "rl" in arm.skip:
         return "no RL"
     rl = settings.get((arm.name, "rl"), {})
-    distill: Mapping[str, Any] = rl.get("distill", {})
+    distill = rl.get("distill", {})
     weight = distill.get("weight", 0)
     policy = ALGORITHMS[rl.get("algorithm", "grpo")]
     if not weight and not distill.get("weight_end"):

@@ -99,7 +99,7 @@ class ResultComparison:
     def outcome(self) -> ContrastVerdict:
         return contrast_verdict(self.difference.value, self.difference.p)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "a": self.a,
             "b": self.b,
@@ -259,7 +259,7 @@ def _without_model(engine: EngineRecord) -> EngineRecord:
     return rest | ({"earlier": [_without_model(state) for state in rest["earlier"]]} if "earlier" in rest else {})
 
 
-def _sampling(result: EvaluationResult) -> dict[str, Any]:
+def _sampling(result: EvaluationResult) -> Mapping[str, object]:
     config = result.summary.config
     seed = {"seed": result.summary.seed} if config["temperature"] > 0 else {}
     return {name: config[name] for name in _SAMPLING_SETTINGS} | seed
@@ -289,14 +289,14 @@ def _model(a: EvaluationResult, b: EvaluationResult) -> Layer:
     return Layer("model", "same") if same else Layer("model", "differs", f"{a.model} in A, {b.model} in B")
 
 
-def _values(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Layer:
+def _values(name: str, a: Mapping[str, object], b: Mapping[str, object]) -> Layer:
     if a == b:
         return Layer(name, "same")
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
     return Layer(name, "differs", "; ".join(f"{k} {_text(a.get(k))} in A, {_text(b.get(k))} in B" for k in keys))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key} {_text(part)}" for key, part in value.items())
     return "nothing" if value is None else str(value)

@@ -30,11 +30,11 @@ class JudgedResult:
     """
 
     summary: Summary
-    judge: Mapping[str, Any]
-    rows: list[dict[str, Any]]
+    judge: Mapping[str, object]
+    rows: list[dict[str, object]]
     file: Path
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**self.summary.to_json(), "judge": self.judge, "rows": self.rows}
 
 
@@ -46,7 +46,7 @@ def judge_result(judge: Judge, stage: Path) -> JudgedResult:
     import pandas as pd
 
     strict = summary.read(stage / "out")
-    verdicts: dict[ResponseKey, dict[str, Any]] = {}
+    verdicts: dict[ResponseKey, dict[str, object]] = {}
     missing: dict[ResponseKey, str] = {}
     for benchmark, part in strict.benchmarks.items():
         if not part.states["unparsed"]:
@@ -71,7 +71,7 @@ def judge_result(judge: Judge, stage: Path) -> JudgedResult:
     return result
 
 
-def judgements(result: EvaluationResult, benchmark: str, id: str) -> list[dict[str, Any]]:
+def judgements(result: EvaluationResult, benchmark: str, id: str) -> list[dict[str, object]]:
     """The verdicts of every judge on the samples of one problem: ``judge``, ``sample`` and the fields of a verdict.
 
     Files of judges are next to a stage's ``out``, or in the directory of a copy; files about another result are
@@ -79,7 +79,7 @@ def judgements(result: EvaluationResult, benchmark: str, id: str) -> list[dict[s
     """
     folder = result.path.parent if result.locations() else result.path
     identity = {name: result.summary.to_json()[name] for name in _SAME}
-    verdicts: list[dict[str, Any]] = []
+    verdicts: list[dict[str, object]] = []
     for file in sorted(folder.glob("judged-*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -99,11 +99,11 @@ def _key(row: dict[str, Any]) -> ResponseKey:
     return row["benchmark"], row["id"], row["sample"]
 
 
-def _named(key: ResponseKey) -> dict[str, Any]:
+def _named(key: ResponseKey) -> dict[str, object]:
     return dict(zip(("benchmark", "id", "sample"), key, strict=True))
 
 
-def _fields(verdict: Verdict) -> dict[str, Any]:
+def _fields(verdict: Verdict) -> dict[str, object]:
     return {name: getattr(verdict, name) for name in _VERDICT_FIELDS}
 
 

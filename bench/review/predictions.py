@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench import summary
 from bench.benchmarks.base import dataset_title
 from bench.errors import ConfigurationError
 from bench.evaluation.problem_table import read_problems
-from bench.records import Prediction, Problem, Verdict
+from bench.records import Frame, Prediction, Problem, Verdict
 
 _FIELDS = ("id", "sample", "state", "extracted", "normalised", "method")
 
@@ -38,7 +37,7 @@ def result_predictions(path: Path, benchmark: str) -> ResultPredictions:
         raise ConfigurationError(f"{path}: holds no result (responses.parquet); give a directory that `eval` wrote")
     keys = ["benchmark", "id", "sample"]
     texts = pd.read_parquet(folder / "responses.parquet")[[*keys, "text"]]
-    table: Any = pd.read_parquet(folder / "verdicts.parquet").merge(texts, on=keys)
+    table: Frame = pd.read_parquet(folder / "verdicts.parquet").merge(texts, on=keys)
     rows = table[(table["benchmark"] == benchmark) & (table["state"] != "error")].to_dict("records")
     if not rows:
         others = ", ".join(map(str, table["benchmark"].unique()))

@@ -49,14 +49,14 @@ class ShownProblem:
     parts: tuple[PromptPart, ...]
     rendered: str
     samples: tuple[dict[str, Any], ...]
-    judged: tuple[dict[str, Any], ...]
+    judged: tuple[dict[str, object], ...]
     absent: str = ""
 
     @property
     def title(self) -> str:
         return dataset_title(self.dataset, self.synthetic)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -77,7 +77,7 @@ def find_problem(result: EvaluationResult, id: str, benchmark: str | None = None
     if matches.empty:
         raise ConfigurationError(f"{id}: not answered in {result.label}; {nearest(id, set(verdicts['id']))}")
     rows = matches.merge(result.responses[["benchmark", "id", "sample", "text"]], on=["benchmark", "id", "sample"])
-    groups: Any = rows.groupby("benchmark")
+    groups = rows.groupby("benchmark")
     return [_shown(result, str(name), id, group.to_dict("records")) for name, group in groups]
 
 

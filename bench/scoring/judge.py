@@ -12,7 +12,7 @@ import string
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -155,11 +155,11 @@ class Judge:
         ]
         return Agreement(len(sample), len(states), sum(rules == judge for rules, judge in states))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """Settings that determine the verdicts."""
         return {**self.config.model_dump(), "prompt": PROMPT, "temperature": 0, "seed": _SEED}
 
-    def report(self, answered: int, missing: list[dict[str, Any]]) -> dict[str, Any]:
+    def report(self, answered: int, missing: list[dict[str, object]]) -> dict[str, object]:
         """What a result records about its judge: settings, and how many responses it was asked about and answered.
 
         missing: the responses without a verdict, each with the reason ``why``.
@@ -244,7 +244,7 @@ class Judge:
 
 def judged_scores(
     judge: Judge, scores: Scores, problems: Sequence[Problem], predictions: Sequence[Prediction], agreement: int = 0
-) -> tuple[Scores, dict[str, Any]]:
+) -> tuple[Scores, dict[str, object]]:
     """Replace the verdicts on unparsed responses by the judge's, and leave out responses on which it gave none.
 
     agreement: number of responses that the rules decided and the judge reads too.

@@ -49,7 +49,7 @@ def read_predictions(file: Path) -> list[Prediction]:
     return predictions
 
 
-def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, object]]]:
     """The location, id and fields of each row."""
     try:
         if file.suffix == ".csv":
@@ -66,7 +66,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         raise PredictionError(f"{file}: not CSV ({error})") from error
 
 
-def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
+def _json_lines(file: Path) -> Iterator[tuple[int, object]]:
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -76,7 +76,7 @@ def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
                     raise PredictionError(f"{file}:{number}: not JSON ({error}); the file may be truncated") from error
 
 
-def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, object]]]:
     text = file.read_text(encoding="utf-8-sig")
     try:
         content = json.loads(text, object_pairs_hook=_unique)
@@ -91,7 +91,7 @@ def _json(file: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         raise PredictionError(f"{file}: expected rows or a dictionary by id")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -99,14 +99,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _with_ids(file: Path, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _with_ids(file: Path, rows: Iterable[tuple[int, object]]) -> Iterator[tuple[str, str, Mapping[str, object]]]:
     for number, row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("id"), str | int):
             raise PredictionError(f"{file}:{number}: a prediction must be an object with an 'id'")
         yield f"{file}:{number}", str(row["id"]), row
 
 
-def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object]]]:
     reader = csv.DictReader(lines)
     for row in reader:
         if None in row or None in row.values():
@@ -117,7 +117,7 @@ def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str,
         yield reader.line_num, _published_csv(row)
 
 
-def _published_csv(row: dict[str, Any]) -> dict[str, Any]:
+def _published_csv(row: dict[str, Any]) -> dict[str, object]:
     """Give LogicVista's columns our names; other columns stay unchanged."""
     for column, value in list(row.items()):
         if column and column.endswith(_RAW):
@@ -135,7 +135,7 @@ def _letters(value: str) -> list[str] | str:
     return letters if isinstance(letters, list) else value
 
 
-def _prediction(location: str, id: str, row: Mapping[str, Any]) -> Prediction:
+def _prediction(location: str, id: str, row: Mapping[str, object]) -> Prediction:
     response = row.get("response", row.get("answer") if "reasoning" in row else None)
     if "response" not in row and response is None:
         raise PredictionError(
@@ -155,7 +155,7 @@ def _prediction(location: str, id: str, row: Mapping[str, Any]) -> Prediction:
     return Prediction(id, sample, _text(response), None if extraction is None else _text(extraction))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A response or extraction as text. The parts of a list are joined by commas, and None is empty."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
@@ -198,6 +198,6 @@ def _datasets(benchmark: str, root: Path, split: str | None) -> list[Dataset]:
     return [read_benchmark(benchmark, root, name, require_images=False) for name in names]
 
 
-def _content(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
+def _content(dataset: Dataset, ids: Collection[str]) -> dict[str, tuple[object, ...]]:
     """Question, options and reference answer of each id."""
     return {p.id: (p.question, p.options, p.answer, p.precision) for p in dataset.problems if p.id in ids}

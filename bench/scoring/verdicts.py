@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from bench.records import STATES, Prediction, Problem, Response, Verdict
 from bench.scoring.official import Procedure, find_procedure
@@ -82,7 +82,7 @@ class Scores:
         verdicts = tuple(verdict for verdict in self.verdicts if verdict.id in ids)
         return replace(self, verdicts=verdicts, missing=tuple(id for id in self.missing if id in ids))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The form that ``vold-bench score --out`` writes."""
         rows = [
             {"id": v.id, "sample": v.sample, "state": v.state, "extracted": v.extracted, "correct": v.correct,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from PIL import Image
 
@@ -39,7 +39,7 @@ class WorldDataset:
         return f"smallworld-{self.family}-{self.answers}"
 
 
-def _jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _jsonl(path: Path, rows: Sequence[dict[str, object]]) -> None:
     path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
 
 

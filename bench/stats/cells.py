@@ -1,7 +1,7 @@
 """Cells: one score per training seed and problem (item). Every statistic of this package starts from them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -99,7 +99,7 @@ class Pairing:
 def pair(test: Frame, against: Frame) -> Pairing:
     """Join two arms on benchmark, id, seed and sample; ``common["score"]`` is test minus against."""
     columns = [*SAMPLE_KEY, "cluster", "correct"]
-    joined: Any = test[columns].merge(
+    joined: Frame = test[columns].merge(
         against[columns], on=SAMPLE_KEY, how="outer", suffixes=("", "_against"), indicator=True, validate="one_to_one"
     )
     where = joined["_merge"]

@@ -1,7 +1,6 @@
 """Metrics over several samples per problem: avg@k, pass@k and maj@k, as shares in [0, 1]."""
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -60,7 +59,7 @@ def _counts(rows: Frame) -> Frame:
     """One row per problem and seed: the counts ``n`` and ``right``, and whether the ``majority`` is right."""
     columns = ["benchmark", "id", "seed", "cluster", "sample", "state", "correct", "normalised"]
     ordered = rows[columns].sort_values("sample", kind="stable")
-    cells: dict[tuple[Any, ...], list[tuple[str, bool, str]]] = {}
+    cells: dict[tuple[object, ...], list[tuple[str, bool, str]]] = {}
     for benchmark, id, seed, cluster, _, state, correct, answer in ordered.itertuples(index=False):
         cells.setdefault((benchmark, id, seed, cluster), []).append((state, bool(correct), answer))
     return pd.DataFrame(
