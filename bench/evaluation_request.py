@@ -13,6 +13,7 @@ from bench.benchmarks.repository import read_descriptor
 from bench.engines.endpoint import SCHEMES
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.model import directory_name
 from bench.evaluation.selection import Selection, read_selections
 from bench.matrix.inputs import Input, InputResolver
 from bench.matrix.plan import Stage, make_stage, resolve
@@ -96,6 +97,8 @@ def _splits(request: EvaluationRequest, data: Mapping[str, Input], store: Store)
 def model_labels(models: Sequence[str]) -> dict[str, str]:
     """Label to model: the last part of the model's name, or the whole name where two models share the last part.
 
+    A checkpoint in a directory ``out`` goes by the name of the directory above it.
+
     Raises ConfigurationError when one model is named twice.
     """
     paths = [_absolute(model) for model in models]
@@ -103,7 +106,7 @@ def model_labels(models: Sequence[str]) -> dict[str, str]:
         models
     ):
         raise ConfigurationError(f"--model: {', '.join(models)} names one model twice; name each model once")
-    names = [path.name.rpartition("#")[2] or model for path, model in zip(paths, models, strict=True)]
+    names = [directory_name(path).rpartition("#")[2] or model for path, model in zip(paths, models, strict=True)]
     return {name if names.count(name) == 1 else model: model for name, model in zip(names, models, strict=True)}
 
 

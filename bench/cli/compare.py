@@ -43,8 +43,8 @@ def compare(
 
 def conclusion(comparison: "ResultComparison") -> str:
     """One sentence that says what the comparison shows."""
-    d = comparison.difference
-    size = f"{points(d.value)} points {interval(d.low, d.high, signed=True)}, p = {p_value(d.p)}"
+    d, p = comparison.difference, p_value(comparison.difference.p)
+    size = f"{points(d.value)} points {interval(d.low, d.high, signed=True)}, p {p if p[0] == '<' else f'= {p}'}"
     resolves = f"effects of {points(d.mde, signed=False)} points or more are found with 80 % power"
     unchecked = (
         f"; not checked because neither result records it: {_names(comparison.unchecked)}"

@@ -1,4 +1,4 @@
-"""What ``vold-bench eval`` prints at the end: every number with n, interval, MDE and what can be had for nothing."""
+"""The tables that ``vold-bench eval`` prints at the end: every number with n, interval, MDE and baselines."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +15,14 @@ from bench.terminal import printable
 
 _UNREAD = ("unparsed", "ambiguous", "truncated", "refused", "error")
 _NOTE = (
-    "MDE: the least difference from another model that this many problems would show with 80 % power, were the two "
-    "right on other problems independently; `vold-bench compare` pairs them and finds smaller ones."
+    "MDE: the smallest true difference from another model that this number of problems shows in 80 % of repetitions, "
+    "if the two models are right independently of each other. `vold-bench compare` pairs the problems and finds "
+    "smaller differences."
 )
 
 
 def show(label: str, summary: Summary, console: Console) -> None:
-    """The table of one evaluation's ``summary.json``, and what was not read below it."""
+    """Print the table of one evaluation, and below it the responses that could not be read as an answer."""
     samples = summary.samples
     console.print(Text(label, style="bold"))
     table = plain_table("data", "n", "% right,\n95 % interval", "MDE", "chance /\nmajority")
@@ -86,7 +87,7 @@ def data_name(benchmark: str, part: SplitName) -> str:
 
 
 def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:
-    """Below a table: which splits were not asked for lack of images."""
+    """Print a line for each split that was not used because it lacks images."""
     from bench.benchmarks.base import passed_over_lines
 
     for line in passed_over_lines(splits):
@@ -94,7 +95,7 @@ def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> 
 
 
 def plain_table(first: str, *others: str) -> Table:
-    """A table of numbers that fits a narrow terminal: no frame, names whole, numbers to the right."""
+    """An empty table of numbers that fits a narrow terminal: no frame, unbroken names, numbers on the right."""
     table = Table(Column(first, no_wrap=True), box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
@@ -102,9 +103,9 @@ def plain_table(first: str, *others: str) -> Table:
 
 
 def note_synthetic(datasets: Sequence[str], console: Console) -> None:
-    """The line below a table that names synthetic data sets."""
+    """Print the names of the synthetic data sets below a table."""
     if datasets:
-        console.print(printable(f"synthetic problems, no benchmark's: {', '.join(datasets)}"), markup=False)
+        console.print(printable(f"synthetic problems, not a benchmark: {', '.join(datasets)}"), markup=False)
 
 
 def note(console: Console) -> None:
@@ -112,7 +113,7 @@ def note(console: Console) -> None:
 
 
 def unread(part: BenchmarkSummary) -> str:
-    """What was not read as an answer, and what is missing; "none" where nothing is."""
+    """The number of responses without an answer by state, and of missing responses; "none" if there are none."""
     counts = [(part.states[state], state) for state in _UNREAD] + [(part.missing, "missing")]
     return ", ".join(f"{count} {name}" for count, name in counts if count) or "none"
 
@@ -120,7 +121,7 @@ def unread(part: BenchmarkSummary) -> str:
 def _rows(
     table: Table, data: str, measures: Mapping[str, Measure], samples: int, expected: int, baselines: Baselines
 ) -> None:
-    """A row a measure; what belongs to all of them stands in the first."""
+    """Add one row per measure. The first row also has what all of them share."""
     free = f"{percent(baselines.chance)} / {percent(baselines.majority)}"
     if not measures:
         table.add_row(Text(printable(data)), f"0/{expected}", NONE, NONE, free)

@@ -20,14 +20,20 @@ def model_record(path: Path) -> ModelRecord:
 def model_name(path: Path) -> str:
     """The name by which the server knows the model, ``OWNER/NAME`` from the hub's cache, or the directory's name.
 
-    A server's name can be any text; use ``vold.files.file_name`` to derive the name of a file.
+    A stage and a training run publish their checkpoint in a directory ``out``, which goes by the name of the directory
+    above it. A server's name can be any text; use ``vold.files.file_name`` to derive the name of a file.
     """
     if is_remote(path):
         return read_endpoint(path).model
     repository = path.parent.parent.name
     if path.parent.name == "snapshots" and repository.startswith(_HUB):
         return repository.removeprefix(_HUB).replace("--", "/", 1)
-    return path.name
+    return directory_name(path)
+
+
+def directory_name(path: Path) -> str:
+    """The name of a checkpoint's directory, or of the one above ``out``."""
+    return path.parent.name if path.name == "out" else path.name
 
 
 def model_hash(path: Path) -> str:

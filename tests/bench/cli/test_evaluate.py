@@ -378,6 +378,6 @@ def test_the_table_names_the_split_where_a_benchmark_has_several_and_synthetic_d
     given = {"a": [r"\boxed{3}"]}
     assert "mathvision test " in shown(write_result(tmp_path / "real", problems(["a"]), given))
     made = shown(write_result(tmp_path / "made", problems(["a"]), given, dataset="smallworld-chain-free"))
-    assert "mathvision" not in made and "synthetic problems, no benchmark's: smallworld-chain-free" in made
+    assert "mathvision" not in made and "synthetic problems, not a benchmark: smallworld-chain-free" in made
     part = replace(a_benchmark_summary("logicvista", 1), synthetic=False)
     assert summary.data_name("logicvista", part) == "logicvista"

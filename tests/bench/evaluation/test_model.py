@@ -21,6 +21,7 @@ def test_a_model_behind_a_url_has_its_servers_name_for_it(tmp_path: Path, name: 
         ("hub/models--gpt2/snapshots", "snapshots"),
         ("runs/snapshots/last", "last"),
         ("checkpoints/student_a", "student_a"),
+        ("results/store/sft-0123/out", "sft-0123"),
     ],
 )
 def test_a_model_of_the_hub_has_its_name_there_and_any_other_its_directorys_name(path: str, name: str) -> None:

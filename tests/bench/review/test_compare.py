@@ -254,4 +254,4 @@ def test_synthetic_problems_have_their_data_sets_name_everywhere(tmp_path, capsy
     compare.compare(str(a), str(b), tmp_path)
     text = capsys.readouterr().out
     assert "gained 1: smallworld-chain-free:q1" in text
-    assert "synthetic problems, no benchmark's: smallworld-chain-free" in text and "mathvision" not in text
+    assert "synthetic problems, not a benchmark: smallworld-chain-free" in text and "mathvision" not in text

@@ -148,7 +148,7 @@ def test_eval_asks_a_judge_only_on_request_and_marks_its_verdicts(tmp_path: Path
         assert stats(url)["requests"] == 8, "nothing is asked twice"
     assert "stub, judge stub on what the rules left unparsed" in judged
     assert "asked about 4 unparsed responses, 4 answered" in judged
-    assert judged.count("synthetic problems, no benchmark's: smallworld-chain-free") == 2
+    assert judged.count("synthetic problems, not a benchmark: smallworld-chain-free") == 2
     found = json.loads(as_json[as_json.index("{") :])
     assert found["benchmarks"]["mathvision"]["states"]["unparsed"] == 4
     assert found["judge"]["benchmarks"]["mathvision"]["states"]["unparsed"] == 0
