@@ -1,7 +1,7 @@
 r"""The benchmarks' own prompts, word for word from their repositories.
 
-Wording, form and order of the parts come from the repositories. Images are at their marks, or before the text if there are
-no marks, although some of the published scripts put all images after the text.
+Wording, form and order of the parts come from the repositories. Images are at their marks. Without marks they come
+before the text, although some of the published scripts put all images after the text.
 
 ``OFFICIAL_PROMPTS`` is the registry: a benchmark with an entry there has the templates ``official`` and
 ``official_direct``.

@@ -35,10 +35,11 @@ def test_ids_come_from_a_list_or_a_file(tmp_path: Path) -> None:
         problem_ids(["@no/such/file"])
 
 
-def test_models_that_end_alike_are_told_apart_by_their_whole_path() -> None:
-    assert model_labels(["runs/a/out", "runs/b/out", "smallworld/student_a"]) == {
-        "runs/a/out": "runs/a/out", "runs/b/out": "runs/b/out", "student_a": "smallworld/student_a",
+def test_models_with_the_same_last_part_have_their_whole_path_as_label() -> None:
+    assert model_labels(["runs/a/last", "runs/b/last", "smallworld/student_a"]) == {
+        "runs/a/last": "runs/a/last", "runs/b/last": "runs/b/last", "student_a": "smallworld/student_a",
     }  # fmt: skip
+    assert model_labels(["runs/a/out", "runs/b/out"]) == {"a": "runs/a/out", "b": "runs/b/out"}
     with pytest.raises(ConfigurationError, match="twice"):
         model_labels(["a", "a"])
 
