@@ -39,7 +39,7 @@ def single_tokenizer_findings(checkpoint: Checkpoint) -> list[Finding]:
     name = tokenizer.convert_ids_to_tokens(end)
     if stops and end not in stops:
         names = ", ".join(repr(tokenizer.convert_ids_to_tokens(token_id)) for token_id in sorted(stops))
-        message = f"generation ends with {names}, but a turn ends with {name!r} (id {end}), at which other tools do not stop"
+        message = f"generation ends with {names}, but a turn with {name!r} (id {end}), where other tools do not stop"
         fix = f"add {end} to eos_token_id"
         findings.append(warning("tokenizers.eos_differs", message, checkpoint.path / "generation_config.json", fix))
     if tokenizer.pad_token_id is None:

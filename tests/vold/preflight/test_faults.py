@@ -254,7 +254,7 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
     "images for a text-only teacher": (pictured, "settings.images", f"{RUN} config.distill.images", "skip"),
     "caption asked for and absent": (
         lambda w: (pictured(w), w.settings["distill"].update(images="caption")), "settings.images",
-        f"{RUN} config.distill.images", "give them one",
+        f"{RUN} config.distill.images", "add the captions",
     ),
     "file that is not an image": (lambda w: pictured(w, b"GIF89a"), "data.image", DATA, "replace"),
     "no teacher for its term": (
