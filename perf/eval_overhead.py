@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 from bench.engines import Decoding, Engine, Request
 from bench.engines.factory import build
-from bench.evaluation import tables
+from bench.evaluation import parquet_tables
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import turn
 from bench.evaluation.requests import sample_seeds
@@ -133,7 +133,7 @@ def answer_through_harness(
 ) -> float:
     """Evaluate through the harness; returns the seconds that its tables took."""
     pool, spent = StubPool(lambda: engine), 0.0
-    write_tables = tables.write_tables
+    write_tables = parquet_tables.write_tables
 
     def timed_tables(*arguments: Any) -> None:
         nonlocal spent
@@ -141,7 +141,7 @@ def answer_through_harness(
         write_tables(*arguments)
         spent = time.perf_counter() - start
 
-    with patch.object(tables, "write_tables", timed_tables):
+    with patch.object(parquet_tables, "write_tables", timed_tables):
         evaluate(
             config, model=checkpoint_path("student_a"), data=data, run=run, seed=SEED, execution=execution,
             engines=pool,

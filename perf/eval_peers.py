@@ -92,7 +92,7 @@ def prepare_straight(inputs: HarnessInputs) -> Callable[[], int]:
 
 
 def prepare_vold_bench(inputs: HarnessInputs) -> Callable[[], int]:
-    import bench.evaluation.tables
+    import bench.evaluation.parquet_tables
     import bench.stats.samples  # noqa: F401  both would be imported later
     from bench.engines.endpoint import write_endpoint
     from bench.evaluation.run import evaluate

@@ -23,7 +23,7 @@ from statistics import median
 from bench.benchmarks import BENCHMARKS, read_benchmark
 from bench.records import Prediction, Problem
 from bench.scoring.predictions import read_predictions
-from bench.scoring.verdicts import Mode, score_predictions
+from bench.scoring.scorer import Mode, score_predictions
 from vold.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from bench.exports.formats import FORMATS
 from bench.prompts import TEMPLATES, render
 from bench.records import Prediction, Problem
 from bench.scoring.official import PROCEDURES
-from bench.scoring.verdicts import score_predictions
+from bench.scoring.scorer import score_predictions
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import write_datasets
 from perf.stub_engine import StubEngine, StubPool

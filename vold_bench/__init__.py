@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from bench.matrix.plan import Plan
     from bench.matrix.results import MatrixResults
-    from bench.review.compare import ResultComparison
+    from bench.review.comparison import ResultComparison
     from bench.review.results import EvaluationResult
-    from bench.scoring.verdicts import Scores
+    from bench.scoring.scorer import Scores
 
 __all__ = [
     "Evaluation",
@@ -271,7 +271,7 @@ def score(
     """
     from bench.benchmark_data import benchmark_path
     from bench.scoring.predictions import find_records, read_predictions
-    from bench.scoring.verdicts import score_predictions
+    from bench.scoring.scorer import score_predictions
 
     rows = read_predictions(Path(predictions))
     root = benchmark_path(benchmark, [] if data is None else [str(data)])
@@ -284,7 +284,7 @@ def compare(a: PathLike, b: PathLike, *, store: PathLike | None = None) -> "Resu
 
     a, b: as ``open_result`` takes them. Raises ConfigurationError where they have no problem in common.
     """
-    from bench.review.compare import compare_results
+    from bench.review.comparison import compare_results
 
     return compare_results(_find(a, store), _find(b, store))
 

@@ -20,11 +20,11 @@ from bench.engines.factory import build
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.model import model_record
+from bench.evaluation.parquet_tables import Provenance, write_tables
 from bench.evaluation.prompt_record import first_prompts, turn
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 from vold.config import Execution
 from vold.seeding import derive
 

@@ -67,7 +67,7 @@ def vlmeval(
     from bench.bridges.vlmeval import compare
     from bench.review.predictions import result_predictions
     from bench.scoring.predictions import find_records, read_predictions
-    from bench.scoring.verdicts import score_predictions
+    from bench.scoring.scorer import score_predictions
 
     find_benchmark(benchmark)
     scoring = mode_of(mode)

@@ -14,7 +14,7 @@ from bench.report.numbers import interval, p_value, points
 from bench.terminal import printable
 
 if TYPE_CHECKING:
-    from bench.review.compare import Layer, ResultComparison
+    from bench.review.comparison import Layer, ResultComparison
     from bench.stats.estimates import Difference
 
 _SHOWN = 12
@@ -28,7 +28,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two evaluations: what changed, the paired difference, and the problems gained and lost."""
-    from bench.review.compare import compare_results
+    from bench.review.comparison import compare_results
     from bench.review.results import find_result
 
     home = open_store(store)

@@ -27,7 +27,7 @@ from vold.files import write_whole
 
 if TYPE_CHECKING:
     from bench.benchmarks import Dataset
-    from bench.scoring.verdicts import Mode, Scores
+    from bench.scoring.scorer import Mode, Scores
 
 
 def score(
@@ -56,7 +56,7 @@ def score(
     from bench.benchmarks.audit import clean_ids
     from bench.scoring.judge import judged_scores
     from bench.scoring.predictions import find_records, read_predictions
-    from bench.scoring.verdicts import score_predictions
+    from bench.scoring.scorer import score_predictions
 
     find_benchmark(benchmark)
     scoring = mode_of(mode)

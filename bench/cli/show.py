@@ -14,8 +14,8 @@ from bench.terminal import printable
 
 if TYPE_CHECKING:
     from bench.records import Problem
+    from bench.review.problem_view import ShownImage, ShownProblem
     from bench.review.results import EvaluationResult
-    from bench.review.show import ShownImage, ShownProblem
     from bench.store import Store
 
 
@@ -37,8 +37,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show everything about one problem of an evaluation: record, images, prompt, responses and verdicts."""
+    from bench.review.problem_view import find_problem
     from bench.review.results import find_result
-    from bench.review.show import find_problem
 
     home = open_store(store)
     source = find_result(result, home) if result else _newest(home, problem)

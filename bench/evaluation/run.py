@@ -20,7 +20,7 @@ from bench.evaluation.prefetch import prefetch
 from bench.evaluation.prompt_record import first_prompts
 from bench.evaluation.requests import RequestPass, keys
 from bench.evaluation.response_log import ResponseLog, move_aside
-from bench.evaluation.scoreboard import Scoreboard
+from bench.evaluation.running_scores import RunningScores
 from bench.evaluation.selection import Selection, read_selections
 from bench.evaluation.watchdog import Watchdog
 from bench.records import Response
@@ -57,7 +57,7 @@ def evaluate(
     Raises DatasetError, ModelError (no checkpoint), ConfigurationError (no problem can be scored, or ``run`` belongs to
     another evaluation), InfrastructureError (responses are missing), OutOfMemoryError and DiskFullError.
     """
-    from bench.evaluation.tables import Provenance, write_tables  # pandas imports slowly
+    from bench.evaluation.parquet_tables import Provenance, write_tables  # pandas imports slowly
 
     selections = read_selections(config, data)
     for selection in selections:
@@ -82,7 +82,7 @@ def evaluate(
         ResponseLog(run / "responses.jsonl", expected) as log,
         nullcontext(engines) if engines is not None else EnginePool() as pool,
     ):
-        board = Scoreboard(problems)
+        board = RunningScores(problems)
         for response in log.values():
             board.add(response)
         total = len(expected)
@@ -110,7 +110,7 @@ class _Run:
     execution: Execution
     selections: Sequence[Selection]
     log: ResponseLog
-    board: Scoreboard
+    board: RunningScores
     total: int
     progress: Progress
 

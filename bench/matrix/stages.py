@@ -34,7 +34,7 @@ PRELOAD = (
     "vold.training.traces",
     "bench.engines.builtin",
     "bench.evaluation.run",
-    "bench.evaluation.tables",
+    "bench.evaluation.parquet_tables",
     "bench.stats.samples",
     "statsmodels.stats.proportion",
 )

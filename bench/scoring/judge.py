@@ -20,7 +20,7 @@ from bench.engines.client import ChatClient, ChatCompletion, Endpoint, RefusedEr
 from bench.engines.endpoint import base_url
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Prediction, Problem, Response, Verdict
-from bench.scoring.verdicts import Scores, score
+from bench.scoring.scorer import Scores, score
 from vold.answers import spoken
 from vold.config import ClientExecution, Strict
 from vold.files import write_whole

@@ -7,9 +7,9 @@ from typing import Any
 from bench.benchmarks.base import Dataset
 from bench.engines import Reply
 from bench.evaluation.config import EvalConfig
-from bench.evaluation.scoreboard import Scoreboard
+from bench.evaluation.parquet_tables import Provenance, write_tables
+from bench.evaluation.running_scores import RunningScores
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
 from bench.summary import Baselines, BenchmarkSummary, FirstPrompt, ModelRecord, ScoringRecord, Summary
 
@@ -49,7 +49,7 @@ def write_result(
     }
     for id, reply in (replies or {}).items():
         responses[benchmark, id, 0] = Response(benchmark, id, 0, reply.text, reply.tokens, reply.finish_reason)
-    board = Scoreboard(selected)
+    board = RunningScores(selected)
     for response in responses.values():
         board.add(response)
     prompts = {benchmark: first_prompt(selected[0].id, config)}

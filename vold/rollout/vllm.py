@@ -17,6 +17,7 @@ from vold.heartbeat import beat
 from vold.images import Pixels
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import Probe, Readback, SyncProof, Weights, drawable, prove
+from vold.rollout.vllm_sampling import sampling_parameters
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -90,7 +91,7 @@ class VLLMEngine:
                     continue
                 index, prompt = next(indices), self._prompt(request)
                 for sample, seed in enumerate(request.seeds):
-                    yield (index, sample), prompt, _parameters(sampling, seed)
+                    yield (index, sample), prompt, sampling_parameters(sampling, seed)
 
         for (index, sample), output in self._run(work()):
             yield index, sample, _completion(output)
@@ -327,22 +328,6 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: Any, max_batch: int
         worker_extension_cls=_EXTENSION,
         trust_remote_code=False,
         load_format="safetensors",
-    )
-
-
-def _parameters(sampling: Sampling, seed: int) -> "SamplingParams":
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        max_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        seed=seed,
-        stop_token_ids=list(sampling.stop_ids),
-        ignore_eos=True,  # only the stop ids end a completion
-        logprobs=0,  # only of the sampled token
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 

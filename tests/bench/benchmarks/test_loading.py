@@ -9,7 +9,7 @@ from bench.benchmarks import DatasetError, load_problems, read_benchmark
 from bench.benchmarks.base import passed_over_lines
 from bench.errors import ConfigurationError
 from bench.records import Problem, Response
-from bench.scoring.verdicts import is_correct, score
+from bench.scoring.scorer import is_correct, score
 
 VISION = {"id": "x1", "image": "images/1.png", "options": "['ten', 'twelve']", "answer": "B", "subject": "Maths"}
 VISTA = {
@@ -253,7 +253,7 @@ def test_missing_images_name_every_way_out(tmp_path: Path) -> None:
 def test_a_feature_that_a_new_benchmark_lacks_names_its_registry(tmp_path: Path) -> None:
     from bench.bridges.vlmeval import compare
     from bench.prompts import find_template
-    from bench.scoring.verdicts import score_predictions
+    from bench.scoring.scorer import score_predictions
     from bench.smallworld.sources import dataset_path
 
     with pytest.raises(ConfigurationError, match=r"not for new\. .* bench/prompts/official\.py"):

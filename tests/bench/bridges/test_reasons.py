@@ -6,7 +6,7 @@ import pytest
 
 from bench.bridges.reasons import MEANING, Reason, Theirs, reason
 from bench.records import AnswerKind, Prediction, Problem
-from bench.scoring.verdicts import Mode, score_predictions
+from bench.scoring.scorer import Mode, score_predictions
 
 PRO, VISION, VISTA = "mmmu_pro", "mathvision", "mathvista"
 LENGTHS = ("1 cm", "2 cm")

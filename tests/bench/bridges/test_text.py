@@ -6,7 +6,7 @@ import pytest
 from bench.benchmarks import DatasetError
 from bench.bridges import text
 from bench.records import Response
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 
 
 def write(root: Path, name: str, rows: list[dict[str, object]]) -> Path:

@@ -11,10 +11,10 @@ from bench.bridges.reasons import Theirs
 from bench.cli.main import app
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.parquet_tables import Provenance, write_tables
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 from bench.summary import ModelRecord
 from tests.conftest import need
 from tests.helpers.evaluation_results import ENGINE, first_prompt

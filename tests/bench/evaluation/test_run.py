@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import ConfigurationError
+from bench.evaluation import running_scores
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import token_hash
 from bench.evaluation.run import evaluate
@@ -327,7 +328,6 @@ def test_a_directory_belongs_to_its_records_and_number_format(mathvision: Path, 
 def test_a_scoring_error_ends_the_run_even_if_the_engine_breaks_in_the_same_pass(
     mathvision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.evaluation import scoreboard
     from perf.stub_engine import StubEngine, StubPool
     from vold.rollout.base import EngineError
 
@@ -342,7 +342,7 @@ def test_a_scoring_error_ends_the_run_even_if_the_engine_breaks_in_the_same_pass
         yield next(StubEngine.answer(engine, *arguments))
         raise EngineError("the device fell over")
 
-    monkeypatch.setattr(scoreboard, "score", score)
+    monkeypatch.setattr(running_scores, "score", score)
     monkeypatch.setattr(engine, "answer", answer)
     with pytest.raises(MemoryError, match="no room to score") as raised:
         evaluate(
@@ -356,14 +356,13 @@ def test_a_scoring_error_ends_the_run_even_if_the_engine_breaks_in_the_same_pass
 def test_the_engine_continues_while_a_response_is_scored(
     mathvision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.evaluation import scoreboard
     from perf.stub_engine import StubEngine, StubPool
 
     model, engine, all_asked = tmp_path / "model", StubEngine(), threading.Event()
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
     calls: list[tuple[int, dict[str, float]]] = []
-    score = scoreboard.score
+    score = running_scores.score
 
     def score_late(*arguments: Any) -> Any:
         assert all_asked.wait(10)
@@ -373,7 +372,7 @@ def test_the_engine_continues_while_a_response_is_scored(
         yield from StubEngine.answer(engine, *arguments)
         all_asked.set()
 
-    monkeypatch.setattr(scoreboard, "score", score_late)
+    monkeypatch.setattr(running_scores, "score", score_late)
     monkeypatch.setattr(engine, "answer", answer)
     evaluate(
         EvalConfig(engine="builtin", blind=True), model=model, data={"mathvision": mathvision}, run=tmp_path / "run",

@@ -8,10 +8,10 @@ import pytest
 
 from bench.benchmarks import Dataset
 from bench.evaluation.config import EvalConfig
+from bench.evaluation.parquet_tables import Provenance, write_tables
 from bench.evaluation.selection import Selection
-from bench.evaluation.tables import Provenance, write_tables
 from bench.records import Problem, Response
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 from bench.summary import FirstPrompt, ModelRecord
 from tests.helpers.evaluation_results import ENGINE
 

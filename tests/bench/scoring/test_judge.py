@@ -10,7 +10,7 @@ from bench.cli.main import app
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Problem, Response
 from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, judge_prompt, parse_reply
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 from tests.helpers.engine_requests import QUICK, stats
 from tests.helpers.stub_server import stub_server
 from vold.config import ClientExecution

@@ -16,7 +16,7 @@ import pytest
 from bench.benchmarks import read_benchmark
 from bench.records import Prediction, Problem, Response
 from bench.scoring.predictions import read_predictions
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 
 LABELS = Path(__file__).parent / "labels"
 SPLITS = {"mmmu_pro": "standard10", "mathvision": "test", "mathvista": "testmini", "logicvista": "test"}

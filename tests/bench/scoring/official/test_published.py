@@ -8,7 +8,7 @@ import pytest
 
 from bench.benchmarks import read_benchmark
 from bench.scoring.predictions import read_predictions
-from bench.scoring.verdicts import Scores, score_predictions
+from bench.scoring.scorer import Scores, score_predictions
 
 pytestmark = pytest.mark.real
 

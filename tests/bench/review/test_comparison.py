@@ -12,7 +12,7 @@ from bench.cli import compare
 from bench.cli.compare import conclusion
 from bench.engines import Reply
 from bench.errors import ConfigurationError, ExitCode
-from bench.review.compare import ResultComparison, compare_results
+from bench.review.comparison import ResultComparison, compare_results
 from bench.review.results import find_result
 from bench.store import Store
 from bench.summary import ScoringRecord, read, write

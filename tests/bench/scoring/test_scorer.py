@@ -4,7 +4,7 @@ import pytest
 
 from bench.errors import ConfigurationError
 from bench.records import Problem, Response
-from bench.scoring.verdicts import is_correct, score
+from bench.scoring.scorer import is_correct, score
 
 FREE = Problem("mathvista", "1", "How long?", (Path("1.png"),), (), "1.2", "float", "1", precision=1)
 CHOICE = Problem("mmmu_pro", "2", "", (Path("2.png"),), ("ten", "A dramatic increase"), "A", "choice", "2")

@@ -1,13 +1,13 @@
-"""The scoreboard scores each response once: verdicts for the tables, and figures for the progress display."""
+"""Scores each response once: verdicts for the tables, and running scores for the progress display."""
 
 from collections import Counter
 from collections.abc import Iterable
 
 from bench.records import Problem, Response, ResponseKey, Verdict
-from bench.scoring.verdicts import score
+from bench.scoring.scorer import score
 
 
-class Scoreboard:
+class RunningScores:
     """Verdicts on the responses so far."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
