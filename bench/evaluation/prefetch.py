@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from multiprocessing import get_context
 from threading import Lock
+from typing import Any
 
 from bench.engines import Preparer
 from bench.engines.factory import IN_PROCESS, gpu_present
@@ -70,7 +71,7 @@ class Preparation:
         if self._pool is not None and self.ready is not None:
             self._pool.shutdown(wait=self.ready.done(), cancel_futures=True)
 
-    def prepared(self, turns: Iterable[Sequence[PromptPart]]) -> Iterator[object]:
+    def prepared(self, turns: Iterable[Sequence[PromptPart]]) -> Iterator[Any]:
         """The prepared turns, in order; a ValueError object for a turn that can never be prepared.
 
         Raises InfrastructureError if a worker was killed.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from bench.records import Frame
 from bench.report.contrasts import ContrastResult, difference_of
@@ -26,6 +26,10 @@ COLUMNS = (
 )
 
 
+Paper = Mapping[str, Any]
+"""The content of ``paper.json``: where the paper appeared, its tables and its claims."""
+
+
 class PaperClaim(TypedDict):
     """A claim of the paper: the arm ``test`` is ``expect`` than the arm ``against``. ``table`` has its figures."""
 
@@ -35,23 +39,6 @@ class PaperClaim(TypedDict):
     expect: Expect
     table: NotRequired[str]
     remark: NotRequired[str]
-
-
-class PaperTable(TypedDict):
-    """A table of the paper: accuracies in percent by row and benchmark."""
-
-    source: str
-    rows: dict[str, dict[str, float]]
-
-
-class Paper(TypedDict, total=False):
-    """The content of ``paper.json``. ``paper`` says where the paper appeared; ``labels`` names the benchmarks."""
-
-    schema: str
-    paper: dict[str, str]
-    labels: dict[str, str]
-    tables: dict[str, PaperTable]
-    claims: list[PaperClaim]
 
 
 def load_paper(path: Path = PAPER) -> Paper:
@@ -147,7 +134,7 @@ def _row(
 
 def paper_figures(claim: PaperClaim, paper: Paper) -> str:
     """The paper's numbers for both arms of a claim, or the remark of a claim without a table."""
-    table = paper.get("tables", {}).get(claim.get("table", ""))
+    table = paper.get("tables", {}).get(claim.get("table"))
     if table is None:
         return str(claim.get("remark", NONE))
     test, against = table["rows"][claim["test"]], table["rows"][claim["against"]]
