@@ -118,5 +118,5 @@ def test_records_of_the_other_number_of_options_are_refused(tmp_path: Path) -> N
     forms = generated("mmmu_pro", tmp_path, seed=1)
     few = replace(BENCHMARKS["mmmu_pro"].splits["standard10"], count=None)
     known = replace(BENCHMARKS["mmmu_pro"], splits={"standard10": few})
-    with pytest.raises(DatasetError, match="options, those of standard10 have 10"):
+    with pytest.raises(DatasetError, match="options, but those of standard10 have 10"):
         import_split(known, str(forms.hub()), "standard10", tmp_path / "out")
