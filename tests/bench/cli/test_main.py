@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import subprocess
