@@ -5,10 +5,13 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+JsonObject = Mapping[str, Any]
+"""An object of a JSON file or message. Only the code that reads a value knows its type."""
 WEIGHTS = ".safetensors"
 MODEL_SUFFIXES = frozenset({WEIGHTS, ".json", ".jinja", ".txt"})
 """Suffixes of the files that make up a checkpoint: weights, settings, chat template, tokenizer."""

@@ -4,14 +4,19 @@ The checks use the headers of the weight files and the config.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from vold.files import JsonObject
 from vold.findings import Finding, error, note
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+Tokenizer = Any
+"""A tokenizer of transformers, whose methods return unions of all that they could return for other arguments."""
 Role = Literal["student", "teacher"]
 
 STUDENT_TYPES = ("qwen2_5_vl",)
@@ -29,19 +34,19 @@ class Checkpoint:
 
     role: Role
     path: Path
-    config: Any
-    tokenizer: Any = None
-    generation: Mapping[str, Any] = field(default_factory=dict)
-    processor: Mapping[str, Any] = field(default_factory=dict)
+    config: "PreTrainedConfig"
+    tokenizer: Tokenizer = None
+    generation: JsonObject = field(default_factory=dict)
+    processor: JsonObject = field(default_factory=dict)
 
     @classmethod
-    def at(cls, role: Role, path: Path, config: Any, tokenizer: Any) -> "Checkpoint":
+    def at(cls, role: Role, path: Path, config: "PreTrainedConfig", tokenizer: Tokenizer) -> "Checkpoint":
         """A checkpoint with the given config and tokenizer and the other settings in ``path``."""
         generation, processor = _json(path / "generation_config.json"), _json(path / "preprocessor_config.json")
         return cls(role, path, config, tokenizer, generation, processor)
 
     @cached_property
-    def text(self) -> Any:
+    def text(self) -> "PreTrainedConfig":
         """The config of the language model."""
         return self.config.get_text_config()
 
@@ -77,7 +82,7 @@ def read_checkpoint(role: Role, path: Path, weights: bool = True) -> tuple[Check
     return checkpoint, findings + tokenizer_findings + shape_findings(checkpoint)
 
 
-def _read_tokenizer(path: Path) -> tuple[Any | None, list[Finding]]:
+def _read_tokenizer(path: Path) -> tuple[Tokenizer | None, list[Finding]]:
     from transformers import AutoTokenizer
 
     reason = "none of " + ", ".join(_TOKENIZER_FILES)
@@ -103,7 +108,7 @@ def directory_findings(path: Path) -> list[Finding]:
     return []
 
 
-def read_config(path: Path) -> tuple[Any | None, list[Finding]]:
+def read_config(path: Path) -> tuple["PreTrainedConfig | None", list[Finding]]:
     """The config as transformers reads it, or why it cannot be read. Code in the checkpoint is not run."""
     from transformers import AutoConfig
 
@@ -114,7 +119,7 @@ def read_config(path: Path) -> tuple[Any | None, list[Finding]]:
         return None, [error("checkpoints.config", _short(exception), path / "config.json", fix)]
 
 
-def role_findings(role: Role, path: Path, config: Any) -> list[Finding]:
+def role_findings(role: Role, path: Path, config: "PreTrainedConfig") -> list[Finding]:
     """Checks that the model is of the kind that its role needs."""
     vision = config.model_type in STUDENT_TYPES
     where = path / "config.json"
@@ -139,7 +144,7 @@ def role_findings(role: Role, path: Path, config: Any) -> list[Finding]:
     return findings
 
 
-def weight_findings(path: Path, config: Any | None = None) -> list[Finding]:
+def weight_findings(path: Path, config: "PreTrainedConfig | None" = None) -> list[Finding]:
     """Checks by their headers that all weight files exist and are complete.
 
     Format: 8 bytes little-endian length, JSON of that length, data (github.com/huggingface/safetensors).
@@ -163,7 +168,7 @@ def weight_findings(path: Path, config: Any | None = None) -> list[Finding]:
     return findings
 
 
-def _header(path: Path) -> tuple[dict[str, Any], str]:
+def _header(path: Path) -> tuple[JsonObject, str]:
     """The tensors of a safetensors file, and its fault, if it has one."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -181,7 +186,7 @@ def _header(path: Path) -> tuple[dict[str, Any], str]:
     return tensors, ""
 
 
-def _embedding_findings(file: Path, header: Mapping[str, Any], config: Any) -> list[Finding]:
+def _embedding_findings(file: Path, header: JsonObject, config: "PreTrainedConfig") -> list[Finding]:
     text = config.get_text_config()
     expected = [text.vocab_size, text.hidden_size]
     for name, value in header.items():
@@ -202,14 +207,14 @@ def shape_findings(checkpoint: Checkpoint) -> list[Finding]:
         message = f"mrope_section {section} sums to {sum(section)}, but half a head is {half}"
         fix = f"make the three sections (time, height, width) sum to head_dim / 2 = {half}"
         findings.append(error("checkpoints.mrope", message, where, fix))
-    if (_json(where)).get("auto_map"):
+    if _json(where).get("auto_map"):
         message = "config.json names code of its own (auto_map), which is never run"
         fix = "change nothing: the class of transformers is used"
         findings.append(note("checkpoints.own_code", message, where, fix))
     return findings
 
 
-def layer_findings(path: Path, text_config: Any) -> list[Finding]:
+def layer_findings(path: Path, text_config: "PreTrainedConfig") -> list[Finding]:
     """Checks that all layers have full attention, the only kind that the trainer computes."""
     kinds = sorted(set(getattr(text_config, "layer_types", None) or ()) - {"full_attention"})
     if not kinds:
@@ -219,7 +224,7 @@ def layer_findings(path: Path, text_config: Any) -> list[Finding]:
     return [error("checkpoints.layers", message, path / "config.json", fix)]
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

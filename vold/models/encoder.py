@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from vold.images import Pixels, open_image
+from vold.models.checkpoint import Tokenizer
 
-Message = Mapping[str, Any]
+Message = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class EncodedPrompt:
     pixels: Pixels | None = None
 
 
-def render_chat(tokenizer: Any, messages: str | Sequence[Message], thinking: bool | None = None) -> str:
+def render_chat(tokenizer: Tokenizer, messages: str | Sequence[Message], thinking: bool | None = None) -> str:
     """The text of a chat, up to the start of the assistant's turn.
 
     messages: the chat; a string is one turn of the user.
@@ -41,7 +42,7 @@ class Encoder:
     thinking: as in ``render_chat``.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     image_processor: Any
     image_token_id: int
     pixel_limits: tuple[int, int] | None = None
@@ -88,7 +89,7 @@ class Encoder:
             raise ValueError(f"{name}: {image.width} x {image.height} pixels cannot be resized ({error})") from error
         return Pixels(features["pixel_values"], features["image_grid_thw"])
 
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self) -> dict[str, dict[str, int]]:
         """The pixel limits as arguments of the image processor."""
         if self.pixel_limits is None:
             return {}

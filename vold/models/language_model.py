@@ -4,34 +4,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vold.images import Pixels
-from vold.models.checkpoint import layer_findings
+from vold.models.checkpoint import Tokenizer, layer_findings
 from vold.models.encoder import Message, render_chat
 from vold.models.layout import Layout
 from vold.models.recomputation import recomputed_layers
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>")
 """Tokens that represent images and videos in a prompt. They have no meaning in a completion."""
 
 
-def end_of_turn(tokenizer: Any) -> int | None:
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
     """The id that closes an assistant's turn: ``<|im_end|>``, or the tokenizer's EOS. None if there is neither."""
     return tokenizer.get_vocab().get("<|im_end|>", tokenizer.eos_token_id)
 
 
-def stop_ids(tokenizer: Any, generation_config: Any) -> tuple[int, ...]:
+def stop_ids(tokenizer: Tokenizer, generation_config: "GenerationConfig | None") -> tuple[int, ...]:
     """Ids that end a completion: the end of turn, the tokenizer's EOS and those of generation_config.json."""
     listed = getattr(generation_config, "eos_token_id", None)
     ids = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id, end_of_turn(tokenizer)}
     return tuple(sorted(index for index in ids if index is not None))
 
 
-def banned_ids(tokenizer: Any, rows: int) -> tuple[int, ...]:
+def banned_ids(tokenizer: Tokenizer, rows: int) -> tuple[int, ...]:
     """Ids that must never be drawn: placeholders of images and videos, and embedding ``rows`` without a token."""
     vocabulary = tokenizer.get_vocab()
     placeholders = {vocabulary[name] for name in PLACEHOLDERS if name in vocabulary}
@@ -45,7 +48,7 @@ class LanguageModel:
 
     path: Path
     model: Any
-    tokenizer: Any
+    tokenizer: Tokenizer
 
     @property
     def device(self) -> torch.device:

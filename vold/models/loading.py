@@ -9,13 +9,15 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
     Qwen2VLImageProcessorPil,
 )
 from transformers.utils import logging as hf_logging
 
 from vold.findings import Finding
 from vold.models import attention
-from vold.models.checkpoint import Role, directory_findings, read_config, role_findings, weight_findings
+from vold.models.checkpoint import Role, Tokenizer, directory_findings, read_config, role_findings, weight_findings
 from vold.models.encoder import Encoder
 from vold.models.language_model import LanguageModel
 from vold.models.student import Student
@@ -28,7 +30,7 @@ class ModelError(ValueError):
     """A checkpoint does not suit its role. The message names the directory and the fix."""
 
 
-def _checked_config(role: Role, path: Path, weights: bool = True) -> Any:
+def _checked_config(role: Role, path: Path, weights: bool = True) -> PreTrainedConfig:
     """The checkpoint's config. Raises ModelError for faults that transformers would report less clearly.
 
     weights: whether to check the weight files too.
@@ -36,6 +38,7 @@ def _checked_config(role: Role, path: Path, weights: bool = True) -> Any:
     _refuse(directory_findings(path))
     config, findings = read_config(path)
     _refuse(findings)
+    assert config is not None  # otherwise there was a finding
     _refuse(role_findings(role, path, config) + (weight_findings(path, config) if weights else []))
     return config
 
@@ -45,7 +48,7 @@ def _refuse(findings: Sequence[Finding]) -> None:
         raise ModelError("\n".join(map(str, findings)))
 
 
-def _load(loader: Any, path: Path, dtype: torch.dtype, device: torch.device | str) -> Any:
+def _load(loader: Any, path: Path, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
     model = loader.from_pretrained(
         path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=attention.register()
     )
@@ -53,7 +56,7 @@ def _load(loader: Any, path: Path, dtype: torch.dtype, device: torch.device | st
     return model.to(device).eval()
 
 
-def _tokenizer(path: Path) -> Any:
+def _tokenizer(path: Path) -> Tokenizer:
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise ModelError(

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def enable_recomputation(model: Any) -> None:
+def enable_recomputation(model: PreTrainedModel) -> None:
     """Enable recomputation in a transformers model. It takes effect inside ``recomputed_layers``."""
     # Nothing in these models is random, so the state of random numbers need not be saved.
     model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
 
 
 @contextmanager
-def recomputed_layers(model: Any) -> Iterator[None]:
+def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
     """Inside this context, layers are recomputed if recomputation is enabled and gradients are on.
 
     transformers recomputes the layers that are in training mode. Only the layers themselves change mode. The modules

@@ -88,7 +88,7 @@ class Student(LanguageModel):
         return self.model.model.get_rope_index(tokens, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
 
     def embed(self, ids: Tensor, pixels: Sequence[Pixels] = ()) -> Tensor:
-        """Input embeddings [T, hidden] of ids [T], with the vision tower's output in place of the placeholders.
+        """Input embeddings [T, hidden] of ids [T]. The placeholders get the vision tower's output.
 
         Raises ValueError if there are more or fewer placeholders than visual tokens.
         """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vold.config import RLConfig
 from vold.data.prompts import Prompt, Trace, chat
@@ -13,6 +13,9 @@ from vold.models.checkpoint import Checkpoint
 from vold.models.language_model import LanguageModel
 from vold.preflight.data import Rows, image_size
 from vold.preflight.job import Job
+
+if TYPE_CHECKING:
+    from transformers import Qwen2VLImageProcessorPil
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def _visual_tokens(side: Checkpoint, images: Sequence[Path]) -> int:
 
 
 @cache
-def image_processor(path: Path) -> Any:
+def image_processor(path: Path) -> "Qwen2VLImageProcessorPil":
     """The student's image processor, which determines how images are resized."""
     from transformers import Qwen2VLImageProcessorPil
 
