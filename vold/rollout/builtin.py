@@ -232,8 +232,8 @@ class _State:
             self.mask = torch.nn.functional.pad(padding, (0, prefill.room))[owner][:, None, None]
 
     def compact(self, compaction: _Compaction) -> None:
-        layers: list[Any] = self.cache.layers
-        for layer in layers:
+        for layer in self.cache.layers:
+            assert isinstance(layer, GrowingLayer)
             layer.compact(compaction.holes, compaction.movers, compaction.count)
         self.position = compaction.apply(self.position)
         if self.mask is not None:

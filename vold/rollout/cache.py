@@ -1,7 +1,5 @@
 """A key-value cache for sampling, which grows without copying at every step and can drop rows."""
 
-from typing import Any
-
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -11,7 +9,9 @@ _ROOM = 64
 class GrowingLayer(DynamicLayer):
     """Keys and values in buffers [rows, heads, capacity, head_dim]. A step writes one column without copying."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             rows, heads, _, size = key_states.shape

@@ -15,6 +15,8 @@ from transformers.cache_utils import Cache
 from vold.models.attention import attend_one_position
 from vold.models.language_model import LanguageModel
 
+_Module = Any
+"""A module of transformers. torch types every attribute of a module as ``Tensor | Module``."""
 _WRITTEN_OUT = {"qwen2", "qwen2_5_vl_text", "qwen3"}
 JOINED_BYTES = 1 << 28
 """Projections of more bytes in all are not joined: it copies their weights, and large products gain nothing."""
@@ -33,7 +35,7 @@ class Decoder(Protocol):
 
 def decoder_of(model: LanguageModel, longest: int) -> Decoder:
     """A decoder for positions below ``longest``. It holds the present weights, so it is useless after an update."""
-    trunk: Any = model.trunk
+    trunk: _Module = model.trunk
     config = trunk.config
     is_written_out = (
         config.model_type in _WRITTEN_OUT
@@ -45,7 +47,7 @@ def decoder_of(model: LanguageModel, longest: int) -> Decoder:
     return _QwenDecoder(trunk, longest) if is_written_out else _LayerDecoder(trunk)
 
 
-def _projections(layer: Any) -> tuple[Any, ...]:
+def _projections(layer: _Module) -> tuple[torch.nn.Linear, ...]:
     attention, mlp = layer.self_attn, layer.mlp
     return (
         attention.q_proj,
@@ -61,7 +63,7 @@ def _projections(layer: Any) -> tuple[Any, ...]:
 class _LayerDecoder:
     """Decodes through the layers of transformers."""
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: torch.nn.Module) -> None:
         self.trunk = trunk
 
     def __call__(self, ids: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
@@ -80,7 +82,7 @@ class _Projection:
     joined: whether to compute them as one product with a copy of the weights.
     """
 
-    def __init__(self, *layers: Any, joined: bool = False) -> None:
+    def __init__(self, *layers: torch.nn.Linear, joined: bool = False) -> None:
         kind, dtype = layers[0].weight.device.type, layers[0].weight.dtype
         if torch.is_autocast_enabled(kind):
             # Converted once here. Otherwise every product would convert it.
@@ -103,7 +105,7 @@ class _Norm(NamedTuple):
     epsilon: float
 
     @classmethod
-    def of(cls, norm: Any) -> "_Norm":
+    def of(cls, norm: _Module) -> "_Norm":
         return cls(norm.weight, norm.variance_epsilon)
 
     def __call__(self, states: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ class _QwenDecoder:
     The three axes of M-RoPE are equal after the prompt. So one table of rotations suffices for text and images.
     """
 
-    def __init__(self, trunk: Any, longest: int) -> None:
+    def __init__(self, trunk: _Module, longest: int) -> None:
         self.embed = trunk.embed_tokens
         copied = sum(p.weight.nbytes for layer in trunk.layers for p in _projections(layer))
         self.layers = [_QwenLayer(layer, joined=copied <= JOINED_BYTES) for layer in trunk.layers]
@@ -141,7 +143,7 @@ class _QwenDecoder:
 
 
 class _QwenLayer:
-    def __init__(self, layer: Any, joined: bool) -> None:
+    def __init__(self, layer: _Module, joined: bool) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.size, self.scale = attention.head_dim, attention.scaling
         self.heads, self.key_heads = (p.out_features // self.size for p in (attention.q_proj, attention.k_proj))

@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from vold.files import cache_root, write_whole
+from vold.files import JsonObject, cache_root, write_whole
 from vold.out_of_memory import kernel_kills, mentions_out_of_memory
 from vold.processes import end_with_parent
 from vold.rollout.base import EngineError
@@ -114,7 +113,7 @@ class ServerProcess:
         with suppress(OSError):
             self.process.stdin.close()
 
-    def _send_task(self, task: Mapping[str, object], address: Path) -> dict[str, Any]:
+    def _send_task(self, task: Mapping[str, object], address: Path) -> JsonObject:
         """Send the task and wait for the reply."""
         assert self.process.stdin is not None
         with suppress(OSError):  # if it has ended, wait_until reports it
@@ -146,13 +145,13 @@ def log_directory() -> Path:
     return directory
 
 
-def receive_task() -> dict[str, Any]:
+def receive_task() -> JsonObject:
     """In the server program: its task. From now on, the program ends when its standard input closes."""
     task = json.loads(sys.stdin.buffer.readline())
     end_with_parent(group=True)
     return task
 
 
-def send_reply(task: Mapping[str, Any], reply: Mapping[str, object]) -> None:
+def send_reply(task: JsonObject, reply: Mapping[str, object]) -> None:
     """In the server program: send the reply to its task. The key ``refused`` holds the reason why it will not serve."""
     write_whole(Path(task["address"]), json.dumps(reply))

@@ -22,6 +22,8 @@ from vold.rollout.vllm_sampling import sampling_parameters
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
+_Output = Any
+"""``RequestOutput`` of vLLM. It types fields as optional that every finished output has."""
 T = TypeVar("T")
 _END: Any = object()
 _IDLE_SECONDS = 0.002
@@ -83,7 +85,7 @@ class VLLMEngine:
         """
         self._ban(sampling.banned_ids)
 
-        def work() -> Iterator[tuple[tuple[int, int], dict[str, Any], "SamplingParams"] | None]:
+        def work() -> Iterator[tuple[tuple[int, int], dict[str, object], "SamplingParams"] | None]:
             indices = count()
             for request in requests:
                 if request is None:
@@ -143,7 +145,7 @@ class VLLMEngine:
             del self._llm
             cleanup_dist_env_and_memory()
 
-    def _prompt(self, request: RolloutRequest) -> dict[str, Any]:
+    def _prompt(self, request: RolloutRequest) -> dict[str, object]:
         """The prompt as vLLM's own processor would pass it to the engine, with the same ids and pixels."""
         from vllm.inputs.engine import mm_input, tokens_input
 
@@ -185,7 +187,7 @@ class VLLMEngine:
         rows = zip(output.prompt_logprobs[1:], probe.prompt_ids[1:], strict=True)
         return drawable(probe.prompt_ids, [row[token].logprob for row, token in rows], self._banned)
 
-    def _run(self, work: Iterator[tuple[T, dict[str, Any], "SamplingParams"] | None]) -> Iterator[tuple[T, Any]]:
+    def _run(self, work: Iterator[tuple[T, dict[str, object], "SamplingParams"] | None]) -> Iterator[tuple[T, _Output]]:
         """Run ``work``, items of (key, prompt, parameters). Yields (key, output of vLLM) as soon as an output ends."""
         engine, running, drained = self._llm.llm_engine, {}, False
         try:
@@ -211,17 +213,17 @@ class VLLMEngine:
                 with suppress(Exception):  # it may have failed already
                     engine.abort_request(list(running))
 
-    def _guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def _guarded(self, call: Callable[..., T], *arguments: object) -> T:
         try:
             return call(*arguments)
         except Exception as error:
             raise EngineError(f"vLLM failed while generating: {type(error).__name__}: {error}") from error
 
-    def _rpc(self, method: str, *arguments: Any) -> Any:
+    def _rpc(self, method: str, *arguments: object) -> Any:
         (result,) = self._call("collective_rpc", method, None, arguments)
         return result
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: object) -> Any:
         try:
             return getattr(self._llm, method)(*arguments)
         except Exception as error:
@@ -331,7 +333,7 @@ def _build(checkpoint: Path, settings: VLLMExecution, dtype: Any, max_batch: int
     )
 
 
-def _completion(output: Any) -> Completion:
+def _completion(output: _Output) -> Completion:
     (sample,) = output.outputs
     if sample.finish_reason not in ("stop", "length"):
         raise EngineError(f"vLLM ended a completion with {sample.finish_reason!r}")

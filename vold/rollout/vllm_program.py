@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vold.config import VLLMExecution
+from vold.files import JsonObject
 from vold.images import Pixels
 from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.process import receive_task, send_reply
@@ -39,7 +40,7 @@ def _pixels(tensors: Mapping[str, Tensor], index: int) -> Pixels | None:
     return Pixels(tensors[f"{index}.values"], tensors[f"{index}.grid"]) if f"{index}.values" in tensors else None
 
 
-def _generate(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _generate(engine: VLLMEngine, message: JsonObject, tensors: Mapping[str, Tensor]) -> object:
     requests = [
         RolloutRequest(tuple(row["prompt_ids"]), tuple(row["seeds"]), _pixels(tensors, index))
         for index, row in enumerate(message["requests"])
@@ -51,7 +52,7 @@ def _generate(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[s
     return [[(sample.completion_ids, sample.logprobs, sample.finish_reason) for sample in group] for group in groups]
 
 
-def _load(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _load(engine: VLLMEngine, message: JsonObject, tensors: Mapping[str, Tensor]) -> object:
     probes = tuple(
         Probe(tuple(row["prompt_ids"]), tuple(row["logprobs"]), _pixels(tensors, index))
         for index, row in enumerate(message["probes"])
@@ -60,7 +61,7 @@ def _load(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, 
     return asdict(engine.load(Weights(weights, probes, tuple(message["banned_ids"]))))
 
 
-def _sleep(engine: VLLMEngine, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _sleep(engine: VLLMEngine, message: JsonObject, tensors: Mapping[str, Tensor]) -> None:
     engine.sleep()
 
 
@@ -77,7 +78,7 @@ def _handler(engine: VLLMEngine, token: str) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        def _work(self) -> tuple[int, Any]:
+        def _work(self) -> tuple[int, object]:
             if not hmac.compare_digest(self.headers.get("Authorization", ""), f"Bearer {token}"):
                 return 403, "wrong token"
             try:
@@ -89,7 +90,7 @@ def _handler(engine: VLLMEngine, token: str) -> type[BaseHTTPRequestHandler]:
             except Exception as error:
                 return _BROKEN, f"{type(error).__name__}: {error}"
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Log nothing."""
 
     return Handler

@@ -37,14 +37,14 @@ class WorkerExtension:
         compute = type(model).compute_logits
         banned = torch.tensor(list(ids), dtype=torch.long, device=next(model.parameters()).device)
 
-        def compute_logits(*args: Any, **kwargs: Any) -> Tensor | None:
+        def compute_logits(*args: object, **kwargs: object) -> Tensor | None:
             logits = compute(model, *args, **kwargs)
             return logits if logits is None else logits.index_fill_(-1, banned, -torch.inf)
 
         model.compute_logits = compute_logits
 
 
-def _tensor(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Tensor | None:
+def _tensor(model: torch.nn.Module, name: str, shapes: Mapping[str, Sequence[int]]) -> Tensor | None:
     """The model's own tensor for a checkpoint's name: cut out of a fused tensor, and without padding rows."""
     parameters = _parameters(model)
     for mapped, size, start in _locations(model, name, shapes):
@@ -54,11 +54,13 @@ def _tensor(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Tenso
     return None
 
 
-def _parameters(model: Any) -> dict[str, Tensor]:
+def _parameters(model: torch.nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
-def _locations(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, int]]:
+def _locations(
+    model: torch.nn.Module, name: str, shapes: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, int, int]]:
     """Where a tensor may be, as (name in vLLM, rows, first row): in a fused layer, then under its own mapped name."""
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     mapped = (mapper.apply_list([name]) if mapper else [name])[0]
