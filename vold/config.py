@@ -5,7 +5,7 @@ name or default there gives every stage that has it a new identity. ``Execution`
 micro-batches, device) and never changes a result beyond rounding.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -515,8 +515,10 @@ class RLConfig(PolicyConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_the_algorithm(cls, values: Any) -> Any:
-        preset = ALGORITHMS.get(str(values.get("algorithm", "grpo"))) if isinstance(values, dict) else None
+    def _fill_in_the_algorithm(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        preset = ALGORITHMS.get(str(values.get("algorithm", "grpo")))
         return values if preset is None else {**preset.model_dump(), **values}
 
     @model_validator(mode="after")

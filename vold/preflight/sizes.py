@@ -6,12 +6,15 @@ the classes that will be trained, for any architecture.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vold.config import FreezablePart, LoraConfig
 from vold.models.checkpoint import STUDENT_TYPES, Checkpoint
 from vold.models.language_model import LanguageModel
 from vold.models.parts import freeze as freeze_parts
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def model_sizes(
     )
 
 
-def _trained(model: Any, freeze: tuple[FreezablePart, ...]) -> int:
+def _trained(model: "Module", freeze: tuple[FreezablePart, ...]) -> int:
     freeze_parts(LanguageModel(Path(), model, None), freeze)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 

@@ -21,6 +21,8 @@ from vold.models import Student
 from vold.models.packing import TokenSequence, completion_hidden
 from vold.training.optim import MOMENTS, Optimizer
 
+_DeepSpeed = Any
+"""DeepSpeed, its engine and its optimizers, which have no type hints."""
 _DUMMY = TokenSequence((0,), (0,))
 """The sequence that a rank computes to keep step with ranks that have more micro-batches."""
 
@@ -61,10 +63,10 @@ class ZeroOptimizer(Optimizer):
         self.vocabulary = (student.banned_ids, student.stop_ids)
         computation = _Computation(student)
         self._deepspeed = _import(student.device)
-        self.engine: Any = self._deepspeed.initialize(
+        self.engine: _DeepSpeed = self._deepspeed.initialize(
             model=computation, optimizer=self.adamw, config=_settings(execution, config, ranks)
         )[0]
-        self.zero: Any = self.engine.optimizer
+        self.zero: _DeepSpeed = self.engine.optimizer
         self.cuts_weights = strategy == "zero3"
         if self.cuts_weights:
             self._deepspeed.zero.register_external_parameter(computation, student.head)
@@ -152,7 +154,7 @@ class ZeroOptimizer(Optimizer):
             persistent[0].all_gather(persistent)
 
 
-def _import(device: torch.device) -> Any:
+def _import(device: torch.device) -> _DeepSpeed:
     # Otherwise DeepSpeed takes a GPU if there is one, even for a model on the CPU.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed needs it even for a single process
@@ -169,9 +171,9 @@ def _import(device: torch.device) -> Any:
     return deepspeed
 
 
-def _settings(execution: Execution, config: OptimizerConfig, ranks: Ranks) -> dict[str, Any]:
+def _settings(execution: Execution, config: OptimizerConfig, ranks: Ranks) -> dict[str, object]:
     stage = 3 if execution.parallel.strategy == "zero3" else 2
-    zero: dict[str, Any] = {"stage": stage}
+    zero: dict[str, object] = {"stage": stage}
     if execution.parallel.offload:
         zero["offload_optimizer"] = {"device": "cpu"}
         if stage == 3:
