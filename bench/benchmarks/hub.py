@@ -18,11 +18,11 @@ def table_files(benchmark: Benchmark, source: str, split: str) -> list[Path]:
     if the tables are ambiguous or incomplete, and ConnectionError if they cannot be downloaded.
     """
     description = benchmark.splits[split]
-    location = DataSource.parse(source, Path.cwd())
-    if location.split != "train" or location.config or location.format:
+    data = DataSource.parse(source, Path.cwd())
+    if data.split != "train" or data.config or data.format:
         raise DatasetError(f"{source}: name only the data set, and the split with --split, which decides the rest")
-    config = "" if Path(location.place).name == description.config else description.config
-    return DataSource(location.place, location.revision, description.hub_split, config).files(suffixes=(_SUFFIX,))
+    config = "" if Path(data.location).name == description.config else description.config
+    return DataSource(data.location, data.revision, description.hub_split, config).files(suffixes=(_SUFFIX,))
 
 
 def holds_tables(root: Path) -> bool:

@@ -63,8 +63,8 @@ def form_of(source: YamlFile) -> RunKind | None:
 def existing_data(source: YamlFile, key: str, text: str) -> DataSource:
     """Training data that exist, or are on the hub and are fetched on reading; raises ConfigurationError otherwise."""
     data = parse_data(source, key, text)
-    if not data.revision and not Path(data.place).exists():
-        source.fail((key,), f"nothing at {data.place}")
+    if not data.revision and not Path(data.location).exists():
+        source.fail((key,), f"nothing at {data.location}")
     return data
 
 

@@ -76,7 +76,7 @@ class InputResolver:
 
     def _data(self, source: DataSource, where: Where) -> Input:
         """Data of a parsed source. Missing data on the hub are absent only offline; else their stage fetches them."""
-        location = str(source) if source.revision or source.options else source.place
+        location = str(source) if source.revision or source.options else source.location
         try:
             source.files(fetch=False)
         except AbsentData as error:
@@ -85,7 +85,7 @@ class InputResolver:
             return Input(f"absent:{location}", location, f"{where}: {error}")
         if source.revision:
             return Input(location, location)
-        path = Path(source.place)
+        path = Path(source.location)
         images = named_images(path) if path.is_file() else ()
         return Input(f"sha256:{self.store.content_hash(path, attachments=images)}{source.options}", location)
 

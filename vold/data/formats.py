@@ -49,7 +49,7 @@ def _text(row: object, name: str, *, optional: bool = False) -> str:
     return str(value)
 
 
-def _list(row: Mapping[str, Any], name: str) -> tuple[object, ...]:
+def _list(row: Mapping[str, object], name: str) -> tuple[object, ...]:
     value = row.get(name)
     if value is None:
         return ()
@@ -58,7 +58,7 @@ def _list(row: Mapping[str, Any], name: str) -> tuple[object, ...]:
     return tuple(value)
 
 
-def _vold(row: Mapping[str, Any]) -> DataRecord:
+def _vold(row: Mapping[str, object]) -> DataRecord:
     correct = row.get("correct")
     if correct is not None and not isinstance(correct, bool):
         raise MalformedRow(f"'correct' must be true, false or null, found {correct!r}")
@@ -75,7 +75,7 @@ def _vold(row: Mapping[str, Any]) -> DataRecord:
     )
 
 
-def _mixture_of_thoughts(row: Mapping[str, Any]) -> DataRecord:
+def _mixture_of_thoughts(row: Mapping[str, object]) -> DataRecord:
     from vold.answers.extract import claims
 
     messages = _list(row, "messages")
@@ -95,7 +95,7 @@ def _orz(row: Any) -> DataRecord:
     return DataRecord(text=_text(turns[0], "value"), answer=_text(turns[1].get("ground_truth"), "value"))
 
 
-def _problem_answer(row: Mapping[str, Any]) -> DataRecord:
+def _problem_answer(row: Mapping[str, object]) -> DataRecord:
     return DataRecord(
         text=_text(row, "problem"),
         id=_text(row, "id", optional=True),
@@ -119,12 +119,12 @@ def reader(name: str) -> Reader:
     """The function that reads rows of a format. Raises ValueError naming the known formats."""
     if name not in _FORMATS:
         raise ValueError(f"unknown data format {name!r}; known formats: {', '.join(FORMATS)}")
-    fields, read = _FORMATS[name]
+    fields, read_row = _FORMATS[name]
 
-    def checked(row: Any) -> DataRecord:
+    def checked(row: object) -> DataRecord:
         if not _fits(row, name):
             raise MalformedRow(f"not a row of format {name}, which has the fields {', '.join(fields)}")
-        return read(row)
+        return read_row(row)
 
     return checked
 
@@ -133,8 +133,8 @@ def recognise(row: object) -> str:
     """The format whose fields the row has. Raises MalformedRow naming the known formats."""
     match = next((name for name in FORMATS if _fits(row, name)), None)
     if match is None:
-        known = "; ".join(f"{name}: {', '.join(fields)}" for name, (fields, _) in _FORMATS.items())
-        raise MalformedRow(f"fits no known format ({known})")
+        formats = "; ".join(f"{name}: {', '.join(fields)}" for name, (fields, _) in _FORMATS.items())
+        raise MalformedRow(f"fits no known format ({formats})")
     return match
 
 

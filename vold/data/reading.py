@@ -110,7 +110,7 @@ def _read(source: Path | DataSource, build: _Build[T], kind: str) -> Loaded[T]:
             raise ValueError(f"{shown}\n{count}; fix them, or leave them out with the source's option malformed=skip")
         _log.warning("%s\n%s and are left out", shown, count)
     if not items:
-        raise ValueError(f"{source.place}: contains no {kind}")
+        raise ValueError(f"{source.location}: contains no {kind}")
     return Loaded(str(source), items, malformed)
 
 

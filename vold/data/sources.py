@@ -39,12 +39,12 @@ class UndecodableRow:
 class DataSource:
     """A source and its options.
 
-    place: a path, or ``OWNER/NAME`` if ``revision`` is set. format: a format of ``vold.data.formats``; empty to
+    location: a path, or ``OWNER/NAME`` if ``revision`` is set. format: a format of ``vold.data.formats``; empty to
     recognize it from the first row. instruction: name of a sentence that follows every prompt. malformed: ``refuse`` or
     ``skip`` for rows that do not fit the format.
     """
 
-    place: str
+    location: str
     revision: str = ""
     split: str = "train"
     config: str = ""
@@ -78,7 +78,7 @@ class DataSource:
         return f"?{urlencode(changed)}" if changed else ""
 
     def __str__(self) -> str:
-        text = hub_location(self.place, self.revision) if self.revision else f"file:{self.place}"
+        text = hub_location(self.location, self.revision) if self.revision else f"file:{self.location}"
         return text + self.options
 
     def files(self, *, fetch: bool = True, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
@@ -87,7 +87,7 @@ class DataSource:
         Files with other suffixes are ignored. Raises AbsentData if there are no files, ValueError if it is not clear
         which are meant or some are missing, and ConnectionError if they cannot be fetched.
         """
-        root = self._snapshot(fetch, suffixes) if self.revision else Path(self.place)
+        root = self._snapshot(fetch, suffixes) if self.revision else Path(self.location)
         if root.is_file():
             return [root]
         if not root.is_dir():
@@ -102,7 +102,7 @@ class DataSource:
         from huggingface_hub import HfApi, constants, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-        repository: dict[str, Any] = {"repo_id": self.place, "repo_type": "dataset", "revision": self.revision}
+        repository: dict[str, Any] = {"repo_id": self.location, "repo_type": "dataset", "revision": self.revision}
         failure: Exception | None = None
         if fetch and not constants.HF_HUB_OFFLINE:
             try:
@@ -122,7 +122,7 @@ class DataSource:
                 raise ConnectionError(f"{self}: cannot be fetched from the hub ({failure}); run again") from failure
             raise AbsentData(
                 f"{self}: not on this machine; fetch it on a machine with a network "
-                f"(`hf download {self.place} --repo-type dataset --revision {self.revision}`), "
+                f"(`hf download {self.location} --repo-type dataset --revision {self.revision}`), "
                 "or name a local copy as file:PATH"
             ) from error
 

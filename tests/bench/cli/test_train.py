@@ -68,7 +68,7 @@ def test_prompts_of_the_small_world_are_written_once(tmp_path: Path, monkeypatch
     (tmp_path / "traces.yaml").write_text(TRACES.format(prompts="smallworld/sft?n=5"))
     source = YamlFile(tmp_path / "traces.yaml")
     data = parse_data(source, "prompts", "smallworld/sft?n=5")
-    assert len(read_prompts(data)) == 5 and Path(data.place).is_relative_to(tmp_path / "cache")
+    assert len(read_prompts(data)) == 5 and Path(data.location).is_relative_to(tmp_path / "cache")
     assert parse_data(source, "prompts", "smallworld/sft?n=5") == data
 
 

@@ -44,10 +44,15 @@ def test_an_ambiguous_or_incomplete_choice_is_refused(names, config, split, word
 
 def test_a_source_survives_writing_and_parsing(tmp_path: Path) -> None:
     hub = DataSource.parse("hub:open-r1/Mixture-of-Thoughts@abc?config=math&format=mixture_of_thoughts", tmp_path)
-    assert (hub.place, hub.revision, hub.config, hub.split) == ("open-r1/Mixture-of-Thoughts", "abc", "math", "train")
+    assert (hub.location, hub.revision, hub.config, hub.split) == (
+        "open-r1/Mixture-of-Thoughts",
+        "abc",
+        "math",
+        "train",
+    )
     assert DataSource.parse(str(hub), Path("/elsewhere")) == hub
     near = DataSource.parse("file:rows.jsonl?malformed=skip", tmp_path)
-    assert near.place == str(tmp_path / "rows.jsonl") and near.options == "?malformed=skip"
+    assert near.location == str(tmp_path / "rows.jsonl") and near.options == "?malformed=skip"
     assert DataSource.parse(str(near), Path("/elsewhere")) == near
     assert DataSource.parse("hub:a/b", tmp_path).revision == "main"
 
