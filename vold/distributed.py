@@ -30,13 +30,13 @@ class Ranks:
         """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T], what: str) -> Sequence[T]:
+    def share(self, items: Sequence[T], name: str) -> Sequence[T]:
         """This rank's block of a sequence that is the same on all ranks. Block sizes differ by at most one item.
 
-        Raises ValueError naming ``what`` if there are fewer items than ranks.
+        Raises ValueError naming ``name`` if there are fewer items than ranks.
         """
         if len(items) < self.world:
-            raise ValueError(f"{what} is {len(items)}, fewer than the {self.world} processes that share them")
+            raise ValueError(f"{name} is {len(items)}, fewer than the {self.world} processes that share them")
         return items[self.rank * len(items) // self.world : (self.rank + 1) * len(items) // self.world]
 
     def gather(self, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from vold.data.prompts import Prompt
 
 
 class RewardError(RuntimeError):
-    """The reward function fails its self-test, so its rewards would be noise."""
+    """The reward function gives a wrong verdict in its self-test. Training on its rewards would be meaningless."""
 
 
 # (response, reference answer, options, whether it is right): each kind of answer, and ways of being wrong.
@@ -34,7 +34,7 @@ def self_test() -> None:
         if verify(response, answer, options).correct != right:
             raise RewardError(
                 f"reward self-test: {response!r} should be {'right' if right else 'wrong'} for the reference answer "
-                f"{answer!r}; install math-verify in the pinned version"
+                f"{answer!r}; install the version of math-verify that constraints.txt pins"
             )
 
 

@@ -201,8 +201,8 @@ def _close(left: Fraction, right: Fraction, decimal: bool) -> bool:
 
 def _rounded(number: Fraction, digits: int) -> int:
     scaled = abs(number) * 10**digits
-    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
-    return whole if number >= 0 else -whole
+    rounded = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    return rounded if number >= 0 else -rounded
 
 
 def _proportional(left: list[Fraction | None], right: list[Fraction | None]) -> bool:

@@ -41,13 +41,13 @@ def parse_device(text: str) -> Device:
     name, number = (right, int(left)) if left else (name, int(count))
     size = _SIZE.search(name)
     plain = re.sub(r"[\s_-]+", " ", name).strip().upper()
-    known = next((key for key in sorted(_MEMORY, key=len, reverse=True) if re.search(rf"\b{key}\b", plain)), None)
-    if number < 1 or (size is None and known is None):
+    model = next((key for key in sorted(_MEMORY, key=len, reverse=True) if re.search(rf"\b{key}\b", plain)), None)
+    if number < 1 or (size is None and model is None):
         raise ValueError(
             f"GPU {text!r} is not known; give its memory, such as '48 GB x 2', or one of {', '.join(sorted(_MEMORY))}"
         )
-    stated = known is not None and (size is None or abs(float(size[1]) - _MEMORY[known] / 1024) < 8)
-    memory = _MEMORY[known] << 20 if stated and known else int(float(size[1]) * 1e9) if size else 0
+    stated = model is not None and (size is None or abs(float(size[1]) - _MEMORY[model] / 1024) < 8)
+    memory = _MEMORY[model] << 20 if stated and model else int(float(size[1]) * 1e9) if size else 0
     return Device(name.strip(), memory, number)
 
 

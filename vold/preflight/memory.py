@@ -82,10 +82,10 @@ def state_parts(student: Sizes, execution: Execution) -> list[MemoryPart]:
     """
     strategy, offload = execution.parallel.strategy, execution.parallel.offload
     share = {"none": 1, "zero2": execution.processes, "zero3": execution.processes}[strategy]
-    whole = execution.processes if strategy == "zero3" else 1
+    shards = execution.processes if strategy == "zero3" else 1
     parts = [
-        MemoryPart("student's weights", 0 if whole > 1 and offload else _cut(student.total * _FP32, whole)),
-        MemoryPart("gradients", 0 if whole > 1 and offload else _cut(student.trained * _FP32, share)),
+        MemoryPart("student's weights", 0 if shards > 1 and offload else _cut(student.total * _FP32, shards)),
+        MemoryPart("gradients", 0 if shards > 1 and offload else _cut(student.trained * _FP32, share)),
         MemoryPart(
             "AdamW's moments", 0 if offload and strategy != "none" else _cut(2 * student.trained * _FP32, share)
         ),
@@ -93,7 +93,7 @@ def state_parts(student: Sizes, execution: Execution) -> list[MemoryPart]:
     if strategy == "zero3":
         parts.append(MemoryPart("weights gathered for rollouts", student.total * _FP32, "rollout"))
     if execution.dtype == "bfloat16":
-        parts.append(MemoryPart("bf16 copies of the weights", _cut(2 * student.total, whole)))
+        parts.append(MemoryPart("bf16 copies of the weights", _cut(2 * student.total, shards)))
     return parts
 
 
@@ -139,12 +139,12 @@ def _train_parts(execution: Execution, student: Sizes, longest: int) -> list[Mem
     if execution.gradient_checkpointing:
         # The residual stream, which enters every layer, is fp32 under autocast too.
         saved = tokens * (student.layers * student.hidden * _FP32 + student.saved_bytes(element))
-        kept = f"inputs of {student.layers} layers and one of them"
+        saved_arrays = f"inputs of {student.layers} layers and one of them"
     else:
         saved = student.layers * tokens * student.saved_bytes(element)
-        kept = f"{student.layers} layers"
+        saved_arrays = f"{student.layers} layers"
     return [
-        MemoryPart(f"activations of {tokens} tokens, {kept}", saved, "train"),
+        MemoryPart(f"activations of {tokens} tokens, {saved_arrays}", saved, "train"),
         MemoryPart("output head, one chunk", head, "train"),
     ]
 
