@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.benchmarks import BENCHMARKS, find_benchmark
+from bench.benchmarks.registry import BENCHMARKS, find_benchmark
 from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.smallworld.sources import SMALLWORLD, dataset_path, generated_benchmarks, generated_data_path

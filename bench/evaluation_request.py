@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.benchmarks import BENCHMARKS, available_splits
+from bench.benchmarks.registry import BENCHMARKS, available_splits
 from bench.benchmarks.repository import read_descriptor
 from bench.engines.endpoint import SCHEMES
 from bench.errors import ConfigurationError

@@ -50,7 +50,7 @@ class HarnessInputs:
 
     def rows(self) -> list[dict[str, Any]]:
         """The records in the format of the peers."""
-        from bench.benchmarks import read_benchmark
+        from bench.benchmarks.registry import read_benchmark
 
         return [
             {"index": number, "id": p.id, "image": str(p.images[0]), "options": list(p.options), "answer": p.answer}

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench.benchmarks import BENCHMARKS, read_benchmark
+from bench.benchmarks.registry import BENCHMARKS, read_benchmark
 from bench.records import Prediction, Problem
 from bench.scoring.predictions import read_predictions
 from bench.scoring.scorer import Mode, score_predictions

@@ -21,7 +21,7 @@ PAGES = [
 # Names of files in backticks that begin with a folder of the repository: `bench/store.py`, `vold/answers/`.
 FILES = re.compile(r"`((?:vold|bench|vold_bench|ablations|perf|tests|docs|results/baselines)/[\w./-]*)`")
 # Files that a page tells the reader to write.
-WRITTEN_BY_READERS = {"ablations/first.yaml"}
+WRITTEN_BY_READERS = {"runs/first.yaml"}
 LINKS = re.compile(r"\]\(([^)\s]+)\)")
 WIDTH = 120
 

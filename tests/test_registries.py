@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, load_problems
+from bench.benchmarks.registry import BENCHMARKS, load_problems
 from bench.engines import Reply, Request
 from bench.engines.factory import ENGINES, EngineName
 from bench.evaluation.config import EvalConfig
@@ -18,13 +18,14 @@ from bench.exports import export
 from bench.exports.formats import FORMATS
 from bench.prompts import TEMPLATES, render
 from bench.records import Prediction, Problem
+from bench.report import words
 from bench.scoring.official import PROCEDURES
 from bench.scoring.scorer import score_predictions
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import write_datasets
 from perf.stub_engine import StubEngine, StubPool
 from tests.conftest import need
-from vold.config import ALGORITHMS, Advantage, Execution, Ratio, Reduction, RLConfig, Surrogate
+from vold.config import ALGORITHMS, Advantage, Estimator, Execution, Ratio, Reduction, RLConfig, Surrogate
 from vold.data.prompts import Prompt, write_jsonl
 
 N = 3
@@ -129,6 +130,10 @@ def test_an_engine_is_built_from_a_model_and_does_all_that_an_engine_must(name: 
     engine = builder if inspect.isclass(builder) else inspect.get_annotations(builder)["return"]
     for method in ("answer", "read_prompt", "about", "close"):
         assert callable(getattr(engine, method)), f"{name} lacks {method}"
+
+
+def test_a_report_has_words_for_every_estimator_and_algorithm() -> None:
+    assert set(words.OBJECTIVES) == set(get_args(Estimator)) and set(words.ALGORITHMS) == set(ALGORITHMS)
 
 
 def test_the_algorithms_of_the_config_are_those_with_a_preset() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.benchmarks import Dataset
+from bench.benchmarks.base import Dataset
 from bench.errors import ConfigurationError
 from bench.records import Problem
 from vold.data.formats import DataRecord, MalformedRow

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.benchmarks import Dataset, DatasetError
+from bench.benchmarks.base import Dataset, DatasetError
 from bench.records import AnswerKind, Problem
 
 FILES: dict[str, tuple[str, ...]] = {

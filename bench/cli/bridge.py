@@ -63,7 +63,7 @@ def vlmeval(
 ) -> None:
     """Score responses with VLMEvalKit's own code and give a reason for each verdict that differs from ours."""
     from bench.benchmark_data import benchmark_path
-    from bench.benchmarks import find_benchmark
+    from bench.benchmarks.registry import find_benchmark
     from bench.bridges.vlmeval import compare
     from bench.review.predictions import result_predictions
     from bench.scoring.predictions import find_records, read_predictions

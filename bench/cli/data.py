@@ -18,7 +18,7 @@ from bench.terminal import printable
 from vold.files import write_whole
 
 if TYPE_CHECKING:
-    from bench.benchmarks import Dataset
+    from bench.benchmarks.base import Dataset
 
 _SHOWN_LINES = 100
 app = typer.Typer(help="Import, list, verify and audit benchmark data.", no_args_is_help=True)
@@ -52,8 +52,8 @@ def import_records(
     """Import benchmark data of any public form into one table with images and hashes."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from bench.benchmarks import find_benchmark
     from bench.benchmarks.importing import import_split
+    from bench.benchmarks.registry import find_benchmark
 
     definition = find_benchmark(benchmark)
     columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -97,7 +97,7 @@ def list_records(
     as_json: Json = False,
 ) -> None:
     """List the benchmarks in a directory, their splits and the number of problems."""
-    from bench.benchmarks import BENCHMARKS
+    from bench.benchmarks.registry import BENCHMARKS
 
     folder = root or Path(os.environ.get("VOLD_BENCH_DATA", ""))
     if not folder.is_dir() or (root is None and "VOLD_BENCH_DATA" not in os.environ):
@@ -112,7 +112,9 @@ def list_records(
 
 
 def _listed(name: str, folder: Path) -> list[dict[str, Any]]:
-    from bench.benchmarks import BENCHMARKS, DatasetError, imported, read_benchmark
+    from bench.benchmarks import imported
+    from bench.benchmarks.base import DatasetError
+    from bench.benchmarks.registry import BENCHMARKS, read_benchmark
 
     if not folder.is_dir():
         return [{"benchmark": name, "problems": 0, "note": f"nothing at {folder}"}]
@@ -157,7 +159,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Verify that imported data are unchanged, byte for byte; name each file, row and image that differs."""
-    from bench.benchmarks import BENCHMARKS, DatasetError, imported
+    from bench.benchmarks import imported
+    from bench.benchmarks.base import DatasetError
+    from bench.benchmarks.registry import BENCHMARKS
     from bench.benchmarks.verifying import differences
 
     folders = [root] if imported.is_imported(root) else [root / name for name in BENCHMARKS if (root / name).is_dir()]
@@ -194,7 +198,7 @@ def audit(
     """Find a benchmark's problems in training data by similar images and by 13 consecutive words."""
     from bench.benchmark_data import benchmark_path
     from bench.benchmarks import audit as auditing
-    from bench.benchmarks import read_benchmark
+    from bench.benchmarks.registry import read_benchmark
 
     dataset = read_benchmark(benchmark, benchmark_path(benchmark, data or ()), split)
     limit = auditing.DISTANCE if distance is None else distance

@@ -26,7 +26,7 @@ from bench.report.numbers import interval, percent
 from vold.files import write_whole
 
 if TYPE_CHECKING:
-    from bench.benchmarks import Dataset
+    from bench.benchmarks.base import Dataset
     from bench.scoring.scorer import Mode, Scores
 
 
@@ -52,8 +52,8 @@ def score(
 ) -> None:
     """Score an existing prediction file, strictly or by the benchmark's published procedure."""
     from bench.benchmark_data import benchmark_path
-    from bench.benchmarks import find_benchmark
     from bench.benchmarks.audit import clean_ids
+    from bench.benchmarks.registry import find_benchmark
     from bench.scoring.judge import judged_scores
     from bench.scoring.predictions import find_records, read_predictions
     from bench.scoring.scorer import score_predictions

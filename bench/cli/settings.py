@@ -47,12 +47,14 @@ def list_settings(
     rows = all_settings()
     matches = [row for row in rows if row.name.startswith(prefix)]
     if not matches:
-        raise ConfigurationError(
-            f"{prefix}: no setting begins with this; {nearest(prefix, (row.name for row in rows))}"
-        )
+        parts = [row.name.split(".") for row in rows]
+        prefixes = dict.fromkeys(".".join(words[:size]) for words in parts for size in range(1, len(words) + 1))
+        raise ConfigurationError(f"{prefix}: no setting begins with this; {nearest(prefix, prefixes)}")
     if as_json:
         return print_json({"settings": [asdict(row) for row in matches]})
-    table = Table(Column("setting", no_wrap=True), "type", "default", Column("description", ratio=1), show_lines=True)
+    table = Table(Column("setting", no_wrap=True), show_lines=True)
+    for header in ("type", "default", "description"):
+        table.add_column(header, overflow="fold")  # a value that is cut cannot be copied
     for row in matches:
         table.add_row(*map(Text, (row.name, row.type, row.default_text, row.description)))
     Console().print(table)

@@ -80,7 +80,7 @@ class SplitName(Protocol):
 
 def data_name(benchmark: str, part: SplitName) -> str:
     """The data set, with the split if the benchmark has several."""
-    from bench.benchmarks import BENCHMARKS
+    from bench.benchmarks.registry import BENCHMARKS
 
     several = not part.synthetic and benchmark in BENCHMARKS and len(BENCHMARKS[benchmark].splits) > 1
     return f"{part.dataset} {part.split}" if several else part.dataset

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bench import benchmarks, prompts
+from bench import prompts
+from bench.benchmarks import registry
 from bench.engines.factory import EngineName, resolve
 from vold.config import Strict
 
@@ -57,8 +58,8 @@ class EvalConfig(Strict):
     @model_validator(mode="after")
     def _is_consistent(self) -> "EvalConfig":
         for name in (*(self.benchmarks or ()), *self.splits):
-            if name not in benchmarks.BENCHMARKS:
-                raise ValueError(f"unknown benchmark {name!r}; choose from {', '.join(benchmarks.BENCHMARKS)}")
+            if name not in registry.BENCHMARKS:
+                raise ValueError(f"unknown benchmark {name!r}; choose from {', '.join(registry.BENCHMARKS)}")
         if self.ids is not None and (not self.ids or len(set(self.ids)) != len(self.ids)):
             raise ValueError("ids must name at least one problem, and each once")
         if (self.min_pixels is None) != (self.max_pixels is None):

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import benchmarks, prompts
-from bench.benchmarks import Dataset
+from bench import prompts
+from bench.benchmarks import registry
+from bench.benchmarks.base import Dataset
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.hints import nearest
@@ -64,11 +65,11 @@ def _names(config: EvalConfig, data: Mapping[str, Path]) -> list[str]:
         raise ConfigurationError(f"no data for {', '.join(missing)}; give the path of its records, or leave it out")
     if not wanted:
         raise ConfigurationError("nothing to evaluate; name at least one benchmark and its data")
-    return sorted(wanted, key=list(benchmarks.BENCHMARKS).index)
+    return sorted(wanted, key=list(registry.BENCHMARKS).index)
 
 
 def _read(config: EvalConfig, name: str, path: Path) -> Dataset:
-    return benchmarks.read_benchmark(name, path, config.splits.get(name), require_images=not config.blind)
+    return registry.read_benchmark(name, path, config.splits.get(name), require_images=not config.blind)
 
 
 def _check_ids(ids: Sequence[str], datasets: Sequence[Dataset]) -> None:

@@ -143,13 +143,7 @@ class Evaluation:
             )
         self.path = path
         self.summary = summary.read(path)
-        self.model = model or self._own_name
-
-    @property
-    def _own_name(self) -> str:
-        """The checkpoint's directory; the name ``out`` of one that a matrix trained is replaced by a hash."""
-        record = self.summary.model
-        return f"checkpoint-{record.sha256[:12]}" if record.name == "out" else record.name
+        self.model = model or self.summary.model.name
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks.registry import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
 from bench.summary import Measure
 from vold.files import write_whole

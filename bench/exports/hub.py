@@ -5,7 +5,7 @@ The score is a percentage. Synthetic problems never have a benchmark's name: the
 
 from pathlib import Path
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks.registry import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation
 from bench.summary import Measure
 from vold.files import write_whole

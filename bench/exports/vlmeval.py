@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks.registry import BENCHMARKS
 from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
 from bench.records import Problem
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks.registry import BENCHMARKS
 from bench.bundled import ABLATIONS
 from bench.errors import ConfigurationError
 from bench.hints import nearest

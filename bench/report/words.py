@@ -2,7 +2,13 @@
 
 from bench.report.model import Arm, ArmSettings
 
-ALGORITHMS = {"grpo": "GRPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "gspo": "GSPO", "cispo": "CISPO"}
+ALGORITHMS = {
+    "grpo": "GRPO",
+    "dr_grpo": "Dr.GRPO",
+    "dapo": "DAPO",
+    "gspo": "GSPO",
+    "cispo": "CISPO",
+}
 OBJECTIVES = {
     "k2": "k2 estimate",
     "k1_advantage": "k1 as an advantage",

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench import benchmarks
+from bench.benchmarks import registry
 from bench.benchmarks.base import DatasetError, dataset_title
 from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
@@ -113,7 +113,7 @@ def _images(result: EvaluationResult, problem: Problem, split: str | None, recor
     if path is None or not path.exists():
         return problem.images, "the images are not where the evaluation read them"
     try:
-        dataset = benchmarks.read_benchmark(problem.benchmark, path, split, require_images=False)
+        dataset = registry.read_benchmark(problem.benchmark, path, split, require_images=False)
     except DatasetError as error:
         return problem.images, f"the data cannot be read any more: {error}"
     current = next((p for p in dataset.problems if p.id == problem.id), None)

@@ -88,7 +88,8 @@ def find_result(name: str, store: Store) -> EvaluationResult:
         raise ConfigurationError(f"{name}: {len(matches)} results have this name; give the id of one:\n{lines}")
     names = [result.id for result in finished] + [result.model for result in finished]
     raise ConfigurationError(
-        f"{name}: no such result in {store.root}, and no directory with one; {nearest(name, names)}"
+        f"{name}: no such result in {store.root}, and no directory with one; {nearest(name, names)}. Another store is "
+        "named with --store or VOLD_BENCH_STORE"
     )
 
 

@@ -17,7 +17,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks import Dataset, available_splits, read_benchmark
+from bench.benchmarks.base import Dataset
+from bench.benchmarks.registry import available_splits, read_benchmark
 from bench.errors import ConfigurationError
 from bench.records import Prediction
 

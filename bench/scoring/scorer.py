@@ -41,7 +41,7 @@ def is_correct(
     benchmark: str, response: str, gold: str, options: Sequence[str] = (), *, precision: int | None = None
 ) -> bool:
     """Whether an answer is right in strict mode. Raises DatasetError for an unknown benchmark."""
-    from bench.benchmarks import find_benchmark
+    from bench.benchmarks.registry import find_benchmark
 
     find_benchmark(benchmark)
     return verify(response, gold, options, precision=precision).correct

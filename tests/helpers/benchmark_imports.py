@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.benchmarks import BENCHMARKS
 from bench.benchmarks.importing import import_split
+from bench.benchmarks.registry import BENCHMARKS
 from bench.cli.main import app, fail
 from tests.helpers.benchmark_sources import Record, image_bytes
 

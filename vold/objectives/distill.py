@@ -12,6 +12,7 @@ sampled token. k1 itself, (s - q) as a loss, is not offered because its expected
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -45,8 +46,13 @@ def _k3_forward(batch: TokenBatch) -> Tensor:
     return log_ratio.exp() - log_ratio - 1
 
 
-_SAMPLED = {"k2": _k2, "k1_advantage": _k1_advantage, "k1_control": _k1_control, "k3_forward": _k3_forward}
-_EXACT: dict[str, Divergence] = {
+SAMPLED: dict[Estimator, Callable[[TokenBatch], Tensor]] = {
+    "k2": _k2,
+    "k1_advantage": _k1_advantage,
+    "k1_control": _k1_control,
+    "k3_forward": _k3_forward,
+}
+EXACT: dict[str, Divergence] = {
     "reverse_kl": exact.reverse_kl,
     "forward_kl": exact.forward_kl,
     "jsd": exact.jsd,
@@ -68,7 +74,7 @@ FOLLOWS: dict[Estimator, str] = {
 
 def exact_divergence(estimator: Estimator, top_k: int) -> Divergence | None:
     """The divergence that the fused head must compute for ``estimator``; None if the sampled token is enough."""
-    return partial(exact.topk_reverse_kl, k=top_k) if estimator == "topk" else _EXACT.get(estimator)
+    return partial(exact.topk_reverse_kl, k=top_k) if estimator == "topk" else EXACT.get(estimator)
 
 
 def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
@@ -81,17 +87,17 @@ def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
     """
     share = mask_share(batch.rewards, mask)
     live = share != 0
-    if estimator in _SAMPLED:
+    if estimator in SAMPLED:
         # Where the mask is 0, the teacher is replaced and not multiplied by 0: 0 * inf would be NaN.
-        values = _SAMPLED[estimator](_with_teacher(batch, live))
+        values = SAMPLED[estimator](_with_teacher(batch, live))
         if batch.correction is not None:
             values = values * batch.correction
-    elif estimator in _EXACT or estimator == "topk":
+    elif estimator in EXACT or estimator == "topk":
         if batch.divergence is None:
             raise ValueError(f"{estimator} needs the exact divergence at every position")
         values = batch.divergence
     else:
-        names = ", ".join([*_SAMPLED, *_EXACT, "topk"])
+        names = ", ".join([*SAMPLED, *EXACT, "topk"])
         raise ValueError(f"unknown estimator {estimator!r}: use one of {names} (k1 as a loss has no gradient)")
     return torch.where(live, values * share, torch.zeros_like(values))
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from bench.benchmarks import read_benchmark
 from bench.benchmarks.audit import DISTANCE, audit, difference_hash, ngrams
+from bench.benchmarks.registry import read_benchmark
 from bench.cli.main import app
 from bench.errors import ConfigurationError
 

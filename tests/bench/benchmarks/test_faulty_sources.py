@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.benchmarks import DatasetError
+from bench.benchmarks.base import DatasetError
 from tests.helpers.benchmark_imports import bring, run, two_plain_records
 from tests.helpers.benchmark_sources import Forms, MathVision, held, image_bytes, write_table, write_tsv
 

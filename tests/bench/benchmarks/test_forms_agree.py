@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read_benchmark
+from bench.benchmarks.base import DatasetError
 from bench.benchmarks.importing import import_split
+from bench.benchmarks.registry import BENCHMARKS, read_benchmark
 from bench.records import Problem
 from tests.helpers.benchmark_imports import bring
 from tests.helpers.benchmark_sources import FORMS, Forms, MathVista, Record, image_bytes

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read_benchmark
+from bench.benchmarks.base import DatasetError
 from bench.benchmarks.importing import RecordRemark, import_split, remarks
+from bench.benchmarks.registry import BENCHMARKS, read_benchmark
 from bench.smallworld.sources import dataset_path
 from tests.helpers.benchmark_imports import bring, run, two_plain_records
 from tests.helpers.benchmark_sources import MathVision, encoded, held, image_bytes, write_table, write_tsv

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.benchmarks import DatasetError, load_problems, read_benchmark
-from bench.benchmarks.base import passed_over_lines
+from bench.benchmarks.base import DatasetError, passed_over_lines
+from bench.benchmarks.registry import load_problems, read_benchmark
 from bench.errors import ConfigurationError
 from bench.records import Problem, Response
 from bench.scoring.scorer import is_correct, score

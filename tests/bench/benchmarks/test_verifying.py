@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from bench.benchmarks import BENCHMARKS, DatasetError, read_benchmark
+from bench.benchmarks.base import DatasetError
 from bench.benchmarks.imported import manifest_text, read_manifest, row_hash
 from bench.benchmarks.importing import import_split
+from bench.benchmarks.registry import BENCHMARKS, read_benchmark
 from bench.benchmarks.verifying import differences
 from bench.cli.main import app
 from tests.helpers.benchmark_sources import MathVision, image_bytes

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import DatasetError
+from bench.benchmarks.base import DatasetError
 from bench.bridges import text
 from bench.records import Response
 from bench.scoring.scorer import score

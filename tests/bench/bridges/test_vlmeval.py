@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.benchmarks import Dataset
+from bench.benchmarks.base import Dataset
 from bench.bridges import vlmeval
 from bench.bridges.reasons import Theirs
 from bench.cli.main import app

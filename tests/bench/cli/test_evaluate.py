@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from bench.benchmark_data import data_sources
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks.registry import BENCHMARKS
 from bench.cli import evaluate
 from bench.cli.parsing import execution_options, problem_ids, requested_splits
 from bench.display import evaluation, summary

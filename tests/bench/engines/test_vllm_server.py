@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import read_benchmark
+from bench.benchmarks.registry import read_benchmark
 from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.vllm_program import command_line
 from bench.engines.vllm_server import VLLMServers

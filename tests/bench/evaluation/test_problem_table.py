@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import BENCHMARKS, Dataset, read_benchmark
+from bench.benchmarks.base import Dataset
+from bench.benchmarks.registry import BENCHMARKS, read_benchmark
 from bench.evaluation.problem_table import read_problems, write_problems
 from bench.evaluation.selection import Selection
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.benchmarks import Dataset
+from bench.benchmarks.base import Dataset
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.parquet_tables import Provenance, write_tables
 from bench.evaluation.selection import Selection

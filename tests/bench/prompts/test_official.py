@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.benchmarks import read_benchmark
+from bench.benchmarks.registry import read_benchmark
 from bench.errors import ConfigurationError
 from bench.prompts import find_template, render
 from bench.records import AnswerKind, Problem

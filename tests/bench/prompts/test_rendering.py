@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import load_problems, read_benchmark
+from bench.benchmarks.registry import load_problems, read_benchmark
 from bench.errors import ConfigurationError
 from bench.prompts import TEMPLATES, PromptPart, find_template, prompt_hash, render
 from bench.records import Problem

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import benchmarks
+from bench.benchmarks import registry
 from bench.cli.show import show
 from bench.errors import ConfigurationError
 from bench.smallworld.records import write_datasets
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Store:
     (data / "test.jsonl").write_text(json.dumps(row) + "\n")
     home = store.path("eval-0123")
     hostile = "\x1b]0;owned\x07\x1b[2J\u202e it is [bold]\\boxed{4}[/bold]"
-    write_result(home / "out", benchmarks.read_benchmark("mathvision", data).problems, {"7": [hostile, "\\boxed{3}"]})
+    write_result(home / "out", registry.read_benchmark("mathvision", data).problems, {"7": [hostile, "\\boxed{3}"]})
     (home / "spec.json").write_text(json.dumps({"locations": {"data.mathvision": str(data)}}))
     (home / "status.json").write_text("{}")
     return store
@@ -111,7 +111,7 @@ def test_a_changed_record_is_not_shown_with_the_old_verdict(store, tmp_path, cap
 @pytest.mark.parametrize("benchmark", ["mmmu_pro", "mathvista"])
 def test_images_of_a_generated_data_set_are_found(benchmark, tmp_path, capsys):
     data = write_datasets("test", 2, tmp_path / "data")[benchmark]
-    dataset = benchmarks.read_benchmark(benchmark, data)
+    dataset = registry.read_benchmark(benchmark, data)
     asked = dataset.problems
     home = Store(tmp_path / "store").path("eval-0123")
     texts = {problem.id: ["\\boxed{3}"] for problem in asked}

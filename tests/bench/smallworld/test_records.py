@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.benchmarks import load_problems
+from bench.benchmarks.registry import load_problems
 from bench.smallworld import records
 from bench.smallworld.problems import stream
 from bench.smallworld.render import CELL, render_problem

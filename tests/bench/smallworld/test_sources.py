@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import load_problems
+from bench.benchmarks.registry import load_problems
 from bench.errors import ConfigurationError
 from bench.smallworld.sources import dataset_path
 

@@ -11,9 +11,7 @@ import torch
 from perf.estimators import DISTANCES, TARGETS, TOLERANCE, LogitPair, exact_gradient, variance_table
 from vold.config import DistillConfig, Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import FOLLOWS, distill_weight, teacher_term
-
-SAMPLED: tuple[Estimator, ...] = ("k1_advantage", "k2", "k1_control", "k3_forward")
+from vold.objectives.distill import FOLLOWS, SAMPLED, distill_weight, teacher_term
 
 
 def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenBatch:

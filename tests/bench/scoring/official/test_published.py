@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import read_benchmark
+from bench.benchmarks.registry import read_benchmark
 from bench.scoring.predictions import read_predictions
 from bench.scoring.scorer import Scores, score_predictions
 
