@@ -68,7 +68,10 @@ IdsOption = Annotated[
 SamplesOption = Annotated[int | None, prompt_option(min=1, help="Responses per problem. \\[default: 1]")]
 PromptOption = Annotated[
     str | None,
-    prompt_option(help="Prompt template, such as plain, direct, cot, boxed or official. \\[default: plain]"),
+    prompt_option(
+        help="Prompt template, such as plain, direct, cot, boxed or official. A name without a version means "
+        "the newest. \\[default: plain@1]"
+    ),
 ]
 MinPixelsOption = Annotated[
     int | None, prompt_option(min=1, help="Scale smaller images up to this many pixels. \\[default: the model's]")
@@ -88,9 +91,11 @@ EngineOption = Annotated[
     ),
 ]
 DtypeOption = Annotated[str | None, compute_option(help="Number format: float32 or bfloat16. \\[default: float32]")]
-WorkersOption = Annotated[int | None, compute_option(min=0, help="Processes that prepare prompts.")]
+WorkersOption = Annotated[
+    int | None, compute_option(min=0, help="Processes that prepare prompts. \\[default: 0 on a CPU, otherwise 1 to 4]")
+]
 ConcurrencyOption = Annotated[
-    int | None, compute_option(min=1, help="Initial number of concurrent requests to a server.")
+    int | None, compute_option(min=1, help="Initial number of concurrent requests to a server. \\[default: 32]")
 ]
 ReplicasOption = Annotated[
     int | None, compute_option(min=1, help="Servers of the engine vllm_server. \\[default: one per visible GPU]")
