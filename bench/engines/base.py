@@ -95,8 +95,11 @@ class Engine(Protocol):
     grouped: whether a reply may depend on the other requests of its group.
     """
 
-    grouped: bool
-    preparer: Preparer
+    @property
+    def grouped(self) -> bool: ...
+
+    @property
+    def preparer(self) -> Preparer: ...
 
     def answer(self, groups: Iterable[Sequence[Request]], decoding: Decoding) -> Iterator[RequestReplies]:
         """Draw groups as there is room for them and yield replies as they are ready.

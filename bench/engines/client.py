@@ -146,15 +146,19 @@ class ChatClient:
                 self._unanswered_in_a_row = 0
                 return outcome
             if attempt == self.settings.retries:
-                break
+                raise self._unanswered(outcome.reason)
             await asyncio.sleep(outcome.retry_after + self._backoff(name, attempt))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _unanswered(self, reason: str) -> UnansweredError | EngineError:
+        """Count a request whose retries are used up; an EngineError once too many follow each other."""
         self._unanswered_in_a_row += 1
-        if self._unanswered_in_a_row >= self.settings.gone_after:
-            raise EngineError(
-                f"{self._unanswered_in_a_row} requests in a row were not answered, the last: {outcome.reason}. "
-                "If only these requests fail, raise execution.client.gone_after"
-            )
-        raise UnansweredError(outcome.reason)
+        if self._unanswered_in_a_row < self.settings.gone_after:
+            return UnansweredError(reason)
+        return EngineError(
+            f"{self._unanswered_in_a_row} requests in a row were not answered, the last: {reason}. "
+            "If only these requests fail, raise execution.client.gone_after"
+        )
 
     async def models(self) -> list[str]:
         """The models of the first server, or [] if it does not list them. Raises like ``complete``, without retries."""

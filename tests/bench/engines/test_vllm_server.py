@@ -81,6 +81,7 @@ def test_servers_share_the_work_and_end_with_the_engine(serve, tmp_path: Path):
     assert all(gone(replica.server.process.pid) for replica in engine.replicas)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["server-0.log", "server-1.log"]
     start = time.monotonic()
+    about = engine.about()
     for _ in range(100):  # it is called for every response
         about = engine.about()
     assert time.monotonic() - start < 1
@@ -264,7 +265,7 @@ def test_vllms_server_says_what_the_builtin_engine_says(vllm: VLLMServers, turns
     assert theirs == ours  # texts, lengths and ends of completions; tokens of prompts and of images
     assert sum(bool(answer.visual_tokens) for answer in theirs) == len(turns) - 1
     for turn, answer in zip(turns, theirs, strict=True):
-        reading = vllm.read(turn)
+        reading = vllm.read_prompt(turn)
         assert reading is not None
         assert all(64 <= count <= 96 for count in reading.visual_tokens)
         assert (len(reading.prompt_ids), sum(reading.visual_tokens)) == (answer.prompt_tokens, answer.visual_tokens)

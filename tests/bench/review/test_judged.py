@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ CODE = r"delimited by the code (\w+),"
 class Reader(Judge):
     """A judge without a server: right for ids that start with r, missing for m, and no answer for all others."""
 
-    def judge(self, rows):
-        self.asked: list[JudgeCase] = [row for row in rows if row.verdict.state == "unparsed"]
+    def judge(self, cases: Sequence[JudgeCase]) -> JudgeVerdicts:
+        self.asked: list[JudgeCase] = [case for case in cases if case.verdict.state == "unparsed"]
         judged = JudgeVerdicts({}, {})
         for row in self.asked:
             if row.verdict.id.startswith("m"):

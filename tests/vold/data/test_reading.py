@@ -212,7 +212,7 @@ def test_a_caption_takes_the_position_of_its_image() -> None:
 def test_images_take_the_positions_of_their_marks_or_come_first() -> None:
     def kinds(text: str, count: int) -> list[str]:
         (message,) = Prompt("a", text, "1", (), (Path("a.png"),) * count).messages()
-        assert isinstance(message, dict)
+        assert isinstance(message, dict) and isinstance(message["content"], list)
         return [part.get("text", "image") for part in message["content"]]
 
     assert kinds("compare <image> with <image>", 2) == ["compare ", "image", " with ", "image"]
