@@ -73,6 +73,9 @@ def test_a_matrix_that_was_run_can_be_opened_again_without_running_anything(
     assert losses["step"].tolist() == [1, 2] and set(losses["arm"]) == {"cold_start"}
     assert again.report(tmp_path / "page").is_file()
 
+    empty = vold_bench.open_matrix(file, profile=profile, settings=SETTINGS, store=tmp_path / "empty")
+    assert empty.accuracy().empty and list(empty.accuracy()) == list(again.accuracy()) and len(empty.missing) == 4
+
     missing = vold_bench.open_matrix(file, profile=profile, settings={**SETTINGS, "sft.steps": 3}, store=store)
     assert len(missing.missing) == 2 and set(missing.verdicts["arm"]) == {"base"}
     assert len(vold_bench.results(store)) == 2

@@ -96,7 +96,11 @@ class Matrix:
 
     def accuracy(self) -> "pd.DataFrame":
         """Accuracy by arm and data set: n (responses), seeds, accuracy (mean over the responses, from 0 to 1)."""
+        import pandas as pd
+
         keys = ["arm", "dataset", "synthetic"]
+        if self.verdicts.empty:
+            return pd.DataFrame(columns=[*keys, "n", "seeds", "accuracy"])
         groups = self.verdicts.groupby(keys, sort=False)
         table = groups.agg(n=("correct", "size"), seeds=("seed", "nunique"), accuracy=("correct", "mean"))
         return table.reset_index()

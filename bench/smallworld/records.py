@@ -26,7 +26,10 @@ WorldRows = Sequence[tuple[str, str, WorldProblem]]
 
 @dataclass(frozen=True, slots=True)
 class WorldDataset:
-    """The problems of one family and form, as records of one benchmark."""
+    """The problems of one family and form, as records of one benchmark.
+
+    answers: the last part of the data set's name, which no other data set may have.
+    """
 
     benchmark: str
     family: Family
@@ -128,6 +131,8 @@ DATASETS: tuple[WorldDataset, ...] = (
     WorldDataset("mathvista", "bars", "free", "integer", _mathvista),
     WorldDataset("logicvista", "bars", "choice", "choice", _logicvista),
 )
+if len({dataset.name for dataset in DATASETS}) < len(DATASETS):
+    raise ValueError("two data sets of DATASETS have one name; give one of them another ``answers``")
 
 
 def question(problem: WorldProblem) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ CODE = r"delimited by the code (\w+),"
 class Reader(Judge):
     """A judge without a server: right for ids that start with r, missing for m, and no answer for all others."""
 
-    def judge(self, cases: Sequence[JudgeCase]) -> JudgeVerdicts:
+    def judge(self, cases: Iterable[JudgeCase]) -> JudgeVerdicts:
         self.asked: list[JudgeCase] = [case for case in cases if case.verdict.state == "unparsed"]
         judged = JudgeVerdicts({}, {})
         for row in self.asked:
