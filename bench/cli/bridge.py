@@ -126,10 +126,7 @@ def lm_eval(
     from bench.model_source import parse_model
 
     path = parse_model(model, Path.cwd()).path()  # before the hub goes offline
-    os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")  # before lm-eval is imported
-    os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
-    if find_spec("lm_eval") is None:
-        raise ConfigurationError("the bridge needs lm-eval; install it with `pip install 'vold-bench[lm-eval]'`")
+    _prepare_lm_eval()
     from bench import summary
     from bench.bridges import text
     from bench.bridges.lm_eval import evaluate_text
@@ -156,6 +153,14 @@ def lm_eval(
         return print_json({"out": folder, **result.to_json()})
     _show_tasks(result)
     print(f"result: {folder}")
+
+
+def _prepare_lm_eval() -> None:
+    """Settings that lm-eval reads when it is imported. Raises ConfigurationError if it is not installed."""
+    os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
+    os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
+    if find_spec("lm_eval") is None:
+        raise ConfigurationError("the bridge needs lm-eval; install it with `pip install 'vold-bench[lm-eval]'`")
 
 
 def _show_tasks(result: "Summary") -> None:

@@ -43,7 +43,7 @@ ModelsOption = Annotated[
         "URL#MODEL for a server. Repeatable.",
     ),
 ]
-DataOption = Annotated[
+EvaluationDataOption = Annotated[
     list[str] | None,
     problem_option("--data", help=f"{DATA_HELP} \\[default: the small world, smallworld/test?n=150]"),
 ]
@@ -129,7 +129,7 @@ CleanOption = Annotated[
 
 def evaluate(
     model: ModelsOption,
-    data: DataOption = None,
+    data: EvaluationDataOption = None,
     benchmark: BenchmarksOption = None,
     split: SplitsOption = None,
     limit: LimitOption = None,

@@ -23,7 +23,7 @@ _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingRow:
     """One setting. ``name`` is dotted and begins with its stage or with ``execution``; ``default`` is a JSON value."""
 
     name: str
@@ -60,7 +60,7 @@ def list_settings(
     Console().print(table)
 
 
-def all_settings() -> list[Setting]:
+def all_settings() -> list[SettingRow]:
     """The settings of every kind of stage in the order of the stages, then those of ``execution``."""
     from bench.matrix.stages import KINDS, config_class
     from vold.config import Execution
@@ -73,7 +73,7 @@ def all_settings() -> list[Setting]:
     ]
 
 
-def _settings(prefix: str, model: "type[BaseModel]", defaults: dict[str, Any]) -> Iterator[Setting]:
+def _settings(prefix: str, model: "type[BaseModel]", defaults: dict[str, Any]) -> Iterator[SettingRow]:
     from pydantic import BaseModel
 
     for name, field in model.model_fields.items():
@@ -81,7 +81,7 @@ def _settings(prefix: str, model: "type[BaseModel]", defaults: dict[str, Any]) -
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _settings(f"{prefix}.{name}", inner, defaults[name])
         else:
-            yield Setting(f"{prefix}.{name}", _field_type(field), defaults[name], field.description or "")
+            yield SettingRow(f"{prefix}.{name}", _field_type(field), defaults[name], field.description or "")
 
 
 def _field_type(field: "FieldInfo") -> str:

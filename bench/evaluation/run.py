@@ -62,20 +62,13 @@ def evaluate(
     selections = read_selections(config, data)
     for selection in selections:
         for line in passed_over_lines(selection.dataset.passed_over):
-            print(f"{selection.dataset.benchmark}: {line}", file=sys.stderr)
+            print(f"{selection.dataset.name}: {line}", file=sys.stderr)
     run.mkdir(parents=True, exist_ok=True)
     if fresh:
         _start_over(run)
     checkpoint = model_record(model)
     records = {s.dataset.benchmark: record_hashes(s.problems) for s in selections}
-    claim = {
-        "config": config.model_dump(mode="json"),
-        "seed": seed,
-        "model": asdict(checkpoint),
-        "dtype": execution.dtype,
-        "records_sha256": {benchmark: combined_hash(hashes) for benchmark, hashes in records.items()},
-    }
-    _claim(run, claim)
+    _claim(run, config, seed, checkpoint, execution.dtype, records)
     problems = [problem for selection in selections for problem in selection.problems]
     expected = {key for problem in problems for key in keys(problem, config.samples)}
     with (
@@ -201,8 +194,22 @@ def _start_over(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def _claim(run: Path, claim: Mapping[str, object]) -> None:
+def _claim(
+    run: Path,
+    config: EvalConfig,
+    seed: int,
+    checkpoint: ModelRecord,
+    dtype: str,
+    records: Mapping[str, Mapping[str, str]],
+) -> None:
     """Record which evaluation the directory belongs to. Raises ConfigurationError if it belongs to another one."""
+    claim = {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "model": asdict(checkpoint),
+        "dtype": dtype,
+        "records_sha256": {benchmark: combined_hash(hashes) for benchmark, hashes in records.items()},
+    }
     path = run / "evaluation.json"
     if not path.exists():
         return _write_json(path, claim)

@@ -48,7 +48,7 @@ class Sample:
 class BenchmarkExport:
     """One benchmark of an evaluation, with its entry in the summary."""
 
-    evaluation: "Evaluation"
+    evaluation: "ExportedEvaluation"
     benchmark: str
     summary: BenchmarkSummary
 
@@ -128,7 +128,7 @@ class BenchmarkExport:
         return pq.read_table(self.evaluation.path / f"{table}.parquet", columns=columns, filters=own).to_pylist()
 
 
-class Evaluation:
+class ExportedEvaluation:
     """The finished evaluation in ``path``, the ``out`` of its stage.
 
     model: the name in the exports; None means the checkpoint's own. Raises ConfigurationError if there is no finished

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench.benchmarks.registry import BENCHMARKS
-from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
+from bench.exports.evaluation import BenchmarkExport, ExportedEvaluation, Sample
 from bench.summary import Measure
 from vold.files import write_whole
 
@@ -18,7 +18,7 @@ _LIBRARY = "vold-bench"
 _UNKNOWN = "unknown"
 
 
-def write(evaluation: Evaluation, to: Path) -> list[Path]:
+def write(evaluation: ExportedEvaluation, to: Path) -> list[Path]:
     """``data/vold-bench/DEVELOPER/MODEL/UUID.json`` and ``UUID_samples.jsonl``; the result determines the UUID."""
     developer, _, model = evaluation.file_name.rpartition("__")
     folder = Path("data", _LIBRARY, developer or _UNKNOWN, model)
@@ -40,21 +40,21 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return [to / aggregate, to / details]
 
 
-def _uuid(evaluation: Evaluation) -> str:
+def _uuid(evaluation: ExportedEvaluation) -> str:
     """A UUID in the form of version 4, derived from the summary so that a second export writes the same files."""
     digest = hashlib.sha256((evaluation.path / "summary.json").read_bytes() + evaluation.model.encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
-def _evaluation_id(evaluation: Evaluation) -> str:
+def _evaluation_id(evaluation: ExportedEvaluation) -> str:
     return f"{_LIBRARY}/{evaluation.model}/{_seconds(evaluation)}"
 
 
-def _seconds(evaluation: Evaluation) -> str:
+def _seconds(evaluation: ExportedEvaluation) -> str:
     return str(int(evaluation.finished.timestamp()))
 
 
-def _aggregate(evaluation: Evaluation) -> dict[str, object]:
+def _aggregate(evaluation: ExportedEvaluation) -> dict[str, object]:
     return {
         "schema_version": SCHEMA,
         "evaluation_id": _evaluation_id(evaluation),
@@ -78,7 +78,7 @@ def _aggregate(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def _model(evaluation: Evaluation) -> dict[str, object]:
+def _model(evaluation: ExportedEvaluation) -> dict[str, object]:
     engine = evaluation.engine
     version = engine.get("versions", {}).get(engine["name"], _UNKNOWN)
     served = engine["name"] == "openai"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from bench.errors import ConfigurationError
 from bench.exports import every_eval_ever, hub, lm_eval, vlmeval
-from bench.exports.evaluation import Evaluation
+from bench.exports.evaluation import ExportedEvaluation
 from bench.hints import nearest
 
-FORMATS: dict[str, Callable[[Evaluation, Path], list[Path]]] = {
+FORMATS: dict[str, Callable[[ExportedEvaluation, Path], list[Path]]] = {
     "lm-eval": lm_eval.write,
     "vlmeval": vlmeval.write,
     "every-eval-ever": every_eval_ever.write,
@@ -25,5 +25,5 @@ def export(path: Path, to: Path, formats: Sequence[str] = (), model: str | None 
     for name in formats:
         if name not in FORMATS:
             raise ConfigurationError(f"--format {name}: unknown; {nearest(name, FORMATS)}")
-    evaluation = Evaluation(path, model)
+    evaluation = ExportedEvaluation(path, model)
     return {name: FORMATS[name](evaluation, to / name) for name in dict.fromkeys(formats or FORMATS)}

@@ -6,7 +6,7 @@ The score is a percentage. Synthetic problems never have a benchmark's name: the
 from pathlib import Path
 
 from bench.benchmarks.registry import BENCHMARKS
-from bench.exports.evaluation import BenchmarkExport, Evaluation
+from bench.exports.evaluation import BenchmarkExport, ExportedEvaluation
 from bench.summary import Measure
 from vold.files import write_whole
 
@@ -14,7 +14,7 @@ FOLDER = ".eval_results"
 _GENERATOR = "vold-bench/smallworld"
 
 
-def write(evaluation: Evaluation, to: Path) -> list[Path]:
+def write(evaluation: ExportedEvaluation, to: Path) -> list[Path]:
     """A file for each benchmark with a response whose data set is on the hub or synthetic."""
     import yaml
 

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
+from bench.exports.evaluation import BenchmarkExport, ExportedEvaluation, Sample
 from vold.files import write_whole
 
 _Z = 1.959964
 _FILTER = "none"
 
 
-def write(evaluation: Evaluation, to: Path) -> list[Path]:
+def write(evaluation: ExportedEvaluation, to: Path) -> list[Path]:
     """``MODEL/results_DATE.json`` and ``MODEL/samples_TASK_DATE.jsonl``."""
     folder, stamp = to / evaluation.file_name, evaluation.finished.strftime("%Y-%m-%dT%H-%M-%S")
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def write(evaluation: Evaluation, to: Path) -> list[Path]:
     return written
 
 
-def _results(evaluation: Evaluation, parts: list[BenchmarkExport]) -> dict[str, object]:
+def _results(evaluation: ExportedEvaluation, parts: list[BenchmarkExport]) -> dict[str, object]:
     config = evaluation.config
     return {
         "results": {part.task: _metrics(part) for part in parts},
@@ -84,7 +84,7 @@ def _configuration(part: BenchmarkExport) -> dict[str, object]:
     }
 
 
-def _generation(evaluation: Evaluation) -> dict[str, object]:
+def _generation(evaluation: ExportedEvaluation) -> dict[str, object]:
     config = evaluation.config
     return {"temperature": config["temperature"], "max_gen_toks": config["max_tokens"], "n": evaluation.k}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.benchmarks.registry import BENCHMARKS
-from bench.exports.evaluation import BenchmarkExport, Evaluation, Sample
+from bench.exports.evaluation import BenchmarkExport, ExportedEvaluation, Sample
 from bench.records import Problem
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ANSWER_TYPES = {"choice": "text", "integer": "integer", "float": "float", "list": "list"}
 
 
-def write(evaluation: Evaluation, to: Path) -> list[Path]:
+def write(evaluation: ExportedEvaluation, to: Path) -> list[Path]:
     """``MODEL/MODEL_DATASET.xlsx``, with the sheets ``sample 0`` to ``sample k-1`` for k samples."""
     folder = to / evaluation.file_name
     folder.mkdir(parents=True, exist_ok=True)
