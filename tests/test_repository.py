@@ -5,6 +5,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -87,3 +89,11 @@ def test_nothing_that_is_read_can_be_run():
 def test_the_search_for_dangers_finds_them():
     code = "import pickle\nfrom dill import loads\neval('1')\nyaml.load(x)\ntorch.load(x)\nf(trust_remote_code=True)"
     assert dangers(ast.parse(code)) == ["pickle", "dill", "eval", "yaml.load", "torch.load", "trust_remote_code=True"]
+
+
+@pytest.mark.xdist_group("grouping")
+def test_tests_of_a_group_run_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """Otherwise every worker builds the fixtures that a group shares, which takes minutes."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("the tests are not shared out over workers by group")
+    assert request.node.nodeid.endswith("@grouping"), "pytest and pytest-xdist do not fit; see pyproject.toml"
