@@ -361,7 +361,7 @@ class DistillConfig(Strict):
     delay: int = Field(default=0, ge=0, description="Steps at the start without the teacher term.")
     estimator: Estimator = Field(
         default="k2",
-        description="What the term optimizes. k2, k1_advantage, k1_control and reverse_kl have the gradient of the "
+        description="What the term optimises. k2, k1_advantage, k1_control and reverse_kl have the gradient of the "
         "reverse KL; k3_forward and forward_kl that of the forward KL; jsd and topk their own. reverse_kl, forward_kl, "
         "jsd and topk use the whole distribution at each position, the others only the sampled token.",
     )

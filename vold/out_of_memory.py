@@ -12,7 +12,7 @@ _COUNTERS = Path("/proc/vmstat")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out. Torch's own error is recognized by name, without importing torch."""
+    """Whether an error means that memory ran out. Torch's own error is recognised by name, without importing torch."""
     if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError | OSError) and mentions_out_of_memory(str(error))

@@ -99,10 +99,7 @@ def lm_eval(
     ],
     data: Annotated[
         list[str],
-        typer.Option(
-            help="Text data: a directory with the records of GSM8K, MATH-500 and AIME 2024, or TASK=DIRECTORY. "
-            "Repeatable."
-        ),
+        typer.Option(help="Text data: a directory with the records of the tasks, or TASK=DIRECTORY. Repeatable."),
     ],
     task: Annotated[
         list[str] | None,

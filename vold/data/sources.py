@@ -40,7 +40,7 @@ class DataSource:
     """A source and its options.
 
     location: a path, or ``OWNER/NAME`` if ``revision`` is set. format: a format of ``vold.data.formats``; empty to
-    recognize it from the first row. instruction: name of a sentence that follows every prompt. malformed: ``refuse`` or
+    recognise it from the first row. instruction: name of a sentence that follows every prompt. malformed: ``refuse`` or
     ``skip`` for rows that do not fit the format.
     """
 

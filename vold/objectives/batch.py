@@ -14,7 +14,7 @@ class TokenBatch:
     advantages, rewards: the value of the token's rollout.
     teacher_logprobs: the teacher's log-probability. It, kl and divergence are None if the teacher was not run.
     kl: the exact KL(student || teacher) at the token's position.
-    divergence: the exact divergence that is optimized.
+    divergence: the exact divergence that is optimised.
     sequence_log_ratio: the mean of logprobs - old_logprobs over the token's rollout, for ratios of sequences.
     correction: the importance weight of terms estimated from sampled tokens, as the sampler may differ slightly from
     the policy. None means 1.

@@ -1,4 +1,4 @@
-"""Group-relative policy optimization (GRPO) and its variants, each a choice of a few named options.
+"""Group-relative policy optimisation (GRPO) and its variants, each a choice of a few named options.
 
 - GRPO: Shao et al. 2024, arXiv 2402.03300
 - Dr.GRPO (no standard deviation, constant denominator): arXiv 2503.20783

@@ -63,7 +63,7 @@ class Sampling:
 class RolloutEngine(Protocol):
     """An engine that samples completions.
 
-    live: whether the engine decodes with the trainer's own tensors, so that there is nothing to synchronize. Any other
+    live: whether the engine decodes with the trainer's own tensors, so that there is nothing to synchronise. Any other
     engine gets the weights through ``sync`` before it is used. ``generate`` and ``sync`` raise EngineError if the
     engine fails, and ValueError for requests or weights that it can never accept.
     """

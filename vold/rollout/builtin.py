@@ -1,6 +1,6 @@
 """The builtin engine: batched decoding with a KV cache on the trainer's own weights.
 
-It shares the live model with the trainer, so there is nothing to synchronize. A prompt is prefilled once, and its cache
+It shares the live model with the trainer, so there is nothing to synchronise. A prompt is prefilled once, and its cache
 is copied to all samples of its group. Finished rows leave the batch.
 """
 

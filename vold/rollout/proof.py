@@ -1,6 +1,6 @@
 """Proof that a rollout engine computes with the trainer's present weights.
 
-Three things are read back from the engine after every synchronization, because each alone misses some faults:
+Three things are read back from the engine after every synchronisation, because each alone misses some faults:
 
 1. Fingerprints of all its tensors. They are exact, but a kernel may compute with a packed copy made earlier.
 2. Whether its linear layers follow their own tensors.
@@ -49,7 +49,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Weights:
-    """The trainer's side of a synchronization.
+    """The trainer's side of a synchronisation.
 
     tensors: by their names in a Hugging Face checkpoint. An output head that is tied to the embeddings is listed under
     both names. probes: scored under the policy, which excludes ``banned_ids``, at temperature 1.
@@ -66,7 +66,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Readback:
-    """The engine's side of a synchronization: what it holds and what it computes.
+    """The engine's side of a synchronisation: what it holds and what it computes.
 
     fingerprints: of its tensors; None for one that it does not have. deaf: names of the layers whose output does not
     follow their own weight. probes: log-probabilities of each probe. cached: whether it still has keys, values or image
@@ -81,7 +81,7 @@ class Readback:
 
 @dataclass(frozen=True, slots=True)
 class SyncProof:
-    """A proven synchronization. tensors: number of equal tensors. probe_error: largest error of a log-probability."""
+    """A proven synchronisation. tensors: number of equal tensors. probe_error: largest error of a log-probability."""
 
     tensors: int
     probe_error: float

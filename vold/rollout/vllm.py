@@ -342,7 +342,7 @@ def _completion(output: _Output) -> Completion:
 
 
 def _hashes(pixels: Pixels) -> list[str]:
-    """A hash per image, over its pixels and shape. vLLM uses it to recognize images that it has cached."""
+    """A hash per image, over its pixels and shape. vLLM uses it to recognise images that it has cached."""
     sizes = pixels.grid_thw.prod(-1).tolist()
     parts = zip(pixels.values.split(sizes), pixels.grid_thw.tolist(), strict=True)
     return [hashlib.sha256(v.contiguous().numpy().tobytes() + repr(grid).encode()).hexdigest() for v, grid in parts]

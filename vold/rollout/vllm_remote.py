@@ -1,6 +1,6 @@
 """vLLM in a process of its own: the trainer's side. The server program is ``vold.rollout.vllm_program``.
 
-A synchronization is proven here, from the trainer's own tensors. The server only reports what it holds and computes.
+A synchronisation is proven here, from the trainer's own tensors. The server only reports what it holds and computes.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The proof of a synchronization: what it compares, and how it names a difference."""
+"""The proof of a synchronisation: what it compares, and how it names a difference."""
 
 import dataclasses
 from pathlib import Path
