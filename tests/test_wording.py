@@ -86,6 +86,13 @@ def test_docstrings_comments_help_and_messages_are_in_plain_english() -> None:
     assert found == {}
 
 
+def test_the_names_of_tests_are_sentences_in_plain_english() -> None:
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    names = [name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)]
+    assert len(names) > 1000
+    assert {name: bad for name in names if (bad := offences(name.replace("_", " ")))} == {}
+
+
 def described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
         inner = field.annotation

@@ -74,7 +74,7 @@ def test_the_difference_hash_is_that_of_its_definition() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_image_saved_again_or_scaled_is_alike_and_another_is_not(seed: int) -> None:
+def test_an_image_saved_again_or_scaled_is_similar_and_another_is_not(seed: int) -> None:
     original, saved = drawing(seed), io.BytesIO()
     original.save(saved, "JPEG", quality=60)
     for again in (Image.open(saved), original.resize((80, 80)), original.resize((311, 311))):
@@ -97,7 +97,7 @@ def test_thirteen_words_in_a_row_are_needed() -> None:
     assert list(ngrams(f"<image 1> {' '.join(words[:12])}")) == []
 
 
-def test_the_clean_problems_are_scored_beside_the_whole(tmp_path: Path, records: Path) -> None:
+def test_the_clean_problems_are_scored_next_to_all_problems(tmp_path: Path, records: Path) -> None:
     found, out, predictions = tmp_path / "audit.json", tmp_path / "scores.json", tmp_path / "p.jsonl"
     common = ["--benchmark", "logicvista", "--data", str(records)]
     run = CliRunner().invoke

@@ -83,7 +83,7 @@ def test_records_with_the_same_reason_share_one_remark_with_the_first_ids() -> N
     ]
 
 
-def test_the_list_says_which_images_lack_beside_the_number_of_records(tmp_path: Path) -> None:
+def test_the_list_gives_the_missing_images_next_to_the_number_of_records(tmp_path: Path) -> None:
     source = MathVision(tmp_path / "there", *two_plain_records()).repository()
     source.rename(tmp_path / "mathvision")
     (tmp_path / "mathvision" / "images" / "1.png").unlink()

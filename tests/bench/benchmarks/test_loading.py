@@ -72,7 +72,7 @@ def test_a_descriptor_names_a_synthetic_data_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["name", "split"])
 @pytest.mark.parametrize("told", ["/tmp/x", "../x", "..", "", "a[/b]", "a\x1b[31m", "a\n", "x" * 101, 7, None, ["a"]])
-def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, field: str, told: object) -> None:
+def test_a_name_that_cannot_be_the_name_of_a_file_is_refused(tmp_path: Path, field: str, told: object) -> None:
     root = _write(tmp_path, "test.jsonl", [MATH])
     descriptor = {"schema": "vold-bench/dataset@1", "name": "smallworld-a_b.c", "benchmark": "mathvision"}
     (root / "smallworld.json").write_text(json.dumps({**descriptor, field: told}))
@@ -118,7 +118,7 @@ def test_without_a_split_the_first_with_all_its_images_is_taken(tmp_path: Path) 
         ("logicvista", "dataset.json", [], "not JSON|must hold a dictionary"),
     ],
 )  # fmt: skip
-def test_a_fault_in_the_records_names_file_id_and_mend(
+def test_a_fault_in_the_records_names_file_id_and_fix(
     tmp_path: Path, benchmark: str, name: str, records: Any, complaint: str
 ) -> None:
     with pytest.raises(DatasetError, match=complaint):

@@ -77,7 +77,7 @@ def test_the_responses_of_a_result_are_compared_with_the_verdicts_in_it(
 
 
 @pytest.mark.slow
-def test_vlmevalkit_judges_beside_us_and_every_difference_has_a_reason(tmp_path: Path) -> None:
+def test_vlmevalkit_scores_the_same_rows_and_every_difference_has_a_reason(tmp_path: Path) -> None:
     """One start of its process, which takes half a minute, for everything that is shown of it."""
     need("vlmeval", "vlmeval")
     records, predictions, out = tmp_path / "test.jsonl", tmp_path / "predictions.jsonl", tmp_path / "out.json"

@@ -281,7 +281,7 @@ def test_the_split_that_is_named_is_asked_and_belongs_to_the_identity(
     assert stage.id != whole.id and len(selections(whole, store)[1][0].problems) == 5
 
 
-def test_a_split_that_lacks_a_image_is_passed_over_aloud_and_blind_alike(
+def test_a_split_that_lacks_an_image_is_passed_over_with_a_message_and_for_blind_runs_too(
     request_: EvaluationRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, store = Path(request_.sources["mathvision"]), Store(tmp_path / "store")

@@ -127,7 +127,7 @@ def test_wrong_usage_exits_2():
         (("train", "sft", "no.yaml"), "no such file"),
     ],
 )
-def test_wrong_input_exits_4_with_the_mend(words, text, tmp_path):
+def test_wrong_input_exits_4_and_says_how_to_fix_it(words, text, tmp_path):
     done = command(*words, VOLD_BENCH_STORE=str(tmp_path))
     assert done.returncode == 4, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr
@@ -182,7 +182,7 @@ def no_checkpoint(root: Path) -> list[str]:
         (no_checkpoint, "give a checkpoint directory"),
     ],
 )
-def test_a_model_that_does_not_fit_exits_4_with_the_mend(build, text, tmp_path):
+def test_a_model_that_does_not_fit_exits_4_and_says_how_to_fix_it(build, text, tmp_path):
     done = command(*build(tmp_path), VOLD_BENCH_STORE=str(tmp_path / "store"))
     assert done.returncode == 4, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr

@@ -39,7 +39,7 @@ def test_a_healthy_run_exits_0_and_shows_templates_memory_and_every_theme(rl: Pa
     assert text.count(" ok ") == 11 and "0 errors, 0 warnings, 0 notes: ready to train" in text
 
 
-def test_an_error_exits_4_and_names_file_line_and_mend(rl: Path) -> None:
+def test_an_error_exits_4_and_names_file_line_and_fix(rl: Path) -> None:
     rl.write_text(rl.read_text().replace("max_new_tokens: 64", "max_new_tokens: 9000"))
     code, text = preflight(str(rl))
     assert code == 4
@@ -96,7 +96,7 @@ def test_a_matrix_error_names_the_profiles_line(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_models_of_an_unreachable_hub_are_findings_beside_the_rest(
+def test_models_of_an_unreachable_hub_are_findings_next_to_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(location: str, weights: bool) -> Path:

@@ -26,7 +26,7 @@ def scored(file: Path, records: Path, *options: str):
     return CliRunner().invoke(app, arguments)
 
 
-def test_predictions_are_scored_and_what_is_missing_is_told(tmp_path: Path, records: Path):
+def test_predictions_are_scored_and_missing_ones_are_reported(tmp_path: Path, records: Path):
     rows = [
         {"id": "v1_0", "response": r"so \boxed{B}", "sample": 0},
         {"id": "v1_0", "response": "who knows", "sample": 1},
@@ -64,7 +64,7 @@ def test_wrong_names_are_refused(tmp_path: Path, records: Path, options: tuple[s
     assert message in str(done.exception)
 
 
-def test_ids_that_are_no_records_are_named(tmp_path: Path, records: Path):
+def test_ids_without_a_record_are_named(tmp_path: Path, records: Path):
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "v1_0", "response": "B"}\n{"id": "nope", "response": "B"}\n')
     done = scored(file, records)

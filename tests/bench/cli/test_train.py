@@ -45,7 +45,7 @@ def test_a_teacher_writes_traces_and_a_student_imitates_them(tmp_path: Path, cap
     assert (tmp_path / "start" / "out" / "model.safetensors").is_file()
 
 
-def test_a_mended_file_takes_the_directory_of_the_run_that_was_refused(tmp_path: Path) -> None:
+def test_a_corrected_file_may_use_the_directory_of_the_run_that_was_refused(tmp_path: Path) -> None:
     file = tmp_path / "sft.yaml"
     for traces in ("nowhere.jsonl", "elsewhere.jsonl"):
         file.write_text(SFT.replace("{traces}", traces))
@@ -57,7 +57,7 @@ def test_a_mended_file_takes_the_directory_of_the_run_that_was_refused(tmp_path:
         train.sft(file)
 
 
-def test_a_file_for_another_command_is_told_so(tmp_path: Path) -> None:
+def test_a_file_for_another_command_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "sft.yaml").write_text(SFT)
     with pytest.raises(ConfigurationError, match="a file for `vold-bench train sft`, not for `vold-bench train rl`"):
         train.rl(tmp_path / "sft.yaml")

@@ -77,7 +77,7 @@ def test_a_refused_request_is_that_items_error_alone(status: str, ask_stub):
     ("fault", "words"),
     [("400", "HTTP 400: told to answer 400"), ("filtered", "the server withheld the reply: content_filter")],
 )
-def test_a_server_that_refuses_everything_is_told_after_24_requests_and_nothing_is_yielded(
+def test_a_server_that_refuses_everything_is_reported_after_24_requests_and_nothing_is_yielded(
     fault: str, words: str, ask_stub
 ):
     with stub_server("--faults", json.dumps({"bad": [fault] * 999})) as (url, _):
@@ -133,7 +133,7 @@ def test_a_key_is_sent_and_a_wrong_one_named(ask_stub, monkeypatch: pytest.Monke
             ask_stub(url, "ABSENT")
 
 
-def test_what_is_never_answered_is_missing_and_the_rest_goes_on(ask_stub):
+def test_an_unanswered_request_is_missing_and_the_others_continue(ask_stub):
     with stub_server("--faults", json.dumps({"bad": ["500"] * 99})) as (url, _):
         found = answers(ask_stub(url), ["bad", "a", "bad", "b"])
         assert sorted(found) == [1, 3]
@@ -266,12 +266,12 @@ def test_choices_are_read(choice: dict, text: str, why: str):
      b'{"choices": [{"message": {"content": "x"}, "finish_reason": "abort"}]}',
      b'{"choices": [{"message": {"content": "x"}}]}'],
 )  # fmt: skip
-def test_what_is_no_reply_is_a_fault_of_the_server(body: bytes):
+def test_an_invalid_reply_is_a_fault_of_the_server(body: bytes):
     assert not isinstance(_parse(body), ChatCompletion)
 
 
 @pytest.mark.parametrize("count", ["3", 12.5, [1], {}, True, -1, 1e400, 2**70, None])
-def test_lengths_that_are_no_counts_are_not_told(count):
+def test_lengths_that_are_not_counts_are_left_out(count):
     choice = {"message": {"content": "x"}, "finish_reason": "stop", "token_ids": count if count == "3" else None}
     usage = {"prompt_tokens": count, "completion_tokens": count}
     found = _parse(json.dumps({"choices": [choice], "usage": usage, "prompt_token_ids": choice["token_ids"]}).encode())
@@ -281,7 +281,7 @@ def test_lengths_that_are_no_counts_are_not_told(count):
     assert [(reply.text, reply.tokens) for reply in _replies(found)] == [("x", 0)]
 
 
-def test_errors_of_one_request_are_told_apart():
+def test_errors_of_one_request_are_distinguished():
     with stub_server("--faults", json.dumps({"bad": ["400"], "down": ["500"] * 9})) as (url, _):
 
         async def ask(content: str) -> None:

@@ -227,7 +227,7 @@ def test_what_servers_would_change_is_sent_as_the_pixels_that_the_builtin_engine
     assert np.array_equal(np.asarray(image), np.asarray(open_image(path)))
 
 
-def test_a_image_that_cannot_be_sent_is_named(tmp_path: Path):
+def test_an_image_that_cannot_be_sent_is_named(tmp_path: Path):
     (tmp_path / "text.png").write_text("no image")
     for name, message in (("text.png", "unreadable image"), ("absent.png", "no such image")):
         with pytest.raises(ValueError, match=message) as told:

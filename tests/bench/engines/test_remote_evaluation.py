@@ -97,7 +97,7 @@ def test_what_is_never_answered_may_be_left_out_and_is_asked_by_the_next_run_tha
 
 
 @pytest.mark.slow
-def test_a_server_that_died_is_no_reason_to_leave_responses_out(tmp_path: Path):
+def test_a_dead_server_ends_the_run_and_leaves_out_no_responses(tmp_path: Path):
     faults = json.dumps({"solve": [""] * 10 + ["die"]})
     with stub_server("--faults", faults, "--replies", REPLIES) as (url, _):
         gone = evaluated(

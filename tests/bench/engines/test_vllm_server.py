@@ -162,7 +162,7 @@ def test_a_setting_that_alone_leaves_a_prompt_no_room_ends_the_run_as_it_does_in
     assert answers(engine, ["short", "a" * 5000])[1].replies[0].finish_reason == "error"  # too long for the model
 
 
-def test_a_server_that_refuses_or_cannot_start_is_told(serve, tmp_path: Path):
+def test_a_server_that_refuses_or_cannot_start_is_reported(serve, tmp_path: Path):
     with pytest.raises(ValueError, match="no such model"):
         serve("--refuse", "no such model", replicas=2)
     with pytest.raises(EngineError, match="unrecognized arguments: --nonsense"):
@@ -194,7 +194,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_while_a_server_is_being_started_anew_ends_the_engine_at_once(program, tmp_path: Path):
+def test_an_interrupt_while_a_server_restarts_ends_the_engine_at_once(program, tmp_path: Path):
     engine = VLLMServers(checkpoint_path("student_a"), execution(), logs=tmp_path, program=program)
     os.kill(engine.replicas[0].server.process.pid, signal.SIGKILL)
     threading.Thread(target=interrupt, args=(tmp_path,)).start()

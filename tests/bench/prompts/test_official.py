@@ -41,7 +41,7 @@ def test_mathvision_is_asked_for_a_box_before_question_and_options() -> None:
     )
 
 
-def test_options_that_stand_in_the_image_are_not_printed_for_mathvision_alone() -> None:
+def test_options_inside_the_image_are_left_out_only_for_mathvision() -> None:
     letters = tuple("ABCDE")
     assert _asked(_problem("mathvision", "Which?", letters), "plain@2") == "[image]Which?"
     assert _asked(_problem("mathvision", "Which?", tuple("EDCBA")), "plain@2") == (

@@ -18,16 +18,16 @@ def _shown(parts: list[PromptPart]) -> str:
     return "".join(f"[{part['path']}]" if "path" in part else part.get("text", "") for part in parts)
 
 
-def test_a_image_stands_where_its_mark_stands_whatever_the_order() -> None:
+def test_an_image_is_at_its_mark_in_any_order() -> None:
     assert _shown(render(_problem("See <image 2>, then <image1>.", 2))) == "See [p2.png], then [p1.png]."
 
 
-def test_a_image_without_a_mark_goes_first() -> None:
+def test_an_image_without_a_mark_goes_first() -> None:
     assert _shown(render(_problem("solve", 1))) == "[p1.png]solve"
     assert _shown(render(_problem("See <image 1>.", 2))) == "[p2.png]See [p1.png]."
 
 
-def test_later_mentions_and_marks_without_a_image_stay_as_text() -> None:
+def test_later_mentions_and_marks_without_an_image_stay_as_text() -> None:
     question = "<image1> Which side is opposite to <image3>? Look at <image1>."
     assert _shown(render(_problem(question, 1))) == "[p1.png] Which side is opposite to <image3>? Look at <image1>."
 
@@ -128,7 +128,7 @@ def test_marks_out_of_order_in_a_real_record_keep_their_numbers(benchmark_data: 
 
 
 @pytest.mark.real
-def test_every_image_of_mmmu_pro_stands_at_its_own_first_mention(benchmark_data: Path) -> None:
+def test_every_image_of_mmmu_pro_is_at_its_own_first_mention(benchmark_data: Path) -> None:
     problems = read_benchmark("mmmu_pro", benchmark_data / "mmmu_pro", "standard10", require_images=False).problems
     inside, unordered = 0, 0
     for problem in problems:

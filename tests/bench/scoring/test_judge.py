@@ -76,7 +76,7 @@ def test_answers_are_kept_and_nothing_is_asked_twice(tmp_path: Path):
         assert stats(url)["requests"] == 1, "a damaged answer is asked for again, from wherever the model is now"
 
 
-def test_another_question_option_response_or_model_is_asked_anew():
+def test_another_question_option_response_or_model_is_asked_again():
     base = judge_prompt(problem(), "text")
     assert base == judge_prompt(problem(), "text")
     others = [

@@ -59,7 +59,7 @@ def test_a_split_that_the_ids_do_not_tell_must_be_named(mmmu_pro: Path):
         find_records(given, Path("p.jsonl"), "mmmu_pro", mmmu_pro, "standard10")
 
 
-def test_a_damaged_split_is_no_absent_one(mmmu_pro: Path):
+def test_a_damaged_split_is_not_taken_for_an_absent_one(mmmu_pro: Path):
     file = mmmu_pro / "records_standard10_1730.jsonl"
     file.write_text(file.read_text()[:-9])
     with pytest.raises(ConfigurationError, match=r"records_standard10_1730\.jsonl:2: not JSON"):
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_refused_with_its_place(tmp_path: Path, name: str, tex
     assert message in str(caught.value)
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path):
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "1", "response": "\xff"}\n')
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         read_predictions(tmp_path / "a.jsonl")

@@ -35,7 +35,7 @@ def test_every_ending_of_a_response_has_its_state(text: str, finish: str, state:
     assert verdict.correct == (state == "right")
 
 
-def test_two_choices_are_ambiguous_and_an_article_is_no_choice() -> None:
+def test_two_choices_are_ambiguous_and_an_article_is_not_a_choice() -> None:
     assert score(CHOICE, Response("mathvision", "2", 0, r"\boxed{A, B}", 5, "stop")).state == "ambiguous"
     verdict = score(CHOICE, Response("mathvision", "2", 0, "A dramatic increase", 5, "stop"))
     assert (verdict.state, verdict.normalised) == ("wrong", "B")
