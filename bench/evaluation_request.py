@@ -20,7 +20,7 @@ from bench.matrix.plan import Stage, make_stage, resolve
 from bench.matrix.spec import Override
 from bench.matrix.yaml_file import Where
 from bench.store import Store
-from vold.config import Execution
+from vold.execution import Execution
 
 # Used where only an upper limit is set; it is Qwen2.5-VL's own lower limit.
 _MIN_PIXELS = 56 * 56
@@ -37,7 +37,7 @@ class EvaluationRequest:
     settings: options of ``vold-bench eval`` that enter the identity of a result, such as ``limit`` and
         ``max_tokens``; None means the default.
     seed: seed of the sampling; it has no effect at temperature 0.
-    execution: nested settings of ``vold.config.Execution``.
+    execution: nested settings of ``vold.execution.Execution``.
     fresh: evaluate again; earlier results of the same evaluations are kept under another name.
     """
 

@@ -35,7 +35,7 @@ from bench.evaluation.selection import read_selections
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import write_datasets
 from perf.stub_engine import StubPool
-from vold.config import ClientExecution, Execution
+from vold.execution import ClientExecution, Execution
 
 ENGINES = ("builtin", "vllm", "vllm_server", "server")
 BENCHMARK = "mathvision"

@@ -97,7 +97,7 @@ def prepare_vold_bench(inputs: HarnessInputs) -> Callable[[], int]:
     from bench.engines.endpoint import write_endpoint
     from bench.evaluation.run import evaluate
     from perf.stub_engine import StubPool
-    from vold.config import Execution
+    from vold.execution import Execution
 
     engine, config = _chat(inputs)
     model, run = write_endpoint(f"{inputs.url}#{MODEL}", inputs.scratch), inputs.scratch / "run"
@@ -118,7 +118,7 @@ def _chat(inputs: HarnessInputs) -> tuple[Any, Any]:
     from bench.engines.client import Endpoint
     from bench.engines.openai import ChatEngine, MessagePreparer
     from bench.evaluation.config import EvalConfig
-    from vold.config import ClientExecution
+    from vold.execution import ClientExecution
 
     client = ClientExecution(concurrency=IN_FLIGHT, max_concurrency=IN_FLIGHT)
     engine = ChatEngine([Endpoint(inputs.url, None, client)], MODEL, client, MessagePreparer())

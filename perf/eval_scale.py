@@ -36,7 +36,7 @@ def child(root: Path) -> None:
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.run import evaluate
     from perf.stub_engine import StubEngine, StubPool
-    from vold.config import Execution
+    from vold.execution import Execution
 
     model = root / "model"
     model.mkdir(exist_ok=True)

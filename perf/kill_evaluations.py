@@ -31,7 +31,7 @@ from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
 from bench.smallworld.records import write_datasets
-from vold.config import Execution
+from vold.execution import Execution
 
 TABLES = ("problems.parquet", "responses.parquet", "verdicts.parquet", "summary.json")
 BENCHMARK = "mathvision"

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.matrix.profile import load_profile
 from bench.smallworld import checkpoint_path
 from perf.trial import PROFILE, SEED, STAGES, Step, Trial, memory_mb, rl_config, write_trial_prompts
-from vold.config import Execution
+from vold.execution import Execution
 from vold.training.rl import train_rl
 
 

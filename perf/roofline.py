@@ -26,9 +26,10 @@ from transformers import (
 from bench.smallworld import checkpoint_path
 from perf.bounds import DEVICES, DevicePeaks, Shape, StepSize, decode_seconds, teacher_seconds, train_seconds
 from perf.trial import memory_mb
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
 from vold.data.prompts import Prompt
 from vold.distributed import ALONE
+from vold.execution import Execution
 from vold.models import LanguageModel, Student, attention, freeze
 from vold.models.recomputation import enable_recomputation
 from vold.teacher import Teacher

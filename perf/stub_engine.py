@@ -8,7 +8,7 @@ from typing import Any
 from bench.engines import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.factory import EngineChoice, EnginePool
 from bench.prompts import PromptPart
-from vold.config import Execution
+from vold.execution import Execution
 
 
 def seeded_answer(request: Request, seed: int) -> Reply:

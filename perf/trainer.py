@@ -126,7 +126,8 @@ def cold_start(directory: Path) -> Path:
     from bench.smallworld import checkpoint_path
     from bench.smallworld.prompts import write_prompts
     from perf.trial import SEED, profile_settings
-    from vold.config import Execution, SFTConfig, TracesConfig
+    from vold.config import SFTConfig, TracesConfig
+    from vold.execution import Execution
     from vold.training.sft import train_sft
     from vold.training.traces import write_traces
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
     "vold": """
         config files findings heartbeat locations out_of_memory processes seeding torchvision_cpu
-        answers distributed images objectives
+        answers distributed execution images objectives
         data models
         rewards rollout teacher
         preflight

@@ -25,8 +25,9 @@ from bench.smallworld import checkpoint_path
 from bench.smallworld.records import write_datasets
 from perf.stub_engine import StubEngine, StubPool
 from tests.conftest import need
-from vold.config import ALGORITHMS, Advantage, Estimator, Execution, Ratio, Reduction, RLConfig, Surrogate
+from vold.config import ALGORITHMS, Advantage, Estimator, Ratio, Reduction, RLConfig, Surrogate
 from vold.data.prompts import Prompt, write_jsonl
+from vold.execution import Execution
 
 N = 3
 

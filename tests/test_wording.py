@@ -104,7 +104,8 @@ def described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 def test_every_setting_is_described_in_plain_english() -> None:
     from bench.evaluation.config import EvalConfig
-    from vold.config import Execution, RLConfig, SFTConfig, TracesConfig
+    from vold.config import RLConfig, SFTConfig, TracesConfig
+    from vold.execution import Execution
 
     models = (TracesConfig, SFTConfig, RLConfig, EvalConfig, Execution)
     settings = {f"{model.__name__}.{name}": text for model in models for name, text in described(model)}

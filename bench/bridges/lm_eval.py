@@ -25,7 +25,7 @@ from bench.evaluation.prompt_record import first_prompts, turn
 from bench.evaluation.selection import Selection
 from bench.records import Problem, Response
 from bench.scoring.scorer import score
-from vold.config import Execution
+from vold.execution import Execution
 from vold.seeding import derive
 
 TaskProblem = tuple[str, str]

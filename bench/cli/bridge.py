@@ -130,7 +130,7 @@ def lm_eval(
     from bench.cli.parsing import task_directories
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.selection import select
-    from vold.config import Execution
+    from vold.execution import Execution
 
     options = {"limit": limit, "max_tokens": max_tokens, "temperature": temperature, "template": prompt}
     config = EvalConfig.model_validate({name: value for name, value in options.items() if value is not None})

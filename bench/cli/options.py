@@ -15,7 +15,7 @@ from bench.errors import ConfigurationError
 if TYPE_CHECKING:
     from bench.scoring.judge import Judge
     from bench.store import Store
-    from vold.config import ClientExecution
+    from vold.execution import ClientExecution
 
 # Constructors of options, one per panel of a long help page.
 problem_option = partial(typer.Option, rich_help_panel="Problems")

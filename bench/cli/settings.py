@@ -63,7 +63,7 @@ def list_settings(
 def all_settings() -> list[SettingRow]:
     """The settings of every kind of stage in the order of the stages, then those of ``execution``."""
     from bench.matrix.stages import KINDS, config_class
-    from vold.config import Execution
+    from vold.execution import Execution
 
     models = {kind: config_class(kind) for kind in KINDS} | {"execution": Execution}
     return [

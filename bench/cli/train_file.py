@@ -9,9 +9,10 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.yaml_file import YamlFile
 from bench.model_source import parse_model
 from bench.smallworld.sources import SMALLWORLD, generated_data_path, prompts_path
-from vold.config import Execution, RLConfig, SFTConfig, Strict, TracesConfig
+from vold.config import RLConfig, SFTConfig, Strict, TracesConfig
 from vold.data.images import cache_directory
 from vold.data.sources import DataSource
+from vold.execution import Execution
 
 RunKind = Literal["traces", "sft", "rl"]
 

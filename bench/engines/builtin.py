@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.engines.base import Decoding, PromptReading, Reply, Request, RequestReplies
 from bench.engines.encoding import EncodingPreparer
 from bench.prompts import PromptPart
-from vold.config import Execution
+from vold.execution import Execution
 from vold.models import Student, load_student
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import Completion, RolloutRequest, Sampling

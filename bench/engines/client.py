@@ -19,7 +19,7 @@ import aiohttp
 
 from bench.errors import ConfigurationError
 from bench.records import storable
-from vold.config import ClientExecution
+from vold.execution import ClientExecution
 from vold.rollout.base import EngineError
 from vold.seeding import Name, generator
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from bench.engines.base import Engine, Swappable
 from bench.engines.endpoint import is_remote
 from bench.errors import ConfigurationError
-from vold.config import Execution
+from vold.execution import Execution
 from vold.files import MODEL_SUFFIXES, WEIGHTS
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError

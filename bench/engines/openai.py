@@ -18,7 +18,7 @@ from bench.engines.images import data_url
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
-from vold.config import ClientExecution, Execution
+from vold.execution import ClientExecution, Execution
 from vold.rollout.base import EngineError
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from bench.engines.model_facts import check_room, vocabulary
 from bench.engines.refusals import Refusals
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
-from vold.config import Execution
+from vold.execution import Execution
 from vold.models import load_student
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling
 from vold.rollout.proof import SyncError, weights_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.model_facts import vocabulary
-from vold.config import VLLMExecution
+from vold.execution import VLLMExecution
 from vold.rollout.process import receive_task, send_reply
 from vold.rollout.vllm import check_platform, fit_process, worker_extension
 

@@ -21,7 +21,7 @@ from bench.engines.openai import ChatEngine, MessagePreparer, template_switch
 from bench.engines.vllm_program import MODEL
 from bench.errors import ConfigurationError
 from bench.prompts import PromptPart
-from vold.config import Execution
+from vold.execution import Execution
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 from vold.rollout.process import ServerProcess, gpu_name, log_directory

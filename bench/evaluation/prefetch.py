@@ -17,7 +17,7 @@ from bench.engines import Preparer
 from bench.engines.factory import IN_PROCESS, gpu_present
 from bench.errors import ConfigurationError, InfrastructureError
 from bench.prompts import PromptPart
-from vold.config import Execution
+from vold.execution import Execution
 from vold.processes import end_with_parent
 
 

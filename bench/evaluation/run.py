@@ -25,7 +25,7 @@ from bench.evaluation.selection import Selection, read_selections
 from bench.evaluation.watchdog import Watchdog
 from bench.records import Response
 from bench.summary import FirstPrompt, ModelRecord
-from vold.config import Execution
+from vold.execution import Execution
 from vold.files import write_whole
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError

@@ -7,7 +7,8 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.matrix.plan import Plan
 from bench.matrix.yaml_file import setting_place
 from bench.store import StageSpec, Store, from_hub
-from vold.config import Execution, RLConfig, SFTConfig
+from vold.config import RLConfig, SFTConfig
+from vold.execution import Execution
 from vold.locations import on_hub
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.job import Job

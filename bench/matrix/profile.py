@@ -14,7 +14,8 @@ from bench.matrix.spec import Override, check_override
 from bench.matrix.stages import KINDS
 from bench.matrix.stages import settings as stage_settings
 from bench.matrix.yaml_file import SUFFIX, Where, YamlFile, is_bare_name
-from vold.config import Execution, Strict
+from vold.config import Strict
+from vold.execution import Execution
 
 
 class Data(Strict):

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bench.errors import ErrorClass, StageError, classify, describe
-from vold.config import Execution
+from vold.execution import Execution
 from vold.files import DiskFullError, is_disk_full
 from vold.processes import end_with_parent, received
 from vold.training.progress import Progress

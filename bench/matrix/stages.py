@@ -85,7 +85,7 @@ def settings(kind: str) -> tuple[str, ...]:
 
 def execution_settings() -> tuple[str, ...]:
     """Every setting of ``Execution`` as a dotted name (``vllm.max_length``)."""
-    return _leaves("vold.config:Execution")
+    return _leaves("vold.execution:Execution")
 
 
 @cache
@@ -105,7 +105,8 @@ def _walk(model: type[BaseModel]) -> list[str]:
 
 
 def run_traces(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
-    from vold.config import Execution, TracesConfig
+    from vold.config import TracesConfig
+    from vold.execution import Execution
     from vold.training.traces import write_traces
 
     write_traces(
@@ -116,7 +117,8 @@ def run_traces(spec: StageSpec, store: Store, work: Path, progress: Progress) ->
 
 
 def run_sft(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
-    from vold.config import Execution, SFTConfig
+    from vold.config import SFTConfig
+    from vold.execution import Execution
     from vold.training.sft import train_sft
 
     execution = Execution.model_validate(spec.execution)
@@ -130,7 +132,8 @@ def run_sft(spec: StageSpec, store: Store, work: Path, progress: Progress) -> No
 
 
 def run_rl(spec: StageSpec, store: Store, work: Path, progress: Progress) -> None:
-    from vold.config import Execution, RLConfig
+    from vold.config import RLConfig
+    from vold.execution import Execution
     from vold.training.rl import train_rl
 
     execution = Execution.model_validate(spec.execution)
@@ -150,7 +153,7 @@ def run_eval(
 ) -> None:
     from bench.evaluation.config import EvalConfig
     from bench.evaluation.run import evaluate
-    from vold.config import Execution
+    from vold.execution import Execution
 
     data = {name.removeprefix("data."): spec.path(name, store) for name in spec.locations if name.startswith("data.")}
     evaluate(

@@ -22,7 +22,8 @@ from bench.errors import ConfigurationError, InfrastructureError
 from bench.records import Prediction, Problem, Response, Verdict
 from bench.scoring.scorer import Scores, score
 from vold.answers import spoken
-from vold.config import ClientExecution, Strict
+from vold.config import Strict
+from vold.execution import ClientExecution
 from vold.files import write_whole
 from vold.rollout.base import EngineError
 from vold.seeding import generator

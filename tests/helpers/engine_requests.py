@@ -14,7 +14,7 @@ from bench.engines.factory import EngineChoice, EnginePool
 from bench.engines.openai import ChatEngine, connect
 from bench.evaluation.model import model_hash
 from bench.prompts import PromptPart
-from vold.config import ClientExecution, Execution
+from vold.execution import ClientExecution, Execution
 
 QUICK = {"backoff_seconds": 0.01, "max_backoff_seconds": 0.05, "retries": 3, "timeout_seconds": 5.0}
 GREEDY = Decoding(max_tokens=16, temperature=0.0)

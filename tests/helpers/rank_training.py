@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from vold.config import Execution, LoraConfig, OptimizerConfig, RLConfig, SFTConfig
+from vold.config import LoraConfig, OptimizerConfig, RLConfig, SFTConfig
+from vold.execution import Execution
 from vold.teacher import Teacher
 from vold.training import rl
 from vold.training.optim import Optimizer

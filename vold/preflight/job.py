@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vold.config import Execution, RLConfig, SFTConfig
+from vold.config import RLConfig, SFTConfig
 from vold.data.sources import DataSource
+from vold.execution import Execution
 from vold.preflight.devices import Device
 
 

@@ -7,7 +7,8 @@ Bytes per parameter are those of mixed-precision AdamW as in ZeRO (Rajbhandari e
 from dataclasses import dataclass
 from typing import Literal
 
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
+from vold.execution import Execution
 from vold.findings import Finding, error, note, warning
 from vold.objectives.fused import CHUNK_ELEMENTS
 from vold.preflight.job import Job

@@ -2,7 +2,8 @@
 
 import torch
 
-from vold.config import Execution, RolloutEngineName
+from vold.config import RolloutEngineName
+from vold.execution import Execution
 from vold.models.language_model import LanguageModel
 from vold.rollout.base import RolloutEngine
 from vold.rollout.builtin import BuiltinEngine

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from vold.config import VLLMExecution
+from vold.execution import VLLMExecution
 from vold.heartbeat import beat
 from vold.images import Pixels
 from vold.rollout.base import Completion, EngineError, RolloutRequest, Sampling

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vold.config import VLLMExecution
+from vold.execution import VLLMExecution
 from vold.files import JsonObject
 from vold.images import Pixels
 from vold.rollout.base import RolloutRequest, Sampling

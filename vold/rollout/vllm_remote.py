@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vold.config import VLLMExecution
+from vold.execution import VLLMExecution
 from vold.rollout.base import Completion, RolloutRequest, Sampling
 from vold.rollout.process import ServerProcess, gpu_name, log_directory
 from vold.rollout.proof import Readback, SyncProof, Weights, prove

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vold.config import HealthConfig
+from vold.execution import HealthConfig
 
 if TYPE_CHECKING:
     from vold.training.metrics import Totals

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from vold.config import Execution, Strict
+from vold.config import Strict
+from vold.execution import Execution
 from vold.models import LanguageModel, save_checkpoint
 from vold.training.journal import Stopwatch
 from vold.training.metrics import Metrics

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
+from vold.execution import Execution
 from vold.models import LanguageModel, Student
 from vold.models.packing import completion_hidden, completion_targets, micro_batches, token_index
 from vold.objectives.batch import TokenBatch

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import torch
 
-from vold.config import Execution
+from vold.execution import Execution
 from vold.training.health import Health
 from vold.training.journal import Journal, Stopwatch, peak_memory
 from vold.training.metrics import Metrics

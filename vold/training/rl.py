@@ -39,12 +39,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
 from vold.data.images import check_images
 from vold.data.prompts import Prompt
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
 from vold.distributed import Ranks
+from vold.execution import Execution
 from vold.models import Student, load_teacher
 from vold.objectives.distill import distill_weight
 from vold.preflight.pair import check_models

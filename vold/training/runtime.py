@@ -4,8 +4,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vold.config import Execution, OptimizerConfig
+from vold.config import OptimizerConfig
 from vold.distributed import Ranks, join, local_rank
+from vold.execution import Execution
 from vold.models import Student
 from vold.training.optim import Optimizer
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vold.config import MAX_NONFINITE_STEPS, Execution, SFTConfig
+from vold.config import MAX_NONFINITE_STEPS, SFTConfig
 from vold.data.prompts import Trace, chat
 from vold.data.reading import claim_data, read_traces
 from vold.data.samplers import draw
 from vold.data.sources import DataSource
+from vold.execution import Execution
 from vold.models import EncodedPrompt, Student
 from vold.models.packing import TokenSequence, completion_hidden, completion_targets, micro_batches, token_index
 from vold.objectives.fused import Head, head_loss

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vold.config import Execution, TelemetrySink
+from vold.execution import Execution, TelemetrySink
 from vold.files import write_whole
 
 _log = logging.getLogger(__name__)

@@ -8,11 +8,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vold.config import Execution, TracesConfig
+from vold.config import TracesConfig
 from vold.data.images import check_images, text_for_teacher
 from vold.data.prompts import Prompt, Trace, write_jsonl
 from vold.data.reading import claim_data, read_prompts
 from vold.data.sources import DataSource
+from vold.execution import Execution
 from vold.files import naming_full_disk, publish_directory, write_whole
 from vold.models import LanguageModel, load_teacher
 from vold.rewards import reward

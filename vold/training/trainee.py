@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from vold.config import Execution, RLConfig, SFTConfig
+from vold.config import RLConfig, SFTConfig
+from vold.execution import Execution
 from vold.models import Student, freeze, load_student, to_freeze
 from vold.models.lora import add_adapters
 from vold.models.recomputation import enable_recomputation

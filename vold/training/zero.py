@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vold.config import Execution, OptimizerConfig
+from vold.config import OptimizerConfig
 from vold.distributed import Ranks
+from vold.execution import Execution
 from vold.models import Student
 from vold.models.packing import TokenSequence, completion_hidden
 from vold.training.optim import MOMENTS, Optimizer

@@ -16,7 +16,7 @@ from bench.errors import ErrorClass, classify
 from bench.evaluation.config import EvalConfig
 from bench.smallworld import checkpoint_path
 from tests.helpers.engine_requests import pooled
-from vold.config import Execution
+from vold.execution import Execution
 from vold.rollout.builtin import BuiltinEngine
 
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)

@@ -24,7 +24,7 @@ from bench.engines.openai import _replies
 from bench.errors import ConfigurationError
 from tests.helpers.engine_requests import GREEDY, answers, seconds, stats, text
 from tests.helpers.stub_server import stub_server
-from vold.config import ClientExecution
+from vold.execution import ClientExecution
 from vold.rollout.base import EngineError
 
 

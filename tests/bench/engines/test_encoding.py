@@ -14,7 +14,7 @@ from bench.errors import ConfigurationError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.prompts import PromptPart
-from vold.config import Execution
+from vold.execution import Execution
 from vold.models import ModelError
 
 FACTOR = 28

@@ -13,7 +13,7 @@ from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
 from perf.stub_engine import StubEngine
-from vold.config import Execution
+from vold.execution import Execution
 from vold.rollout.base import EngineError
 
 MEMORY = "vLLM failed while generating: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"

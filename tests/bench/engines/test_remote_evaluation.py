@@ -20,7 +20,7 @@ from bench.smallworld.records import write_datasets
 from bench.store import Store
 from tests.helpers.engine_requests import stats
 from tests.helpers.stub_server import stub_server
-from vold.config import EvaluationExecution, Execution
+from vold.execution import EvaluationExecution, Execution
 
 REPLIES = json.dumps({"solve": "Answer: 7"})
 

@@ -18,7 +18,7 @@ from bench.evaluation.run import evaluate
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
 from tests.helpers.engine_requests import pooled
-from vold.config import Execution
+from vold.execution import Execution
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 EXECUTION = Execution.model_validate(

@@ -9,7 +9,7 @@ import pytest
 from bench.engines import Decoding, Request, RequestReplies
 from bench.engines.vllm import VLLM
 from bench.errors import ConfigurationError
-from vold.config import Execution
+from vold.execution import Execution
 from vold.rollout.base import Completion
 
 GREEDY = Decoding(max_tokens=24, temperature=0.0)

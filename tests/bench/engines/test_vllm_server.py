@@ -22,7 +22,7 @@ from bench.smallworld.records import write_datasets
 from tests.conftest import need
 from tests.helpers import stub_server
 from tests.helpers.engine_requests import QUICK, answers, stats, text
-from vold.config import ClientExecution, Execution, VLLMExecution
+from vold.execution import ClientExecution, Execution, VLLMExecution
 from vold.out_of_memory import is_out_of_memory
 from vold.rollout.base import EngineError
 

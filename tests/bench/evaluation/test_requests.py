@@ -15,7 +15,7 @@ from bench.errors import InfrastructureError
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.run import evaluate
 from perf.stub_engine import StubEngine, StubPool
-from vold.config import Execution
+from vold.execution import Execution
 from vold.rollout.base import EngineError
 from vold.seeding import derive
 
@@ -220,7 +220,7 @@ def test_evaluation_does_not_import_torch(texts: Path, no_model: Path, tmp_path:
     program = (
         "import sys; from pathlib import Path\n"
         "from bench.evaluation.config import EvalConfig; from bench.evaluation.run import evaluate\n"
-        "from perf.stub_engine import StubEngine, StubPool; from vold.config import Execution\n"
+        "from perf.stub_engine import StubEngine, StubPool; from vold.execution import Execution\n"
         f"evaluate(EvalConfig(blind=True), model=Path({str(no_model)!r}), seed=5, execution=Execution(),\n"
         f"    data={{'mathvision': Path({str(texts)!r})}}, run=Path({str(tmp_path / 'run')!r}),\n"
         "    engines=StubPool(StubEngine))\n"

@@ -17,7 +17,7 @@ from bench.evaluation import running_scores
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.prompt_record import token_hash
 from bench.evaluation.run import evaluate
-from vold.config import Execution
+from vold.execution import Execution
 
 EXECUTION = Execution(device="cpu", threads=1, rollout_batch=8)
 PIXELS: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 28 * 28 * 16}

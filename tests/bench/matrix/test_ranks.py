@@ -10,7 +10,7 @@ import pytest
 from bench.cli.train import sft
 from bench.errors import ErrorClass, StageError
 from bench.matrix.ranks import distribute, run_on_ranks
-from vold.config import Execution
+from vold.execution import Execution
 from vold.training.progress import Progress, silent
 
 HERE = "tests.bench.matrix.test_ranks"

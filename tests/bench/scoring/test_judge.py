@@ -13,7 +13,7 @@ from bench.scoring.judge import Judge, JudgeCase, JudgeConfig, judge_prompt, par
 from bench.scoring.scorer import score
 from tests.helpers.engine_requests import QUICK, stats
 from tests.helpers.stub_server import stub_server
-from vold.config import ClientExecution
+from vold.execution import ClientExecution
 
 CODE = r"delimited by the code (\w+),"
 VAGUE = "Hmm, it might well be what I said before"

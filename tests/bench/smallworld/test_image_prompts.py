@@ -9,7 +9,8 @@ from bench.matrix.inputs import InputResolver
 from bench.matrix.yaml_file import Where
 from bench.smallworld import checkpoint_path
 from bench.store import Store
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
+from vold.execution import Execution
 from vold.training.rl import train_rl
 
 

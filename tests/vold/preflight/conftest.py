@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from vold.config import Execution, RLConfig, SFTConfig
+from vold.config import RLConfig, SFTConfig
+from vold.execution import Execution
 from vold.preflight.devices import Device
 from vold.preflight.job import Job
 

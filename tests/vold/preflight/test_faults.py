@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.vold.preflight.conftest import World
 from vold import rewards
-from vold.config import Execution
 from vold.data.prompts import chat
 from vold.data.reading import read_prompts
+from vold.execution import Execution
 from vold.findings import Finding, Level
 from vold.models import Student
 from vold.models.checkpoint import Checkpoint

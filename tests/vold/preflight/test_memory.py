@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.vold.preflight.test_sizes import qwen2_5_vl_3b, qwen3_8b
-from vold.config import DistillConfig, Execution, RLConfig, SFTConfig
+from vold.config import DistillConfig, RLConfig, SFTConfig
+from vold.execution import Execution
 from vold.findings import Level
 from vold.preflight.devices import Device, parse_device, this_machine
 from vold.preflight.job import Job

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vold.config import Execution, RLConfig, VLLMExecution
+from vold.config import RLConfig
+from vold.execution import Execution, VLLMExecution
 from vold.models import Student
 from vold.rollout.builtin import BuiltinEngine
 from vold.rollout.factory import build_engine

@@ -16,8 +16,9 @@ from scipy.stats import chisquare
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
 from tests.helpers.engine_agreement import largest_difference, prompts_of
-from vold.config import Execution, RLConfig, VLLMExecution
+from vold.config import RLConfig
 from vold.data.prompts import Prompt, write_jsonl
+from vold.execution import Execution, VLLMExecution
 from vold.models import EncodedPrompt, Student, load_student
 from vold.rollout.base import EngineError, RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.conftest import need
 from tests.helpers.engine_agreement import largest_difference, prompts_of
-from vold.config import Execution, VLLMExecution
+from vold.execution import Execution, VLLMExecution
 from vold.models import Student, load_student
 from vold.rollout import vllm_remote
 from vold.rollout.base import RolloutRequest, Sampling

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vold.config import Execution, HealthConfig, RLConfig
+from vold.config import RLConfig
+from vold.execution import Execution, HealthConfig
 from vold.models import load_student
 from vold.objectives.fused import TokenLoss, TokenStats
 from vold.rollout.base import Completion, RolloutRequest, Sampling

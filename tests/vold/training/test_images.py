@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
+from vold.config import OptimizerConfig, RLConfig, SFTConfig
 from vold.data.prompts import Prompt, write_jsonl
+from vold.execution import Execution
 from vold.teacher import Teacher
 from vold.training import rollouts, validation
 from vold.training.rl import train_rl

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vold.config import DistillConfig, Execution, RLConfig
+from vold.config import DistillConfig, RLConfig
+from vold.execution import Execution
 from vold.models import LanguageModel, Student, freeze, load_student
 from vold.models.packing import TokenSequence
 from vold.objectives import fused

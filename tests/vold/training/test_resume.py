@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from vold.config import Execution, OptimizerConfig, RLConfig, SFTConfig
+from vold.config import OptimizerConfig, RLConfig, SFTConfig
+from vold.execution import Execution
 from vold.files import DiskFullError
 from vold.models import load_student
 from vold.training.optim import Optimizer

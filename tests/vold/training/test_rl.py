@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
 from vold.data.prompts import Prompt
+from vold.execution import Execution
 from vold.models import load_student
 from vold.preflight.pair import PairError
 from vold.rollout.base import Sampling

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vold.config import Execution
+from vold.execution import Execution
 from vold.training.runtime import prepare_device
 
 

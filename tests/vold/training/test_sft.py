@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vold.config import Execution, OptimizerConfig, SFTConfig
+from vold.config import OptimizerConfig, SFTConfig
 from vold.data.prompts import Trace, write_jsonl
 from vold.data.reading import read_traces
 from vold.data.samplers import draw
+from vold.execution import Execution
 from vold.models import load_student
 from vold.training.sft import encode_traces, train_sft
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need
-from vold.config import Execution, OptimizerConfig, SFTConfig
+from vold.config import OptimizerConfig, SFTConfig
+from vold.execution import Execution
 from vold.training import telemetry
 from vold.training.progress import Progress, silent
 from vold.training.sft import train_sft

@@ -11,10 +11,11 @@ from PIL import Image
 
 from bench.smallworld import checkpoint_path
 from tests.conftest import need
-from vold.config import Execution, TracesConfig
+from vold.config import TracesConfig
 from vold.data.images import check_images
 from vold.data.prompts import Prompt, write_jsonl
 from vold.data.reading import read_prompts, read_traces
+from vold.execution import Execution
 from vold.rollout.base import EngineError
 from vold.rollout.builtin import BuiltinEngine
 from vold.rollout.proof import SyncProof, Weights

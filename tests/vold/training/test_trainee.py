@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import need
-from vold.config import Execution, RLConfig
+from vold.config import RLConfig
+from vold.execution import Execution
 from vold.training.rl import train_rl
 
 
