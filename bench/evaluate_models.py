@@ -219,6 +219,7 @@ def _report(
     results: "MatrixResults", stages: "Mapping[str, Stage]", request: EvaluationRequest, outputs: EvaluationOutputs
 ) -> Path:
     """Write the report page of a matrix whose arms were not trained here; returns its path."""
+    from bench.benchmarks.registry import pooled
     from bench.matrix.spec import Analysis, Arm, MatrixSpec, Primary
     from bench.report import build_report
     from bench.store import digest
@@ -227,7 +228,8 @@ def _report(
     # One page per set of evaluations: other settings of the same model have other ids.
     ids = [stage.id for stage in stages.values()]
     folder = outputs.reports / (ids[0] if len(ids) == 1 else f"eval-{digest(ids)[:12]}")
-    analysis = Analysis(primary=Primary(over=tuple(request.sources)), clean_of=tuple(map(str, outputs.clean_of)))
+    primary = Primary(over=tuple(pooled(request.sources)))
+    analysis = Analysis(primary=primary, clean_of=tuple(map(str, outputs.clean_of)))
     arms = tuple(Arm(label, frozenset(("sft", "rl"))) for label in stages)
     name = ", ".join(stages)
     question = f"How many problems does {name} solve?" if len(stages) == 1 else f"How many problems do {name} solve?"

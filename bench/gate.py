@@ -116,12 +116,14 @@ class GateResult:
 
 
 def summarise(results: "MatrixResults") -> dict[str, object]:
-    """Reduce results to the content of a baseline file, in plain JSON types."""
+    """Reduce results to the content of a baseline file, in plain JSON types. Perception is not guarded."""
+    from bench.benchmarks.registry import pooled
     from bench.report.tables import last_steps, rl_curves
 
     rows: Frame = results.verdicts
     if "benchmark" not in rows:
         raise IncompleteRun("the run has no verdicts; see the stages' log.txt")
+    rows = rows[rows["benchmark"].isin(pooled(rows["benchmark"].unique()))]
     table = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
     by_benchmark = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
     problems = {name: [str(value) for value in group["id"]] for name, group in by_benchmark.items()}

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 State = Literal["right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error"]
 STATES: tuple[State, ...] = ("right", "wrong", "unparsed", "ambiguous", "truncated", "refused", "error")
-AnswerKind = Literal["choice", "choices", "integer", "float", "list", "free"]
+AnswerKind = Literal["choice", "choices", "integer", "float", "list", "free", "text"]
 
 ResponseKey = tuple[str, str, int]
 """(benchmark, id of the problem, sample)."""
@@ -28,7 +28,8 @@ class Problem:
 
     question: may contain the marks ``<image k>`` (k from 1) for the positions of images; an image without a mark goes
     before the question. answer: the reference answer. cluster: groups problems that are not independent of each other.
-    precision: decimals to which a number is compared. unscorable: why no answer can be right, or empty.
+    kind: what the answer must be; ``text`` is compared character by character. precision: decimals to which a number is
+    compared. unscorable: why no answer can be right, or empty.
     """
 
     benchmark: str

@@ -121,8 +121,9 @@ class BenchmarkSummary:
 class Summary:
     """A finished evaluation.
 
-    config: the values of ``EvalConfig``. engine: what the engine says of itself. measures: over all benchmarks, each
-    with the same weight. lm_eval: version and results of lm-eval if the problems went through its interface.
+    config: the values of ``EvalConfig``. engine: what the engine says of itself. measures: over the benchmarks that
+    measure reasoning, or over all if none does, each with the same weight. lm_eval: version and results of lm-eval if
+    the problems went through its interface.
     """
 
     config: dict[str, Any]

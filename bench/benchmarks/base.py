@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from bench.errors import ConfigurationError
 from bench.records import Problem
@@ -110,13 +111,14 @@ class Split:
 class Benchmark:
     """How one benchmark is read.
 
-    url: its repository. hub_id: its official data set on the hub, or empty.
+    url: its repository, or empty. hub_id: its official data set on the hub, or empty.
     splits: the most complete split first.
     problem: makes a problem of a row with the fields of the repository's schema; it leaves the images out.
     repository: the image files of a row, given the benchmark's directory.
     hub, tsv: bring a row of a hub table or of VLMEvalKit's table (and its split) to the repository's schema, with
         images.
     rows: reads a record file of the repository, if it is neither JSON lines nor a JSON dictionary of records.
+    measures: what a right response shows. Perception stands next to the mean over reasoning and is never part of it.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Benchmark:
     tsv: Callable[[BenchmarkRow, str], BenchmarkRow]
     rows: Callable[[Path], Iterable[BenchmarkRow]] | None = None
     hub_id: str = ""
+    measures: Literal["reasoning", "perception"] = "reasoning"
 
     def check_split(self, split: str) -> None:
         """Raise DatasetError for a split that the benchmark does not have."""

@@ -7,13 +7,14 @@ evaluated with this project's prompts and exported. Further features have regist
 that has no entry.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from bench.benchmarks import imported, logicvista, mathvision, mathvista, mmmu_pro, repository
+from bench.benchmarks import imported, logicvista, mathvision, mathvista, mmmu_pro, repository, transcription
 from bench.benchmarks.base import Benchmark, Dataset, DatasetError
 from bench.records import Problem
 
-_MODULES = (mmmu_pro, mathvision, mathvista, logicvista)
+_MODULES = (mmmu_pro, mathvision, mathvista, logicvista, transcription)
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
 
 
@@ -45,6 +46,16 @@ def find_benchmark(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise DatasetError(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
+
+
+def pooled(names: Iterable[str]) -> list[str]:
+    """Those of some benchmarks whose mean is the accuracy of a model: the ones that measure reasoning, or else all.
+
+    A name that is not in the registry, such as that of a text-only set, counts as reasoning.
+    """
+    names = list(names)
+    perception = {name for name, benchmark in BENCHMARKS.items() if benchmark.measures == "perception"}
+    return [name for name in names if name not in perception] or names
 
 
 def load_problems(benchmark: str, root: Path, split: str | None = None) -> list[Problem]:

@@ -13,6 +13,8 @@ mathvista
     ``testmini``: ``testmini.json``, a dictionary by pid; ``image`` is a path in the directory.
 logicvista
     ``test``: ``dataset.json``, a dictionary by ``v1_k``; images ``images/<imagename>``.
+transcription
+    ``test``: ``test.jsonl`` with id, image (a path in the directory), question, answer and, if wanted, category.
 
 A small-world data set is such a directory with a descriptor ``smallworld.json``:
 ``{"schema": "vold-bench/dataset@1", "name": "smallworld-...", "benchmark": ..., "split": ..., "synthetic": true,

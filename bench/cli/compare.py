@@ -103,10 +103,12 @@ def _layers(layers: "tuple[Layer, ...]") -> Table:
 
 
 def _differences(comparison: "ResultComparison") -> Table:
+    from bench.display.summary import pooled_label
+
     table = Table("data", "B - A, 95 % interval", "p", "MDE", "n")
     rows = dict(comparison.datasets)
-    if len(rows) > 1:
-        rows["all, equal weights"] = comparison.difference
+    if len(comparison.pooled) > 1:
+        rows[pooled_label(comparison.pooled, rows)] = comparison.difference
     for name, d in rows.items():
         table.add_row(Text(printable(name)), f"{points(d.value)} {interval(d.low, d.high, signed=True)}", p_value(d.p),
                       points(d.mde, signed=False), _count(d))  # fmt: skip

@@ -35,7 +35,7 @@ ReportOption = Annotated[
     Path, typer.Option("--report", help="Directory under which the report page gets a directory of its own.")
 ]
 
-BenchmarkOption = Annotated[str, typer.Option(help="Benchmark: mmmu_pro, mathvision, mathvista or logicvista.")]
+BenchmarkOption = Annotated[str, typer.Option(help="Benchmark, such as mathvision. An unknown name lists all of them.")]
 DATA_HELP = "Benchmark data: a directory that holds benchmarks, BENCHMARK=DIRECTORY, or smallworld/SET?n=N. Repeatable."
 DataOption = Annotated[list[str] | None, typer.Option("--data", help=f"{DATA_HELP} \\[default: $VOLD_BENCH_DATA]")]
 SplitOption = Annotated[

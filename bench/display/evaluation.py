@@ -85,12 +85,13 @@ class EvaluationView(PlainLines):
         return (self.done - done) / self.samples / seconds, (self.metrics.get("tokens", 0.0) - tokens) / seconds
 
     def _quality(self) -> str:
-        if not self.done or "right" not in self.metrics:
+        scored = self.metrics.get("scored", 0.0)
+        if not self.done or not scored:
             return ""
         from statsmodels.stats.proportion import proportion_confint
 
-        share = self.metrics["right"] / self.done
-        items = self.done / self.samples
+        share = self.metrics["right"] / scored
+        items = scored / self.samples
         low, high = proportion_confint(share * items, items, method="wilson")
         rates = [f"{name} {100 * self.metrics[name] / self.done:.1f} %" for name in ("unparsed", "truncated", "error")]
         return "  ".join([f"{100 * share:.1f} % right [{100 * low:.1f}, {100 * high:.1f}]", *rates])

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from bench.benchmarks.registry import pooled
 from bench.report.numbers import NONE, interval, percent, points
 from bench.summary import Baselines, BenchmarkSummary, Measure, Summary
 from bench.terminal import printable
@@ -30,9 +31,10 @@ def show(label: str, summary: Summary, console: Console) -> None:
     names = {benchmark: data_name(benchmark, part) for benchmark, part in parts.items()}
     for benchmark, part in parts.items():
         _rows(table, names[benchmark], part.measures, samples, part.expected, part.baselines)
-    if len(parts) > 1:
-        expected = sum(part.expected for part in parts.values())
-        _rows(table, "all, equal weights", summary.measures, samples, expected, _mean_baselines(parts.values()))
+    if len(together := {name: parts[name] for name in pooled(parts)}) > 1:
+        expected = sum(part.expected for part in together.values())
+        baselines = _mean_baselines(together.values())
+        _rows(table, pooled_label(together, parts), summary.measures, samples, expected, baselines)
     console.print(table)
     for benchmark, part in parts.items():
         show_passed_over(names[benchmark], part.passed_over, console)
@@ -84,6 +86,11 @@ def data_name(benchmark: str, part: SplitName) -> str:
 
     several = not part.synthetic and benchmark in BENCHMARKS and len(BENCHMARKS[benchmark].splits) > 1
     return f"{part.dataset} {part.split}" if several else part.dataset
+
+
+def pooled_label(together: Collection[str], every: Collection[str]) -> str:
+    """The name of the mean over the data sets ``together``: all of ``every``, or only those that measure reasoning."""
+    return f"{'all' if len(together) == len(every) else 'reasoning'}, equal weights"
 
 
 def show_passed_over(name: str, splits: Mapping[str, str], console: Console) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from bench.benchmarks.registry import pooled
 from bench.evaluation.baselines import baselines
 from bench.evaluation.hashes import combined_hash
 from bench.evaluation.selection import Selection
@@ -18,6 +19,17 @@ def measures(verdicts: Frame, samples: int) -> dict[str, Measure]:
 
     accuracies = sample_metrics(verdicts, samples) if len(verdicts) else {}
     return {name: Measure(**asdict(accuracy)) for name, accuracy in accuracies.items()}
+
+
+def pooled_measures(verdicts: Frame, parts: Mapping[str, BenchmarkSummary], samples: int) -> dict[str, Measure]:
+    """The measures over the benchmarks that are pooled, each with the same weight.
+
+    verdicts: the rows of all benchmarks. parts: the summary of each.
+    """
+    names = pooled(parts)
+    if len(names) == 1:
+        return parts[names[0]].measures
+    return measures(verdicts[verdicts["benchmark"].isin(names)] if len(verdicts) else verdicts, samples)
 
 
 def summarise(

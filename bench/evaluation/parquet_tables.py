@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from bench import summary
 from bench.evaluation.config import EvalConfig
 from bench.evaluation.hashes import record_hashes
-from bench.evaluation.measures import measures, summarise
+from bench.evaluation.measures import pooled_measures, summarise
 from bench.evaluation.problem_table import write_problems
 from bench.evaluation.selection import Selection
 from bench.records import Column, Frame, Problem, Response, ResponseKey, Verdict, columns
@@ -67,14 +67,13 @@ def write_tables(
 
 
 def _summary(provenance: Provenance, parts: dict[str, BenchmarkSummary], rows: Frame) -> Summary:
-    first, *others = parts.values()
     return Summary(
         config=provenance.config.model_dump(mode="json"),
         seed=provenance.seed,
         model=provenance.model,
         engine=dict(provenance.engine),
         scoring=ScoringRecord("strict", VERSION),
-        measures=measures(rows, provenance.config.samples) if others else first.measures,
+        measures=pooled_measures(rows, parts, provenance.config.samples),
         benchmarks=parts,
         lm_eval=None if provenance.lm_eval is None else dict(provenance.lm_eval),
     )

@@ -144,9 +144,9 @@ def _source(part: BenchmarkExport) -> dict[str, object]:
     details = _strings({"synthetic": part.synthetic, "benchmark": part.benchmark, "split": part.summary.split})
     if part.synthetic:
         return {"dataset_name": f"{part.task} (synthetic)", "source_type": "other", "additional_details": details}
-    if part.benchmark not in BENCHMARKS:  # a text-only set from a local file
+    benchmark = BENCHMARKS.get(part.benchmark)
+    if benchmark is None or not (benchmark.hub_id or benchmark.url):  # the user's own problems
         return {"dataset_name": part.benchmark, "source_type": "other", "additional_details": details}
-    benchmark = BENCHMARKS[part.benchmark]
     if not benchmark.hub_id:
         url = [benchmark.url]
         return {"dataset_name": part.benchmark, "source_type": "url", "url": url, "additional_details": details}

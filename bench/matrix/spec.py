@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from bench.benchmarks.registry import BENCHMARKS
+from bench.benchmarks.registry import BENCHMARKS, pooled
 from bench.bundled import ABLATIONS
 from bench.errors import ConfigurationError
 from bench.hints import nearest
@@ -48,7 +48,7 @@ class Primary(Strict):
     """The number that the contrasts compare."""
 
     metric: Literal["accuracy"] = "accuracy"
-    over: tuple[str, ...] = tuple(BENCHMARKS)
+    over: tuple[str, ...] = tuple(pooled(BENCHMARKS))
     aggregate: Literal["macro", "micro"] = "macro"
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from bench.errors import ConfigurationError
 from bench.records import Problem
 
+TRANSCRIBE = "Answer with the text in the image alone, without reasoning and without an explanation."
+"""The instruction of every template for a problem whose answer is a text: perception is asked without reasoning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Template:

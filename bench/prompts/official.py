@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.errors import ConfigurationError
-from bench.prompts.base import Template, option_lines
+from bench.prompts.base import TRANSCRIBE, Template, option_lines
 from bench.records import Problem
 
 _LETTER = (
@@ -88,6 +88,11 @@ def _logicvista(problem: Problem) -> str:
     return problem.question
 
 
+def _transcription(problem: Problem) -> str:
+    """This project's own: the question, then the instruction that every other template gives, too."""
+    return f"{problem.question}\n{TRANSCRIBE}"
+
+
 class OfficialPrompt(NamedTuple):
     """A benchmark's prompts with and without reasoning, which are the same if it has only one."""
 
@@ -100,6 +105,7 @@ OFFICIAL_PROMPTS: dict[str, OfficialPrompt] = {
     "mathvision": OfficialPrompt(_mathvision_cot, _mathvision_direct),
     "mathvista": OfficialPrompt(_mathvista, _mathvista),
     "logicvista": OfficialPrompt(_logicvista, _logicvista),
+    "transcription": OfficialPrompt(_transcription, _transcription),
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.prompts.base import Template, letter_options, option_lines
+from bench.prompts.base import TRANSCRIBE, Template, letter_options, option_lines
 from bench.records import Problem
 
 NO_QUESTION = "solve"
@@ -37,6 +37,11 @@ def _cot(problem: Problem) -> str:
     )
 
 
+def _or_transcribe(instruction: Instruction) -> Instruction:
+    """``instruction``, or that to transcribe where the answer is the text in the image."""
+    return lambda problem: TRANSCRIBE if problem.kind == "text" else instruction(problem)
+
+
 def _first(instruction: Instruction) -> Callable[[Problem], str]:
     """Version 1: one line ``A. text`` per option. A page without a question gets ``solve``."""
 
@@ -62,7 +67,12 @@ def _lines(*lines: str) -> str:
     return "\n".join(filter(None, lines))
 
 
-_INSTRUCTIONS: dict[str, Instruction] = {"plain": _nothing, "boxed": _boxed, "direct": _direct, "cot": _cot}
+_INSTRUCTIONS: dict[str, Instruction] = {
+    "plain": _nothing,
+    "boxed": _or_transcribe(_boxed),
+    "direct": _or_transcribe(_direct),
+    "cot": _or_transcribe(_cot),
+}
 
 OWN = [
     *(Template(f"{name}@1", _first(instruction)) for name, instruction in _INSTRUCTIONS.items()),

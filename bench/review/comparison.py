@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from bench.benchmarks.registry import pooled
 from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.review.results import EvaluationResult
@@ -63,7 +64,9 @@ class ResultComparison:
     """B compared with A; every difference is B minus A.
 
     layers: in the order in which they influence a response.
+    difference: over the data sets ``pooled``, each with the same weight.
     datasets: the difference on each data set, by its own name.
+    pooled: names of the data sets that measure reasoning, or of all if none does.
     synthetic: names of the data sets that are generated in the form of a benchmark.
     """
 
@@ -72,6 +75,7 @@ class ResultComparison:
     layers: tuple[Layer, ...]
     difference: Difference
     datasets: dict[str, Difference]
+    pooled: tuple[str, ...]
     synthetic: tuple[str, ...]
     problems: ChangedProblems
     counts: Counts
@@ -110,6 +114,7 @@ class ResultComparison:
             "layers": [asdict(layer) for layer in self.layers],
             "difference": asdict(self.difference),
             "datasets": {name: asdict(difference) for name, difference in self.datasets.items()},
+            "pooled": self.pooled,
             "synthetic": self.synthetic,
             "problems": asdict(self.problems),
             "responses": {"n": self.counts.n, **asdict(self.counts)},
@@ -132,12 +137,14 @@ def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultCompariso
     if not pairs:
         raise ConfigurationError(f"{a.label} and {b.label} have no problem in common; evaluate both on the same ones")
     names = {name: b.summary.benchmarks[name].dataset for name in pairs}
+    together = pooled(pairs)
     return ResultComparison(
         a=a.label,
         b=b.label,
         layers=tuple(_layers(a, b, list(pairs))),
-        difference=paired_difference(test[test["benchmark"].isin(pairs)], against[against["benchmark"].isin(pairs)]),
+        difference=paired_difference(*(rows[rows["benchmark"].isin(together)] for rows in (test, against))),
         datasets={names[name]: paired_difference(*pair) for name, pair in pairs.items()},
+        pooled=tuple(names[name] for name in together),
         synthetic=tuple(names[name] for name in pairs if b.summary.benchmarks[name].synthetic),
         problems=_changed_problems(a.verdicts, b.verdicts, names),
         counts=_counts(a, b),

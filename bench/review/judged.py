@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import summary
 from bench.errors import ConfigurationError
-from bench.evaluation.measures import figures, measures
+from bench.evaluation.measures import figures, pooled_measures
 from bench.records import Frame, ResponseKey, Verdict
 from bench.review.predictions import result_predictions
 from bench.review.results import EvaluationResult
@@ -113,4 +113,4 @@ def _with_verdicts(strict: Summary, table: Frame) -> Summary:
         benchmark: replace(part, **figures(table[table["benchmark"] == benchmark], strict.samples))
         for benchmark, part in strict.benchmarks.items()
     }
-    return replace(strict, measures=measures(table, strict.samples), benchmarks=parts)
+    return replace(strict, measures=pooled_measures(table, parts, strict.samples), benchmarks=parts)

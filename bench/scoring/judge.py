@@ -33,7 +33,11 @@ PROMPT = "judge@1"
 """The version of the template below. Raise it with every change; answers to older versions are not reused."""
 _NONE = "NONE"
 _SEED = 0
-_FORMS = {"choice": "the letter of one option", "choices": "the letters of options, separated by commas"}
+_FORMS = {
+    "choice": "the letter of one option",
+    "choices": "the letters of options, separated by commas",
+    "text": "the text that the response finds in the image",
+}
 _TEMPLATE = """\
 A model was asked a question and wrote the response below. Find the final answer to which the response commits itself.
 
@@ -170,7 +174,9 @@ class Judge:
     def _verdict(self, case: JudgeCase, judgement: Judgement) -> Verdict:
         if judgement.answer is None:
             return replace(case.verdict, extracted="", normalised="", state="unparsed", method=self.method)
-        response = Response(case.problem.benchmark, *case.key, f"Answer: {judgement.answer}", 0, "stop")
+        # A transcription is compared as a whole.
+        said = judgement.answer if case.problem.kind == "text" else f"Answer: {judgement.answer}"
+        response = Response(case.problem.benchmark, *case.key, said, 0, "stop")
         return replace(score(case.problem, response), method=self.method)
 
     def _read(self, cases: Sequence[JudgeCase]) -> list[Judgement | str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from bench.records import STATES, Prediction, Problem, Response, Verdict
+from bench.records import STATES, AnswerKind, Prediction, Problem, Response, Verdict
 from bench.scoring.official import Procedure, find_procedure
-from vold.answers import spoken, verify
+from vold.answers import AnswerOutcome, spoken, verify, verify_text
 
 _REFUSAL = re.compile(
     r"\b(?:i\s+(?:can(?:no|')t|am\s+(?:unable|not\s+able)|won't)|i'm\s+(?:unable|not\s+able|sorry)|i\s+apologi[sz]e"
@@ -27,7 +27,7 @@ def score(problem: Problem, response: Response) -> Verdict:
     """
     if response.finish_reason == "error":
         return Verdict(response.id, response.sample, "error", "", "", response.text)
-    outcome = verify(response.text, problem.answer, problem.options, precision=problem.precision)
+    outcome = _outcome(response.text, problem.answer, problem.options, problem.precision, problem.kind)
     state, method = outcome.state, outcome.method
     undeclared = state == "unparsed" or method.startswith("lone")
     if response.finish_reason == "length" and undeclared:
@@ -37,14 +37,28 @@ def score(problem: Problem, response: Response) -> Verdict:
     return Verdict(response.id, response.sample, state, outcome.extracted, outcome.normalised, method)
 
 
+def _outcome(
+    response: str, answer: str, options: Sequence[str], precision: int | None, kind: AnswerKind
+) -> AnswerOutcome:
+    if kind == "text":
+        return verify_text(response, answer)
+    return verify(response, answer, options, precision=precision)
+
+
 def is_correct(
-    benchmark: str, response: str, gold: str, options: Sequence[str] = (), *, precision: int | None = None
+    benchmark: str,
+    response: str,
+    gold: str,
+    options: Sequence[str] = (),
+    *,
+    precision: int | None = None,
+    kind: AnswerKind = "free",
 ) -> bool:
     """Whether an answer is right in strict mode. Raises DatasetError for an unknown benchmark."""
     from bench.benchmarks.registry import find_benchmark
 
     find_benchmark(benchmark)
-    return verify(response, gold, options, precision=precision).correct
+    return _outcome(response, gold, options, precision, kind).correct
 
 
 Mode = Literal["strict", "official"]

@@ -1,4 +1,4 @@
-"""The small world's image problems as records in the schemas of the four benchmarks.
+"""The small world's image problems as records in the schemas of the benchmarks.
 
 The loaders, prompts and scorers are those of the benchmarks. The data sets have their own names, and the descriptor
 ``smallworld.json`` marks them as synthetic.
@@ -26,20 +26,20 @@ WorldRows = Sequence[tuple[str, str, WorldProblem]]
 
 @dataclass(frozen=True, slots=True)
 class WorldDataset:
-    """The problems of one family and form, as records of one benchmark.
+    """The problems of one family and form, as records of one benchmark. None: all families, all forms.
 
     answers: the last part of the data set's name, which no other data set may have.
     """
 
     benchmark: str
-    family: Family
-    form: Form
+    family: Family | None
+    form: Form | None
     answers: str
     write: Callable[[Path, WorldRows], None]
 
     @property
     def name(self) -> str:
-        return f"smallworld-{self.family}-{self.answers}"
+        return "-".join(filter(None, ("smallworld", self.family, self.answers)))
 
 
 def _jsonl(path: Path, rows: Sequence[dict[str, object]]) -> None:
@@ -125,19 +125,34 @@ def _logicvista(root: Path, rows: WorldRows) -> None:
     (root / "dataset.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
 
 
+def _transcription(root: Path, rows: WorldRows) -> None:
+    records = [
+        {
+            "id": key,
+            "image": image,
+            "question": question(problem, "read"),
+            "answer": problem.symbols,
+            "category": problem.family,
+        }
+        for key, image, problem in rows
+    ]
+    _jsonl(root / "test.jsonl", records)
+
+
 DATASETS: tuple[WorldDataset, ...] = (
     WorldDataset("mmmu_pro", "chain", "choice", "choice", _mmmu_pro),
     WorldDataset("mathvision", "chain", "free", "free", _mathvision),
     WorldDataset("mathvista", "bars", "free", "integer", _mathvista),
     WorldDataset("logicvista", "bars", "choice", "choice", _logicvista),
+    WorldDataset("transcription", None, None, "read", _transcription),
 )
 if len({dataset.name for dataset in DATASETS}) < len(DATASETS):
     raise ValueError("two data sets of DATASETS have one name; give one of them another ``answers``")
 
 
-def question(problem: WorldProblem) -> str:
-    """The question that accompanies the image."""
-    return f"solve{problem.tail}"
+def question(problem: WorldProblem, verb: str = "solve") -> str:
+    """The question that accompanies the image. ``read`` asks for the symbols in it."""
+    return f"{verb}{problem.tail}"
 
 
 def write_datasets(split: str, n: int, root: Path) -> dict[str, Path]:

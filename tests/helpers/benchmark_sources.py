@@ -190,6 +190,29 @@ class MMMUPro(Forms):
         return write_tsv(self.root / "MMMU_Pro_10c.tsv", rows)
 
 
+class Transcription(Forms):
+    split = "test"
+
+    def repository(self) -> Path:
+        home = self.root / "repository"
+        self._images(home, {record["image"]: images[0] for _, record, images in self.items()})
+        (home / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in self.records.values()))
+        return home
+
+    def hub(self) -> Path:
+        rows = [{**record, "image": held(images[0])} for _, record, images in self.items()]
+        return write_table(self.root / "hub" / "test-00000-of-00001.parquet", rows).parent
+
+    def tsv(self) -> Path:
+        rows = [
+            {"index": key, "question": r["question"], "answer": r["answer"], "category": r["category"],
+             "image": encoded(images)}
+            for key, r, images in self.items()
+        ]  # fmt: skip
+        return write_tsv(self.root / "Transcription.tsv", rows)
+
+
 FORMS: dict[str, type[Forms]] = {
-    "mmmu_pro": MMMUPro, "mathvision": MathVision, "mathvista": MathVista, "logicvista": LogicVista
+    "mmmu_pro": MMMUPro, "mathvision": MathVision, "mathvista": MathVista, "logicvista": LogicVista,
+    "transcription": Transcription,
 }  # fmt: skip

@@ -35,27 +35,32 @@ def write_result(
 ) -> Path:
     """Write the result of an evaluation and return ``out``.
 
-    texts: the samples of each problem by id; a problem without any is missing. replies: replace first samples.
-    dataset: a name other than the benchmark's makes the data synthetic.
+    selected: problems of one or several benchmarks. texts: the samples of each problem by its id, which no other may
+    have; a problem without any is missing. replies: replace first samples. dataset: a name other than the benchmark's
+    makes the data synthetic.
     """
-    benchmark = selected[0].benchmark
-    dataset = dataset or benchmark
+    benchmark_of = {problem.id: problem.benchmark for problem in selected}
     samples = max(map(len, texts.values()))
     config = EvalConfig(samples=samples, temperature=float(samples > 1), **settings)
     responses = {
-        (benchmark, id, k): Response(benchmark, id, k, text, len(text.split()), "stop", 10)
+        (benchmark_of[id], id, k): Response(benchmark_of[id], id, k, text, len(text.split()), "stop", 10)
         for id, samples_of_problem in texts.items()
         for k, text in enumerate(samples_of_problem)
     }
     for id, reply in (replies or {}).items():
-        responses[benchmark, id, 0] = Response(benchmark, id, 0, reply.text, reply.tokens, reply.finish_reason)
+        response = Response(benchmark_of[id], id, 0, reply.text, reply.tokens, reply.finish_reason)
+        responses[response.key] = response
     board = RunningScores(selected)
     for response in responses.values():
         board.add(response)
-    prompts = {benchmark: first_prompt(selected[0].id, config)}
+    selections = []
+    for benchmark in dict.fromkeys(benchmark_of.values()):
+        own = tuple(problem for problem in selected if problem.benchmark == benchmark)
+        name = dataset or benchmark
+        selections.append(Selection(Dataset(benchmark, name, "test", name != benchmark, own), own))
+    prompts = {s.dataset.benchmark: first_prompt(s.problems[0].id, config) for s in selections}
     provenance = Provenance(config, 0, ModelRecord(model, model), engine, prompts)
-    data = Dataset(benchmark, dataset, "test", dataset != benchmark, tuple(selected))
-    write_tables(out, [Selection(data, tuple(selected))], responses, board.verdicts, provenance)
+    write_tables(out, selections, responses, board.verdicts, provenance)
     return out
 
 

@@ -6,9 +6,10 @@ identity of stages, so rewards and scores computed with the old rules are not re
 """
 
 from vold.answers.thoughts import spoken
+from vold.answers.transcript import verify_text
 from vold.answers.verify import AnswerOutcome, reference_labels, verify
 
 VERSION = 5
 """Number of the current rules; part of the identity of rewards and scores."""
 
-__all__ = ["VERSION", "AnswerOutcome", "reference_labels", "spoken", "verify"]
+__all__ = ["VERSION", "AnswerOutcome", "reference_labels", "spoken", "verify", "verify_text"]

@@ -85,6 +85,12 @@ def claims(response: str) -> Iterator[Claim]:
             yield Claim(text, "lone")
 
 
+def last_box(response: str) -> str | None:
+    r"""The content of the last closed ``\boxed{}``, however long, or None if there is none."""
+    end, start = max(((end, start) for _, end, start, _ in _boxed(response)), default=(-1, 0))
+    return None if end < 0 else response[start:end]
+
+
 def _withdrawn(response: str, start: int, end: int, kind: DeclarationKind) -> bool:
     """Whether the words around a declaration deny it or only suppose it."""
     before = response[max(0, start - _NEAR) : start]

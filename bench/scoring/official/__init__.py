@@ -4,7 +4,7 @@ This project reports strict scoring (``vold.answers``) by default. ``PROCEDURES`
 """
 
 from bench.errors import ConfigurationError
-from bench.scoring.official import logicvista, mathvision, mathvista, mmmu_pro
+from bench.scoring.official import logicvista, mathvision, mathvista, mmmu_pro, transcription
 from bench.scoring.official.base import Procedure, Ruling
 
 PROCEDURES: dict[str, Procedure] = {
@@ -12,6 +12,7 @@ PROCEDURES: dict[str, Procedure] = {
     "mathvision": mathvision.score_mathvision,
     "mathvista": mathvista.score_mathvista,
     "logicvista": logicvista.score_logicvista,
+    "transcription": transcription.score_transcription,
 }
 
 __all__ = ["PROCEDURES", "Procedure", "Ruling", "find_procedure"]

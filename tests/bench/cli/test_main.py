@@ -16,6 +16,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench.benchmark_data import data_sources
+from bench.benchmarks.registry import BENCHMARKS
 from bench.cli import main
 from bench.errors import EXIT_CODES, ConfigurationError
 from bench.smallworld import checkpoint_path
@@ -297,7 +298,7 @@ def test_data_is_found_by_directory_by_name_and_in_the_small_world(tmp_path):
         "mathvista": "/x",
         "mathvision": "smallworld/test?n=5",
     }
-    assert set(data_sources(["smallworld/test?n=5"], [])) == {"mmmu_pro", "mathvision", "mathvista", "logicvista"}
+    assert set(data_sources(["smallworld/test?n=5"], [])) == set(BENCHMARKS)
     assert data_sources([str(tmp_path / "mathvision")], ["mathvision"]) == {"mathvision": str(tmp_path / "mathvision")}
     for data, benchmarks in ([str(tmp_path / "mathvision")], []), ([str(tmp_path)], ["mathvista"]), ([], ["mathvison"]):
         with pytest.raises(ConfigurationError):

@@ -48,6 +48,16 @@ def test_a_page_without_a_question_has_the_instruction_alone_from_version_two_on
     assert _shown(render(page, "plain@2")) == "[p1.png]solve"
 
 
+@pytest.mark.parametrize("template", ["boxed", "cot", "direct", "boxed@1", "cot@1", "direct@1"])
+def test_perception_is_asked_without_reasoning_whatever_the_template(template: str) -> None:
+    shown = _shown(render(_problem("What does the sign say?", kind="text"), template))
+    assert shown == (
+        "[p1.png]What does the sign say?\n"
+        "Answer with the text in the image alone, without reasoning and without an explanation."
+    )
+    assert _shown(render(_problem("read", kind="text"), "plain")) == "[p1.png]read"
+
+
 def test_blind_leaves_images_out_and_the_text_alone() -> None:
     assert _shown(render(_problem("See <image 1>.", 1), blind=True)) == "See <image 1>."
 

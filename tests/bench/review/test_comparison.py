@@ -49,6 +49,22 @@ def test_the_difference_is_the_models_if_only_the_model_differs(base, tmp_path):
     assert "B is better than A: +40.0 points" in conclusion(comparison)
 
 
+def test_perception_is_listed_and_is_not_part_of_the_mean(tmp_path: Path) -> None:
+    """One reasoning problem of twenty is gained, and all ten transcriptions are lost."""
+    images = [replace(p, benchmark="transcription", answer="x y", kind="text") for p in problems(list("abcdefghij"))]
+    asked = [*problems(IDS), *images]
+    paths = [
+        write_result(tmp_path / name, asked, {**texts(right), **{p.id: [said] for p in images}}, model=name)
+        for name, right, said in (("a", {0}, "x  y"), ("b", {0, 1}, "x"))
+    ]
+    comparison = compared(*paths)
+    assert comparison.difference.value == pytest.approx(1 / 20)
+    assert comparison.datasets["transcription"].value == pytest.approx(-1)
+    assert comparison.pooled == ("mathvision",)
+    assert len(comparison.problems.lost) == 10
+    assert read(paths[0]).measures["avg@1"].value == pytest.approx(1 / 20)
+
+
 def test_an_unresolved_difference_is_reported_with_the_detectable_effect(base, tmp_path):
     comparison = compared(base, write_result(tmp_path / "b", problems(IDS), texts({0, 1, 2, 4}), model="other"))
     assert "not resolved" in conclusion(comparison) and "80 % power" in conclusion(comparison)

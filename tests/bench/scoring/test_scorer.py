@@ -35,6 +35,24 @@ def test_every_ending_of_a_response_has_its_state(text: str, finish: str, state:
     assert verdict.correct == (state == "right")
 
 
+@pytest.mark.parametrize(
+    ("text", "finish", "state"),
+    [
+        ("7+5 -3", "stop", "right"),
+        (r"The sign says \boxed{7+5 -3}.", "length", "right"),
+        ("7+5 -3", "length", "truncated"),
+        ("7+5 -2", "stop", "wrong"),
+        ("Answer: 7+5 -3", "stop", "wrong"),
+        ("", "stop", "unparsed"),
+        ("x.png: unreadable image", "error", "error"),
+    ],
+)
+def test_a_transcription_has_the_states_of_other_responses(text: str, finish: str, state: str) -> None:
+    problem = Problem("transcription", "3", "read", (Path("3.png"),), (), "7+5 -3", "text", "3")
+    response = Response("transcription", "3", 0, text, 9, finish)  # type: ignore[arg-type]
+    assert score(problem, response).state == state
+
+
 def test_two_choices_are_ambiguous_and_an_article_is_not_a_choice() -> None:
     assert score(CHOICE, Response("mathvision", "2", 0, r"\boxed{A, B}", 5, "stop")).state == "ambiguous"
     verdict = score(CHOICE, Response("mathvision", "2", 0, "A dramatic increase", 5, "stop"))
@@ -46,5 +64,7 @@ def test_one_answer_can_be_judged_without_a_record() -> None:
     assert not is_correct("mathvista", "Answer: 32.5", "32")
     assert is_correct("mmmu_pro", "Answer: J", "J", [f"option {k}" for k in range(10)])
     assert is_correct("logicvista", "Answer: 3", "3")
+    assert is_correct("transcription", "7+5", "7+5", kind="text")
+    assert not is_correct("transcription", "12", "7+5", kind="text")
     with pytest.raises(ConfigurationError, match="unknown benchmark 'mmmu'"):
         is_correct("mmmu", "A", "A")

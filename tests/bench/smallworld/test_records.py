@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.benchmarks.registry import load_problems
+from bench.prompts import render
 from bench.smallworld import records
 from bench.smallworld.problems import stream
 from bench.smallworld.render import CELL, render_problem
@@ -42,10 +43,23 @@ def test_the_real_loader_reads_every_record_with_its_answer_and_image(
     expected = stream(records.DATA_SEED, dataset.name, "test", dataset.family, dataset.form)
     assert len(problems) == 12 == len({problem.cluster for problem in problems})
     for problem, source in zip(problems, expected, strict=False):
-        assert problem.answer == source.answer
+        assert problem.answer == (source.symbols if dataset.benchmark == "transcription" else source.answer)
         assert not problem.unscorable
         with Image.open(problem.images[0]) as image:
             assert image.size == (CELL * len(source.symbols), CELL)
+
+
+def test_a_model_is_asked_to_read_an_image_as_in_its_pretraining(tmp_path: Path) -> None:
+    problems = load_problems("transcription", records.write_datasets("test", 24, tmp_path)["transcription"])
+    sources = list(itertools.islice(stream(records.DATA_SEED, "smallworld-read", "test"), 24))
+    assert {(source.family, source.form) for source in sources} == {
+        (family, form) for family in ("chain", "bars") for form in ("free", "choice")
+    }
+    for problem, source in zip(problems, sources, strict=True):
+        image, text = render(problem)
+        assert image == {"type": "image", "path": str(problem.images[0])}
+        assert text["text"] == f"read{source.tail}", "the prompt of the skill `read` after its image"
+        assert (problem.kind, problem.answer) == ("text", source.symbols)
 
 
 def test_an_image_shows_a_taller_bar_for_a_larger_digit() -> None:
