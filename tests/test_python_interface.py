@@ -24,6 +24,8 @@ matrix:
   include:
     - {name: base, skip: [sft, rl]}
     - {name: cold_start, skip: [rl]}
+analysis:
+  sampled: {samples: 3}
 """
 PROFILE = """\
 schema: vold-bench/profile@1
@@ -37,6 +39,7 @@ data:
     mathvision: smallworld/check?n=3
     mathvista: smallworld/check?n=3
     logicvista: smallworld/check?n=3
+    transcription: smallworld/check?n=3
 """
 SETTINGS = {"sft.steps": 2, "sft.batch_size": 4, "eval.max_tokens": 8}
 
@@ -64,21 +67,26 @@ def test_a_matrix_that_was_run_can_be_opened_again_without_running_anything(
     again = vold_bench.open_matrix(file, profile=profile, settings=SETTINGS, store=store)
     assert again.missing == [] and again.arms == ["base", "cold_start"] and again.seeds == [5]
     assert again.accuracy().equals(matrix.accuracy())
-    assert len(again.verdicts) == 2 * 4 * 3 and "benchmark" not in again.verdicts
-    assert set(again.verdicts["dataset"]) == {
+    assert len(again.verdicts) == 2 * 5 * 3 and "benchmark" not in again.verdicts
+    reasoning = {
         "smallworld-chain-choice", "smallworld-chain-free", "smallworld-bars-integer", "smallworld-bars-choice"
     }  # fmt: skip
+    assert set(again.verdicts["dataset"]) == {*reasoning, "smallworld-read"}
     assert bool(again.verdicts["synthetic"].all())
+    assert set(again.sampled["dataset"]) == reasoning and len(again.sampled) == 2 * 4 * 3 * 3
+    assert set(again.sampled["sample"]) == {0, 1, 2} and set(again.verdicts["sample"]) == {0}
+    assert set(again.accuracy(sampled=True)["n"]) == {9}
+    assert sorted(again.stages["kind"]) == ["eval", "eval", "sampled", "sampled", "sft", "traces"]
     losses = again.curves[again.curves["metric"] == "loss"]
     assert losses["step"].tolist() == [1, 2] and set(losses["arm"]) == {"cold_start"}
     assert again.report(tmp_path / "page").is_file()
 
     empty = vold_bench.open_matrix(file, profile=profile, settings=SETTINGS, store=tmp_path / "empty")
-    assert empty.accuracy().empty and list(empty.accuracy()) == list(again.accuracy()) and len(empty.missing) == 4
+    assert empty.accuracy().empty and list(empty.accuracy()) == list(again.accuracy()) and len(empty.missing) == 6
 
     missing = vold_bench.open_matrix(file, profile=profile, settings={**SETTINGS, "sft.steps": 3}, store=store)
-    assert len(missing.missing) == 2 and set(missing.verdicts["arm"]) == {"base"}
-    assert len(vold_bench.results(store)) == 2
+    assert len(missing.missing) == 3 and set(missing.verdicts["arm"]) == {"base"}
+    assert len(vold_bench.results(store)) == 4
 
 
 @pytest.mark.slow
@@ -95,7 +103,7 @@ def test_the_example_reads_a_store_and_writes_a_table_and_a_plot(
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "smallworld-chain-free" in run.stdout and "mathvision" not in run.stdout
-    assert (tmp_path / "accuracy.csv").read_text().count("cold_start") == 4
+    assert (tmp_path / "accuracy.csv").read_text().count("cold_start") == 5
     assert "synthetic problems" in (tmp_path / "accuracy.svg").read_text()
 
 

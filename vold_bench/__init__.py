@@ -85,6 +85,14 @@ class Matrix:
         return _named(self._results.verdicts)
 
     @property
+    def sampled(self) -> "pd.DataFrame":
+        """The rows of the second evaluation (``analysis.sampled`` in the matrix file), with the same columns.
+
+        Its responses are sampled. It is empty if the matrix file asks for none.
+        """
+        return _named(self._results.sampled)
+
+    @property
     def curves(self) -> "pd.DataFrame":
         """Training metrics in long form: arm, seed, stage (sft or rl), step, metric, value."""
         return self._results.curves
@@ -94,14 +102,17 @@ class Matrix:
         """One row per arm, seed and stage: status, cpu_seconds, wall_seconds."""
         return self._results.stages
 
-    def accuracy(self) -> "pd.DataFrame":
-        """Accuracy by arm and data set: n (responses), seeds, accuracy (mean over the responses, from 0 to 1)."""
+    def accuracy(self, *, sampled: bool = False) -> "pd.DataFrame":
+        """Accuracy by arm and data set: n (responses), seeds, accuracy (mean over the responses, from 0 to 1).
+
+        sampled: of the second evaluation, whose rows are in ``sampled``, instead of the primary one.
+        """
         import pandas as pd
 
-        keys = ["arm", "dataset", "synthetic"]
-        if self.verdicts.empty:
+        keys, rows = ["arm", "dataset", "synthetic"], self.sampled if sampled else self.verdicts
+        if rows.empty:
             return pd.DataFrame(columns=[*keys, "n", "seeds", "accuracy"])
-        groups = self.verdicts.groupby(keys, sort=False)
+        groups = rows.groupby(keys, sort=False)
         table = groups.agg(n=("correct", "size"), seeds=("seed", "nunique"), accuracy=("correct", "mean"))
         return table.reset_index()
 

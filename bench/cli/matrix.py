@@ -226,12 +226,15 @@ def _inputs_table(plan: "Plan") -> Table:
 
 
 def _arms_table(plan: "Plan", store: "Store") -> Table:
-    table = Table("arm", *_KINDS, title="arms (finished / seeds)", title_justify="left")
+    from bench.matrix.plan import SAMPLED
+
+    names = (*_KINDS, SAMPLED) if plan.spec.analysis.sampled else _KINDS
+    table = Table("arm", *names, title="arms (finished / seeds)", title_justify="left")
     for arm in dict.fromkeys(cell.arm for cell in plan.cells):
         cells = [cell for cell in plan.cells if cell.arm == arm]
         row = []
-        for kind in _KINDS:
-            stages = [cell.stages[kind] for cell in cells if kind in cell.stages]
+        for name in names:
+            stages = [cell.stages[name] for cell in cells if name in cell.stages]
             row.append(f"{_settled(plan, store, stages)}/{len(stages)}" if stages else "-")
         table.add_row(arm, *row)
     return table

@@ -19,7 +19,7 @@ from bench.errors import ConfigurationError
 from bench.hints import nearest
 from bench.matrix.inputs import Input, InputResolver
 from bench.matrix.profile import LoadedProfile, find_profile, load_profile
-from bench.matrix.spec import Arm, MatrixSpec, Override, check_override, find_matrix, load_spec
+from bench.matrix.spec import Arm, MatrixSpec, Override, Sampled, check_override, find_matrix, load_spec
 from bench.matrix.stages import KINDS, config_class
 from bench.matrix.yaml_file import Where
 from bench.store import StageSpec, Store, digest
@@ -27,6 +27,8 @@ from vold.answers import VERSION
 
 # The traces are one data set for all arms, and not drawn again for each training seed.
 TRACES_SEED = 0
+SAMPLED = "sampled"
+"""The second evaluation among the stages of a run; its kind is ``eval`` as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ArmSeed:
-    """One arm with one seed. ``stages``: the ids of its stages by kind, in the order in which they run."""
+    """One arm with one seed.
+
+    stages: the ids of its stages in the order in which they run, by kind. A second evaluation is under ``SAMPLED``.
+    """
 
     arm: str
     seed: int
@@ -227,10 +232,12 @@ class _Builder:
             stages["rl"] = self._rl(arm, model, seed).id
             model = Input(stages["rl"], f"{stages['rl']}/out")
         stages["eval"] = self._eval(arm, model, seed).id
+        if self.plan.spec.analysis.sampled is not None:
+            stages[SAMPLED] = self._sampled(arm, model, seed, self.plan.spec.analysis.sampled).id
         return ArmSeed(arm.name, seed, stages)
 
-    def _config(self, kind: str, arm: Arm, role: Mapping[str, Override] | None = None) -> Any:
-        return resolve(kind, (self.plan.profile.overrides, self.overrides, arm.overrides, role or {}), arm.name)
+    def _config(self, kind: str, arm: Arm, last: Mapping[str, Override] | None = None) -> Any:
+        return resolve(kind, (self.plan.profile.overrides, self.overrides, arm.overrides, last or {}), arm.name)
 
     def _traces(self, arm: Arm, writer: str) -> Stage:
         origin = arm.overrides.get("sft.traces") or self.overrides.get("sft.traces")
@@ -251,13 +258,32 @@ class _Builder:
 
     def _eval(self, arm: Arm, model: Input, seed: int) -> Stage:
         config = self._config("eval", arm)
-        inputs = {"model": model}
-        for benchmark, source in self.settings.data.eval.items():
-            where = self.plan.profile.where("data", "eval", benchmark)
-            make = partial(self.resolver.problems, benchmark, source, where)
-            inputs[f"data.{benchmark}"] = self._once(("problems", benchmark), make)
+        inputs = {"model": model, **self._problems(self.settings.data.eval)}
         # Greedy responses do not depend on the seed, so arms that share a model share its evaluation.
         return self._add("eval", config, inputs, seed if config.temperature > 0 else 0)
+
+    def _sampled(self, arm: Arm, model: Input, seed: int, sampled: Sampled) -> Stage:
+        """The second evaluation of an arm, on those primary benchmarks that the first one asks."""
+        spec = self.plan.spec
+        asked = self._config("eval", arm).benchmarks or self.settings.data.eval
+        benchmarks = [name for name in spec.analysis.primary.over if name in self.settings.data.eval and name in asked]
+        where = Where(f"{spec.path}: analysis.sampled")
+        if not benchmarks:
+            names = ", ".join(spec.analysis.primary.over)
+            raise ConfigurationError(
+                f"{where}: arm {arm.name!r} is asked none of {names}; add their data to data.eval of the profile"
+            )
+        changes = {"benchmarks": None, "samples": sampled.samples, "temperature": sampled.temperature}
+        layer = {f"eval.{name}": Override(f"eval.{name}", value, where) for name, value in changes.items()}
+        return self._add("eval", self._config("eval", arm, layer), {"model": model, **self._problems(benchmarks)}, seed)
+
+    def _problems(self, benchmarks: Iterable[str]) -> dict[str, Input]:
+        inputs = {}
+        for benchmark in benchmarks:
+            source, where = self.settings.data.eval[benchmark], self.plan.profile.where("data", "eval", benchmark)
+            make = partial(self.resolver.problems, benchmark, source, where)
+            inputs[f"data.{benchmark}"] = self._once(("problems", benchmark), make)
+        return inputs
 
     def _model(self, role: str, index: int, where: Where | None = None) -> Input:
         if role not in self.settings.models:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.matrix.plan import ArmSeed, Plan, Stage
+from bench.matrix.plan import SAMPLED, ArmSeed, Plan, Stage
 from bench.matrix.provenance import environment
 from bench.review.results import EvaluationResult
 from bench.store import Store
@@ -24,15 +24,17 @@ class MatrixResults:
     """The tables that a report is made of.
 
     verdicts: one row per response, with the columns of ``verdicts.parquet`` and arm and seed.
+    sampled: the same of the second evaluation, whose responses are sampled; empty if the matrix file asks for none.
     curves: arm, seed, stage (sft or rl), step, metric, value.
-    stages: arm, seed, kind, stage_id, status, cpu_seconds, wall_seconds. A stage that several arms share has a row for
-    each of them.
+    stages: arm, seed, kind, stage_id, status, cpu_seconds, wall_seconds. The kind of the second evaluation is
+    ``sampled``. A stage that several arms share has a row for each of them.
     summaries: the summary of the evaluation by (arm, seed).
     settings: the resolved configuration by (arm, kind).
     provenance: see ``provenance``.
     """
 
     verdicts: "pd.DataFrame"
+    sampled: "pd.DataFrame"
     curves: "pd.DataFrame"
     stages: "pd.DataFrame"
     summaries: dict[tuple[str, int], Summary]
@@ -51,7 +53,7 @@ def read(
     """The tables of some cells. ``origin``: their provenance."""
     import pandas as pd
 
-    verdicts, curves, rows, summaries, settings = [], [], [], {}, {}
+    verdicts, sampled, curves, rows, summaries, settings = [], [], [], [], {}, {}
     for cell in cells:
         for kind, name in cell.stages.items():
             settings[cell.arm, kind] = dict(stages[name].spec.config)
@@ -64,14 +66,24 @@ def read(
                 result = EvaluationResult(store.path(name) / "out", name)
                 verdicts.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
                 summaries[cell.arm, cell.seed] = result.summary
+            if kind == SAMPLED:
+                result = EvaluationResult(store.path(name) / "out", name)
+                sampled.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
     return MatrixResults(
-        verdicts=pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["arm", "seed"]),
+        verdicts=_joined(verdicts),
+        sampled=_joined(sampled),
         curves=pd.DataFrame(curves, columns=["arm", "seed", "stage", "step", "metric", "value"]),
         stages=pd.DataFrame(rows),
         summaries=summaries,
         settings=settings,
         provenance=dict(origin),
     )
+
+
+def _joined(tables: "Sequence[pd.DataFrame]") -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["arm", "seed"])
 
 
 def _status(store: Store, name: str) -> dict[str, object]:

@@ -68,8 +68,19 @@ class Contrast(Strict):
     expect: Literal["better", "worse", "not_better", "not_worse"] = "better"
 
 
+class Sampled(Strict):
+    """A second evaluation of every arm on the primary benchmarks, with sampled responses.
+
+    Its accuracy stands next to the primary number, is never part of it, and its contrasts are not corrected.
+    """
+
+    samples: int = Field(default=2, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+
 class Analysis(Strict):
     primary: Primary = Primary()
+    sampled: Sampled | None = None
     contrasts: tuple[Contrast, ...] = ()
     correction: CorrectionName = "holm"
     clean_of: tuple[str, ...] = Field(

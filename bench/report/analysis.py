@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from bench.records import Frame
-from bench.report import caveats, claims, clean, contrasts, doses, figures, tables
+from bench.report import caveats, claims, clean, contrasts, doses, figures, secondary, tables
 from bench.report.contrasts import ContrastResult
 from bench.report.grid import benchmark_grid
 from bench.report.model import SMALL_WORLD, Figure, ReportData, Results, Spec, Table, TableColumn
+from bench.report.secondary import SecondaryMeasure
 from bench.report.tables import ArmAccuracies
 from bench.report.words import arm_in_words
 from bench.stats.corrections import CORRECTIONS, UNCORRECTED
@@ -43,7 +44,8 @@ def analyse(spec: Spec, results: Results, paper: claims.Paper) -> ReportData:
     rows = tables.primary_rows(spec, results)
     seeds = tables.planned_seeds(spec, results)
     accuracies = tables.arm_accuracies(spec, results, rows, len(seeds))
-    compared = contrasts.contrast_results(spec, rows)
+    measures = secondary.secondary_measures(spec, results, len(seeds))
+    compared = contrasts.contrast_results(spec, rows, {measure.label: measure.rows for measure in measures})
     synthetic = bool(rows["synthetic"].astype(bool).any())
     world = f" ({SMALL_WORLD})" if synthetic else ""
     correction = CORRECTIONS[spec.analysis.correction]
@@ -53,9 +55,11 @@ def analyse(spec: Spec, results: Results, paper: claims.Paper) -> ReportData:
         synthetic=synthetic,
         lead=_lead(spec, accuracies, len(seeds)),
         statements=tuple(contrasts.verdict_sentence(c, correction) for c in compared),
-        tables={table.id: table for table in _tables(spec, results, rows, accuracies, compared, paper, world)},
+        tables={
+            table.id: table for table in _tables(spec, results, rows, accuracies, measures, compared, paper, world)
+        },
         figures={figure.id: figure for figure in _figures(spec, results, accuracies, compared, world)},
-        methods=_methods(spec, accuracies),
+        methods=(*_methods(spec, accuracies), *secondary.methods(measures)),
         caveats=caveats.list_caveats(spec, results, rows, accuracies, compared, len(seeds)),
         provenance=tuple(_flatten(results.provenance)),
         bars={arm: _bar(accuracy) for arm, accuracy in accuracies.total.items()},
@@ -67,6 +71,7 @@ def _tables(
     results: Results,
     rows: Frame,
     accuracies: ArmAccuracies,
+    measures: list[SecondaryMeasure],
     compared: list[ContrastResult],
     paper: claims.Paper,
     world: str,
@@ -81,10 +86,14 @@ def _tables(
         (TableColumn("arm", "arm"), TableColumn("recipe", "recipe")),
         tuple({"arm": arm.name, "recipe": arm_in_words(arm, results.settings)} for arm in spec.arms),
     )
+    leaderboard = tables.leaderboard_table(
+        spec, results, rows, accuracies, f"Leaderboard: {pooled} accuracy, 95 % interval{world}."
+    )
     return [
         arms,
-        tables.leaderboard_table(
-            spec, results, rows, accuracies, f"Leaderboard: {pooled} accuracy, 95 % interval{world}."
+        secondary.with_measures(leaderboard, measures),
+        secondary.secondary_table(
+            measures, accuracies.ranked, pooled, f"Measures next to the accuracy, 95 % interval{world}."
         ),
         contrasts.contrast_table(
             compared, correction, f"{registered}: paired differences in points, 95 % interval{world}.", pooled
@@ -94,7 +103,13 @@ def _tables(
         benchmark_grid(families, results, rows, families.caption),
         clean.clean_table(spec, rows, accuracies, f"Accuracy on the problems that an audit found clean{world}."),
         tables.training_table(results, accuracies.ranked, f"How RL ended: mean over seeds [lowest, highest]{world}."),
-        claims.claims_table(spec, rows, compared, paper, f"The paper's claims next to our results{world}."),
+        claims.claims_table(
+            spec,
+            {"accuracy": rows, **{measure.key: measure.rows for measure in measures}},
+            compared,
+            paper,
+            f"The paper's claims next to our results{world}.",
+        ),
     ]
 
 

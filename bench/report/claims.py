@@ -11,9 +11,13 @@ from bench.report.model import Expect, Spec, Table, TableColumn
 from bench.report.numbers import NONE, decimal, interval, p_value, points
 from bench.stats.corrections import CORRECTIONS
 from bench.stats.decisions import ContrastVerdict
+from bench.stats.estimates import Difference
 
 PAPER = Path(__file__).parent / "paper.json"
 DEFAULT_MARGIN = 0.02
+Measure = Literal["accuracy", "perception"]
+_Comparison = tuple[str, str, Measure]
+"""The arms ``test`` and ``against``, and what is compared."""
 ClaimStatus = Literal["reproduced", "not resolved", "contradicted", "not tested"]
 COLUMNS = (
     TableColumn("claim", "claim"),
@@ -31,12 +35,16 @@ Paper = Mapping[str, Any]
 
 
 class PaperClaim(TypedDict):
-    """A claim of the paper: the arm ``test`` is ``expect`` than the arm ``against``. ``table`` has its figures."""
+    """A claim of the paper: the arm ``test`` is ``expect`` than the arm ``against``. ``table`` has its figures.
+
+    measure: what is compared; the primary accuracy if it is absent.
+    """
 
     statement: str
     test: str
     against: str
     expect: Expect
+    measure: NotRequired[Measure]
     table: NotRequired[str]
     remark: NotRequired[str]
 
@@ -65,61 +73,72 @@ def claim_status(expect: Expect, verdict: ContrastVerdict, inner: tuple[float, f
     return "reproduced" if verdict == allowed or bound < margin else "not resolved"
 
 
-def claims_table(spec: Spec, verdicts: Frame, contrasts: Sequence[ContrastResult], paper: Paper, caption: str) -> Table:
+def claims_table(
+    spec: Spec, rows: Mapping[str, Frame], contrasts: Sequence[ContrastResult], paper: Paper, caption: str
+) -> Table:
     """A row for each claim of the paper about arms of this matrix, then for each claim of the matrix file alone.
 
     A claim whose two arms are a pre-registered contrast has the verdict of that contrast. The arms of the other claims
     are compared here. These comparisons are marked as exploratory and corrected for their own number.
+
+    rows: the verdicts of each measure. A claim about another measure is not tested.
     """
-    registered = {(c.test, c.against): c for c in contrasts}
+    registered: dict[_Comparison, ContrastResult] = {(c.test, c.against, "accuracy"): c for c in contrasts}
     names = {arm.name for arm in spec.arms}
     stated = paper.get("claims", [])
     claims: list[PaperClaim] = [claim for claim in stated if {claim["test"], claim["against"]} <= names]
     if len(claims) < len(stated):
         caption += f" {len(stated) - len(claims)} further claims concern arms that this matrix does not have."
-    paired = {(claim["test"], claim["against"]) for claim in claims}
+    compared = {_comparison(claim) for claim in claims}
     claims += [
         PaperClaim(statement=c.claim, test=c.test, against=c.against, expect=c.expect, remark=NONE)
         for c in spec.analysis.contrasts
-        if c.claim and (c.test, c.against) not in paired
+        if c.claim and (c.test, c.against, "accuracy") not in compared
     ]
-    exploratory = _exploratory(claims, registered, spec, verdicts)
-    rows = [_row(claim, registered, exploratory, paper) for claim in claims]
-    return Table("claims", caption, COLUMNS, tuple(rows))
+    exploratory = _exploratory(claims, registered, spec, rows)
+    return Table("claims", caption, COLUMNS, tuple(_row(claim, registered, exploratory, paper) for claim in claims))
+
+
+def _comparison(claim: PaperClaim) -> _Comparison:
+    return claim["test"], claim["against"], claim.get("measure", "accuracy")
 
 
 def _exploratory(
     claims: Sequence[PaperClaim],
-    registered: Mapping[tuple[str, str], ContrastResult],
+    registered: Mapping[_Comparison, ContrastResult],
     spec: Spec,
-    verdicts: Frame,
-) -> dict[tuple[str, str], ContrastResult]:
-    pairs = [(c["test"], c["against"]) for c in claims if (c["test"], c["against"]) not in registered]
-    differences = {pair: d for pair in pairs if (d := difference_of(verdicts, *pair, spec)) is not None}
+    rows: Mapping[str, Frame],
+) -> dict[_Comparison, ContrastResult]:
+    differences: dict[_Comparison, Difference] = {}
+    for test, against, measure in map(_comparison, claims):
+        if (test, against, measure) not in registered and measure in rows:
+            difference = difference_of(rows[measure], test, against, spec)
+            if difference is not None:
+                differences[test, against, measure] = difference
     adjusted = CORRECTIONS[spec.analysis.correction].function([d.p for d in differences.values()])
     return {
-        pair: ContrastResult("", *pair, DEFAULT_MARGIN, difference, p)
-        for (pair, difference), p in zip(differences.items(), adjusted, strict=True)
+        (test, against, measure): ContrastResult("", test, against, DEFAULT_MARGIN, difference, p)
+        for ((test, against, measure), difference), p in zip(differences.items(), adjusted, strict=True)
     }
 
 
 def _row(
     claim: PaperClaim,
-    registered: Mapping[tuple[str, str], ContrastResult],
-    exploratory: Mapping[tuple[str, str], ContrastResult],
+    registered: Mapping[_Comparison, ContrastResult],
+    exploratory: Mapping[_Comparison, ContrastResult],
     paper: Paper,
 ) -> dict[str, str]:
-    pair = (claim["test"], claim["against"])
+    comparison = _comparison(claim)
     row = {
         "claim": claim["statement"],
         "paper": paper_figures(claim, paper),
-        "arms": f"{pair[0]} over {pair[1]}",
+        "arms": f"{claim['test']} over {claim['against']}",
         "ours": NONE,
         "p": NONE,
         "registered": NONE,
         "status": "not tested",
     }
-    result = registered.get(pair) or exploratory.get(pair)
+    result = registered.get(comparison) or exploratory.get(comparison)
     if result is None or result.difference is None:
         return row
     d = result.difference

@@ -1,6 +1,6 @@
 """The pre-registered contrasts: for each a paired difference, a corrected p-value, a verdict and a sentence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -38,7 +38,10 @@ def contrast_columns(correction: Correction) -> tuple[TableColumn, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ContrastResult:
-    """A contrast with its result. ``difference`` is None where the arms have no responses in common."""
+    """A contrast with its result. ``difference`` is None where the arms have no responses in common.
+
+    families, secondary: the difference on each benchmark and on each secondary measure; they are not corrected.
+    """
 
     id: str
     test: str
@@ -47,6 +50,7 @@ class ContrastResult:
     difference: Difference | None
     adjusted_p: float = 1.0
     families: dict[str, Difference] = field(default_factory=dict)
+    secondary: dict[str, Difference] = field(default_factory=dict)
 
     @property
     def verdict(self) -> ContrastVerdict:
@@ -73,8 +77,12 @@ def difference_of(verdicts: Frame, test: str, against: str, spec: Spec) -> Diffe
         return None
 
 
-def contrast_results(spec: Spec, verdicts: Frame) -> list[ContrastResult]:
-    """The results of all contrasts of a matrix file. ``verdicts`` holds rows of the primary benchmarks only."""
+def contrast_results(spec: Spec, verdicts: Frame, secondary: Mapping[str, Frame]) -> list[ContrastResult]:
+    """The results of all contrasts of a matrix file.
+
+    verdicts: rows of the primary benchmarks only. secondary: the rows of each secondary measure.
+    """
+    families = {str(family): rows for family, rows in verdicts.groupby("family", sort=True, observed=True)}
     differences = [difference_of(verdicts, c.test, c.against, spec) for c in spec.analysis.contrasts]
     p_values = [difference.p for difference in differences if difference is not None]
     adjusted = iter(CORRECTIONS[spec.analysis.correction].function(p_values))
@@ -86,18 +94,16 @@ def contrast_results(spec: Spec, verdicts: Frame) -> list[ContrastResult]:
             margin=contrast.min_effect,
             difference=difference,
             adjusted_p=next(adjusted) if difference is not None else 1.0,
-            families=_families(contrast, verdicts, spec),
+            families=_differences(contrast, families, spec),
+            secondary=_differences(contrast, secondary, spec),
         )
         for contrast, difference in zip(spec.analysis.contrasts, differences, strict=True)
     ]
 
 
-def _families(contrast: Contrast, verdicts: Frame, spec: Spec) -> dict[str, Difference]:
-    differences = {
-        str(family): difference_of(rows, contrast.test, contrast.against, spec)
-        for family, rows in verdicts.groupby("family", sort=True, observed=True)
-    }
-    return {family: difference for family, difference in differences.items() if difference is not None}
+def _differences(contrast: Contrast, parts: Mapping[str, Frame], spec: Spec) -> dict[str, Difference]:
+    differences = {name: difference_of(rows, contrast.test, contrast.against, spec) for name, rows in parts.items()}
+    return {name: difference for name, difference in differences.items() if difference is not None}
 
 
 def verdict_sentence(result: ContrastResult, correction: Correction) -> Statement:
@@ -122,11 +128,12 @@ def verdict_sentence(result: ContrastResult, correction: Correction) -> Statemen
 
 
 def contrast_table(results: Sequence[ContrastResult], correction: Correction, caption: str, pooled: str) -> Table:
-    """For each contrast a row of the primary aggregate, then one uncorrected row per family."""
+    """For each contrast a row of the primary aggregate, then uncorrected rows per family and secondary measure."""
     rows = []
     for c in results:
         rows.append(_row(c, correction, pooled, c.difference, p_value(c.adjusted_p), c.verdict))
-        rows += [_row(c, correction, family, d, NONE, "not corrected") for family, d in c.families.items()]
+        uncorrected = {**c.families, **c.secondary}
+        rows += [_row(c, correction, scope, d, NONE, "not corrected") for scope, d in uncorrected.items()]
     return Table("contrasts", caption, contrast_columns(correction), tuple(rows))
 
 

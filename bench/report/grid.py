@@ -26,7 +26,8 @@ def benchmark_grid(families: Table, results: Results, rows: Frame, caption: str)
     for arm, cells in grid.items():
         table.append({"arm": arm, **cells})
         table += [{"arm": f"{arm}, {name}", **more} for name, more in metrics.get(arm, {}).items()]
-    table += [{"arm": name, **dict.fromkeys(names, NONE), **cells} for name, cells in baseline_cells(results).items()]
+    for name, cells in baseline_cells(results).items():
+        table.append({"arm": name, **{family: cells.get(family, NONE) for family in names}})
     columns = (TableColumn("arm", "arm"), *(TableColumn(name, name, "number") for name in names))
     return Table("families_wide", caption, columns, tuple(table))
 

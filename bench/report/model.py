@@ -50,9 +50,18 @@ class Primary(Protocol):
     def aggregate(self) -> Literal["macro", "micro"]: ...
 
 
+class Sampling(Protocol):
+    @property
+    def samples(self) -> int: ...
+    @property
+    def temperature(self) -> float: ...
+
+
 class Analysis(Protocol):
     @property
     def primary(self) -> Primary: ...
+    @property
+    def sampled(self) -> Sampling | None: ...
     @property
     def contrasts(self) -> Sequence[Contrast]: ...
     @property
@@ -82,6 +91,7 @@ class Results(Protocol):
     """The parts of ``bench.matrix.results.MatrixResults`` that a report reads.
 
     verdicts: columns arm, seed, benchmark, dataset, synthetic, id, cluster, sample, state, correct, tokens.
+    sampled: the verdicts of a second, sampled evaluation, with the same columns; empty if there is none.
     curves: columns arm, seed, stage, step, metric, value.
     stages: columns arm, seed, kind, stage_id, status, cpu_seconds.
     summaries: the summary of each evaluation, by arm and seed.
@@ -90,6 +100,8 @@ class Results(Protocol):
 
     @property
     def verdicts(self) -> Frame: ...
+    @property
+    def sampled(self) -> Frame: ...
     @property
     def curves(self) -> Frame: ...
     @property

@@ -69,7 +69,7 @@ class ArmAccuracies:
 
 
 def primary_rows(spec: Spec, results: Results) -> Frame:
-    """The verdicts of the primary benchmarks with a column ``family``: the benchmark, or a synthetic data set's name.
+    """The verdicts of the primary benchmarks with a column ``family``.
 
     Raises ConfigurationError when there is none.
     """
@@ -77,8 +77,13 @@ def primary_rows(spec: Spec, results: Results) -> Frame:
     verdicts = results.verdicts
     if "benchmark" not in verdicts or not verdicts["benchmark"].isin(over).any():
         raise ConfigurationError(f"{spec.name}: no responses to {', '.join(over)}; run the matrix first")
-    rows = verdicts[verdicts["benchmark"].isin(over)]
-    return rows.assign(family=rows["benchmark"].where(~rows["synthetic"].astype(bool), rows["dataset"]))
+    return with_family(verdicts[verdicts["benchmark"].isin(over)])
+
+
+def with_family(verdicts: Frame) -> Frame:
+    """The rows with a column ``family``: the benchmark, or a synthetic data set's name."""
+    family = verdicts["benchmark"].where(~verdicts["synthetic"].astype(bool), verdicts["dataset"])
+    return verdicts.assign(family=family)
 
 
 def planned_seeds(spec: Spec, results: Results) -> list[int]:

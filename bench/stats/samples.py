@@ -29,12 +29,24 @@ def sample_metrics(verdicts: Frame, samples: int) -> dict[str, Accuracy]:
         return metrics
     problems = _counts(rows)
     for tries in _ladder(samples):
-        enough = problems[problems["n"] >= tries]
+        enough = _passed(problems, tries)
         if len(enough):
-            passed = pass_at(enough["n"].to_numpy(), enough["right"].to_numpy(), tries)
-            metrics[f"pass@{tries}"] = accuracy(enough.assign(correct=passed))
+            metrics[f"pass@{tries}"] = accuracy(enough)
     metrics[f"maj@{samples}"] = accuracy(problems.assign(correct=problems["majority"]))
     return metrics
+
+
+def passed(verdicts: Frame, tries: int) -> Frame:
+    """One row per problem and seed with at least ``tries`` samples, whose ``correct`` is pass@tries.
+
+    verdicts: as for ``sample_metrics``, with a column seed.
+    """
+    return _passed(_counts(verdicts), tries)
+
+
+def _passed(problems: Frame, tries: int) -> Frame:
+    enough = problems[problems["n"] >= tries]
+    return enough.assign(correct=pass_at(enough["n"].to_numpy(), enough["right"].to_numpy(), tries))
 
 
 def pass_at(n: IntArray, right: IntArray, tries: int) -> FloatArray:

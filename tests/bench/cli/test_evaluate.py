@@ -110,7 +110,8 @@ def lines(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[float, int, int, di
 
 def test_the_log_has_rates_accuracy_with_its_interval_faults_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     def metrics(done: int) -> dict[str, float]:
-        return {"right": done / 4, "unparsed": done / 10, "truncated": 0, "error": 0, "tokens": 7.0 * done}
+        shares = {"right": 1 / 4, "scored": 1, "unparsed": 1 / 10, "truncated": 0, "error": 0, "tokens": 7}
+        return {name: share * done for name, share in shares.items()}
 
     # Ten seconds of loading, then 20 responses (10 problems) a second.
     calls = [(0.0, 0, 2000, {}), *((10.0 + k, 20 * (k + 1), 2000, metrics(20 * (k + 1))) for k in range(100))]

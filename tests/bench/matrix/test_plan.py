@@ -115,6 +115,28 @@ def test_greedy_evaluation_has_no_seed_and_sampling_has_one(world):
     assert {stage.spec.seed for stage in sampled.values()} == {1, 2}
 
 
+def test_a_second_evaluation_samples_the_primary_benchmarks_with_the_seed_of_its_run(world):
+    before = make_plan(*world)
+    assert not any("sampled" in cell.stages for cell in before.cells), "off unless the matrix file asks for it"
+    rewrite(
+        world[0].parent / "profiles" / "small.yaml", "eval: {mathvision", "eval: {transcription: ./problems, mathvision"
+    )
+    greedy = make_plan(*world)
+    rewrite(world[0], "analysis:\n", "analysis:\n  sampled: {samples: 4, temperature: 0.7}\n")
+    plan = make_plan(*world)
+    for cell, alone in zip(plan.cells, greedy.cells, strict=True):
+        assert {kind: name for kind, name in cell.stages.items() if kind != "sampled"} == alone.stages
+        first, second = (plan.stages[cell.stages[name]].spec for name in ("eval", "sampled"))
+        assert (second.config["samples"], second.config["temperature"], second.seed) == (4, 0.7, cell.seed)
+        assert (first.config["samples"], first.config["temperature"], first.seed) == (1, 0.0, 0)
+        assert second.identity["inputs"]["model"] == first.identity["inputs"]["model"]
+        assert set(first.locations) == {"model", "data.mathvision", "data.transcription"}
+        assert set(second.locations) == {"model", "data.mathvision"}
+    rewrite(world[0], "analysis:\n", "analysis:\n  primary: {over: [mmmu_pro]}\n")
+    with pytest.raises(ConfigurationError, match=r"fake\.yaml: analysis\.sampled: .* is asked none of mmmu_pro"):
+        make_plan(*world)
+
+
 def test_grpo_needs_its_teacher_only_to_measure_the_kl(world):
     plan = make_plan(*world, only=["teacher+grpo"], seeds=[1])
     assert "teacher" in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations

@@ -90,6 +90,16 @@ def test_a_mistake_is_reported_with_line_column_and_the_nearest_name(tmp_path, o
         assert word in message
 
 
+def test_a_second_evaluation_has_strict_settings_and_one_default(tmp_path):
+    path = tmp_path / "m.yaml"
+    for text, sampled in (("", None), ("sampled: {}", (2, 1.0)), ("sampled: {samples: 8}", (8, 1.0))):
+        path.write_text(MATRIX.replace("analysis:\n", f"analysis:\n  {text}\n"))
+        found = load_spec(path).analysis.sampled
+        assert (found and (found.samples, found.temperature)) == sampled
+    for text, words in (("{temperature: 0}", "greater than 0"), ("{sample: 2}", "did you mean 'samples'?")):
+        assert words in refusal(tmp_path, MATRIX.replace("analysis:\n", f"analysis:\n  sampled: {text}\n"))
+
+
 def test_audits_are_relative_to_the_matrix_file_and_a_missing_one_is_reported_before_anything_runs(tmp_path):
     text = MATRIX.replace("analysis:\n", "analysis:\n  clean_of: [audits/mathvision.json]\n")
     assert text != MATRIX

@@ -52,6 +52,7 @@ class Analysis:
     primary: Primary = field(default_factory=Primary)
     correction: Any = "holm"
     clean_of: tuple[str, ...] = ()
+    sampled: Any = None
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Results:
     summaries: dict[tuple[str, int], Summary]
     settings: dict[tuple[str, str], dict[str, Any]]
     provenance: dict[str, Any]
+    sampled: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def _verdicts(arm: str, seed: int, accuracy: float, items: int, spread: float = 0.02) -> pd.DataFrame:
@@ -158,6 +160,12 @@ def cold_start() -> tuple[Spec, Results]:
 
 
 @pytest.fixture(scope="session")
+def new_cold_start() -> Callable[[], tuple[Spec, Results]]:
+    """Makes the cold-start matrix anew, for fixtures that several tests share."""
+    return _cold_start
+
+
+@pytest.fixture(scope="session")
 def cold_start_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the unchanged cold-start matrix, for tests that only read it."""
     spec, results = _cold_start()
@@ -237,7 +245,9 @@ def renamed() -> Callable[[tuple[Spec, Results], str, str], tuple[Spec, Results]
         for contrast in spec.analysis.contrasts:
             contrast.test = new if contrast.test == old else contrast.test
             contrast.against = new if contrast.against == old else contrast.against
-        for table in (results.verdicts, results.curves, results.stages):
+        for table in (results.verdicts, results.sampled, results.curves, results.stages):
+            if table.empty:
+                continue
             table["arm"] = table["arm"].replace(old, new)
         results.settings |= {(new, kind): value for (arm, kind), value in results.settings.items() if arm == old}
         return spec, results
