@@ -113,7 +113,7 @@ def evaluate_models(
     page = None if outputs.reports is None else _report(matrix_results, stages, request, outputs)
     results = [
         EvaluatedModel(
-            label, stage.id, store.path(stage.id) / "out", matrix_results.summaries[label, request.seed], page
+            label, stage.id, store.path(stage.id) / "out", matrix_results.summaries[label, "", request.seed], page
         )
         for label, stage in stages.items()
     ]
@@ -211,7 +211,7 @@ def _read(stages: "Mapping[str, Stage]", store: "Store", seed: int) -> "MatrixRe
         "execution": next(iter(by_id.values())).spec.execution,
         **environment(),
     }
-    cells = [ArmSeed(label, seed, {"eval": stage.id}) for label, stage in stages.items()]
+    cells = [ArmSeed(label, "", seed, {"eval": stage.id}) for label, stage in stages.items()]
     return read(cells, by_id, store, origin)
 
 

@@ -116,13 +116,18 @@ class GateResult:
 
 
 def summarise(results: "MatrixResults") -> dict[str, object]:
-    """Reduce results to the content of a baseline file, in plain JSON types. Perception is not guarded."""
+    """Reduce results of a single student to the content of a baseline file, in plain JSON types.
+
+    Perception is not guarded. Raises ConfigurationError for results of several students.
+    """
     from bench.benchmarks.registry import pooled
     from bench.report.tables import last_steps, rl_curves
 
     rows: Frame = results.verdicts
     if "benchmark" not in rows:
         raise IncompleteRun("the run has no verdicts; see the stages' log.txt")
+    if rows["student"].nunique() > 1:
+        raise ConfigurationError("the check takes one student; name a single one under models.student in its profile")
     rows = rows[rows["benchmark"].isin(pooled(rows["benchmark"].unique()))]
     table = rows[["benchmark", "id", "cluster"]].drop_duplicates().sort_values(["benchmark", "id"])
     by_benchmark = {str(name): group for name, group in table.groupby("benchmark", sort=True)}
@@ -245,7 +250,8 @@ def _cells(run: RunSummary, arm: str, baseline: RunSummary, paired: bool = False
     return Cells(
         score=np.array(score),
         stratum=np.array(stratum),
-        seed=np.array(seeds),
+        student=np.zeros(len(rows), int),
+        run=np.array(seeds),
         cluster=np.array([codes[cluster] for cluster in clusters]),
         items=len(set(items)),
         samples=len(rows),

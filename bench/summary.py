@@ -18,7 +18,7 @@ SCHEMA = "vold-bench/summary@1"
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A share of problems in [0, 1] with its 95 % interval: the fields of ``bench.stats.estimates.Accuracy``."""
+    """A share of problems in [0, 1] with its 95 % interval, as in ``bench.stats.estimates.Accuracy``."""
 
     value: float
     low: float

@@ -72,6 +72,11 @@ class Matrix:
         return list(dict.fromkeys(cell.arm for cell in self._plan.cells))
 
     @property
+    def students(self) -> list[str]:
+        """The names of the students: the last part of each source in the profile."""
+        return list(self._plan.students)
+
+    @property
     def seeds(self) -> list[int]:
         return list(self._plan.seeds)
 
@@ -81,7 +86,7 @@ class Matrix:
 
     @property
     def verdicts(self) -> "pd.DataFrame":
-        """One row per response: arm, seed, dataset, synthetic, id, sample, state, correct, extracted, tokens, ..."""
+        """One row per response: arm, student, seed, dataset, synthetic, id, sample, state, correct, extracted, tokens, ..."""
         return _named(self._results.verdicts)
 
     @property
@@ -94,16 +99,16 @@ class Matrix:
 
     @property
     def curves(self) -> "pd.DataFrame":
-        """Training metrics in long form: arm, seed, stage (sft or rl), step, metric, value."""
+        """Training metrics in long form: arm, student, seed, stage (sft or rl), step, metric, value."""
         return self._results.curves
 
     @property
     def stages(self) -> "pd.DataFrame":
-        """One row per arm, seed and stage: status, cpu_seconds, wall_seconds."""
+        """One row per arm, student, seed and stage: status, cpu_seconds, wall_seconds."""
         return self._results.stages
 
     def accuracy(self, *, sampled: bool = False) -> "pd.DataFrame":
-        """Accuracy by arm and data set: n (responses), seeds, accuracy (mean over the responses, from 0 to 1).
+        """Accuracy by arm and data set: n (responses), students, seeds, accuracy (mean over the responses, 0 to 1).
 
         sampled: of the second evaluation, whose rows are in ``sampled``, instead of the primary one.
         """
@@ -111,10 +116,10 @@ class Matrix:
 
         keys, rows = ["arm", "dataset", "synthetic"], self.sampled if sampled else self.verdicts
         if rows.empty:
-            return pd.DataFrame(columns=[*keys, "n", "seeds", "accuracy"])
+            return pd.DataFrame(columns=[*keys, "n", "students", "seeds", "accuracy"])
+        counts = {name: (name.removesuffix("s"), "nunique") for name in ("students", "seeds")}
         groups = rows.groupby(keys, sort=False)
-        table = groups.agg(n=("correct", "size"), seeds=("seed", "nunique"), accuracy=("correct", "mean"))
-        return table.reset_index()
+        return groups.agg(n=("correct", "size"), **counts, accuracy=("correct", "mean")).reset_index()
 
     def report(self, directory: PathLike) -> Path:
         """Write the report (page, Markdown, JSON, CSV, figures) into ``directory`` and return the page's path."""
@@ -157,11 +162,12 @@ class Evaluation:
         """Accuracy by data set: n (responses), accuracy and its 95 % interval low to high (by cluster), from 0 to 1."""
         import pandas as pd
 
+        from bench.stats.cells import one_run
         from bench.stats.estimates import accuracy
 
         rows = []
         for dataset, part in self.verdicts.groupby("dataset", sort=False):
-            estimate = accuracy(part.assign(benchmark=dataset, seed=0))
+            estimate = accuracy(one_run(part.assign(benchmark=dataset)))
             row = {
                 "dataset": dataset,
                 "synthetic": bool(part["synthetic"].iloc[0]),

@@ -190,7 +190,8 @@ def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
     console.print(Text.assemble((plan.spec.name, "bold"), "  ", plan.spec.question))
     profile = f"profile {plan.profile.name}: {settings.about}; {settings.hardware.device}"
     console.print(profile, markup=False, highlight=False)
-    console.print(f"seeds {', '.join(map(str, plan.seeds))}", highlight=False)
+    students, seeds = ", ".join(plan.students), ", ".join(map(str, plan.seeds))
+    console.print(f"students {students}; each with seeds {seeds}", markup=False, highlight=False)
     for table in (_inputs_table(plan), _arms_table(plan, store), _stages_table(plan, store, cost)):
         console.print(table)
     unit = f"{cost.unit}-hours" if cost.total > 7200 else f"{cost.unit}-seconds"
@@ -229,7 +230,7 @@ def _arms_table(plan: "Plan", store: "Store") -> Table:
     from bench.matrix.plan import SAMPLED
 
     names = (*_KINDS, SAMPLED) if plan.spec.analysis.sampled else _KINDS
-    table = Table("arm", *names, title="arms (finished / seeds)", title_justify="left")
+    table = Table("arm", *names, title="arms (finished / runs)", title_justify="left")
     for arm in dict.fromkeys(cell.arm for cell in plan.cells):
         cells = [cell for cell in plan.cells if cell.arm == arm]
         row = []
@@ -241,7 +242,7 @@ def _arms_table(plan: "Plan", store: "Store") -> Table:
 
 
 def _stages_table(plan: "Plan", store: "Store", cost: "CostEstimate") -> Table:
-    title = "unique stages (arms and seeds share stages)"
+    title = "unique stages (runs share stages)"
     table = Table(
         "kind", "unique", "finished", "to do", f"{cost.unit}-seconds to do", title=title, title_justify="left"
     )
@@ -287,10 +288,14 @@ def _plan_data(plan: "Plan", cost: "CostEstimate", chain: list[str]) -> dict[str
         "hardware": settings.hardware.model_dump(),
         "models": settings.model_dump(mode="json")["models"],
         "data": settings.data.model_dump(),
+        "students": list(plan.students),
         "seeds": list(plan.seeds),
         "arms": list(dict.fromkeys(cell.arm for cell in plan.cells)),
         "excluded": dict(plan.spec.excluded),
-        "cells": [{"arm": cell.arm, "seed": cell.seed, "stages": dict(cell.stages)} for cell in plan.cells],
+        "cells": [
+            {"arm": cell.arm, "student": cell.student, "seed": cell.seed, "stages": dict(cell.stages)}
+            for cell in plan.cells
+        ],
         "stages": {
             name: {
                 "kind": stage.kind,

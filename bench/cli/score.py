@@ -114,14 +114,15 @@ def _show_judge(report: dict[str, Any]) -> None:
 def _show(scores: "Scores", data: "Dataset", part: str = "") -> None:
     import pandas as pd
 
+    from bench.stats.cells import one_run
     from bench.stats.estimates import accuracy
 
     clusters = {problem.id: problem.cluster for problem in data.problems}
     rows = pd.DataFrame(
-        {"benchmark": scores.benchmark, "id": v.id, "cluster": clusters[v.id], "seed": 0, "correct": v.correct}
+        {"benchmark": scores.benchmark, "id": v.id, "cluster": clusters[v.id], "correct": v.correct}
         for v in scores.verdicts
     )
-    estimate = accuracy(rows)
+    estimate = accuracy(one_run(rows))
     console = Console()
     console.print(
         f"{data.title}, {data.split}{part}, {scores.mode} scoring: {percent(estimate.value)} % "

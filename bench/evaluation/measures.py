@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from bench.benchmarks.registry import pooled
@@ -15,10 +14,14 @@ from bench.summary import BenchmarkSummary, FirstPrompt, Measure
 
 def measures(verdicts: Frame, samples: int) -> dict[str, Measure]:
     """avg@k, pass@k and maj@k with interval, counts and MDE; empty if there is no verdict."""
+    from bench.stats.cells import one_run
     from bench.stats.samples import sample_metrics  # scipy imports slowly
 
-    accuracies = sample_metrics(verdicts, samples) if len(verdicts) else {}
-    return {name: Measure(**asdict(accuracy)) for name, accuracy in accuracies.items()}
+    accuracies = sample_metrics(one_run(verdicts), samples) if len(verdicts) else {}
+    return {
+        name: Measure(a.value, a.low, a.high, n=a.n, items=a.items, seeds=a.runs, mde=a.mde)
+        for name, a in accuracies.items()
+    }
 
 
 def pooled_measures(verdicts: Frame, parts: Mapping[str, BenchmarkSummary], samples: int) -> dict[str, Measure]:

@@ -1,10 +1,11 @@
 """Plans: the unique stages that a matrix file needs with a profile.
 
 The identity of a stage is its kind, the version of its code, its resolved settings, the content of its inputs and its
-seed. Arms and seeds that agree on all of these share the stage. For example, a cold start is trained once for all the
-objectives that follow it.
+seed. Runs that agree on all of these share the stage. For example, a cold start is trained once for all the objectives
+that follow it.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from bench.matrix.stages import KINDS, config_class
 from bench.matrix.yaml_file import Where
 from bench.store import StageSpec, Store, digest
 from vold.answers import VERSION
+from vold.seeding import derive
 
 # The traces are one data set for all arms, and not drawn again for each training seed.
 TRACES_SEED = 0
@@ -50,12 +52,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ArmSeed:
-    """One arm with one seed.
+    """One run of an arm: it trains one student with one seed.
 
+    student: the name of the student; empty where models are evaluated as they are.
+    seed: a seed of the files. The stages of further students have seeds of their own; see ``stage_seed``.
     stages: the ids of its stages in the order in which they run, by kind. A second evaluation is under ``SAMPLED``.
     """
 
     arm: str
+    student: str
     seed: int
     stages: Mapping[str, str]
 
@@ -64,7 +69,7 @@ class ArmSeed:
 class Plan:
     """A matrix file and a profile, resolved for some seeds.
 
-    cells: each arm with each seed.
+    cells: each arm with each student and each seed.
     stages: the unique stages by id; every stage comes after those that it needs.
     absent: for each missing input, where it is named and how to get it.
     """
@@ -76,6 +81,11 @@ class Plan:
     cells: list[ArmSeed] = field(default_factory=list)
     stages: dict[str, Stage] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """The names of the students."""
+        return self.profile.settings.students
 
     @property
     def changes(self) -> dict[str, list[object]]:
@@ -119,18 +129,22 @@ def make_plan(
     for name in only:
         if name not in spec.names:
             raise ConfigurationError(f"--only {name}: no such arm in {path}; {nearest(name, spec.names)}")
-    order = tuple(loaded.settings.seeds or spec.seeds)
-    used = tuple(seeds or order)
-    # The position of a seed selects its student, so the seeds of the files keep their positions.
-    order += tuple(seed for seed in used if seed not in order)
     by_key = {override.key: override for override in overrides}
-    plan = Plan(spec, loaded, used, tuple(by_key.values()))
+    plan = Plan(spec, loaded, tuple(seeds or loaded.settings.seeds or spec.seeds), tuple(by_key.values()))
     builder = _Builder(plan, store, by_key)
-    for arm in spec.arms:
-        if not only or arm.name in only:
-            for seed in used:
-                plan.cells.append(builder.cell(arm, seed, order.index(seed)))
+    arms = [arm for arm in spec.arms if not only or arm.name in only]
+    for arm, student, seed in itertools.product(arms, range(len(plan.students)), plan.seeds):
+        plan.cells.append(builder.cell(arm, student, seed))
     return plan
+
+
+def stage_seed(seed: int, student: int) -> int:
+    """The seed of the stages that train the student at position ``student``; the first student has the seed itself.
+
+    With the same seed, all students would draw the same prompts in the same order. Their results would rise and fall
+    together and would not be independent runs.
+    """
+    return derive(seed, "student", student) if student else seed
 
 
 def parse_setting(
@@ -210,48 +224,49 @@ class _Builder:
         self.resolver = InputResolver(store, plan.profile.path.parent)
         self.inputs: dict[tuple[str, ...], Input] = {}
 
-    def cell(self, arm: Arm, seed: int, index: int) -> ArmSeed:
-        """Add the stages of an arm with one seed: traces and SFT, RL and evaluation, unless the arm skips them.
+    def cell(self, arm: Arm, student: int, seed: int) -> ArmSeed:
+        """Add the stages of one run of an arm: traces and SFT, RL and evaluation, unless the arm skips them.
 
-        index: the position of the seed, which selects the student.
+        student: the position of the student.
         """
         for key in self.overrides.keys() & arm.overrides.keys():
             raise ConfigurationError(f"{self.overrides[key].where}: arm {arm.name!r} sets {key!r} itself")
         stages: dict[str, str] = {}
-        model = self._model("student", index)
+        own_seed = stage_seed(seed, student)
+        model = self._model("student", student)
         if "sft" not in arm.skip:
             sft = self._config("sft", arm)
             if sft.traces in self.settings.data.written:
                 traces = self._data("written", sft.traces)
             else:
-                stages["traces"] = self._traces(arm, sft.traces).id
+                stages["traces"] = self._traces(arm, sft.traces, student).id
                 traces = Input(stages["traces"], f"{stages['traces']}/out/traces.jsonl")
-            stages["sft"] = self._add("sft", sft, {"student": model, "traces": traces}, seed).id
+            stages["sft"] = self._add("sft", sft, {"student": model, "traces": traces}, own_seed).id
             model = Input(stages["sft"], f"{stages['sft']}/out")
         if "rl" not in arm.skip:
-            stages["rl"] = self._rl(arm, model, seed).id
+            stages["rl"] = self._rl(arm, model, student, own_seed).id
             model = Input(stages["rl"], f"{stages['rl']}/out")
-        stages["eval"] = self._eval(arm, model, seed).id
+        stages["eval"] = self._eval(arm, model, own_seed).id
         if self.plan.spec.analysis.sampled is not None:
-            stages[SAMPLED] = self._sampled(arm, model, seed, self.plan.spec.analysis.sampled).id
-        return ArmSeed(arm.name, seed, stages)
+            stages[SAMPLED] = self._sampled(arm, model, own_seed, self.plan.spec.analysis.sampled).id
+        return ArmSeed(arm.name, self.plan.students[student], seed, stages)
 
     def _config(self, kind: str, arm: Arm, last: Mapping[str, Override] | None = None) -> Any:
         return resolve(kind, (self.plan.profile.overrides, self.overrides, arm.overrides, last or {}), arm.name)
 
-    def _traces(self, arm: Arm, writer: str) -> Stage:
+    def _traces(self, arm: Arm, writer: str, student: int) -> Stage:
         origin = arm.overrides.get("sft.traces") or self.overrides.get("sft.traces")
         where = origin.where if origin else self.plan.profile.where("models")
         config = self._config("traces", arm, {"traces.writer": Override("traces.writer", writer, where)})
-        inputs = {"writer": self._model(writer, 0, where), "prompts": self._data("traces")}
+        inputs = {"writer": self._model(writer, student, where), "prompts": self._data("traces")}
         return self._add("traces", config, inputs, TRACES_SEED)
 
-    def _rl(self, arm: Arm, student: Input, seed: int) -> Stage:
+    def _rl(self, arm: Arm, model: Input, student: int, seed: int) -> Stage:
         config = self._config("rl", arm)
-        inputs = {"student": student, "prompts": self._data("rl")}
+        inputs = {"student": model, "prompts": self._data("rl")}
         if config.distill.active or config.distill.monitor_every:
             override = arm.overrides.get("rl.teacher") or self.overrides.get("rl.teacher")
-            inputs["teacher"] = self._model(config.teacher, 0, override.where if override else None)
+            inputs["teacher"] = self._model(config.teacher, student, override.where if override else None)
         if self.settings.data.validation and config.validate_every:
             inputs["validation"] = self._data("validation")
         return self._add("rl", config, inputs, seed)
@@ -285,11 +300,11 @@ class _Builder:
             inputs[f"data.{benchmark}"] = self._once(("problems", benchmark), make)
         return inputs
 
-    def _model(self, role: str, index: int, where: Where | None = None) -> Input:
+    def _model(self, role: str, student: int, where: Where | None = None) -> Input:
         if role not in self.settings.models:
             position = where or self.plan.profile.where("models")
             raise ConfigurationError(f"{position}: no model role {role!r}; {nearest(role, self.settings.models)}")
-        source, position = self.settings.model(role, index), self.plan.profile.where("models", role)
+        source, position = self.settings.model(role, student), self.plan.profile.where("models", role)
         return self._once(("model", source), partial(self.resolver.model, source, position))
 
     def _data(self, *key: str) -> Input:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from bench.bundled import PROFILES
 from bench.errors import ConfigurationError
@@ -57,8 +57,9 @@ class Cost(Strict):
 class Profile(Strict):
     """The settings of a profile file.
 
-    models: the source of each role's model; for ``student`` also a list, whose entries the seeds take in turn. A source
-    is ``smallworld/NAME``, a path that begins with ``.``, ``/`` or ``~``, or ``OWNER/NAME[@REVISION]`` on the hub.
+    models: the source of each role's model; for ``student`` also a list, and then every seed trains every student. A
+    source is ``smallworld/NAME``, a path that begins with ``.``, ``/`` or ``~``, or ``OWNER/NAME[@REVISION]`` on the
+    hub.
     """
 
     schema_: Literal["vold-bench/profile@1"] = Field(alias="schema")
@@ -71,20 +72,32 @@ class Profile(Strict):
     hardware: Hardware = Hardware()
     cost: Cost
 
-    @model_validator(mode="after")
-    def _has_both_sides(self) -> "Profile":
+    @field_validator("models")
+    @classmethod
+    def _has_both_sides(cls, models: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
         for role in ("student", "teacher"):
-            if role not in self.models:
-                raise ValueError(f"models: the role {role!r} is missing")
-        for role, sources in self.models.items():
+            if role not in models:
+                raise ValueError(f"the role {role!r} is missing")
+        for role, sources in models.items():
             if role != "student" and not isinstance(sources, str):
-                raise ValueError(f"models.{role}: one model is expected; only the student may differ between seeds")
-        return self
+                raise ValueError(f"{role}: one model is expected; only the student may be a list")
+        students = models["student"]
+        if not students or (isinstance(students, tuple) and len(set(students)) < len(students)):
+            raise ValueError("student: expected one model or a list of different ones")
+        return models
 
-    def model(self, role: str, index: int = 0) -> str:
-        """The source of ``role`` for the seed at position ``index``; raises KeyError for an unknown role."""
+    @property
+    def students(self) -> tuple[str, ...]:
+        """A name for each student: the last part of its source, or the whole source where two students share that."""
+        sources = self.models["student"]
+        sources = (sources,) if isinstance(sources, str) else sources
+        names = tuple(source.partition("@")[0].rstrip("/").rpartition("/")[2] for source in sources)
+        return names if len(set(names)) == len(names) else sources
+
+    def model(self, role: str, student: int) -> str:
+        """The source of ``role`` for the student at position ``student``; raises KeyError for an unknown role."""
         sources = self.models[role]
-        return sources if isinstance(sources, str) else sources[index % len(sources)]
+        return sources if isinstance(sources, str) else sources[student]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TRAINING = ("sft", "rl")
+_RUN = ("arm", "student", "seed")
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixResults:
     """The tables that a report is made of.
 
-    verdicts: one row per response, with the columns of ``verdicts.parquet`` and arm and seed.
+    verdicts: one row per response, with the columns of ``verdicts.parquet`` and arm, student and seed.
     sampled: the same of the second evaluation, whose responses are sampled; empty if the matrix file asks for none.
-    curves: arm, seed, stage (sft or rl), step, metric, value.
-    stages: arm, seed, kind, stage_id, status, cpu_seconds, wall_seconds. The kind of the second evaluation is
-    ``sampled``. A stage that several arms share has a row for each of them.
-    summaries: the summary of the evaluation by (arm, seed).
+    curves: arm, student, seed, stage (sft or rl), step, metric, value.
+    stages: arm, student, seed, kind, stage_id, status, cpu_seconds, wall_seconds. The kind of the second evaluation is
+    ``sampled``. A stage that several runs share has a row for each of them.
+    summaries: the summary of the evaluation by (arm, student, seed).
     settings: the resolved configuration by (arm, kind).
     provenance: see ``provenance``.
     """
@@ -37,7 +38,7 @@ class MatrixResults:
     sampled: "pd.DataFrame"
     curves: "pd.DataFrame"
     stages: "pd.DataFrame"
-    summaries: dict[tuple[str, int], Summary]
+    summaries: dict[tuple[str, str, int], Summary]
     settings: dict[tuple[str, str], dict[str, object]]
     provenance: dict[str, Any]
 
@@ -55,24 +56,25 @@ def read(
 
     verdicts, sampled, curves, rows, summaries, settings = [], [], [], [], {}, {}
     for cell in cells:
+        run = dict(zip(_RUN, (cell.arm, cell.student, cell.seed), strict=True))
         for kind, name in cell.stages.items():
             settings[cell.arm, kind] = dict(stages[name].spec.config)
-            rows.append({"arm": cell.arm, "seed": cell.seed, "kind": kind, "stage_id": name, **_status(store, name)})
+            rows.append({**run, "kind": kind, "stage_id": name, **_status(store, name)})
             if not store.done(name):
                 continue
             if kind in _TRAINING:
-                curves += [(cell.arm, cell.seed, kind, *row) for row in _curve(store.path(name) / "metrics.jsonl")]
+                curves += [(*run.values(), kind, *row) for row in _curve(store.path(name) / "metrics.jsonl")]
             if kind == "eval":
                 result = EvaluationResult(store.path(name) / "out", name)
-                verdicts.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
-                summaries[cell.arm, cell.seed] = result.summary
+                verdicts.append(result.verdicts.assign(**run))
+                summaries[cell.arm, cell.student, cell.seed] = result.summary
             if kind == SAMPLED:
                 result = EvaluationResult(store.path(name) / "out", name)
-                sampled.append(result.verdicts.assign(arm=cell.arm, seed=cell.seed))
+                sampled.append(result.verdicts.assign(**run))
     return MatrixResults(
         verdicts=_joined(verdicts),
         sampled=_joined(sampled),
-        curves=pd.DataFrame(curves, columns=["arm", "seed", "stage", "step", "metric", "value"]),
+        curves=pd.DataFrame(curves, columns=[*_RUN, "stage", "step", "metric", "value"]),
         stages=pd.DataFrame(rows),
         summaries=summaries,
         settings=settings,
@@ -83,7 +85,7 @@ def read(
 def _joined(tables: "Sequence[pd.DataFrame]") -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["arm", "seed"])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_RUN)
 
 
 def _status(store: Store, name: str) -> dict[str, object]:
@@ -110,6 +112,7 @@ def provenance(plan: Plan, store: Store) -> dict[str, object]:
         "matrix": _portable(str(plan.spec.path)),
         "profile": plan.profile.name,
         "about": settings.about,
+        "students": list(plan.students),
         "seeds": list(plan.seeds),
         "changes": plan.changes,
         "models": settings.model_dump(mode="json")["models"],

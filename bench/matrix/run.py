@@ -153,11 +153,14 @@ def report_name(plan: Plan) -> str:
 
 
 def label(plan: Plan, stage: str) -> str:
-    """The arms and seeds that use a stage, in few words."""
+    """The arms, students and seeds that use a stage, in few words."""
     cells = [cell for cell in plan.cells if stage in cell.stages.values()]
-    arms, seeds = list(dict.fromkeys(c.arm for c in cells)), list(dict.fromkeys(c.seed for c in cells))
+    arms, students, seeds = (
+        list(dict.fromkeys(values)) for values in zip(*((c.arm, c.student, c.seed) for c in cells), strict=True)
+    )
     more = f" and {len(arms) - 1} more" if len(arms) > 1 else ""
-    return f"{arms[0]}{more}, seed {' '.join(map(str, seeds))}"
+    student = f", {' '.join(students)}" if len(plan.students) > 1 else ""
+    return f"{arms[0]}{more}{student}, seed {' '.join(map(str, seeds))}"
 
 
 def _with_threads(stage: Stage, slots: int) -> Stage:

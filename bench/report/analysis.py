@@ -10,7 +10,7 @@ from bench.report.contrasts import ContrastResult
 from bench.report.grid import benchmark_grid
 from bench.report.model import SMALL_WORLD, Figure, ReportData, Results, Spec, Table, TableColumn
 from bench.report.secondary import SecondaryMeasure
-from bench.report.tables import ArmAccuracies
+from bench.report.tables import ArmAccuracies, PlannedRuns
 from bench.report.words import arm_in_words
 from bench.stats.corrections import CORRECTIONS, UNCORRECTED
 from bench.stats.estimates import Accuracy
@@ -21,17 +21,20 @@ METHODS = (
     "effective number of problems. In tables, n counts responses, expected is their number in a complete run, and "
     "tokens is the mean length of a response.",
     "The pooled number is the {aggregate} over {families}.",
-    "Arms are compared in pairs on the same problems and seeds. The variance of a difference has two crossed "
-    "parts, training seeds and problems (clustered where they share a source): V = V_seed + V_item - V_cell "
+    "Arms are compared in pairs on the same problems, students and seeds. The variance of a difference has two crossed "
+    "parts, training runs and problems (clustered where they share a source): V = V_seed + V_item - V_cell "
     "(Cameron, Gelbach and Miller 2011). Each part has its own t quantile (Graybill and Wang 1980); a simulation "
     "in the test suite checks that intervals called 95 % cover 94 to 97 %.",
+    "Base students are fixed blocks. Each student counts the same. V_seed comes from the spread over the seeds of one "
+    "student, pooled over the students, with as many degrees of freedom as there are runs minus students. So a "
+    "difference between students does not widen an interval, and a verdict holds for these students.",
     "Contrasts were written into the matrix file beforehand; {correction}. A verdict is better or worse when the "
     "corrected p is below 0.05, otherwise not resolved. Two arms are called equivalent when the 90 % interval is "
     "within the margin. MDE is the smallest true difference that such a comparison finds in 80 % of repetitions.",
     "A paper's claim counts as reproduced or contradicted only by such a verdict. A claim of no gain is reproduced "
     "when the arm is worse, or when the 90 % interval excludes gains as large as the margin. The margin is 2.0 points "
     "where the matrix file names none.",
-    "Curves are means over seeds with the range from the lowest to the highest seed; from 20 measured steps on, "
+    "Curves are means over runs with the range from the lowest to the highest run; from 20 measured steps on, "
     "each is a running mean over 5. Final values are means over those of the last 5 steps that were measured.",
 )
 
@@ -42,9 +45,9 @@ def analyse(spec: Spec, results: Results, paper: claims.Paper) -> ReportData:
     Raises ConfigurationError when the results have no response to a benchmark of the primary analysis.
     """
     rows = tables.primary_rows(spec, results)
-    seeds = tables.planned_seeds(spec, results)
-    accuracies = tables.arm_accuracies(spec, results, rows, len(seeds))
-    measures = secondary.secondary_measures(spec, results, len(seeds))
+    runs = tables.planned_runs(results)
+    accuracies = tables.arm_accuracies(spec, results, rows, runs.count)
+    measures = secondary.secondary_measures(spec, results, runs.count)
     compared = contrasts.contrast_results(spec, rows, {measure.label: measure.rows for measure in measures})
     synthetic = bool(rows["synthetic"].astype(bool).any())
     world = f" ({SMALL_WORLD})" if synthetic else ""
@@ -53,14 +56,14 @@ def analyse(spec: Spec, results: Results, paper: claims.Paper) -> ReportData:
         name=spec.name,
         question=spec.question,
         synthetic=synthetic,
-        lead=_lead(spec, accuracies, len(seeds)),
+        lead=_lead(spec, accuracies, runs),
         statements=tuple(contrasts.verdict_sentence(c, correction) for c in compared),
         tables={
             table.id: table for table in _tables(spec, results, rows, accuracies, measures, compared, paper, world)
         },
         figures={figure.id: figure for figure in _figures(spec, results, accuracies, compared, world)},
         methods=(*_methods(spec, accuracies), *secondary.methods(measures)),
-        caveats=caveats.list_caveats(spec, results, rows, accuracies, compared, len(seeds)),
+        caveats=caveats.list_caveats(spec, results, rows, accuracies, compared, runs),
         provenance=tuple(_flatten(results.provenance)),
         bars={arm: _bar(accuracy) for arm, accuracy in accuracies.total.items()},
     )
@@ -99,10 +102,11 @@ def _tables(
             compared, correction, f"{registered}: paired differences in points, 95 % interval{world}.", pooled
         ),
         contrasts.pooled_table(compared, correction, f"{registered}, {pooled}: differences in points{world}.", pooled),
+        contrasts.student_table(compared, f"{registered} for each student alone: differences in points{world}."),
         families,
         benchmark_grid(families, results, rows, families.caption),
         clean.clean_table(spec, rows, accuracies, f"Accuracy on the problems that an audit found clean{world}."),
-        tables.training_table(results, accuracies.ranked, f"How RL ended: mean over seeds [lowest, highest]{world}."),
+        tables.training_table(results, accuracies.ranked, f"How RL ended: mean over runs [lowest, highest]{world}."),
         claims.claims_table(
             spec,
             {"accuracy": rows, **{measure.key: measure.rows for measure in measures}},
@@ -122,7 +126,8 @@ def _figures(
         figures.forest_figure(
             compared,
             f"Paired differences of the pre-registered contrasts{world}. Line: 95 % interval; large symbol: "
-            f"{large}; small square: one benchmark; shaded band: margin; upright ticks: minimal detectable effect.",
+            f"{large}; small circle: one student; small square: one benchmark; shaded band: margin; upright ticks: "
+            "minimal detectable effect.",
         ),
         figures.family_figure(accuracies, f"Accuracy by benchmark, 95 % interval{world}."),
         figures.curve_figure(tables.rl_curves(results), [arm.name for arm in spec.arms], f"Training curves{world}."),
@@ -140,7 +145,7 @@ def _figures(
     return [figure for figure in drawn if figure is not None]
 
 
-def _lead(spec: Spec, accuracies: ArmAccuracies, seeds: int) -> str:
+def _lead(spec: Spec, accuracies: ArmAccuracies, runs: PlannedRuns) -> str:
     """The first paragraph of the page: what is compared, and on how many problems."""
     families = accuracies.families
     problems = sum(max(a.items for (_, name), a in accuracies.family.items() if name == family) for family in families)
@@ -149,7 +154,8 @@ def _lead(spec: Spec, accuracies: ArmAccuracies, seeds: int) -> str:
             f"This page says how the checkpoint {spec.arms[0].name}, evaluated as it is, answers {problems} problems "
             f"of {len(families)} benchmarks."
         )
-    plural = "seed" if seeds == 1 else "seeds"
+    plural = "seed" if runs.seeds == 1 else "seeds"
+    students = f" for each of {len(runs.students)} base students" if len(runs.students) > 1 else ""
     present = len({arm for arm, _ in accuracies.family})
     arms = str(len(spec.arms)) if present == len(spec.arms) else f"{present} of {len(spec.arms)}"
     return (
@@ -158,8 +164,8 @@ def _lead(spec: Spec, accuracies: ArmAccuracies, seeds: int) -> str:
         f"traces), "
         f"GRPO (reinforcement learning from a reward for right answers), and on-policy distillation (OPD: the teacher "
         f"scores the student's own attempts). Training uses text alone; the test problems are images. Each trained "
-        f"arm has {seeds} {plural}, and every arm answers {problems} problems of {len(families)} benchmarks. Arms "
-        f"are compared on the same problems and seeds."
+        f"arm has {runs.seeds} {plural}{students}, and every arm answers {problems} problems of {len(families)} "
+        "benchmarks. Arms are compared on the same problems, students and seeds."
     )
 
 

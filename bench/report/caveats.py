@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
+from typing import Any
 
 from bench.records import Frame
 from bench.report.contrasts import ContrastResult
 from bench.report.model import Results, Spec
 from bench.report.numbers import percent, points
-from bench.report.tables import ArmAccuracies
+from bench.report.tables import ArmAccuracies, PlannedRuns
 from bench.stats.corrections import CORRECTIONS, UNCORRECTED
 from bench.stats.decisions import seeds_needed
 
@@ -21,14 +22,15 @@ def list_caveats(
     rows: Frame,
     accuracies: ArmAccuracies,
     contrasts: Sequence[ContrastResult],
-    seeds: int,
+    runs: PlannedRuns,
 ) -> tuple[str, ...]:
     """The caveats of a report, the most important first."""
     return (
         *_world(rows),
         *_changes(results),
-        *_coverage(spec, results, rows, accuracies, seeds),
-        *_dependence(results, seeds),
+        *_coverage(spec, results, rows, accuracies, runs),
+        *_students(runs, contrasts),
+        *_repeated(results),
         *_power(contrasts),
         *_states(rows),
         _exploratory(spec),
@@ -67,9 +69,9 @@ def _changes(results: Results) -> Iterator[str]:
         yield f"The command line changed the experiment of the matrix file: {'; '.join(texts)}."
 
 
-def _coverage(spec: Spec, results: Results, rows: Frame, accuracies: ArmAccuracies, seeds: int) -> Iterator[str]:
-    if seeds == 1 and any("rl" not in arm.skip or "sft" not in arm.skip for arm in spec.arms):
-        yield "One training seed: intervals cover other problems, not other training runs."
+def _coverage(spec: Spec, results: Results, rows: Frame, accuracies: ArmAccuracies, runs: PlannedRuns) -> Iterator[str]:
+    if runs.seeds == 1 and any("rl" not in arm.skip or "sft" not in arm.skip for arm in spec.arms):
+        yield "One training seed per student: intervals cover other problems, not other training runs."
     for arm in spec.arms:
         have = accuracies.total[arm.name].n if arm.name in accuracies.total else 0
         missing = accuracies.expected[""] - have
@@ -91,16 +93,31 @@ def _coverage(spec: Spec, results: Results, rows: Frame, accuracies: ArmAccuraci
     if not stages.empty:
         failed = stages[stages["status"] != "done"]
         if len(failed):
-            names = ", ".join(sorted({f"{r.arm} seed {r.seed} {r.kind}: {r.status}" for r in failed.itertuples()}))
+            several = len(runs.students) > 1
+            names = ", ".join(sorted({_stage_words(row, several) for row in failed.itertuples()}))
             yield f"Stages that did not finish: {names}."
 
 
-def _dependence(results: Results, seeds: int) -> Iterator[str]:
-    inputs = results.provenance.get("inputs", {})
-    students = {identity for name in ("student", "model") for identity in inputs.get(name, ())}
-    if 0 < len(students) < seeds:
-        plural = "student" if len(students) == 1 else "students"
-        yield f"{seeds} seeds over {len(students)} base {plural}: seeds that share one are not fully independent."
+def _stage_words(row: Any, several_students: bool) -> str:
+    student = f" {row.student}" if several_students else ""
+    return f"{row.arm}{student} seed {row.seed} {row.kind}: {row.status}"
+
+
+def _students(runs: PlannedRuns, contrasts: Sequence[ContrastResult]) -> Iterator[str]:
+    if not any(runs.students):
+        return
+    plural = "student" if len(runs.students) == 1 else "students"
+    yield (
+        f"Every statement is about {len(runs.students)} base {plural} ({', '.join(runs.students)}). Intervals cover "
+        "other seeds and other problems, not other students."
+    )
+    for c in contrasts:
+        if len(c.students) > 1 and max(d.low for d in c.students.values()) > min(d.high for d in c.students.values()):
+            found = ", ".join(f"{name} {points(d.value)}" for name, d in c.students.items())
+            yield f"{c.id}: the students disagree ({found} points; their 95 % intervals do not overlap)."
+
+
+def _repeated(results: Results) -> Iterator[str]:
     stages = results.stages
     if stages.empty:
         return
@@ -127,8 +144,8 @@ def _power(contrasts: Sequence[ContrastResult]) -> Iterator[str]:
             f"{c.id} was meant to find effects of {points(c.margin, signed=False)} points, but finds only effects of "
             f"{points(d.mde, signed=False)} points or more with 80 % power"
         )
-        if d.seeds > 1:
-            needed = seeds_needed(c.margin, sqrt(d.spread.seed * d.seeds), sqrt(d.spread.item))
+        if d.spread.seed_df > 0:
+            needed = seeds_needed(c.margin, sqrt(d.spread.seed * d.runs), sqrt(d.spread.item))
             text += f"; it would need about {needed} seeds" if needed else "; more seeds alone are not enough"
         yield text + "."
 

@@ -31,16 +31,30 @@ def contrast_columns(correction: Correction) -> tuple[TableColumn, ...]:
         TableColumn("verdict", "verdict"),
         TableColumn("n", "pairs", "number"),
         TableColumn("missing", "missing", "number"),
-        TableColumn("seeds", "seeds", "number"),
+        TableColumn("runs", "runs", "number"),
         TableColumn("method", "method"),
     )
 
 
+STUDENT_COLUMNS = (
+    TableColumn("id", "contrast"),
+    TableColumn("test", "test"),
+    TableColumn("against", "against"),
+    TableColumn("student", "student"),
+    TableColumn("difference", "difference", "number"),
+    *INTERVAL,
+    TableColumn("n", "pairs", "number"),
+    TableColumn("seeds", "seeds", "number"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ContrastResult:
-    """A contrast with its result. ``difference`` is None where the arms have no responses in common.
+    """A contrast with its result.
 
+    difference: None where the arms have no responses in common.
     families, secondary: the difference on each benchmark and on each secondary measure; they are not corrected.
+    students: the difference for each student, where there are several.
     """
 
     id: str
@@ -51,6 +65,7 @@ class ContrastResult:
     adjusted_p: float = 1.0
     families: dict[str, Difference] = field(default_factory=dict)
     secondary: dict[str, Difference] = field(default_factory=dict)
+    students: dict[str, Difference] = field(default_factory=dict)
 
     @property
     def verdict(self) -> ContrastVerdict:
@@ -83,6 +98,7 @@ def contrast_results(spec: Spec, verdicts: Frame, secondary: Mapping[str, Frame]
     verdicts: rows of the primary benchmarks only. secondary: the rows of each secondary measure.
     """
     families = {str(family): rows for family, rows in verdicts.groupby("family", sort=True, observed=True)}
+    students = {str(student): rows for student, rows in verdicts.groupby("student", sort=True, observed=True)}
     differences = [difference_of(verdicts, c.test, c.against, spec) for c in spec.analysis.contrasts]
     p_values = [difference.p for difference in differences if difference is not None]
     adjusted = iter(CORRECTIONS[spec.analysis.correction].function(p_values))
@@ -96,6 +112,7 @@ def contrast_results(spec: Spec, verdicts: Frame, secondary: Mapping[str, Frame]
             adjusted_p=next(adjusted) if difference is not None else 1.0,
             families=_differences(contrast, families, spec),
             secondary=_differences(contrast, secondary, spec),
+            students=_differences(contrast, students, spec) if len(students) > 1 else {},
         )
         for contrast, difference in zip(spec.analysis.contrasts, differences, strict=True)
     ]
@@ -122,8 +139,9 @@ def verdict_sentence(result: ContrastResult, correction: Correction) -> Statemen
         text += f"; such a comparison finds effects of {points(d.mde, signed=False)} points or more (80 % power)"
     if result.equivalent:
         text += f"; equivalent within {points(result.margin, signed=False)} points"
-    if d.seeds == 1:
-        text += "; one seed, so the interval covers other problems but not other training runs"
+    if d.spread.seed_df == 0:
+        seed = "one seed" if d.students == 1 else "one seed per student"
+        text += f"; {seed}, so the interval covers other problems but not other training runs"
     return Statement(result.id, text, result.verdict, tone)
 
 
@@ -144,6 +162,25 @@ def pooled_table(results: Sequence[ContrastResult], correction: Correction, capt
     return Table("contrasts_pooled", caption, shown, rows)
 
 
+def student_table(results: Sequence[ContrastResult], caption: str) -> Table:
+    """For each contrast a row per student, without a verdict; without rows where there is one student."""
+    rows = [
+        {
+            "id": c.id,
+            "test": c.test,
+            "against": c.against,
+            "student": student,
+            "difference": points(d.value),
+            **interval_cells(d.low, d.high, points),
+            "n": str(d.n),
+            "seeds": str(d.runs),
+        }
+        for c in results
+        for student, d in c.students.items()
+    ]
+    return Table("contrasts_students", caption, STUDENT_COLUMNS, tuple(rows))
+
+
 def _row(
     c: ContrastResult, correction: Correction, scope: str, d: Difference | None, adjusted: str, verdict: str
 ) -> dict[str, str]:
@@ -160,6 +197,6 @@ def _row(
         "mde": points(d.mde, signed=False),
         "n": str(d.n),
         "missing": str(d.missing_test + d.missing_against),
-        "seeds": str(d.seeds),
+        "runs": str(d.runs),
         "method": d.method,
     }

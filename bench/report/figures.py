@@ -22,6 +22,7 @@ from bench.report.style import (
     series_style,
 )
 from bench.report.tables import ArmAccuracies
+from bench.stats.cells import RUN_KEY
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -43,7 +44,7 @@ PANELS = {
 
 
 def accuracy_figure(accuracies: ArmAccuracies, caption: str) -> Figure:
-    """The accuracy of each arm with its interval; ticks are the accuracies of single seeds."""
+    """The accuracy of each arm with its interval; ticks are the accuracies of single runs."""
     arms = accuracies.ranked
     with canvas(8, 0.8 + 0.36 * len(arms)) as figure:
         axes = figure.subplots()
@@ -53,11 +54,11 @@ def accuracy_figure(accuracies: ArmAccuracies, caption: str) -> Figure:
                 [100 * accuracy.low, 100 * accuracy.high], [row, row], color=ACCENT, lw=2.2, solid_capstyle="butt"
             )
             axes.plot(100 * accuracy.value, row, "o", color=ACCENT, ms=7, zorder=3)
-            for value in accuracies.by_seed[arm]:
+            for value in accuracies.by_run[arm]:
                 axes.plot([100 * value] * 2, [row + 0.16, row + 0.36], color=QUIET, lw=1.3)
         _name_rows(axes, [axis_label(arm) for arm in arms])
         axes.set_xlim(0, 100)
-        axes.set_xlabel("accuracy, % (line: 95 % interval; short ticks below: single seeds)")
+        axes.set_xlabel("accuracy, % (line: 95 % interval; short ticks below: single runs)")
         svg = as_svg(figure)
     alt = "Accuracy with 95 % interval: " + "; ".join(
         f"{arm} {percent(a.value)} % [{percent(a.low)}, {percent(a.high)}]"
@@ -67,11 +68,11 @@ def accuracy_figure(accuracies: ArmAccuracies, caption: str) -> Figure:
 
 
 def forest_figure(contrasts: Sequence[ContrastResult], caption: str) -> Figure | None:
-    """Paired differences: pooled in bold, the benchmarks below, the margin as a band and the MDE as ticks."""
+    """Paired differences: pooled in bold, students and benchmarks below, the margin as a band and the MDE as ticks."""
     shown = [c for c in contrasts if c.difference is not None]
     if not shown:
         return None
-    lines = sum(1 + len(c.families) for c in shown)
+    lines = sum(1 + len(c.students) + len(c.families) for c in shown)
     with canvas(8, 1.0 + 0.27 * lines + 0.25 * len(shown)) as figure:
         axes = figure.subplots()
         names, positions, y = [], [], 0.0
@@ -80,12 +81,16 @@ def forest_figure(contrasts: Sequence[ContrastResult], caption: str) -> Figure |
             names.append(f"{c.id}: {axis_label(c.test, 24)} − {axis_label(c.against, 24)}")
             positions.append(y)
             _pooled(axes, c, y)
-            for family, d in c.families.items():
+            parts = [
+                *((name, d, "o") for name, d in c.students.items()),
+                *((name, d, "s") for name, d in c.families.items()),
+            ]
+            for name, d, marker in parts:
                 y += 1
-                names.append(axis_label(family))
+                names.append(axis_label(name))
                 positions.append(y)
                 axes.plot([100 * d.low, 100 * d.high], [y, y], color=QUIET, lw=1.2)
-                axes.plot(100 * d.value, y, "s", color=QUIET, ms=4)
+                axes.plot(100 * d.value, y, marker, color=QUIET, ms=4)
             if c.margin:
                 width = 100 * c.margin
                 axes.fill_between([-width, width], top - 0.5, y + 0.5, color="#dfe9ee", lw=0, zorder=0)
@@ -143,7 +148,7 @@ def family_figure(accuracies: ArmAccuracies, caption: str) -> Figure:
 
 
 def curve_figure(data: Frame, order: Sequence[str], caption: str) -> Figure | None:
-    """Reward, teacher KL, entropy and length over RL steps: the mean over seeds in a band from lowest to highest."""
+    """Reward, teacher KL, entropy and length over RL steps: the mean over runs in a band from lowest to highest."""
     panels = [metric for metric in PANELS if not data.empty and (data["metric"] == metric).any()]
     arms = [arm for arm in order if not data.empty and (data["arm"] == arm).any()]
     if not panels:
@@ -171,7 +176,7 @@ def curve_figure(data: Frame, order: Sequence[str], caption: str) -> Figure | No
 
 
 def _curve(axes: "Axes", own: Frame, arm: str, index: int) -> None:
-    wide = own.pivot_table(index="step", columns="seed", values="value").sort_index()
+    wide = own.pivot_table(index="step", columns=RUN_KEY, values="value").sort_index()
     if len(wide) >= SMOOTH_FROM:
         wide = wide.rolling(WINDOW, center=True, min_periods=1).mean()
     steps, style = wide.index.to_numpy(), series_style(index)

@@ -78,8 +78,6 @@ class Spec(Protocol):
     @property
     def question(self) -> str: ...
     @property
-    def seeds(self) -> Sequence[int]: ...
-    @property
     def axes(self) -> Mapping[str, Sequence[str]]: ...
     @property
     def arms(self) -> Sequence[Arm]: ...
@@ -90,11 +88,11 @@ class Spec(Protocol):
 class Results(Protocol):
     """The parts of ``bench.matrix.results.MatrixResults`` that a report reads.
 
-    verdicts: columns arm, seed, benchmark, dataset, synthetic, id, cluster, sample, state, correct, tokens.
+    verdicts: columns arm, student, seed, benchmark, dataset, synthetic, id, cluster, sample, state, correct, tokens.
     sampled: the verdicts of a second, sampled evaluation, with the same columns; empty if there is none.
-    curves: columns arm, seed, stage, step, metric, value.
-    stages: columns arm, seed, kind, stage_id, status, cpu_seconds.
-    summaries: the summary of each evaluation, by arm and seed.
+    curves: columns arm, student, seed, stage, step, metric, value.
+    stages: columns arm, student, seed, kind, stage_id, status, cpu_seconds.
+    summaries: the summary of each evaluation, by arm, student and seed.
     settings: the resolved configuration, by arm and kind of stage.
     """
 
@@ -107,7 +105,7 @@ class Results(Protocol):
     @property
     def stages(self) -> Frame: ...
     @property
-    def summaries(self) -> Mapping[tuple[str, int], Summary]: ...
+    def summaries(self) -> Mapping[tuple[str, str, int], Summary]: ...
     @property
     def settings(self) -> ArmSettings: ...
     @property

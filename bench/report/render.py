@@ -15,7 +15,9 @@ from bench.report.claims import Paper
 from bench.report.model import ReportData, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
-CSV_TABLES = ("leaderboard", "secondary", "contrasts", "families", "clean", "claims", "training", "arms")
+CSV_TABLES = (
+    "leaderboard", "secondary", "contrasts", "contrasts_students", "families", "clean", "claims", "training", "arms",
+)  # fmt: skip
 SCHEMA = "vold-bench/report@1"
 
 

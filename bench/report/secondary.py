@@ -23,7 +23,7 @@ COLUMNS = (
     *INTERVAL,
     TableColumn("n", "n", "number"),
     TableColumn("expected", "expected", "number"),
-    TableColumn("seeds", "seeds", "number"),
+    TableColumn("runs", "runs", "number"),
 )
 PERCEPTION = "perception"
 METHOD = (
@@ -50,10 +50,10 @@ class SecondaryMeasure:
     accuracies: ArmAccuracies
 
 
-def secondary_measures(spec: Spec, results: Results, seeds: int) -> list[SecondaryMeasure]:
-    """The measures of which there are responses. ``seeds`` is the number of planned seeds."""
+def secondary_measures(spec: Spec, results: Results, runs: int) -> list[SecondaryMeasure]:
+    """The measures of which there are responses. ``runs`` is the number of planned runs of an arm."""
     return [
-        SecondaryMeasure(key, label, rows, arm_accuracies(spec, results, rows, seeds))
+        SecondaryMeasure(key, label, rows, arm_accuracies(spec, results, rows, runs))
         for key, label, rows in _rows(spec, results)
         if len(rows)
     ]
@@ -122,6 +122,6 @@ def secondary_table(
             values += [(family, family, results.family.get((arm, family))) for family in results.families]
             for name, family, value in values:
                 row = {"arm": arm, "measure": measure.label, "family": name, "expected": str(results.expected[family])}
-                own = {} if value is None else accuracy_cells(value) | {"seeds": str(value.seeds)}
+                own = {} if value is None else accuracy_cells(value) | {"runs": str(value.runs)}
                 rows.append(blank | row | own)
     return Table("secondary", caption, COLUMNS, tuple(rows))

@@ -6,7 +6,7 @@ from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.report.model import INTERVAL, Results, Spec, Table, TableColumn
 from bench.report.numbers import NONE, decimal, interval_cells, percent
-from bench.stats.cells import Aggregate, to_cells
+from bench.stats.cells import RUN_KEY, Aggregate, to_cells
 from bench.stats.estimates import Accuracy, accuracy
 
 RATES = ("unparsed", "ambiguous", "truncated", "refused", "error")
@@ -19,8 +19,8 @@ LEADERBOARD = (
     TableColumn("expected", "expected", "number"),
     *(TableColumn(rate, f"{rate}, %", "number") for rate in RATES),
     TableColumn("tokens", "tokens", "number"),
-    TableColumn("seeds", "seeds", "number"),
-    TableColumn("train_minutes", "CPU-min per seed", "number"),
+    TableColumn("runs", "runs", "number"),
+    TableColumn("train_minutes", "CPU-min per run", "number"),
 )
 FAMILIES = (
     TableColumn("arm", "arm"),
@@ -30,7 +30,7 @@ FAMILIES = (
     TableColumn("n", "n", "number"),
     TableColumn("expected", "expected", "number"),
     TableColumn("items", "problems", "number"),
-    TableColumn("seeds", "seeds", "number"),
+    TableColumn("runs", "runs", "number"),
 )
 TRAINING_METRICS: dict[str, tuple[str, int]] = {
     "reward_mean": ("final reward", 3),
@@ -50,13 +50,13 @@ class ArmAccuracies:
     total: the primary aggregate, by arm.
     family: by arm and family.
     expected: number of responses of a complete arm, by family; the key "" has the sum.
-    by_seed: the primary aggregate of each seed, by arm.
+    by_run: the primary aggregate of each training run, by arm.
     """
 
     total: dict[str, Accuracy]
     family: dict[tuple[str, str], Accuracy]
     expected: dict[str, int]
-    by_seed: dict[str, list[float]]
+    by_run: dict[str, list[float]]
 
     @property
     def ranked(self) -> list[str]:
@@ -86,24 +86,39 @@ def with_family(verdicts: Frame) -> Frame:
     return verdicts.assign(family=family)
 
 
-def planned_seeds(spec: Spec, results: Results) -> list[int]:
-    """The planned seeds of the run: those of its stages, or of the matrix file where there are no stages."""
-    planned = results.stages.get("seed", ())
-    return sorted({int(seed) for seed in planned} or set(spec.seeds))
+@dataclass(frozen=True, slots=True)
+class PlannedRuns:
+    """The training runs that are planned for each arm: every student with every seed.
+
+    students: their names; a single empty name where models are evaluated as they are.
+    """
+
+    students: tuple[str, ...]
+    seeds: int
+
+    @property
+    def count(self) -> int:
+        return len(self.students) * self.seeds
 
 
-def arm_accuracies(spec: Spec, results: Results, rows: Frame, seeds: int) -> ArmAccuracies:
-    """The accuracies of all arms. ``seeds`` is the number of planned seeds."""
+def planned_runs(results: Results) -> PlannedRuns:
+    """The planned runs of each arm, from the table of stages."""
+    stages = results.stages
+    return PlannedRuns(tuple(map(str, stages["student"].unique())), int(stages["seed"].nunique()))
+
+
+def arm_accuracies(spec: Spec, results: Results, rows: Frame, runs: int) -> ArmAccuracies:
+    """The accuracies of all arms. ``runs`` is the number of planned runs of an arm."""
     aggregate = spec.analysis.primary.aggregate
     arms = rows.groupby("arm", sort=False, observed=True)
     cells = rows.groupby(["arm", "family"], sort=False, observed=True)
-    expected = {family: count * seeds for family, count in _expected(results, rows).items()}
+    expected = {family: count * runs for family, count in _expected(results, rows).items()}
     return ArmAccuracies(
         total={str(arm): accuracy(group, aggregate) for arm, group in arms},
         family={(str(arm), str(family)): accuracy(group) for (arm, family), group in cells},
         expected={**expected, "": sum(expected.values())},
-        by_seed={
-            str(arm): [_mean(part, aggregate) for _, part in group.groupby("seed", sort=True)] for arm, group in arms
+        by_run={
+            str(arm): [_mean(part, aggregate) for _, part in group.groupby(RUN_KEY, sort=True)] for arm, group in arms
         },
     )
 
@@ -137,7 +152,7 @@ def leaderboard_table(spec: Spec, results: Results, rows: Frame, accuracies: Arm
                 "expected": str(accuracies.expected[""]),
                 **{rate: percent(float((own["state"] == rate).mean())) for rate in RATES},
                 "tokens": decimal(float(own["tokens"].mean()), 1),
-                "seeds": str(total.seeds),
+                "runs": str(total.runs),
                 "train_minutes": decimal(minutes[arm], 1) if arm in minutes else NONE,
             }
         )
@@ -162,17 +177,17 @@ def family_table(accuracies: ArmAccuracies, caption: str) -> Table:
             if accuracy is None:
                 table.append({column.key: NONE for column in FAMILIES} | row | {"n": "0"})
                 continue
-            table.append(row | accuracy_cells(accuracy) | {"items": str(accuracy.items), "seeds": str(accuracy.seeds)})
+            table.append(row | accuracy_cells(accuracy) | {"items": str(accuracy.items), "runs": str(accuracy.runs)})
     return Table("families", caption, FAMILIES, tuple(table))
 
 
 def training_minutes(results: Results) -> dict[str, float]:
-    """Mean CPU minutes of SFT and RL per seed, by arm. A shared stage counts for each of its arms."""
+    """Mean CPU minutes of SFT and RL per run, by arm. A shared stage counts for each of its arms."""
     stages = results.stages
     if stages.empty:
         return {}
     trained = stages[stages["kind"].isin(["sft", "rl"])]
-    totals = trained.groupby(["arm", "seed"])["cpu_seconds"].sum().groupby("arm").mean() / 60
+    totals = trained.groupby(["arm", *RUN_KEY])["cpu_seconds"].sum().groupby("arm").mean() / 60
     return {str(arm): float(value) for arm, value in totals.items()}
 
 
@@ -189,7 +204,7 @@ def rl_curves(results: Results) -> Frame:
 
 
 def training_table(results: Results, order: list[str], caption: str) -> Table:
-    """The mean of each training metric over the last steps, with its range over seeds."""
+    """The mean of each training metric over the last steps, with its range over runs."""
     curves = last_steps(rl_curves(results))
     metrics = (TableColumn(key, header, "number") for key, (header, _) in TRAINING_METRICS.items())
     columns = (TableColumn("arm", "arm"), *metrics)
@@ -200,7 +215,7 @@ def training_table(results: Results, order: list[str], caption: str) -> Table:
             continue
         row = {"arm": arm}
         for metric, (_, places) in TRAINING_METRICS.items():
-            ends = [float(v) for v in own[own["metric"] == metric].groupby("seed")["value"].mean()]
+            ends = [float(v) for v in own[own["metric"] == metric].groupby(RUN_KEY)["value"].mean()]
             row[metric] = NONE if not ends else decimal(sum(ends) / len(ends), places)
             if len(ends) > 1:
                 row[metric] += f" [{decimal(min(ends), places)}, {decimal(max(ends), places)}]"
@@ -209,6 +224,6 @@ def training_table(results: Results, order: list[str], caption: str) -> Table:
 
 
 def last_steps(curves: Frame) -> Frame:
-    """The rows of the last ``LAST_STEPS`` steps of each arm and seed. A metric that is measured rarely has fewer."""
-    last = curves.groupby(["arm", "seed"])["step"].transform("max")
+    """The rows of the last ``LAST_STEPS`` steps of each run. A metric that is measured rarely has fewer."""
+    last = curves.groupby(["arm", *RUN_KEY])["step"].transform("max")
     return curves[curves["step"] > last - LAST_STEPS]

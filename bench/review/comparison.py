@@ -8,6 +8,7 @@ from bench.benchmarks.registry import pooled
 from bench.errors import ConfigurationError
 from bench.records import Frame
 from bench.review.results import EvaluationResult
+from bench.stats.cells import RUN_KEY, one_run
 from bench.stats.decisions import ContrastVerdict, contrast_verdict
 from bench.stats.estimates import Difference, paired_difference
 
@@ -127,7 +128,7 @@ def compare_results(a: EvaluationResult, b: EvaluationResult) -> ResultCompariso
     Evaluations with different numbers of samples are paired by the mean over each problem's samples. Raises
     ConfigurationError if they have no problem in common.
     """
-    rows = {result: result.verdicts.assign(seed=0) for result in (a, b)}
+    rows = {result: one_run(result.verdicts) for result in (a, b)}
     if a.summary.samples != b.summary.samples:
         rows = {result: _by_problem(table) for result, table in rows.items()}
     test, against = rows[b], rows[a]
@@ -156,7 +157,7 @@ def _on(rows: Frame, benchmark: str) -> Frame:
 
 
 def _by_problem(rows: Frame) -> Frame:
-    means = rows.groupby([*_PROBLEM, "cluster", "seed"], as_index=False, sort=False)["correct"].mean()
+    means = rows.groupby([*_PROBLEM, "cluster", *RUN_KEY], as_index=False, sort=False)["correct"].mean()
     return means.assign(sample=0)
 
 

@@ -18,7 +18,7 @@ POWER = 0.8
 class Accuracy:
     """An accuracy with its 95 % interval.
 
-    n, items, seeds: counts of the responses, the problems and the training runs behind it.
+    n, items, students, runs: counts of the responses, the problems, the students and the training runs behind it.
     mde: the smallest true difference from a second, equally uncertain and independent arm that a 5 % test finds with
         80 % power. ``paired_difference`` finds smaller differences, because arms agree on many problems.
     """
@@ -28,7 +28,8 @@ class Accuracy:
     high: float
     n: int
     items: int
-    seeds: int
+    students: int
+    runs: int
     mde: float
 
 
@@ -51,7 +52,8 @@ class Difference:
     mde: float
     n: int
     items: int
-    seeds: int
+    students: int
+    runs: int
     missing_test: int
     missing_against: int
     method: str
@@ -63,10 +65,10 @@ class Difference:
 
 
 def accuracy(verdicts: Frame, aggregate: Aggregate = "macro") -> Accuracy:
-    """The accuracy of one arm, from rows with the columns benchmark, id, cluster, seed and correct.
+    """The accuracy of one arm, from rows with the columns benchmark, id, cluster, student, seed and correct.
 
     The interval is Wilson's on the effective number of items p(1-p)/V, with V from ``mean_and_spread`` (Korn and
-    Graubard 1998). It stays within [0, 1] and does not collapse at 0 % and 100 %. For one seed of unclustered items
+    Graubard 1998). It stays within [0, 1] and does not collapse at 0 % and 100 %. For one run of unclustered items
     the effective number is the number of items, which gives Wilson's interval itself. Several samples per item make
     the number larger, never smaller: a score in [0, 1] of mean p has a variance of at most p(1-p).
 
@@ -80,7 +82,7 @@ def accuracy(verdicts: Frame, aggregate: Aggregate = "macro") -> Accuracy:
     # Rounding errors can put a bound of 0 % or 100 % on the wrong side of the value.
     low, high = min(low, value), max(high, value)
     mde = min(2**0.5 * (spread.reach(0.5 + LEVEL / 2) + spread.reach(POWER)), 1.0)
-    return Accuracy(value, low, high, cells.samples, cells.items, cells.seeds, mde)
+    return Accuracy(value, low, high, cells.samples, cells.items, cells.students, cells.runs, mde)
 
 
 def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggregate) -> float:
@@ -92,7 +94,7 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
         return largest
     if reach == float("inf"):
         return 1.0
-    independent = cells.seeds == cells.strata == 1 and cells.clusters == cells.items
+    independent = cells.runs == cells.strata == 1 and cells.clusters == cells.items
     effective = min(
         value * (1 - value) / (reach / normal_quantile(0.5 + LEVEL / 2)) ** 2, largest * cells.samples / cells.items
     )
@@ -100,9 +102,9 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
 
 
 def paired_difference(test: Frame, against: Frame, aggregate: Aggregate = "macro") -> Difference:
-    """The paired difference of two arms on the same items, seeds and samples.
+    """The paired difference of two arms on the same items, students, seeds and samples.
 
-    The p-value inverts the two-way interval. One seed of one benchmark with independent items, each right or wrong,
+    The p-value inverts the two-way interval. One run on one benchmark with independent items, each right or wrong,
     gets McNemar's exact test instead.
 
     Raises ValueError when the arms share no response, and when a response occurs twice in one arm.
@@ -110,7 +112,7 @@ def paired_difference(test: Frame, against: Frame, aggregate: Aggregate = "macro
     pairing = pair(test, against)
     if pairing.common.empty:
         raise ValueError(
-            "the two arms have no problem and seed in common; evaluate both on the same problems and seeds"
+            "the two arms have no problem and run in common; evaluate both on the same problems, students and seeds"
         )
     cells = to_cells(pairing.common)
     value, spread = mean_and_spread(cells, aggregate)
@@ -119,7 +121,7 @@ def paired_difference(test: Frame, against: Frame, aggregate: Aggregate = "macro
         p, method = mcnemar(cells.score), "exact McNemar"
     else:
         p = spread.p_value(value)
-        method = "two-way t (seeds x items)" if cells.seeds > 1 else "item-cluster t (one seed: items only)"
+        method = _method(cells, spread)
     return Difference(
         value=value,
         low=max(value - reach, -1.0),
@@ -129,12 +131,19 @@ def paired_difference(test: Frame, against: Frame, aggregate: Aggregate = "macro
         mde=min(reach + spread.reach(POWER), 1.0),
         n=cells.samples,
         items=cells.items,
-        seeds=cells.seeds,
+        students=cells.students,
+        runs=cells.runs,
         missing_test=pairing.missing_test,
         missing_against=pairing.missing_against,
         method=method,
         spread=spread,
     )
+
+
+def _method(cells: Cells, spread: Spread) -> str:
+    if spread.seed_df == 0:
+        return "item-cluster t (one seed: items only)"
+    return f"two-way t ({'seeds' if cells.students == 1 else 'seeds within students'} x items)"
 
 
 def mcnemar(differences: Sequence[float] | FloatArray) -> float:

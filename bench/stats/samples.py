@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 from bench.records import Frame
-from bench.stats.cells import FloatArray, IntArray
+from bench.stats.cells import RUN_KEY, FloatArray, IntArray
 from bench.stats.estimates import Accuracy, accuracy
 
 _VOTERS = frozenset({"right", "wrong"})
@@ -20,14 +20,13 @@ def sample_metrics(verdicts: Frame, samples: int) -> dict[str, Accuracy]:
     Raises ValueError for an arm without rows.
 
     verdicts: rows of one arm, one per existing sample, with the columns benchmark, id, cluster, sample, state,
-        correct and normalised. Without a column seed, all rows belong to one seed.
+        student, seed, correct and normalised.
     samples: the planned number k of samples per problem.
     """
-    rows = verdicts if "seed" in verdicts else verdicts.assign(seed=0)
-    metrics = {f"avg@{samples}": accuracy(rows)}
+    metrics = {f"avg@{samples}": accuracy(verdicts)}
     if samples == 1:
         return metrics
-    problems = _counts(rows)
+    problems = _counts(verdicts)
     for tries in _ladder(samples):
         enough = _passed(problems, tries)
         if len(enough):
@@ -37,9 +36,9 @@ def sample_metrics(verdicts: Frame, samples: int) -> dict[str, Accuracy]:
 
 
 def passed(verdicts: Frame, tries: int) -> Frame:
-    """One row per problem and seed with at least ``tries`` samples, whose ``correct`` is pass@tries.
+    """One row per problem and run with at least ``tries`` samples, whose ``correct`` is pass@tries.
 
-    verdicts: as for ``sample_metrics``, with a column seed.
+    verdicts: as for ``sample_metrics``.
     """
     return _passed(_counts(verdicts), tries)
 
@@ -68,15 +67,15 @@ def _ladder(samples: int) -> list[int]:
 
 
 def _counts(rows: Frame) -> Frame:
-    """One row per problem and seed: the counts ``n`` and ``right``, and whether the ``majority`` is right."""
-    columns = ["benchmark", "id", "seed", "cluster", "sample", "state", "correct", "normalised"]
-    ordered = rows[columns].sort_values("sample", kind="stable")
+    """One row per problem and run: the counts ``n`` and ``right``, and whether the ``majority`` is right."""
+    keys = ["benchmark", "id", *RUN_KEY, "cluster"]
+    ordered = rows[[*keys, "sample", "state", "correct", "normalised"]].sort_values("sample", kind="stable")
     cells: dict[tuple[object, ...], list[tuple[str, bool, str]]] = {}
-    for benchmark, id, seed, cluster, _, state, correct, answer in ordered.itertuples(index=False):
-        cells.setdefault((benchmark, id, seed, cluster), []).append((state, bool(correct), answer))
+    for *key, _, state, correct, answer in ordered.itertuples(index=False):
+        cells.setdefault(tuple(key), []).append((state, bool(correct), answer))
     return pd.DataFrame(
         {
-            **dict(zip(("benchmark", "id", "seed", "cluster"), key, strict=True)),
+            **dict(zip(keys, key, strict=True)),
             "n": len(samples),
             "right": sum(correct for _, correct, _ in samples),
             "majority": _majority_is_right(samples),

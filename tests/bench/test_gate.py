@@ -10,6 +10,7 @@ import pytest
 from bench import gate, gate_output
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
 from bench.gate import IncompleteRun, Margins, RunSummary, check, read_baseline, summarise, write_baseline
+from bench.stats.cells import RUN_KEY
 
 ARMS = ("base", "sft", "sft_grpo_opd")
 BENCHMARKS = ("logicvista", "mathvision", "mathvista", "mmmu_pro")
@@ -203,10 +204,12 @@ class Results:
     """The parts of ``MatrixResults`` that a summary reads."""
 
     def __init__(self) -> None:
-        rows = [("sft", 211, b, f"{b}-{i}", f"c{i // 2}", 0, i % 2 == 0) for b in BENCHMARKS for i in range(4)]
-        self.verdicts = pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "id", "cluster", "sample", "correct"])
-        curve = [("sft", 211, "rl", s, m, s / 10) for s in range(1, 8) for m in ("reward_mean", "kl_sampled", "loss")]
-        self.curves = pd.DataFrame(curve, columns=["arm", "seed", "stage", "step", "metric", "value"])
+        rows = [("sft", "a", 211, b, f"{b}-{i}", f"c{i // 2}", 0, i % 2 == 0) for b in BENCHMARKS for i in range(4)]
+        self.verdicts = pd.DataFrame(rows, columns=["arm", *RUN_KEY, "benchmark", "id", "cluster", "sample", "correct"])
+        curve = [
+            ("sft", "a", 211, "rl", s, m, s / 10) for s in range(1, 8) for m in ("reward_mean", "kl_sampled", "loss")
+        ]
+        self.curves = pd.DataFrame(curve, columns=["arm", *RUN_KEY, "stage", "step", "metric", "value"])
         self.settings = {("sft", "sft"): {"steps": 40}}
         inputs = {"model": {"hash-1": "a"}, "data.x": {"h": "b"}}
         self.provenance = {"versions": {"torch": "2.13.0"}, "processor": "a chip", "inputs": inputs}
@@ -219,6 +222,13 @@ def test_a_summary_has_the_verdicts_and_the_last_steps():
     assert result.clusters["mathvision"] == ("c0", "c0", "c1", "c1")
     assert result.versions == {"cpu": "a chip", "torch": "2.13.0"}
     assert cell.training == {m: {s: s / 10 for s in range(3, 8)} for m in ("reward_mean", "kl")}
+
+
+def test_results_of_two_students_are_refused():
+    results = Results()
+    results.verdicts.loc[results.verdicts.index[::2], "student"] = "b"
+    with pytest.raises(ConfigurationError, match=r"takes one student; name a single one under models\.student"):
+        summarise(results)  # type: ignore[arg-type]
 
 
 def test_the_specification_follows_settings_and_models_but_not_the_generated_files():

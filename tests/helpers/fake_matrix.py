@@ -46,7 +46,7 @@ analysis:
 PROFILE = """\
 schema: vold-bench/profile@1
 about: no models at all
-models: {student: [./student_a, ./student_b], teacher: ./teacher, other_model: ./other}
+models: {student: ./student_a, teacher: ./teacher, other_model: ./other}
 data: {traces: "file:prompts.jsonl", rl: "file:prompts.jsonl", eval: {mathvision: ./problems}}
 stages:
   sft: {steps: 20}

@@ -12,15 +12,16 @@ from bench.matrix.run import report_name
 from bench.store import digest
 
 
-def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1) -> str:
-    return next(cell.stages[kind] for cell in plan.cells if (cell.arm, cell.seed) == (arm, seed))
+def stage_of(plan: Plan, arm: str, kind: str, seed: int = 1, student: str = "student_a") -> str:
+    key = (arm, student, seed)
+    return next(cell.stages[kind] for cell in plan.cells if (cell.arm, cell.student, cell.seed) == key)
 
 
 def test_what_arms_share_is_planned_once(world):
     plan = make_plan(*world)
     kinds = Counter(stage.kind for stage in plan.stages.values())
     # Traces: one per writer. SFT: writer x seed. RL: 3 starts x 2 objectives x 2 seeds. Evaluation: one per model.
-    assert kinds == {"traces": 2, "sft": 4, "rl": 12, "eval": 4 + 12 + 2}
+    assert kinds == {"traces": 2, "sft": 4, "rl": 12, "eval": 4 + 12 + 1}
     starts = {stage_of(plan, f"teacher+{objective}", "sft") for objective in ("sft_only", "grpo", "grpo_opd")}
     assert len(starts) == 1
     assert stage_of(plan, "teacher+grpo", "traces", 1) == stage_of(plan, "teacher+grpo", "traces", 2)
@@ -35,11 +36,47 @@ def test_stages_follow_what_they_need(world):
         seen.add(name)
 
 
-def test_each_seed_takes_its_student_in_turn(world):
-    plan = make_plan(*world)
-    students = [plan.stages[stage_of(plan, "base", "eval", seed)].spec.locations["model"] for seed in (1, 2)]
-    assert [Path(student).name for student in students] == ["student_a", "student_b"]
-    assert [make_plan(*world, seeds=[2]).cells[0].stages] == [c.stages for c in plan.cells if c.seed == 2][:1]
+@pytest.fixture
+def two_students(world):
+    rewrite(world[0].parent / "profiles" / "small.yaml", "student: ./student_a", "student: [./student_a, ./student_b]")
+    return world
+
+
+def test_every_seed_trains_every_student(two_students):
+    plan = make_plan(*two_students)
+    runs = [(cell.student, cell.seed) for cell in plan.cells if cell.arm == "teacher+grpo"]
+    assert runs == [("student_a", 1), ("student_a", 2), ("student_b", 1), ("student_b", 2)]
+    for student, seed in runs:
+        sft = plan.stages[stage_of(plan, "teacher+grpo", "sft", seed, student)].spec
+        assert Path(sft.locations["student"]).name == student
+    base = {cell.student: cell.stages["eval"] for cell in plan.cells if cell.arm == "base"}
+    assert len(set(base.values())) == 2, "the untrained base is evaluated once per student"
+
+
+def test_runs_of_different_students_are_independent_and_those_of_the_first_keep_the_seed(two_students):
+    plan = make_plan(*two_students)
+
+    def seed_of(student, seed, kind="sft"):
+        return plan.stages[stage_of(plan, "teacher+grpo", kind, seed, student)].spec.seed
+
+    assert [seed_of("student_a", seed) for seed in (1, 2)] == [1, 2]
+    derived = [seed_of("student_b", seed) for seed in (1, 2)]
+    assert len({*derived, 1, 2}) == 4 and min(derived) > 2**32
+    assert derived == [seed_of("student_b", seed, "rl") for seed in (1, 2)]
+
+
+def test_a_single_student_is_planned_as_the_first_of_several(world, request):
+    alone = make_plan(*world)
+    assert alone.students == ("student_a",)
+    both = make_plan(*request.getfixturevalue("two_students"))
+    assert both.students == ("student_a", "student_b")
+    assert [c.stages for c in alone.cells] == [c.stages for c in both.cells if c.student == "student_a"]
+
+
+def test_a_student_can_write_its_own_traces(two_students):
+    plan = make_plan(*two_students, only=["teacher+grpo"], seeds=[1], overrides=[parse_setting("sft.traces=student")])
+    writers = [plan.stages[cell.stages["traces"]].spec.locations["writer"] for cell in plan.cells]
+    assert [Path(writer).name for writer in writers] == ["student_a", "student_b"]
 
 
 def test_a_plan_is_the_same_every_time_and_does_not_depend_on_the_store(world, tmp_path):

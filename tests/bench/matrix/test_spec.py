@@ -110,6 +110,27 @@ def test_audits_are_relative_to_the_matrix_file_and_a_missing_one_is_reported_be
     assert load_spec(tmp_path / "m.yaml").analysis.clean_of == (str(tmp_path / "audits" / "mathvision.json"),)
 
 
+@pytest.mark.parametrize(
+    ("students", "names"),
+    [
+        ("./deep/student_a", ("student_a",)),
+        ("[smallworld/student_a, OWNER/Big-3B@main]", ("student_a", "Big-3B")),
+        ("[one/model, other/model]", ("one/model", "other/model")),
+        ("[one/model@v1, one/model@v2]", ("one/model@v1", "one/model@v2")),
+    ],
+)
+def test_students_have_short_names_that_tell_them_apart(tmp_path, students, names):
+    (tmp_path / "p.yaml").write_text(PROFILE.replace("student: ./student_a", f"student: {students}"))
+    assert load_profile(tmp_path / "p.yaml").settings.students == names
+
+
+@pytest.mark.parametrize("students", ["[]", "[./student_a, ./student_a]"])
+def test_a_list_without_different_students_is_refused(tmp_path, students):
+    (tmp_path / "p.yaml").write_text(PROFILE.replace("student: ./student_a", f"student: {students}"))
+    with pytest.raises(ConfigurationError, match=r"p\.yaml:3:1: models: student: expected one model or a list"):
+        load_profile(tmp_path / "p.yaml")
+
+
 def test_two_axes_may_not_change_the_same_setting(tmp_path):
     text = MATRIX.replace("mismatch: {sft.traces: other_model}", "mismatch: {rl.distill.weight: 1}")
     assert "'rl.distill.weight' is set twice" in refusal(tmp_path, text)

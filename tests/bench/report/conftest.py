@@ -70,26 +70,28 @@ class Results:
     verdicts: pd.DataFrame
     curves: pd.DataFrame
     stages: pd.DataFrame
-    summaries: dict[tuple[str, int], Summary]
+    summaries: dict[tuple[str, str, int], Summary]
     settings: dict[tuple[str, str], dict[str, Any]]
     provenance: dict[str, Any]
     sampled: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def _verdicts(arm: str, seed: int, accuracy: float, items: int, spread: float = 0.02) -> pd.DataFrame:
+STUDENT = "student_a"
+
+
+def _verdicts(run: dict[str, Any], accuracy: float, items: int, spread: float = 0.02) -> pd.DataFrame:
     # A problem is equally hard in every arm, so that arms are paired as in a real run.
     tables = []
     for number, (benchmark, dataset) in enumerate(FAMILIES.items()):
         hardness = np.random.default_rng(number).random(items)
-        rng = np.random.default_rng([seed, number, *arm.encode()])
+        rng = np.random.default_rng([run["seed"], number, *run["arm"].encode(), *_stream(run["student"])])
         level = accuracy + 0.04 * (number - 1.5) + rng.normal(0, spread)
         correct = hardness + rng.normal(0, 0.12, items) < level
         state = np.where(correct, "right", np.where(rng.random(items) < 0.06, "unparsed", "wrong"))
         tables.append(
             pd.DataFrame(
                 {
-                    "arm": arm,
-                    "seed": seed,
+                    **run,
                     "benchmark": benchmark,
                     "dataset": dataset,
                     "synthetic": True,
@@ -110,8 +112,13 @@ def _verdicts(arm: str, seed: int, accuracy: float, items: int, spread: float = 
     return pd.concat(tables, ignore_index=True)
 
 
-def _curves(arm: str, seed: int, level: float, steps: int = 40) -> pd.DataFrame:
-    rng = np.random.default_rng([seed, *arm.encode()])
+def _stream(student: str) -> bytes:
+    """What tells the random streams of further students from those of the first."""
+    return b"" if student == STUDENT else student.encode()
+
+
+def _curves(run: dict[str, Any], level: float, steps: int = 40) -> pd.DataFrame:
+    rng = np.random.default_rng([run["seed"], *run["arm"].encode(), *_stream(run["student"])])
     step = np.arange(1, steps + 1)
     rise = 1 - np.exp(-step / 15)
     values = {
@@ -121,34 +128,43 @@ def _curves(arm: str, seed: int, level: float, steps: int = 40) -> pd.DataFrame:
         "completion_tokens": 30 + 12 * rise + rng.normal(0, 1, steps),
         "truncated_share": np.full(steps, 0.01),
     }
-    rows = [(arm, seed, "rl", int(s), m, float(v)) for m, vs in values.items() for s, v in zip(step, vs, strict=True)]
-    return pd.DataFrame(rows, columns=["arm", "seed", "stage", "step", "metric", "value"])
+    rows = [("rl", int(s), m, float(v)) for m, vs in values.items() for s, v in zip(step, vs, strict=True)]
+    return pd.DataFrame(rows, columns=["stage", "step", "metric", "value"]).assign(**run)
 
 
-def _results(spec: Spec, accuracies: Mapping[str, float], settings: dict[Any, Any], items: int) -> Results:
-    cells = [(arm, seed) for arm in spec.arms for seed in spec.seeds]
-    done = [(arm, seed) for arm, seed in cells if arm.name in accuracies]
-    trained = [(arm, seed) for arm, seed in done if "rl" not in arm.skip]
+def _results(
+    spec: Spec,
+    accuracies: Mapping[str, float],
+    settings: dict[Any, Any],
+    items: int,
+    students: tuple[str, ...] = (STUDENT,),
+) -> Results:
+    cells = [
+        (arm, {"arm": arm.name, "student": student, "seed": seed})
+        for arm in spec.arms
+        for student in students
+        for seed in spec.seeds
+    ]
+    done = [(arm, run) for arm, run in cells if arm.name in accuracies]
+    trained = [(arm, run) for arm, run in done if "rl" not in arm.skip]
     summary = a_summary({name: a_benchmark_summary(dataset, items) for name, dataset in FAMILIES.items()})
+    stages = [
+        {
+            **run,
+            "kind": kind,
+            "stage_id": f"{kind}-{arm.name}-{run['student']}-{run['seed'] if arm.skip < {'sft', 'rl'} else 0}",
+            "status": "done",
+            "cpu_seconds": 90.0,
+        }
+        for arm, run in cells
+        for kind in ("sft", "rl", "eval")
+        if kind not in arm.skip
+    ]
     return Results(
-        verdicts=pd.concat([_verdicts(a.name, s, accuracies[a.name], items) for a, s in done], ignore_index=True),
-        curves=pd.concat([_curves(a.name, s, accuracies[a.name]) for a, s in trained], ignore_index=True),
-        stages=pd.DataFrame(
-            [
-                {
-                    "arm": a.name,
-                    "seed": s,
-                    "kind": k,
-                    "stage_id": f"{k}-{a.name}-{s if a.skip < {'sft', 'rl'} else 0}",
-                    "status": "done",
-                    "cpu_seconds": 90.0,
-                }
-                for a, s in cells
-                for k in ("sft", "rl", "eval")
-                if k not in a.skip
-            ]
-        ),
-        summaries={(a.name, s): summary for a, s in done},
+        verdicts=pd.concat([_verdicts(run, accuracies[arm.name], items) for arm, run in done], ignore_index=True),
+        curves=pd.concat([_curves(run, accuracies[arm.name]) for arm, run in trained], ignore_index=True),
+        stages=pd.DataFrame(stages),
+        summaries={(arm.name, run["student"], run["seed"]): summary for arm, run in done},
         settings=settings,
         provenance={"git": {"commit": "0" * 40}, "seeds": list(spec.seeds), "first_started": 1.7e9, "profile": "small"},
     )
@@ -232,6 +248,22 @@ def sft_steps() -> tuple[Spec, Results]:
     contrasts = (Contrast("H1", "s400+grpo_opd", "s400+grpo"),)
     spec = Spec(tuple(arms), Analysis(contrasts), name="sft_steps", axes=axes)
     return spec, _results(spec, accuracies, settings, items=60)
+
+
+@pytest.fixture
+def two_students() -> tuple[Spec, Results]:
+    """A gain after two cold starts, of 15 points after the first and of 5 after the second, for two students."""
+    gains = {"teacher+grpo": 0.40, "teacher+opd": 0.55, "mismatch+grpo": 0.40, "mismatch+opd": 0.45}
+    levels = {name: dict(zip(("cold_start", "objective"), name.split("+"), strict=True)) for name in gains}
+    arms = tuple(Arm(name, levels=levels[name]) for name in gains)
+    contrasts = (
+        Contrast("G1", "teacher+opd", "teacher+grpo"),
+        Contrast("G2", "mismatch+opd", "mismatch+grpo"),
+    )
+    axes = {"cold_start": ("teacher", "mismatch"), "objective": ("grpo", "opd")}
+    spec = Spec(arms, Analysis(contrasts), axes=axes)
+    settings: dict[Any, Any] = {(name, "rl"): {"distill": {"weight": 0.1 * ("opd" in name)}} for name in gains}
+    return spec, _results(spec, gains, settings, items=60, students=(STUDENT, "student_b"))
 
 
 @pytest.fixture

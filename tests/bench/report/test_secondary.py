@@ -91,7 +91,7 @@ def test_the_leaderboard_has_value_and_interval_next_to_the_accuracy(world: Any,
     for arm, cell in board["perception"].items():
         row = every[(every["arm"] == arm) & (every["measure"] == "perception")].iloc[0]
         assert cell == f"{percent(read[arm])} [{row['low']}, {row['high']}]"
-        assert (row["family"], row["n"], row["expected"], row["seeds"]) == ("smallworld-read", "240", "240", "3")
+        assert (row["family"], row["n"], row["expected"], row["runs"]) == ("smallworld-read", "240", "240", "3")
         assert float(row["low"]) <= float(row["accuracy"]) <= float(row["high"])
 
 

@@ -12,13 +12,14 @@ from bench.stats.cells import to_cells
 from bench.stats.estimates import accuracy, mcnemar, paired_difference
 
 
-def arm(correct, benchmark="b", seed=1, cluster=None) -> pd.DataFrame:
+def arm(correct, benchmark="b", seed=1, cluster=None, student="a") -> pd.DataFrame:
     n = len(correct)
     return pd.DataFrame(
         {
             "benchmark": benchmark,
             "id": [f"q{i}" for i in range(n)],
             "cluster": cluster if cluster is not None else [f"q{i}" for i in range(n)],
+            "student": student,
             "seed": seed,
             "sample": 0,
             "correct": np.asarray(correct, bool),

@@ -17,6 +17,8 @@ def rows(items: list[list[tuple[str, str]]]) -> pd.DataFrame:
             "benchmark": "b",
             "id": f"q{number}",
             "cluster": f"q{number}",
+            "student": "",
+            "seed": 0,
             "sample": sample,
             "state": state,
             "correct": state == "right",
@@ -72,7 +74,7 @@ def test_items_with_too_few_samples_are_left_out_of_pass_and_counted():
 
 def test_one_sample_has_one_metric_which_is_the_accuracy():
     table = rows([[RIGHT], [WRONG], [WRONG]])
-    assert sample_metrics(table, 1) == {"avg@1": accuracy(table.assign(seed=0))}
+    assert sample_metrics(table, 1) == {"avg@1": accuracy(table)}
 
 
 def test_the_mde_of_an_accuracy_is_that_of_two_independent_arms():

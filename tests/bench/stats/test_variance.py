@@ -1,9 +1,11 @@
-"""The two-way variance, checked against the ANOVA estimator of a balanced table and by simulation."""
+"""The two-way variance, checked against analyses of variance and regressions of other libraries, and by simulation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy import stats
 
 from bench.stats.cells import Cells
@@ -11,10 +13,19 @@ from bench.stats.simulate import GRID, coverage
 from bench.stats.variance import Spread, mean_and_spread
 
 
-def crossed(table: np.ndarray) -> Cells:
-    """Cells of one benchmark from a seeds x items table."""
-    seed, item = np.indices(table.shape)
-    return Cells(table.ravel(), np.zeros(table.size, int), seed.ravel(), item.ravel(), table.shape[1], table.size)
+def crossed(table: np.ndarray, student: Sequence[int] | None = None) -> Cells:
+    """Cells of one benchmark from a runs x items table. ``student``: the student of each run; default: one student."""
+    run, item = np.indices(table.shape)
+    students = np.zeros(len(table), int) if student is None else np.asarray(student)
+    return Cells(
+        score=table.ravel(),
+        stratum=np.zeros(table.size, int),
+        student=students[run].ravel(),
+        run=run.ravel(),
+        cluster=item.ravel(),
+        items=table.shape[1],
+        samples=table.size,
+    )
 
 
 def test_balanced_table_gives_the_anova_variance_of_the_mean():
@@ -45,7 +56,8 @@ def test_clustered_items_have_the_variance_of_cluster_means():
     cells = Cells(
         score=np.array([1.0, 1, 0, 0, 1, 1]),
         stratum=np.zeros(6, int),
-        seed=np.zeros(6, int),
+        student=np.zeros(6, int),
+        run=np.zeros(6, int),
         cluster=np.array([0, 0, 1, 1, 2, 2]),
         items=6,
         samples=6,
@@ -58,7 +70,8 @@ def test_macro_mean_weighs_benchmarks_equally_and_micro_weighs_items_equally():
     cells = Cells(
         score=np.array([1.0, 1, 0, 0, 0, 0]),
         stratum=np.array([0, 0, 1, 1, 1, 1]),
-        seed=np.zeros(6, int),
+        student=np.zeros(6, int),
+        run=np.zeros(6, int),
         cluster=np.arange(6),
         items=6,
         samples=6,
@@ -96,6 +109,70 @@ def test_pure_seed_spread_gives_the_t_test_of_seed_means():
     assert spread.reach(0.975) == pytest.approx((interval.high - interval.low) / 2, rel=1e-9)
 
 
+@pytest.mark.parametrize("student", [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 2, 2]])
+def test_pure_run_spread_gives_the_regression_on_students(student):
+    """Also where a run is missing, or all but one of a student: least squares with one mean per student."""
+    runs = np.random.default_rng(5).normal(0.04, 0.02, len(student)) + 0.3 * np.asarray(student)
+    value, spread = mean_and_spread(crossed(np.repeat(runs[:, None], 5000, axis=1), student))
+    students = max(student) + 1
+    fit: Any = sm.OLS(runs, np.eye(students)[student]).fit()
+    expected = fit.t_test(np.full(students, 1 / students))
+    assert value == pytest.approx(expected.effect.item())
+    assert spread.seed_df == expected.df_denom == len(student) - students
+    assert spread.seed == pytest.approx(expected.sd.item() ** 2, rel=1e-9)
+    assert spread.reach(0.975) == pytest.approx(np.diff(expected.conf_int()).item() / 2, rel=1e-6)
+
+
+def test_a_balanced_table_of_students_gives_the_anova_of_runs_nested_in_students():
+    """One-way ANOVA of the runs in each student by scipy's formulas, and the items crossed with both."""
+    rng = np.random.default_rng(8)
+    students, seeds, items = 2, 3, 40
+    table = rng.normal(size=(students, seeds, items)) + rng.normal(size=(students, seeds, 1))
+    table += 2 * rng.normal(size=(students, 1, items)) + np.array([0, 5])[:, None, None]
+    value, spread = mean_and_spread(crossed(table.reshape(-1, items), np.repeat([0, 1], seeds)))
+    within = [table[s].mean(1).var(ddof=1) for s in range(students)]
+    assert value == pytest.approx(table.mean())
+    assert spread.seed == pytest.approx(sum(within) / (students**2 * seeds))
+    rest = table - table.mean(2, keepdims=True) - table.mean(1, keepdims=True) + table.mean((1, 2), keepdims=True)
+    ms_cell = np.sum(rest**2) / (students * (seeds - 1) * (items - 1))
+    by_item = table.mean((0, 1)).var(ddof=1) / items
+    assert spread.item == pytest.approx(by_item - ms_cell / table.size)
+    assert (spread.seed_df, spread.item_df) == (4, items - 1)
+
+
+def test_students_far_apart_change_nothing_but_the_mean():
+    table = np.random.default_rng(2).normal(size=(6, 50))
+    student = [0, 0, 0, 1, 1, 1]
+    near, spread = mean_and_spread(crossed(table, student))
+    far, same = mean_and_spread(crossed(table + 7 * np.array(student)[:, None], student))
+    assert far - near == pytest.approx(3.5)
+    assert [same.seed, same.item, same.floor] == pytest.approx([spread.seed, spread.item, spread.floor])
+
+
+def test_one_seed_for_each_of_several_students_leaves_the_items_alone():
+    table = np.random.default_rng(4).normal(size=(3, 60))
+    _, spread = mean_and_spread(crossed(table, [0, 1, 2]))
+    assert (spread.seed, spread.seed_df) == (0, 0)
+    assert spread.item == pytest.approx(table.mean(0).var(ddof=1) / 60)
+
+
+def test_a_student_without_a_benchmark_breaks_nothing():
+    """The second student answers the first benchmark alone, so the second benchmark is the first student's."""
+    cells = Cells(
+        score=np.array([1.0, 0, 1, 1, 1, 0, 0, 0]),
+        stratum=np.array([0, 0, 1, 1, 0, 0, 0, 0]),
+        student=np.array([0, 0, 0, 0, 1, 1, 1, 1]),
+        run=np.array([0, 0, 0, 0, 1, 1, 2, 2]),
+        cluster=np.array([0, 1, 2, 3, 0, 1, 0, 1]),
+        items=4,
+        samples=8,
+    )
+    value, spread = mean_and_spread(cells)
+    assert value == pytest.approx((np.mean([0.5, 0.25]) + 1) / 2)
+    assert spread.seed_df == 1 and 0 < spread.reach(0.975) < np.inf
+    assert cells.weights("macro").sum() == pytest.approx(1) and cells.weights("micro").sum() == pytest.approx(1)
+
+
 def test_p_value_and_interval_agree_on_what_is_significant():
     spread = Spread(seed=1e-4, item=2e-4, seed_df=2, item_df=99)
     edge = spread.reach(0.975)
@@ -104,9 +181,10 @@ def test_p_value_and_interval_agree_on_what_is_significant():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_the_interval_covers_its_nominal_share_and_equal_arms_raise_few_false_alarms(seeds):
-    results = [coverage(s, repetitions=250) for s in GRID if s.seeds == seeds]
+@pytest.mark.parametrize(("students", "seeds"), [(1, 3), (1, 5), (2, 2), (2, 3), (3, 2), (3, 3)])
+def test_the_interval_covers_its_nominal_share_and_equal_arms_raise_few_false_alarms(students, seeds):
+    """Several students differ by 20 points in accuracy and by 20 points in the true difference."""
+    results = [coverage(s, repetitions=250) for s in GRID if (s.students, s.seeds) == (students, seeds)]
     assert 0.94 <= np.mean([r.covered for r in results]) <= 0.97
     assert min(r.covered for r in results) > 0.91
     assert np.mean([r.excluded_zero for r in results if r.setting.effect == 0]) <= 0.055
