@@ -31,6 +31,7 @@ PROFILE = """\
 schema: vold-bench/profile@1
 extends: small
 about: a few steps and problems
+models: {student: smallworld/student_a}
 data:
   traces: smallworld/sft_check?n=16
   rl: smallworld/rl_check?n=16
@@ -66,6 +67,7 @@ def test_a_matrix_that_was_run_can_be_opened_again_without_running_anything(
     profile, store = str(file.parent / "few.yaml"), file.parent / "store"
     again = vold_bench.open_matrix(file, profile=profile, settings=SETTINGS, store=store)
     assert again.missing == [] and again.arms == ["base", "cold_start"] and again.seeds == [5]
+    assert again.students == ["student_a"] and set(again.verdicts["student"]) == {"student_a"}
     assert again.accuracy().equals(matrix.accuracy())
     assert len(again.verdicts) == 2 * 5 * 3 and "benchmark" not in again.verdicts
     reasoning = {

@@ -86,7 +86,7 @@ class Matrix:
 
     @property
     def verdicts(self) -> "pd.DataFrame":
-        """One row per response: arm, student, seed, dataset, synthetic, id, sample, state, correct, extracted, tokens, ..."""
+        """One row per response: arm, student, seed, dataset, synthetic, id, sample, state, correct, tokens, ..."""
         return _named(self._results.verdicts)
 
     @property

@@ -87,7 +87,8 @@ class _Blocks:
     def of(cls, cells: Cells, weights: FloatArray) -> "_Blocks":
         student = np.zeros(cells.runs, int)
         student[cells.run] = cells.student
-        return cls(student, np.bincount(student), np.bincount(cells.student, weights))
+        share = np.bincount(cells.student, weights).astype(np.float64)
+        return cls(student, np.bincount(student), share)
 
     @property
     def df(self) -> int:

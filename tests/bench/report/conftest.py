@@ -254,13 +254,12 @@ def sft_steps() -> tuple[Spec, Results]:
 def two_students() -> tuple[Spec, Results]:
     """A gain after two cold starts, of 15 points after the first and of 5 after the second, for two students."""
     gains = {"teacher+grpo": 0.40, "teacher+opd": 0.55, "mismatch+grpo": 0.40, "mismatch+opd": 0.45}
-    levels = {name: dict(zip(("cold_start", "objective"), name.split("+"), strict=True)) for name in gains}
-    arms = tuple(Arm(name, levels=levels[name]) for name in gains)
+    axes = {"cold_start": ("teacher", "mismatch"), "objective": ("grpo", "opd")}
+    arms = tuple(Arm(name, levels=dict(zip(axes, name.split("+"), strict=True))) for name in gains)
     contrasts = (
         Contrast("G1", "teacher+opd", "teacher+grpo"),
         Contrast("G2", "mismatch+opd", "mismatch+grpo"),
     )
-    axes = {"cold_start": ("teacher", "mismatch"), "objective": ("grpo", "opd")}
     spec = Spec(arms, Analysis(contrasts), axes=axes)
     settings: dict[Any, Any] = {(name, "rl"): {"distill": {"weight": 0.1 * ("opd" in name)}} for name in gains}
     return spec, _results(spec, gains, settings, items=60, students=(STUDENT, "student_b"))

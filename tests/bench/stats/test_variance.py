@@ -129,7 +129,7 @@ def test_a_balanced_table_of_students_gives_the_anova_of_runs_nested_in_students
     students, seeds, items = 2, 3, 40
     table = rng.normal(size=(students, seeds, items)) + rng.normal(size=(students, seeds, 1))
     table += 2 * rng.normal(size=(students, 1, items)) + np.array([0, 5])[:, None, None]
-    value, spread = mean_and_spread(crossed(table.reshape(-1, items), np.repeat([0, 1], seeds)))
+    value, spread = mean_and_spread(crossed(table.reshape(-1, items), [0] * seeds + [1] * seeds))
     within = [table[s].mean(1).var(ddof=1) for s in range(students)]
     assert value == pytest.approx(table.mean())
     assert spread.seed == pytest.approx(sum(within) / (students**2 * seeds))
