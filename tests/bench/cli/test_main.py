@@ -230,13 +230,13 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(tmp_path):
     done = command("run-matrix", str(matrix), "--plan", "--json", "--store", str(store))
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
-    assert len(plan["arms"]) == 9 and len(plan["stages"]) == 36
+    assert len(plan["arms"]) == 9 and len(plan["stages"]) == 35
     assert not any(stage["done"] for stage in plan["stages"].values())
-    assert plan["cost"]["seconds"] == pytest.approx(2 * 1 + 4 * 20 * 0.01 + 12 * 30 * 0.01 + 18 * 1)
+    assert plan["cost"]["seconds"] == pytest.approx(2 * 1 + 4 * 20 * 0.01 + 12 * 30 * 0.01 + 17 * 1)
     assert [name.split("-")[0] for name in plan["longest_path"]] == ["traces", "sft", "rl", "eval"]
     assert not list(store.glob("*-*")) and not (store / ".work").exists()
     text = command("run-matrix", str(matrix), "--plan", "--store", str(store)).stdout
-    assert "teacher+grpo_opd" in text and "36 of 36 stages" in text and "a guess" in text
+    assert "teacher+grpo_opd" in text and "35 of 35 stages" in text and "a guess" in text
 
 
 def test_planning_imports_neither_torch_nor_pandas(tmp_path):
