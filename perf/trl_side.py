@@ -62,7 +62,7 @@ def _arguments(config: RLConfig, student: Student, directory: Path) -> GRPOConfi
         weight_decay=optimizer.weight_decay,
         adam_beta1=optimizer.betas[0],
         adam_beta2=optimizer.betas[1],
-        max_grad_norm=optimizer.max_grad_norm,
+        max_grad_norm=optimizer.max_gradient_norm,
         epsilon=config.clip_low,
         epsilon_high=config.clip_high,
         loss_type="dapo",

@@ -162,7 +162,7 @@ def test_an_algorithm_trains_a_step(name: str, tmp_path: Path, monkeypatch: pyte
         execution=Execution(threads=1, device="cpu"),
     )  # fmt: skip
     (row,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert row["grad_norm"] > 0 and not row.get("skipped")
+    assert row["gradient_norm"] > 0 and not row.get("skipped")
     before, after = (load_file(path / "model.safetensors") for path in (student, tmp_path / "run" / "out"))
     assert any(not before[key].equal(after[key]) for key in before)
 

@@ -34,7 +34,7 @@ class OptimizerConfig(Strict):
     betas: tuple[float, float] = Field(
         default=(0.9, 0.999), description="AdamW's decay rates of the first and the second moment."
     )
-    max_grad_norm: float = Field(
+    max_gradient_norm: float = Field(
         default=1.0, gt=0, description="Norm to which the gradient of all trained weights is clipped."
     )
 

@@ -223,6 +223,12 @@ class Execution(Strict):
         ge=1,
         description="Optimizer steps between saved training states. An interrupted run resumes from the last one.",
     )
+    gradient_norms_every: int = Field(
+        default=10,
+        ge=0,
+        description="Steps between measurements of the gradient norm of each RL term alone, if both terms have a "
+        "weight. One takes up to two more passes of training, and none changes the update. 0: never.",
+    )
     health: HealthConfig = Field(default=HealthConfig(), description="Limits at which a training run logs a warning.")
     telemetry: tuple[TelemetrySink, ...] = Field(
         default=(), description="Services that receive the metrics in addition to the run's own files."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _RECENT = 10
 _WIDTH = 26
 _BARS = "▁▂▃▄▅▆▇█"
-_STAGES = ("sync", "rollout", "reward", "validation", "teacher", "train", "checkpoint")
+_STAGES = ("sync", "rollout", "reward", "validation", "teacher", "gradient_norms", "train", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ _LINES = (
     _Line("length", "tokens", ("completion_tokens",)),
     _Line("truncated share", "", ("truncated_share",)),
     _Line("loss", "", ("loss",)),
-    _Line("gradient norm", "", ("grad_norm",)),
+    _Line("gradient norm", "", ("gradient_norm",)),
 )
 
 
@@ -243,7 +243,7 @@ class LiveTrainingView(TrainingView):
             if f"{stage}_seconds" in self.history and total > 0:
                 seconds, rate = self.seconds(stage), self.recent(f"{stage}_tokens_per_second")
                 cells = "█" * round(min(seconds / total, 1.0) * _WIDTH)
-                table.add_row(stage, f"{seconds:.3g}", f"{rate:,.0f}" if rate else "", cells)
+                table.add_row(stage.replace("_", " "), f"{seconds:.3g}", f"{rate:,.0f}" if rate else "", cells)
         if memory := self.recent("peak_memory_bytes"):
             table.add_row("peak memory", f"{memory / 2**30:.2f}", "GiB")
         return table

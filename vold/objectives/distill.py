@@ -1,4 +1,4 @@
-"""The teacher term on student rollouts: its estimators, its mask and its weight.
+"""The teacher term on student rollouts: its estimators and its mask.
 
 Let s and q be the student's and the teacher's log-probability of the sampled token. In expectation over the student's
 tokens, the gradient of each estimator is that of
@@ -11,7 +11,6 @@ tokens, the gradient of each estimator is that of
 sampled token. k1 itself, (s - q) as a loss, is not offered because its expected gradient is exactly zero.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vold.config import DistillConfig, Estimator, Mask
+from vold.config import Estimator, Mask
 from vold.objectives import divergence as exact
 from vold.objectives.batch import TokenBatch
 from vold.objectives.divergence import Divergence
@@ -105,21 +104,6 @@ def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
 def mask_share(rewards: Tensor, mask: Mask) -> Tensor:
     """Weight of the term for rollouts with these rewards r: 1 - r (wrong), r (correct) or 1 (all)."""
     return {"wrong": 1 - rewards, "correct": rewards, "all": torch.ones_like(rewards)}[mask]
-
-
-def distill_weight(config: DistillConfig, step: int, total: int) -> float:
-    """Weight of the term at ``step`` (from 0) of ``total``.
-
-    It is 0 for ``delay`` steps and then moves from ``weight`` to ``weight_end``, which it reaches at the last step. A
-    constant schedule stays at ``weight``.
-    """
-    if step < config.delay:
-        return 0.0
-    if config.schedule == "constant" or config.weight_end is None:
-        return config.weight
-    progress = (step - config.delay) / max(total - config.delay - 1, 1)
-    share = progress if config.schedule == "linear" else 0.5 * (1.0 - math.cos(math.pi * progress))
-    return config.weight + (config.weight_end - config.weight) * share
 
 
 def _with_teacher(batch: TokenBatch, live: Tensor) -> TokenBatch:

@@ -60,9 +60,9 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "skipped", "skipped",
         lambda row, first, limits: bool(row["skipped"]),
-        "the step was skipped and the weights are unchanged: loss {loss}, gradient norm {grad_norm}, {tokens} tokens; "
-        "not finite are {nonfinite_rewards} rewards, {nonfinite_logprobs} log-probabilities of the student and "
-        "{nonfinite_teacher_logprobs} of the teacher",
+        "the step was skipped and the weights are unchanged: loss {loss}, gradient norm {gradient_norm}, "
+        "{tokens} tokens; not finite are {nonfinite_rewards} rewards, {nonfinite_logprobs} log-probabilities of the "
+        "student and {nonfinite_teacher_logprobs} of the teacher",
         quiet=0,
     ),
     Alarm(

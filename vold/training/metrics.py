@@ -39,7 +39,7 @@ _KL = "KL(student, teacher), exact where kl_exact is measured and sampled otherw
 METRICS: tuple[Metric, ...] = (
     Metric("step", "", "number of the step, from 1"),
     Metric("loss", "", "loss of the step; with several updates per batch, that of the last update"),
-    Metric("grad_norm", "", "norm of the gradient before clipping"),
+    Metric("gradient_norm", "", "norm of the gradient before clipping"),
     Metric("learning_rate", "", "learning rate of the step"),
     Metric("skipped", "0 or 1", "whether the weights were left unchanged, because a value was not finite or no token "
            "was sampled"),
@@ -53,7 +53,12 @@ METRICS: tuple[Metric, ...] = (
            "update"),
     Metric("loss_policy", "", "policy term, before its weight"),
     Metric("loss_distill", "", "teacher term, before its weight"),
+    Metric("reward_weight", "", "weight of the policy term in this step"),
     Metric("distill_weight", "", "weight of the teacher term in this step"),
+    Metric("gradient_norm_policy", "", "norm of the gradient of the policy term alone, times its weight, before "
+           "clipping; 0 without a weight"),
+    Metric("gradient_norm_distill", "", "norm of the gradient of the teacher term alone, times its weight, before "
+           "clipping; 0 without a weight"),
     Metric("kl_sampled", _NATS, "mean of log p_student - log p_teacher over the sampled tokens"),
     Metric("kl_exact", _NATS, "mean KL(student, teacher) over the whole vocabulary"),
     Metric("kl_wrong", _NATS, f"{_KL} on rollouts with a reward below 0.5"),
@@ -94,7 +99,8 @@ METRICS: tuple[Metric, ...] = (
 TIMING: tuple[Metric, ...] = (
     Metric("step", "", "number of the step, from 1"),
     Metric("step_seconds", "s", "the whole step, without its training state"),
-    Metric("rollout_seconds", "s", "sampling; likewise for reward, validation, teacher, train, sync and checkpoint"),
+    Metric("rollout_seconds", "s", "sampling; likewise for reward, validation, teacher, "
+           "gradient_norms, train, sync and checkpoint"),
     Metric("rollout_tokens_per_second", "tokens/s", "sampled tokens"),
     Metric("teacher_tokens_per_second", "tokens/s", "prompt and completion tokens that the teacher read"),
     Metric("train_tokens_per_second", "tokens/s", "prompt and completion tokens, forward and backward, per update"),

@@ -15,6 +15,7 @@ from vold.objectives.distill import exact_divergence, mask_share, teacher_term
 from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
 from vold.objectives.grpo import per_sequence, policy_loss, truncated_importance
 from vold.objectives.reduce import token_weights
+from vold.objectives.schedule import TermWeights
 from vold.training.optim import Backward
 from vold.training.rollouts import Rollouts
 from vold.training.runtime import precision
@@ -56,7 +57,7 @@ class Update:
 
 
 class Objective:
-    """The RL loss: reward_weight * policy term + distill_weight * teacher term.
+    """The RL loss: the policy term and the teacher term, each times its weight in the step.
 
     The denominators are those of the whole batch, over all ranks.
     """
@@ -76,7 +77,7 @@ class Objective:
         self,
         rollouts: Rollouts,
         teacher_states: Tensor | None,
-        distill_weight: float,
+        weights: TermWeights,
         old_logprobs: Tensor | None = None,
     ) -> Update:
         """Accumulate the gradients of this rank's ``rollouts``; returns this rank's summands of the batch's losses.
@@ -85,19 +86,34 @@ class Objective:
         log-probabilities in the first update on these rollouts. None in that first update, whose weights are still
         those that sampled.
         """
-        run = _Pass(self, rollouts, teacher_states, distill_weight, old_logprobs)
-        budget, has_gradient = self.execution.micro_batch_tokens, run.has_gradient().tolist()
-        trained, measured = ([row for row, value in enumerate(has_gradient) if value == flag] for flag in (True, False))
-        for rows in self.optimizer.batches(micro_batches(rollouts.sequences, budget, trained)):
-            self.optimizer.accumulate(partial(run.loss, rows))
+        run = _Pass(self, rollouts, teacher_states, weights, old_logprobs)
+        self._accumulate(run)
+        measured = run.rows(with_gradient=False)
         if run.engine_statistics_suffice:
             run.add_engine_statistics(measured)
         # The maximum over ranks: to gather the whole weights, every rank has to take part.
         elif self.optimizer.ranks.max(len(measured)):
             with torch.no_grad(), self.optimizer.whole_weights():
-                for rows in micro_batches(rollouts.sequences, budget, measured):
+                for rows in micro_batches(rollouts.sequences, self.execution.micro_batch_tokens, measured):
                     run.loss(rows)
         return run.update()
+
+    def accumulate(
+        self,
+        rollouts: Rollouts,
+        teacher_states: Tensor | None,
+        weights: TermWeights,
+        old_logprobs: Tensor | None = None,
+    ) -> None:
+        """Accumulate the gradients as ``backward`` does, and measure nothing."""
+        self._accumulate(_Pass(self, rollouts, teacher_states, weights, old_logprobs))
+
+    def _accumulate(self, run: "_Pass") -> None:
+        """Accumulate the gradients of the rollouts that have one."""
+        budget = self.execution.micro_batch_tokens
+        trained = micro_batches(run.rollouts.sequences, budget, run.rows(with_gradient=True))
+        for rows in self.optimizer.batches(trained):
+            self.optimizer.accumulate(partial(run.loss, rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +142,15 @@ class _Pass:
         objective: Objective,
         rollouts: Rollouts,
         teacher_states: Tensor | None,
-        distill_weight: float,
+        weights: TermWeights,
         old_logprobs: Tensor | None,
     ) -> None:
         self.rollouts, self.teacher_states, self.old_logprobs = rollouts, teacher_states, old_logprobs
         self.config, self.execution, self.student = objective.config, objective.execution, objective.student
         self.teacher = None if teacher_states is None else objective.teacher
-        self.distill_weight = distill_weight
+        self.weights = weights
         distill = self.config.distill
-        self.divergence = exact_divergence(distill.estimator, distill.top_k) if distill_weight > 0 else None
+        self.divergence = exact_divergence(distill.estimator, distill.top_k) if weights.distill > 0 else None
         lengths, limit = torch.tensor(rollouts.lengths), self.config.max_new_tokens
         reduce, device, ranks = self.config.reduce, self.student.device, objective.optimizer.ranks
         all_lengths, own = ranks.gather(lengths), ranks.span(int(lengths.sum()))
@@ -152,18 +168,18 @@ class _Pass:
         self.engine_statistics_suffice = (
             rollouts.engine_measured_entropy
             and teacher_states is None
-            and self.config.reward_weight > 0
+            and weights.policy > 0
             and self.config.updates_per_batch == 1
         )
 
-    def has_gradient(self) -> Tensor:
-        """Which rollouts [N] can have a gradient. The others are read only for the metrics."""
+    def rows(self, with_gradient: bool) -> list[int]:
+        """The rollouts that can have a gradient, or those that cannot, which are read only for the metrics."""
         flags = torch.zeros_like(self.rollouts.rewards, dtype=torch.bool)
-        if self.config.reward_weight > 0:
+        if self.weights.policy > 0:
             flags |= self.rollouts.advantages != 0
-        if self.distill_weight > 0:
+        if self.weights.distill > 0:
             flags |= mask_share(self.rollouts.rewards, self.config.distill.mask) != 0
-        return flags
+        return [row for row, flag in enumerate(flags.tolist()) if flag == with_gradient]
 
     def loss(self, rows: list[int]) -> Tensor:
         """The summand of the loss that belongs to the rollouts ``rows``."""
@@ -206,7 +222,7 @@ class _Pass:
             float(weights.dot(terms[name].double()))
             for name, weights in (("policy", self.policy_weights), ("distill", self.distill_weights))
         )
-        loss = self.distill_weight * distill + (self.config.reward_weight * policy if self.config.reward_weight else 0)
+        loss = self.weights.distill * distill + (self.weights.policy * policy if self.weights.policy else 0)
         return Update(loss, policy, distill, stats, terms["clipped"], self.trainer_mask)
 
     def _sequence_values(
@@ -264,11 +280,11 @@ class _Pass:
             clip_high=config.clip_high,
         )
         loss = distill = torch.zeros_like(batch.logprobs)
-        if config.reward_weight > 0:
-            loss = config.reward_weight * policy * self.policy_weights[index]
-        if self.distill_weight > 0:
+        if self.weights.policy > 0:
+            loss = self.weights.policy * policy * self.policy_weights[index]
+        if self.weights.distill > 0:
             distill = teacher_term(batch, config.distill.estimator, config.distill.mask)
-            loss = loss + self.distill_weight * distill * self.distill_weights[index]
+            loss = loss + self.weights.distill * distill * self.distill_weights[index]
         terms = {"policy": policy, "distill": distill, "clipped": clipped}
         self.chunks.append(_Chunk(index, stats, {name: values.detach() for name, values in terms.items()}))
         return loss

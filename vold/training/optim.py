@@ -58,6 +58,8 @@ class Optimizer(Backward):
 
     layout = "whole weights"
     """How the training state is split over files. A run can only read a state of its own layout."""
+    measures_gradients = True
+    """Whether ``take_norm`` is available."""
     file = "state.safetensors"
 
     def __init__(
@@ -93,10 +95,17 @@ class Optimizer(Backward):
             )
         return norm, not applied
 
+    def take_norm(self) -> float:
+        """The norm of the accumulated gradients, summed over ranks. Clears them."""
+        self._sum_gradients()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.named.values() if p.grad is not None])
+        self.adamw.zero_grad(set_to_none=True)
+        return float(norm)
+
     def _update(self, loss: float, rate: float) -> tuple[float, bool]:
         """Returns the norm of the gradients and whether the weights were updated."""
         self._sum_gradients()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.max_gradient_norm))
         finite = math.isfinite(norm) and math.isfinite(loss)
         if finite:
             for group in self.adamw.param_groups:

@@ -25,14 +25,15 @@ settings of the same loss (``vold.config.ALGORITHMS``).
    answer the validation prompts.
 3. Let the teacher read the completions, if its term is on or its KL is measured in this step.
 4. Accumulate the gradients of reward_weight * policy term + distill.weight * teacher term, micro-batch by micro-batch,
-   and update the student with AdamW. A step with a value that is not finite is skipped.
+   and update the student with AdamW. A step with a value that is not finite is skipped. On some steps, measure first
+   the gradient norm of each term alone.
 5. Write the metrics and, every ``checkpoint_every`` steps, the training state.
 
 At the end the student's checkpoint is written to ``run/out``. With several processes, each takes its share of the
 prompts, and the gradients are summed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -47,7 +48,7 @@ from vold.data.sources import DataSource
 from vold.distributed import Ranks
 from vold.execution import Execution
 from vold.models import Student, load_teacher
-from vold.objectives.distill import distill_weight
+from vold.objectives.schedule import TermWeights, term_weights
 from vold.preflight.pair import check_models
 from vold.rewards import self_test
 from vold.rollout.factory import build_engine
@@ -56,7 +57,7 @@ from vold.teacher import Teacher
 from vold.training.health import guarded_loss
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
-from vold.training.metrics import Totals, rollout_metrics, rollout_totals
+from vold.training.metrics import Metrics, Totals, rollout_metrics, rollout_totals
 from vold.training.objective import Objective, Update
 from vold.training.optim import learning_rate
 from vold.training.progress import Progress, silent
@@ -158,18 +159,21 @@ class RLStage:
 
     def step(self, index: int, watch: Stopwatch) -> StepResult:
         """Do the step ``index`` (from 0) on this rank's share of the prompts, as the module's docstring describes."""
-        weight = distill_weight(self.config.distill, index, self.config.steps)
+        weights = term_weights(self.config, index)
         with precision(self.execution, self.student.device), self.optimizer.whole_weights():
             rollouts, validation_reward = self._rollouts(index, watch)
-            teacher_states = self._teacher_states(index, weight, rollouts, watch)
+            teacher_states = self._teacher_states(index, weights, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index, self.config.steps)
-        with watch.part("train"):
-            first, totals, norm, skipped = self._update(rollouts, teacher_states, weight, rate)
-            for _ in range(1, self.config.updates_per_batch):
-                _, totals, norm, skip = self._update(rollouts, teacher_states, weight, rate, first)
-                skipped |= skip
+        first, skipped = None, False
+        for _ in range(1, self.config.updates_per_batch):
+            first, _, _, skip = self._update(rollouts, teacher_states, weights, rate, watch, first)
+            skipped |= skip
+        norms = self._term_norms(index, rollouts, teacher_states, weights, watch, first)
+        _, totals, norm, skip = self._update(rollouts, teacher_states, weights, rate, watch, first)
         metrics = rollout_metrics(totals, start=index == 0)
-        metrics |= {"grad_norm": norm, "learning_rate": rate, "distill_weight": weight, "skipped": int(skipped)}
+        metrics |= {"gradient_norm": norm, "learning_rate": rate, "skipped": int(skipped or skip)}
+        metrics |= {"reward_weight": weights.policy, "distill_weight": weights.distill}
+        metrics |= _norm_metrics(weights, norm, norms)
         metrics |= {"validation_reward": validation_reward}
         counts = torch.tensor([sum(rollouts.lengths) + rollouts.discarded_tokens, sum(map(len, rollouts.sequences))])
         sampled, total = self.ranks.sum(counts).tolist()
@@ -190,29 +194,65 @@ class RLStage:
         self.engine.sleep()
         return rollouts, validation_reward
 
-    def _teacher_states(self, index: int, weight: float, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
+    def _teacher_states(self, index: int, weights: TermWeights, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
         """The teacher's hidden states [T, H] if its term is on or this step measures the KL, otherwise None."""
         distill = self.config.distill
-        monitors = distill.monitor_every > 0 and (index % distill.monitor_every == 0 or index + 1 == self.config.steps)
-        if self.teacher is None or not (weight > 0 or monitors):
+        monitors = self._is_due(index, distill.monitor_every)
+        if self.teacher is None or not (weights.distill > 0 or monitors):
             return None
         with watch.part("teacher"):
             return self.teacher.score(rollouts.texts, [sequence.completion_ids for sequence in rollouts.sequences])
+
+    def _is_due(self, index: int, every: int) -> bool:
+        """Whether the step ``index`` takes a measurement that is due ``every`` steps and in the last one. 0: never."""
+        return every > 0 and (index % every == 0 or index + 1 == self.config.steps)
+
+    def _term_norms(
+        self,
+        index: int,
+        rollouts: Rollouts,
+        teacher_states: Tensor | None,
+        weights: TermWeights,
+        watch: Stopwatch,
+        first: Update | None,
+    ) -> dict[str, float]:
+        """The gradient norm of each term alone, from a pass for each. Empty if this step does not measure them."""
+        terms = weights.terms()
+        due = self._is_due(index, self.execution.gradient_norms_every)
+        if len(terms) < 2 or not due or not self.optimizer.measures_gradients:
+            return {}
+        norms = {}
+        with watch.part("gradient_norms"):
+            for name, alone in terms.items():
+                states = teacher_states if alone.distill else None
+                self.objective.accumulate(rollouts, states, alone, first.stats.logprobs if first else None)
+                norms[name] = self.optimizer.take_norm()
+        return norms
 
     def _update(
         self,
         rollouts: Rollouts,
         teacher_states: Tensor | None,
-        weight: float,
+        weights: TermWeights,
         rate: float,
-        first: Update | None = None,
+        watch: Stopwatch,
+        first: Update | None,
     ) -> tuple[Update, Totals, float, bool]:
         """Update the student once, where ``first`` is the first update on the same rollouts if this is a later one.
 
-        Returns the update, its totals over all ranks, the gradient norm, and whether the optimizer skipped it.
+        Returns the first update, the totals over all ranks, the gradient norm, and whether the optimizer skipped it.
         """
-        update = self.objective.backward(rollouts, teacher_states, weight, first.stats.logprobs if first else None)
-        totals = rollout_totals(rollouts, first or update, update, self.config.max_new_tokens)
-        totals = totals.reduced(self.ranks.sum, self.ranks.gather)
-        norm, skipped = self.optimizer.step(guarded_loss(totals.sums["loss"], totals), rate)
-        return update, totals, norm, skipped
+        with watch.part("train"):
+            old_logprobs = first.stats.logprobs if first else None
+            update = self.objective.backward(rollouts, teacher_states, weights, old_logprobs)
+            totals = rollout_totals(rollouts, first or update, update, self.config.max_new_tokens)
+            totals = totals.reduced(self.ranks.sum, self.ranks.gather)
+            norm, skipped = self.optimizer.step(guarded_loss(totals.sums["loss"], totals), rate)
+        return first or update, totals, norm, skipped
+
+
+def _norm_metrics(weights: TermWeights, norm: float, alone: Mapping[str, float]) -> Metrics:
+    """The metrics of the terms' gradient norms. norm: of the whole gradient. alone: of each term, where measured."""
+    terms = weights.terms()
+    measured = dict.fromkeys(terms, norm) if len(terms) == 1 else alone
+    return {f"gradient_norm_{name}": measured.get(name) if name in terms else 0.0 for name in ("policy", "distill")}

@@ -23,6 +23,7 @@ from vold.objectives.sft import nll
 from vold.preflight.pair import check_models
 from vold.training.journal import Stopwatch
 from vold.training.loop import StepResult, run_steps
+from vold.training.metrics import Metrics
 from vold.training.optim import Optimizer, learning_rate
 from vold.training.progress import Progress, silent
 from vold.training.runtime import make_optimizer, precision, start_training
@@ -114,7 +115,8 @@ def train_sft(
             loss, tokens = _accumulate(model, own, execution, optimizer)
             norm, skipped = optimizer.step(loss, rate)
         total = sum(len(sequences[position]) for position in batch)
-        metrics = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "skipped": int(skipped)}
+        metrics: Metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+        metrics |= {"tokens": tokens, "skipped": int(skipped)}
         return StepResult(metrics, {"train": total})
 
     run_steps(

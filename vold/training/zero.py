@@ -46,6 +46,8 @@ class ZeroOptimizer(Optimizer):
     Every forward and backward pass has collective operations, so all ranks must run the same number of passes.
     """
 
+    measures_gradients = False
+
     def __init__(
         self, student: Student, config: OptimizerConfig, max_nonfinite: int, execution: Execution, ranks: Ranks
     ) -> None:
@@ -184,7 +186,7 @@ def _settings(execution: Execution, config: OptimizerConfig, ranks: Ranks) -> di
         "train_micro_batch_size_per_gpu": 1,
         # A step ends when ``step`` is called, after any number of micro-batches.
         "managed_gradient_accumulation": False,
-        "gradient_clipping": config.max_grad_norm,
+        "gradient_clipping": config.max_gradient_norm,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
     }

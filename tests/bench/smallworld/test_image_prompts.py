@@ -31,7 +31,7 @@ def test_grpo_on_images_runs_from_end_to_end_with_and_without_a_teacher(tmp_path
         )
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert (tmp_path / name / "out" / "model.safetensors").is_file()
-        assert any(row["grad_norm"] > 0 for row in rows)  # a base that mostly guesses may earn no reward in a step
+        assert any(row["gradient_norm"] > 0 for row in rows)  # a base that mostly guesses may earn no reward in a step
         for row in rows:
             assert row["mismatch_q01"] == pytest.approx(1, abs=1e-3) == row["mismatch_q99"]
             assert (row["kl_exact"] is None) == (name == "alone")

@@ -11,7 +11,8 @@ import torch
 from perf.estimators import DISTANCES, TARGETS, TOLERANCE, LogitPair, exact_gradient, variance_table
 from vold.config import DistillConfig, Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import FOLLOWS, SAMPLED, distill_weight, teacher_term
+from vold.objectives.distill import FOLLOWS, SAMPLED, teacher_term
+from vold.objectives.schedule import distill_weight
 
 
 def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenBatch:

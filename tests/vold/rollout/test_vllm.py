@@ -297,7 +297,7 @@ def test_a_training_run_stops_at_the_step_whose_weights_were_not_loaded(
         )  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
-    assert all(row["grad_norm"] > 0 and row["mismatch_outside_share"] == 0 for row in rows)
+    assert all(row["gradient_norm"] > 0 and row["mismatch_outside_share"] == 0 for row in rows)
 
 
 def test_an_exception_in_the_engine_is_not_a_refusal(

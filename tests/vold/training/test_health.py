@@ -79,7 +79,7 @@ def test_all_equal_groups_give_no_gradient_and_a_warning(
 ) -> None:
     in_step(monkeypatch, 2, [1.0] * 4 + [0.0] * 4)
     metrics = train()
-    assert [row["grad_norm"] == 0 for row in metrics] == [False, True, False]
+    assert [row["gradient_norm"] == 0 for row in metrics] == [False, True, False]
     assert [row["reward_zero_variance_share"] for row in metrics] == [0, 1, 0]
     assert [row["warn_signal"] for row in metrics] == [0, 1, 0] and not any(row["skipped"] for row in metrics)
     assert any("step 2: in every group all rewards are equal (mean 0.5)" in text for text in caplog.messages)
@@ -106,7 +106,7 @@ def test_an_empty_completion_counts_in_its_group_and_has_no_tokens(
     emptied(monkeypatch, 2, samples=1)
     metrics = train(weight=0.1)
     assert [row["empty_share"] for row in metrics] == [0, 0.25, 0]
-    assert metrics[1]["reward_mean"] == 0.5 and metrics[1]["grad_norm"] > 0 and not metrics[1]["skipped"]
+    assert metrics[1]["reward_mean"] == 0.5 and metrics[1]["gradient_norm"] > 0 and not metrics[1]["skipped"]
     assert metrics[1]["tokens"] == 8 * metrics[1]["completion_tokens"]
 
 
@@ -229,7 +229,7 @@ def test_a_resumed_run_remembers_first_values_and_repeats_no_warning(caplog: pyt
 
 def test_a_row_without_rollouts_has_only_the_alarms_it_can_raise(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert Health(HealthConfig()).check({"step": 1, "loss": math.nan, "skipped": 1, "grad_norm": 1.0}) == {
+        assert Health(HealthConfig()).check({"step": 1, "loss": math.nan, "skipped": 1, "gradient_norm": 1.0}) == {
             "skipped": 1
         }
     assert "loss nan, gradient norm 1" in caplog.messages[0]

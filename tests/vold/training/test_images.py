@@ -84,12 +84,12 @@ def test_skipping_gives_only_texts_a_teacher_term(
 ) -> None:
     distill = {"weight": 1.0, "mask": "all", "images": "skip"}
     rows = train(mixed, student_path, teacher_path, tmp_path / "both", distill=distill, reward_weight=0)
-    assert all(row["unread_share"] == 0.5 and row["kl_exact"] > 0 and row["grad_norm"] > 0 for row in rows)
+    assert all(row["unread_share"] == 0.5 and row["kl_exact"] > 0 and row["gradient_norm"] > 0 for row in rows)
     only_images = mixed.with_name("only_images.jsonl")
     only_images.write_text("".join(line for line in mixed.read_text().splitlines(keepends=True) if '"p' in line))
     rows = train(only_images, student_path, teacher_path, tmp_path / "only_images", distill=distill, reward_weight=0)
     for row in rows:
-        assert row["unread_share"] == 1 and row["grad_norm"] == 0 == row["loss_distill"]
+        assert row["unread_share"] == 1 and row["gradient_norm"] == 0 == row["loss_distill"]
         assert row["kl_exact"] is None and row["kl_sampled"] is None and row["nonfinite_teacher_logprobs"] == 0
 
 

@@ -13,14 +13,17 @@ from vold.execution import Execution
 from vold.models import LanguageModel, Student, freeze, load_student
 from vold.models.packing import TokenSequence
 from vold.objectives import fused
+from vold.objectives.schedule import TermWeights, term_weights
 from vold.teacher import Teacher
 from vold.training import objective as objective_module
 from vold.training.objective import Objective
+from vold.training.optim import Optimizer
 from vold.training.rollouts import Rollouts
 
 COMPLETIONS = [(40, 41, 42), (43,), (44, 45, 46, 47, 48), (49, 50), (51, 52, 53, 54), (55, 56)]
 REWARDS = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]
 ADVANTAGES = [1.4, -0.7, -0.7, 0.5, 0.5, -1.0]
+POLICY = TermWeights(1.0, 0.0)
 
 
 @pytest.fixture
@@ -142,7 +145,7 @@ def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch_and_chun
             monkeypatch.setattr(objective_module, name, partial(getattr(fused, name), chunk_elements=chunk))
         fresh.model.zero_grad(set_to_none=True)
         objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
-        update = objective.backward(batch, states, config.distill.weight, old)
+        update = objective.backward(batch, states, term_weights(config, 0), old)
         # Only the gradient of k1_advantage is meaningful, but its value is compared as well.
         assert update.loss == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
         for name, parameter in fresh.model.named_parameters():
@@ -150,6 +153,35 @@ def test_loss_and_gradients_equal_the_plain_formula_for_any_micro_batch_and_chun
                 assert name not in expected or not expected[name].any()
             else:
                 torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "fields", [fields for fields in CASES if "distill" in fields and "reward_weight" not in fields]
+)
+def test_the_gradient_norm_of_each_term_is_that_of_the_plain_formula_for_any_micro_batch(
+    fields: dict[str, object], fresh: Student, teacher: LanguageModel
+) -> None:
+    config = RLConfig.model_validate(fields | {"reward_weight": 0.5})
+    ratio = 1.0 if config.updates_per_batch == 1 else 1.5
+    batch = rollouts(fresh, offset=-math.log(1.5))
+    states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
+    old = None if config.updates_per_batch == 1 else batch.logprobs
+    silent = config.distill.model_copy(update={"weight": 0.0})
+    for name, alone in (
+        ("policy", config.model_copy(update={"distill": silent})),
+        ("distill", config.model_copy(update={"reward_weight": 0.0})),
+    ):
+        fresh.model.zero_grad(set_to_none=True)
+        plain_loss(fresh, teacher, alone, ratio).backward()
+        gradients = [p.grad.double() for p in fresh.model.parameters() if p.grad is not None]
+        expected = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+        fresh.model.zero_grad(set_to_none=True)
+        for budget in (1, 40, 10_000):
+            optimizer = Optimizer(fresh.model, config.optimizer, 3)
+            objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget), optimizer)
+            objective.accumulate(batch, states, term_weights(config, 0).terms()[name], old)
+            assert optimizer.take_norm() == pytest.approx(expected, rel=1e-4)
+            assert all(p.grad is None for p in fresh.model.parameters())
 
 
 @pytest.mark.parametrize("estimator", ["k2", "reverse_kl"])
@@ -168,7 +200,7 @@ def test_rollouts_that_the_teacher_does_not_read_have_no_teacher_term_and_stay_i
     for budget in (1, 10_000):
         fresh.model.zero_grad(set_to_none=True)
         objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=budget))
-        update = objective.backward(replace(batch, texts=texts), states, 0.5)
+        update = objective.backward(replace(batch, texts=texts), states, term_weights(config, 0))
         assert update.loss == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
         for name, parameter in fresh.model.named_parameters():
             if parameter.grad is not None:
@@ -179,7 +211,7 @@ def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student,
     batch = rollouts(fresh)
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
     objective = Objective(fresh, teacher, RLConfig(), Execution(micro_batch_tokens=40))
-    stats = objective.backward(batch, states, 0.0).stats
+    stats = objective.backward(batch, states, POLICY).stats
     torch.testing.assert_close(stats.logprobs, batch.logprobs, atol=1e-4, rtol=1e-4)
     assert stats.kl is not None and (stats.kl > 0).all()
 
@@ -187,7 +219,7 @@ def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student,
 def test_a_batch_of_equal_rewards_without_a_teacher_has_no_gradient(fresh: Student) -> None:
     batch = rollouts(fresh)
     flat = Rollouts(batch.texts, batch.sequences, batch.logprobs, torch.zeros(6), torch.zeros(6), 3, 0)
-    Objective(fresh, None, RLConfig(), Execution()).backward(flat, None, 0.0)
+    Objective(fresh, None, RLConfig(), Execution()).backward(flat, None, POLICY)
     assert flat.zero_variance.all()
     assert not any(p.grad is not None and p.grad.any() for p in fresh.model.parameters())
 
@@ -212,7 +244,7 @@ def test_rollouts_without_signal_are_read_for_the_metrics_and_not_back_propagate
         return hidden(model, part)
 
     monkeypatch.setattr(objective_module, "completion_hidden", spy)
-    update = Objective(fresh, None, RLConfig(), Execution()).backward(batch, None, 0.0)
+    update = Objective(fresh, None, RLConfig(), Execution()).backward(batch, None, POLICY)
     assert sorted(passes) == [(False, 3), (True, 3)]
     torch.testing.assert_close(update.stats.logprobs, batch.logprobs, atol=1e-4, rtol=1e-4)
     for name, parameter in fresh.model.named_parameters():
@@ -226,12 +258,12 @@ def test_rollouts_without_signal_are_not_read_if_the_engine_measured_their_entro
 ) -> None:
     batch = replace(rollouts(fresh, offset=-0.5), advantages=torch.tensor([*ADVANTAGES[:3], 0.0, 0.0, 0.0]))
     objective = Objective(fresh, None, RLConfig.model_validate(fields), Execution(micro_batch_tokens=40))
-    read = objective.backward(batch, None, 0.0)
+    read = objective.backward(batch, None, POLICY)
     assert read.trainer_mask.all()
     expected = {name: p.grad.clone() for name, p in fresh.model.named_parameters() if p.grad is not None}
     fresh.model.zero_grad(set_to_none=True)
     marked = replace(batch, entropies=torch.full_like(batch.logprobs, 9.0))
-    measured = objective.backward(marked, None, 0.0)
+    measured = objective.backward(marked, None, POLICY)
     for name, parameter in fresh.model.named_parameters():
         assert parameter.grad is None if name not in expected else parameter.grad.equal(expected[name]), name
     if fields:  # a second update needs the trainer's own probabilities from before the first
@@ -246,7 +278,7 @@ def test_rollouts_without_signal_are_not_read_if_the_engine_measured_their_entro
     assert measured.stats.logprobs[:first].equal(read.stats.logprobs[:first])
     assert measured.stats.logprobs[first:].equal(batch.logprobs[first:])
     states = Teacher(teacher, 30).score(batch.texts, [s.completion_ids for s in batch.sequences])
-    assert Objective(fresh, teacher, RLConfig(), Execution()).backward(marked, states, 0.0).trainer_mask.all()
+    assert Objective(fresh, teacher, RLConfig(), Execution()).backward(marked, states, POLICY).trainer_mask.all()
 
 
 def test_config_refuses_an_objective_of_nothing() -> None:

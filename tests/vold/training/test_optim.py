@@ -46,7 +46,7 @@ def test_weight_decay_spares_norms_and_biases() -> None:
 
 def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     network = model()
-    optimizer = Optimizer(network, OptimizerConfig(learning_rate=0.1, max_grad_norm=0.5), 3)
+    optimizer = Optimizer(network, OptimizerConfig(learning_rate=0.1, max_gradient_norm=0.5), 3)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     used: list[torch.Tensor] = []

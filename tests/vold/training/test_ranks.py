@@ -63,7 +63,9 @@ def test_two_processes_follow_the_trajectory_of_one(stage: str, strategy: str, u
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
         assert left["tokens"] == right["tokens"]
-        for name in left:
+        if stage == "rl" and strategy.startswith("zero"):  # the gradients are split
+            assert right.pop("gradient_norm_policy") is None is right.pop("gradient_norm_distill")
+        for name in right:
             expected = None if left[name] is None else pytest.approx(left[name], rel=5e-6, abs=1e-6)
             assert right[name] == expected, (left["step"], name)
 

@@ -36,8 +36,15 @@ def config(**fields: object) -> RLConfig:
     return RLConfig.model_validate(small | fields)
 
 
-def train(cfg: RLConfig, student: Path, teacher: Path | None, prompts: Path, run: Path) -> list[dict[str, float]]:
-    train_rl(cfg, student=student, teacher=teacher, prompts=prompts, run=run, seed=1, execution=EXECUTION)
+def train(
+    cfg: RLConfig, student: Path, teacher: Path | None, prompts: Path, run: Path, **execution: object
+) -> list[dict[str, float]]:
+    settings = EXECUTION.model_copy(update=execution)
+    train_rl(cfg, student=student, teacher=teacher, prompts=prompts, run=run, seed=1, execution=settings)
+    return rows_of(run)
+
+
+def rows_of(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -108,7 +115,41 @@ def test_measuring_the_kl_does_not_change_the_training(
     )
     for one, two in zip(watched, alone, strict=True):
         assert one["reward_mean"] == two["reward_mean"]
-        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+        assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_measuring_the_gradient_norm_of_each_term_does_not_change_the_training(
+    updates: int, student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
+) -> None:
+    cfg = config(steps=4, group_size=8, updates_per_batch=updates, distill={"weight": 0.5})
+    terms = ("gradient_norm_policy", "gradient_norm_distill")
+    norms, rows, weights = [], [], []
+    for every in (0, 1, 2):
+        run = tmp_path / str(every)
+        rows.append(train(cfg, student_path, teacher_path, prompts, run, gradient_norms_every=every))
+        norms.append([[row.pop(name) for name in terms] for row in rows[-1]])
+        weights.append((run / "out" / "model.safetensors").read_bytes())
+    assert rows[0] == rows[1] == rows[2] and weights[0] == weights[1] == weights[2]
+    never, always, sometimes = norms
+    nothing = [None, None]
+    assert never == [nothing] * 4 and sometimes == [always[0], nothing, always[2], always[3]]
+    assert max(policy for policy, _ in always) > 0 and min(distill for _, distill in always) > 0
+    for (policy, distill), row in zip(always, rows[0], strict=True):
+        assert abs(policy - distill) * 0.999 < row["gradient_norm"] < (policy + distill) * 1.001
+
+
+def test_a_term_without_the_other_has_the_whole_gradient(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
+) -> None:
+    for name, other, fields in (
+        ("policy", "distill", {"distill": {"weight": 0.5, "delay": 9}}),
+        ("distill", "policy", {"distill": {"weight": 0.5}, "reward_weight": 0}),
+    ):
+        rows = train(config(**fields, group_size=8), student_path, teacher_path, prompts, tmp_path / name)
+        for row in rows:
+            assert row[f"gradient_norm_{name}"] == row["gradient_norm"] and row[f"gradient_norm_{other}"] == 0
+        assert max(row["gradient_norm"] for row in rows) > 0
 
 
 def test_an_engine_that_measures_the_entropy_changes_no_weight(
@@ -138,7 +179,7 @@ def test_with_reward_weight_zero_rewards_reach_only_the_mask(
     plain = train(cfg, student_path, teacher_path, prompts, tmp_path / "plain")
     monkeypatch.setattr(rollouts, "rewards", count_of_a)
     other = train(cfg, student_path, teacher_path, prompts, tmp_path / "other")
-    assert [row["grad_norm"] for row in plain] == [row["grad_norm"] for row in other]
+    assert [row["gradient_norm"] for row in plain] == [row["gradient_norm"] for row in other]
     assert [row["reward_mean"] for row in plain] != [row["reward_mean"] for row in other]
 
 
@@ -251,7 +292,7 @@ def test_refilling_ends_and_the_batch_stays_full(
     monkeypatch.setattr(rollouts, "rewards", lambda responses, prompts: [0.0] * len(responses))
     (row,) = train(config(steps=1, algorithm="dapo", max_refills=3), student_path, None, prompts, tmp_path / "run")
     assert row["refills"] == 3 * 4 and row["reward_zero_variance_share"] == 1
-    assert row["grad_norm"] == 0 and row["tokens"] > 0
+    assert row["gradient_norm"] == 0 and row["tokens"] > 0
 
 
 @pytest.mark.parametrize("algorithm", ["dr_grpo", "dapo", "gspo", "cispo"])

@@ -49,7 +49,7 @@ def test_tensorboard_has_each_step_of_a_resumed_run_once(student_path: Path, tra
     train(run, student_path, traces, ("tensorboard",))
     logged = EventAccumulator(str(run / "tensorboard"), purge_orphaned_data=False).Reload()
     assert [(e.step, e.value) for e in logged.Scalars("loss")] == [(s, pytest.approx(v)) for s, v in losses(run)]
-    assert {"grad_norm", "learning_rate", "train_seconds", "peak_memory_bytes"} <= set(logged.Tags()["scalars"])
+    assert {"gradient_norm", "learning_rate", "train_seconds", "peak_memory_bytes"} <= set(logged.Tags()["scalars"])
     assert '"batch_size": 4' in logged.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
 
 
@@ -149,7 +149,7 @@ def test_repeated_steps_and_values_that_are_not_finite_are_not_sent(
     execution = Execution(telemetry=("tensorboard",))
     first = Telemetry(tmp_path, execution, {})
     for step in (1, 2, 3):
-        first.write(step, {"loss": 1.0, "kl_exact": None, "grad_norm": float("nan")})
+        first.write(step, {"loss": 1.0, "kl_exact": None, "gradient_norm": float("nan")})
     second = Telemetry(tmp_path, execution, {})
     for step in (3, 4):
         second.write(step, {"loss": 2.0})
