@@ -110,6 +110,7 @@ Reduction = Literal["token_mean", "sequence_mean", "constant"]
 Advantage = Literal["group_std", "group_mean"]
 Ratio = Literal["token", "sequence"]
 Surrogate = Literal["clip", "cispo"]
+Schedule = Literal["joint", "distill_then_reward"]
 
 
 class DistillConfig(Strict):
@@ -261,6 +262,14 @@ class RLConfig(PolicyConfig):
     reward_weight: float = Field(
         default=1.0, ge=0, description="Weight of the policy term. 0 leaves only the teacher term."
     )
+    schedule: Schedule = Field(
+        default="joint",
+        description="joint: both terms in every step. distill_then_reward: the teacher term alone, and after distill_"
+        "share of the steps the policy term alone. Each part then starts AdamW and the learning-rate schedule anew.",
+    )
+    distill_share: float = Field(
+        default=0.5, gt=0, lt=1, description="Share of the steps in the first part of schedule distill_then_reward."
+    )
     engine_correction: Literal["off", "token", "sequence"] = Field(
         default="off",
         description="Truncated importance sampling for the difference between trainer and rollout engine, per token "
@@ -300,3 +309,32 @@ class RLConfig(PolicyConfig):
                 "that term off: set max_refills to 0"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_an_objective_in_each_part(self) -> "RLConfig":
+        if self.schedule == "joint":
+            return self
+        if not self.reward_weight or not self.distill.weight or self.distill.weight_end == 0:
+            raise ValueError(
+                "schedule distill_then_reward has steps with the teacher term alone and steps with the policy term "
+                "alone: give reward_weight, distill.weight and distill.weight_end (if set) values above 0"
+            )
+        if self.distill.delay:
+            raise ValueError(
+                "distill.delay leaves the teacher term out of the first steps, which have no other term under schedule "
+                "distill_then_reward: set delay to 0, or schedule to joint"
+            )
+        if not all(self.parts):
+            raise ValueError(
+                f"schedule distill_then_reward: a distill_share of {self.distill_share:g} of {self.steps} steps leaves "
+                "one of the two parts without a step: give more steps, or a share nearer to 0.5"
+            )
+        return self
+
+    @property
+    def parts(self) -> tuple[range, ...]:
+        """The steps (from 0) of each part of the run. Each part is optimised like a run of its own."""
+        if self.schedule == "joint":
+            return (range(self.steps),)
+        border = round(self.distill_share * self.steps)
+        return range(border), range(border, self.steps)

@@ -52,6 +52,8 @@ def _objective(arm: Arm, settings: ArmSettings) -> str:
     if not weight and not distill.get("weight_end"):
         return f"then {policy} without a teacher term"
     name = "OPD without a reward" if rl.get("reward_weight") == 0 else f"{policy} + OPD"
+    if rl.get("schedule") == "distill_then_reward":
+        name = f"OPD for {rl['distill_share']:.0%} of the steps and {policy} for the others"
     details = [f"weight {weight:g}"]
     if "estimator" in distill:
         details.append(OBJECTIVES.get(distill["estimator"], str(distill["estimator"])))

@@ -25,6 +25,7 @@ RL = RLConfig.model_validate(
     {"steps": STEPS, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "optimizer": DECAYING,
      "distill": {"weight": 0.1, "estimator": "reverse_kl"}}
 )  # fmt: skip
+RL_IN_PARTS = RL.model_copy(update={"schedule": "distill_then_reward", "distill_share": 0.4})
 # Several micro-batches per rank, and different numbers of them: 3 prompts and 7 traces do not divide by 2.
 EXECUTION = {"device": "cpu", "threads": 1, "checkpoint_every": 3, "micro_batch_tokens": 90}
 
@@ -43,7 +44,8 @@ def train(stage: str, strategy: str, home: Path, run: Path, progress: Progress) 
         train_sft(SFT.model_copy(update=lora), traces=home / "traces.jsonl", **shared)
     else:
         rl.self_test = lambda: None  # it starts a process, and tests/vold/test_rewards.py tests it
-        train_rl(RL.model_copy(update=lora), teacher=home / "teacher", prompts=home / "prompts.jsonl", **shared)
+        config = RL_IN_PARTS if stage == "rl_in_parts" else RL
+        train_rl(config.model_copy(update=lora), teacher=home / "teacher", prompts=home / "prompts.jsonl", **shared)
 
 
 def train_all(runs: list[tuple[str, str, Path]], home: Path, progress: Progress) -> None:

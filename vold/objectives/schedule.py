@@ -20,8 +20,15 @@ class TermWeights:
 
 
 def term_weights(config: RLConfig, step: int) -> TermWeights:
-    """The weights at ``step`` (from 0)."""
-    return TermWeights(config.reward_weight, distill_weight(config.distill, step, config.steps))
+    """The weights at ``step`` (from 0).
+
+    With the schedule ``distill_then_reward`` the teacher term has a weight in the first part only, at whose last step
+    ``weight_end`` is reached, and the policy term in the second part only.
+    """
+    first = config.parts[0]
+    distill = distill_weight(config.distill, step, len(first)) if step in first else 0.0
+    has_reward = config.schedule == "joint" or step not in first
+    return TermWeights(config.reward_weight if has_reward else 0.0, distill)
 
 
 def distill_weight(config: DistillConfig, step: int, total: int) -> float:

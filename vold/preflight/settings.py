@@ -23,6 +23,8 @@ def setting_findings(job: Job) -> list[Finding]:
         fix = "set distill.weight (the small profile has 0.1), or set it to 0 explicitly if that is intended"
         findings.append(note("settings.silent_teacher", message, job.where("config.distill.weight"), fix))
     warm, steps = job.config.optimizer.warmup_steps, job.config.steps
+    if isinstance(job.config, RLConfig):
+        steps = min(map(len, job.config.parts))  # each part has a warm-up of its own
     if warm >= steps:
         message = f"the warm-up takes {warm} of {steps} steps, so the learning rate is never reached"
         fix = f"set warmup_steps below {steps}, about a tenth of the steps"

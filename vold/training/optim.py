@@ -95,6 +95,10 @@ class Optimizer(Backward):
             )
         return norm, not applied
 
+    def restart(self) -> None:
+        """Forget the moments of all earlier updates, as at the start of a run."""
+        self.adamw.state.clear()
+
     def take_norm(self) -> float:
         """The norm of the accumulated gradients, summed over ranks. Clears them."""
         self._sum_gradients()

@@ -29,6 +29,9 @@ settings of the same loss (``vold.config.ALGORITHMS``).
    the gradient norm of each term alone.
 5. Write the metrics and, every ``checkpoint_every`` steps, the training state.
 
+With the schedule ``distill_then_reward`` the run has two parts. The teacher term alone is optimised in the first and
+the policy term alone in the second, which starts with the weights of the first and with a fresh optimizer.
+
 At the end the student's checkpoint is written to ``run/out``. With several processes, each takes its share of the
 prompts, and the gradients are summed.
 """
@@ -160,10 +163,13 @@ class RLStage:
     def step(self, index: int, watch: Stopwatch) -> StepResult:
         """Do the step ``index`` (from 0) on this rank's share of the prompts, as the module's docstring describes."""
         weights = term_weights(self.config, index)
+        part = next(part for part in self.config.parts if index in part)
+        if index == part.start and index > 0:
+            self.optimizer.restart()
         with precision(self.execution, self.student.device), self.optimizer.whole_weights():
-            rollouts, validation_reward = self._rollouts(index, watch)
+            rollouts, validation_reward = self._rollouts(index, weights, watch)
             teacher_states = self._teacher_states(index, weights, rollouts, watch)
-        rate = learning_rate(self.config.optimizer, index, self.config.steps)
+        rate = learning_rate(self.config.optimizer, index - part.start, len(part))
         first, skipped = None, False
         for _ in range(1, self.config.updates_per_batch):
             first, _, _, skip = self._update(rollouts, teacher_states, weights, rate, watch, first)
@@ -180,7 +186,7 @@ class RLStage:
         tokens = {"rollout": sampled, "teacher": total, "train": total * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 
-    def _rollouts(self, index: int, watch: Stopwatch) -> tuple[Rollouts, float | None]:
+    def _rollouts(self, index: int, weights: TermWeights, watch: Stopwatch) -> tuple[Rollouts, float | None]:
         """The step's rollouts and the validation reward, from an engine that is proven to hold the present weights.
 
         The engine sleeps while the weights change.
@@ -190,7 +196,8 @@ class RLStage:
                 if self.student.device.type == "cuda":
                     torch.cuda.empty_cache()  # the engine needs the memory that the last update used
                 self.engine.sync(weights_of(self.student))
-        rollouts, validation_reward = self.collector.collect(index, watch), self.validator.measure(index, watch)
+        rollouts = self.collector.collect(index, watch, refill=weights.policy > 0)
+        validation_reward = self.validator.measure(index, watch)
         self.engine.sleep()
         return rollouts, validation_reward
 

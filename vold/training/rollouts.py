@@ -115,19 +115,21 @@ class Collector:
             config.max_new_tokens, config.temperature, student.stop_ids, student.banned_ids, entropies=True
         )
 
-    def collect(self, step: int, watch: Stopwatch) -> Rollouts:
+    def collect(self, step: int, watch: Stopwatch, refill: bool = True) -> Rollouts:
         """This rank's rollouts of ``step``. The seed of a sample is a function of (seed, step, position in the batch).
 
         A group whose rewards are all equal is replaced by that of another prompt, at most ``max_refills`` times; the
         last one tried stays. Positions do not depend on each other. So the batch is full, and it is the same for any
         number of ranks.
+
+        refill: whether to replace groups at all.
         """
         config = self.config
         indices = draw(self.seed, "prompts", len(self.prompts), config.prompts_per_step, step)
         positions = self.ranks.share(range(len(indices)), "prompts_per_step")
         groups = dict(zip(positions, self._sample(indices, positions, ("rollout", step), watch), strict=True))
         refills = discarded = 0
-        for attempt in range(config.max_refills):
+        for attempt in range(config.max_refills if refill else 0):
             replaced = [position for position in positions if groups[position].lacks_signal]
             if not replaced:
                 break

@@ -1,4 +1,4 @@
-"""Estimators of the teacher term by exact enumeration in float64, and their mask, weight and special values."""
+"""Estimators of the teacher term by exact enumeration in float64, and their mask and special values."""
 
 import math
 from itertools import combinations
@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from perf.estimators import DISTANCES, TARGETS, TOLERANCE, LogitPair, exact_gradient, variance_table
-from vold.config import DistillConfig, Estimator, Mask, RLConfig
+from vold.config import Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
 from vold.objectives.distill import FOLLOWS, SAMPLED, teacher_term
-from vold.objectives.schedule import distill_weight
 
 
 def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenBatch:
@@ -118,22 +117,3 @@ def test_a_term_without_its_teacher_is_refused() -> None:
     for estimator in TARGETS:
         with pytest.raises(ValueError, match="needs the"):
             teacher_term(silent, estimator, "all")
-
-
-def test_the_weight_follows_its_schedule_from_the_delay_to_the_last_step() -> None:
-    def weights(**fields: object) -> list[float]:
-        config = DistillConfig.model_validate({"weight": 1.0, **fields})
-        return [distill_weight(config, step, 7) for step in range(7)]
-
-    assert weights() == [1.0] * 7
-    assert weights(delay=2) == [0.0] * 2 + [1.0] * 5
-    assert weights(schedule="linear", weight_end=0.2, delay=2) == pytest.approx([0, 0, 1.0, 0.8, 0.6, 0.4, 0.2])
-    half = math.sqrt(0.5) / 2
-    assert weights(schedule="cosine", weight_end=0.0, delay=2) == pytest.approx(
-        [0, 0, 1, 0.5 + half, 0.5, 0.5 - half, 0]
-    )
-    rising = DistillConfig(weight=0.0, weight_end=0.4, schedule="linear")
-    assert rising.active and distill_weight(rising, 6, 7) == pytest.approx(0.4)
-    for fields in ({"weight_end": 0.1}, {"schedule": "cosine"}):
-        with pytest.raises(ValueError, match="go together"):
-            weights(**fields)

@@ -268,6 +268,10 @@ FAULTS: dict[str, tuple[Spoil, str, str, str]] = {
         lambda w: w.settings.update(steps=3), "settings.warmup", f"{RUN} config.optimizer.warmup_steps",
         "below 3",
     ),
+    "warm-up outlasts a part of the run": (
+        lambda w: w.settings.update(steps=8, schedule="distill_then_reward"), "settings.warmup",
+        f"{RUN} config.optimizer.warmup_steps", "below 4",
+    ),
     "fewer prompts than a step": (
         lambda w: w.settings.update(prompts_per_step=50), "settings.batch", f"{RUN} config.prompts_per_step",
         "at most 8",

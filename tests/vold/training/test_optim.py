@@ -1,5 +1,6 @@
 """Schedule, parameter groups, and the guard against non-finite steps."""
 
+import copy
 import math
 
 import pytest
@@ -80,6 +81,25 @@ def test_a_non_finite_step_is_skipped_and_several_in_a_row_end_the_run(loss: flo
     assert attempt(loss, gradient)
     with pytest.raises(NonFiniteError, match="2 steps in a row"):
         attempt(loss, gradient)
+
+
+def test_after_a_restart_the_next_update_is_that_of_a_new_optimizer() -> None:
+    def updated(network: torch.nn.Module, optimizer: Optimizer, scale: float) -> list[torch.Tensor]:
+        for parameter in network.parameters():
+            parameter.grad = scale * torch.arange(parameter.numel()).view_as(parameter)
+        optimizer.step(0.0, 0.1)
+        return [value.detach().clone() for value in network.parameters()]
+
+    network, config = model(), OptimizerConfig(learning_rate=0.1)
+    optimizer = Optimizer(network, config, 3)
+    for scale in (1.0, -5.0):
+        updated(network, optimizer, scale)
+    other, second = copy.deepcopy(network), copy.deepcopy(network)
+    fresh, continued = updated(other, Optimizer(other, config, 3), 2.0), updated(network, optimizer, 2.0)
+    network.load_state_dict(second.state_dict())
+    optimizer.restart()
+    restarted = updated(network, optimizer, 2.0)
+    assert all(map(torch.equal, restarted, fresh)) and not all(map(torch.equal, continued, fresh))
 
 
 def test_nothing_to_train_is_an_error() -> None:

@@ -21,6 +21,7 @@ WORK = "tests.helpers.rank_training"
 STRATEGIES = ("none", "zero2", "zero3", "zero2+offload", "zero3+offload")
 ADAPTED = ("zero2+lora", "zero3+lora")
 RUNS = [(stage, strategy) for stage in ("sft", "rl") for strategy in (*STRATEGIES, *ADAPTED)]
+RUNS += [("rl_in_parts", strategy) for strategy in STRATEGIES]
 POISONED = [("rl_poisoned", strategy) for strategy in STRATEGIES]
 
 
@@ -42,6 +43,7 @@ def uninterrupted(home: Path) -> Path:
     for stage in ("sft", "rl"):
         rank_training.train(stage, "none", home, home / f"{stage}-one", silent)
         rank_training.train(stage, "none+lora", home, home / f"{stage}-one+lora", silent)
+    rank_training.train("rl_in_parts", "none", home, home / "rl_in_parts-one", silent)
     runs = [(stage, strategy, home / f"{stage}-{strategy}") for stage, strategy in [*RUNS, *POISONED]]
     run_on_ranks(2, f"{WORK}:train_all", (runs, home), home, silent)
     return home

@@ -25,13 +25,21 @@ STEPS = 7
 Train = Callable[[Path, Progress], None]
 
 
-@pytest.fixture(params=["sft", "rl"])
+# The border between the two parts of an RL run: at a training state, or between two of them.
+PARTS = {"rl": {}} | {
+    f"rl, border after {border}": {"schedule": "distill_then_reward", "distill_share": border / STEPS}
+    for border in (2, 3, 4)
+}
+
+
+@pytest.fixture(params=["sft", *PARTS])
 def train(request: pytest.FixtureRequest, student_path: Path, teacher_path: Path, prompts: Path, traces: Path) -> Train:
     decaying = OptimizerConfig(learning_rate=5e-3, warmup_steps=2, schedule="cosine")
     sft = SFTConfig(steps=STEPS, batch_size=6, optimizer=decaying)
     rl = RLConfig.model_validate(
         {"steps": STEPS, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 10, "optimizer": decaying,
-         "max_refills": 1, "distill": {"weight": 0.1, "weight_end": 0.02, "schedule": "linear"}}
+         "max_refills": 1, "distill": {"weight": 0.1, "weight_end": 0.02, "schedule": "linear"},
+         **PARTS.get(request.param, {})}
     )  # fmt: skip
 
     def run_sft(run: Path, progress: Progress) -> None:

@@ -183,6 +183,44 @@ def test_with_reward_weight_zero_rewards_reach_only_the_mask(
     assert [row["reward_mean"] for row in plain] != [row["reward_mean"] for row in other]
 
 
+def test_a_run_in_two_parts_is_distillation_and_then_grpo_from_its_weights(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, easy_reward: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    adam = {"learning_rate": 1e-2, "warmup_steps": 1, "schedule": "linear"}
+    fields = {"optimizer": adam, "max_refills": 0}
+    opd = {"weight": 1.0, "mask": "wrong", "monitor_every": 0}
+    both = config(steps=6, schedule="distill_then_reward", distill=opd, **fields)
+    run = tmp_path / "both"
+    rows = train(both, student_path, teacher_path, prompts, run, checkpoint_every=3)
+    assert [(row["reward_weight"], row["distill_weight"]) for row in rows] == [(0, 1)] * 3 + [(1, 0)] * 3
+    assert [row["kl_wrong"] is None for row in rows] == [False] * 3 + [True] * 3, "the teacher rests"
+
+    distilled = config(steps=3, reward_weight=0, distill=opd, **fields)
+    first = train(distilled, student_path, teacher_path, prompts, tmp_path / "first")
+    assert first == rows[:3]
+    # GRPO alone from the weights of the first part, on the prompts and random numbers of steps 3 to 5.
+    draw, derive = rollouts.draw, rollouts.derive
+    monkeypatch.setattr(rollouts, "draw", lambda seed, name, n, size, step: draw(seed, name, n, size, step + 3))
+    monkeypatch.setattr(rollouts, "derive", lambda seed, name, step, *place: derive(seed, name, step + 3, *place))
+    rewarded = config(steps=3, distill={"monitor_every": 0}, **fields)
+    second = train(rewarded, tmp_path / "first/out", None, prompts, tmp_path / "second")
+    ignored = {"step", "start_kl", "start_teacher_perplexity"}
+    for one, two in zip(second, rows[3:], strict=True):
+        assert {k: v for k, v in one.items() if k not in ignored} == {k: v for k, v in two.items() if k not in ignored}
+    weights = [(tmp_path / name / "out/model.safetensors").read_bytes() for name in ("second", "both")]
+    assert weights[0] == weights[1]
+
+
+def test_groups_are_replaced_only_in_steps_with_the_policy_term(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "rewards", lambda responses, prompts: [0.0] * len(responses))
+    cfg = config(steps=2, schedule="distill_then_reward", algorithm="dapo", max_refills=3, distill={"weight": 1.0})
+    rows = train(cfg, student_path, teacher_path, prompts, tmp_path / "run")
+    assert [row["refills"] for row in rows] == [0, 3 * 4]
+
+
 def test_several_updates_on_a_batch_change_the_ratio(
     student_path: Path, prompts: Path, tmp_path: Path, easy_reward: None
 ) -> None:
