@@ -105,6 +105,7 @@ class SFTConfig(Strict):
 
 
 Estimator = Literal["k2", "k1_advantage", "k1_control", "k3_forward", "reverse_kl", "forward_kl", "jsd", "topk"]
+DistillTarget = Literal["teacher", "placebo"]
 Mask = Literal["wrong", "all", "correct"]
 Reduction = Literal["token_mean", "sequence_mean", "constant"]
 Advantage = Literal["group_std", "group_mean"]
@@ -114,7 +115,7 @@ Schedule = Literal["joint", "distill_then_reward"]
 
 
 class DistillConfig(Strict):
-    """The teacher term on student rollouts. ``objectives.distill`` explains the estimators.
+    """The teacher term on student rollouts, or its placebo. ``objectives.distill`` explains both.
 
     The paper's is ``k2``: 0.5 (log p_s - log p_t)^2 back-propagated, whose gradient is that of the reverse KL.
     """
@@ -129,6 +130,15 @@ class DistillConfig(Strict):
         default="constant", description="How the weight moves from weight to weight_end; constant keeps it at weight."
     )
     delay: int = Field(default=0, ge=0, description="Steps at the start without the teacher term.")
+    target: DistillTarget = Field(
+        default="teacher",
+        description="teacher: the divergence from the teacher, by estimator. placebo: a fixed advantage of -1 on the "
+        "sampled tokens that the student itself gave little probability (placebo_probability), without a teacher; "
+        "estimator, top_k and images then have no effect.",
+    )
+    placebo_probability: float = Field(
+        default=0.1, gt=0, le=1, description="Probability below which the target placebo makes a sampled token rarer."
+    )
     estimator: Estimator = Field(
         default="k2",
         description="What the term optimises. k2, k1_advantage, k1_control and reverse_kl have the gradient of the "
@@ -180,6 +190,16 @@ class DistillConfig(Strict):
     def active(self) -> bool:
         """Whether the term has a weight above 0 at any step."""
         return max(self.weight, self.weight_end or 0.0) > 0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the term cannot be computed without a teacher."""
+        return self.active and self.target == "teacher"
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether a teacher is run if there is one, for the term or to measure the KL."""
+        return self.needs_teacher or self.monitor_every > 0
 
 
 class PolicyConfig(Strict):

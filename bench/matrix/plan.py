@@ -264,7 +264,7 @@ class _Builder:
     def _rl(self, arm: Arm, model: Input, student: int, seed: int) -> Stage:
         config = self._config("rl", arm)
         inputs = {"student": model, "prompts": self._data("rl")}
-        if config.distill.active or config.distill.monitor_every:
+        if config.distill.uses_teacher:
             override = arm.overrides.get("rl.teacher") or self.overrides.get("rl.teacher")
             inputs["teacher"] = self._model(config.teacher, student, override.where if override else None)
         if self.settings.data.validation and config.validate_every:

@@ -51,14 +51,18 @@ def _objective(arm: Arm, settings: ArmSettings) -> str:
     policy = ALGORITHMS[rl.get("algorithm", "grpo")]
     if not weight and not distill.get("weight_end"):
         return f"then {policy} without a teacher term"
-    name = "OPD without a reward" if rl.get("reward_weight") == 0 else f"{policy} + OPD"
+    placebo = distill.get("target") == "placebo"
+    term = "the placebo of OPD" if placebo else "OPD"
+    name = f"{term} without a reward" if rl.get("reward_weight") == 0 else f"{policy} + {term}"
     if rl.get("schedule") == "distill_then_reward":
-        name = f"OPD for {rl['distill_share']:.0%} of the steps and {policy} for the others"
+        name = f"{term} for {rl['distill_share']:.0%} of the steps and {policy} for the others"
     details = [f"weight {weight:g}"]
-    if "estimator" in distill:
+    if placebo:
+        details.append(f"on tokens below a probability of {distill['placebo_probability']:g}")
+    elif "estimator" in distill:
         details.append(OBJECTIVES.get(distill["estimator"], str(distill["estimator"])))
     if "mask" in distill:
         details.append(MASKS.get(distill["mask"], str(distill["mask"])))
-    if rl.get("teacher", "teacher") != "teacher":
+    if rl.get("teacher", "teacher") != "teacher" and not placebo:
         details.append(f"RL teacher {rl['teacher']}")
     return f"then {name} ({', '.join(details)})"

@@ -1,4 +1,4 @@
-"""The teacher term on student rollouts: its estimators and its mask.
+"""The teacher term on student rollouts: its estimators, its mask, and the placebo that may take its place.
 
 Let s and q be the student's and the teacher's log-probability of the sampled token. In expectation over the student's
 tokens, the gradient of each estimator is that of
@@ -9,8 +9,12 @@ tokens, the gradient of each estimator is that of
 
 ``reverse_kl``, ``forward_kl``, ``jsd`` and ``topk`` are exact at each position. The others are estimated from the
 sampled token. k1 itself, (s - q) as a loss, is not offered because its expected gradient is exactly zero.
+
+The placebo needs no teacher. It is the control of arXiv 2608.31046, which reports that it matches OPD: if it does so
+here, the teacher's knowledge is not what helps.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,10 +22,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vold.config import Estimator, Mask
+from vold.config import DistillConfig, Estimator, Mask
 from vold.objectives import divergence as exact
 from vold.objectives.batch import TokenBatch
 from vold.objectives.divergence import Divergence
+from vold.objectives.grpo import importance_ratio
 
 
 def _k2(batch: TokenBatch) -> Tensor:
@@ -71,6 +76,13 @@ FOLLOWS: dict[Estimator, str] = {
 """The divergence whose gradient each estimator has, exactly or in expectation; tests check it by enumeration."""
 
 
+def distill_term(batch: TokenBatch, config: DistillConfig) -> Tensor:
+    """The masked per-token loss [T] of the target that ``config`` names."""
+    if config.target == "placebo":
+        return placebo_term(batch, config.placebo_probability, config.mask)
+    return teacher_term(batch, config.estimator, config.mask)
+
+
 def exact_divergence(estimator: Estimator, top_k: int) -> Divergence | None:
     """The divergence that the fused head must compute for ``estimator``; None if the sampled token is enough."""
     return partial(exact.topk_reverse_kl, k=top_k) if estimator == "topk" else EXACT.get(estimator)
@@ -98,12 +110,29 @@ def teacher_term(batch: TokenBatch, estimator: Estimator, mask: Mask) -> Tensor:
     else:
         names = ", ".join([*SAMPLED, *EXACT, "topk"])
         raise ValueError(f"unknown estimator {estimator!r}: use one of {names} (k1 as a loss has no gradient)")
-    return torch.where(live, values * share, torch.zeros_like(values))
+    return _masked(values, share)
+
+
+def placebo_term(batch: TokenBatch, probability: float, mask: Mask) -> Tensor:
+    """The masked per-token loss [T] p / p_old of sampled tokens with p_old < ``probability``, and 0 for all others.
+
+    It is the policy-gradient loss of a fixed advantage of -1. At the first update its gradient is that of the log-
+    probability of these tokens, and its expectation is that of the probability of drawing one of them.
+    """
+    unlikely = batch.old_logprobs < math.log(probability)
+    values = torch.where(unlikely, importance_ratio(batch, "token"), torch.zeros_like(batch.logprobs))
+    if batch.correction is not None:
+        values = values * batch.correction
+    return _masked(values, mask_share(batch.rewards, mask))
 
 
 def mask_share(rewards: Tensor, mask: Mask) -> Tensor:
     """Weight of the term for rollouts with these rewards r: 1 - r (wrong), r (correct) or 1 (all)."""
     return {"wrong": 1 - rewards, "correct": rewards, "all": torch.ones_like(rewards)}[mask]
+
+
+def _masked(values: Tensor, share: Tensor) -> Tensor:
+    return torch.where(share != 0, values * share, torch.zeros_like(values))
 
 
 def _with_teacher(batch: TokenBatch, live: Tensor) -> TokenBatch:

@@ -14,7 +14,7 @@ from vold.preflight.sizes import Sizes
 def setting_findings(job: Job) -> list[Finding]:
     """Contradictions that the validation of a single config cannot find."""
     findings = []
-    if isinstance(job.config, RLConfig) and job.config.distill.active and job.teacher is None:
+    if isinstance(job.config, RLConfig) and job.config.distill.needs_teacher and job.teacher is None:
         message = f"distill.weight is {job.config.distill.weight:g}, but there is no teacher"
         fix = "name a checkpoint under `teacher`, or set distill.weight to 0"
         findings.append(error("settings.no_teacher", message, job.where("config.distill.weight"), fix))
@@ -90,9 +90,7 @@ def batch_findings(job: Job, rows: int) -> list[Finding]:
 
 def image_policy_findings(job: Job, rows: Rows) -> list[Finding]:
     """Checks that ``distill.images`` says how the teacher reads prompts with images, if there are any."""
-    if not isinstance(job.config, RLConfig) or job.teacher is None:
-        return []
-    if not job.config.distill.active and job.config.distill.monitor_every == 0:
+    if not isinstance(job.config, RLConfig) or job.teacher is None or not job.config.distill.uses_teacher:
         return []
     try:
         check_images([row for row in rows if isinstance(row, Prompt)], job.config.distill.images, "it")

@@ -11,7 +11,7 @@ from vold.execution import Execution
 from vold.models import LanguageModel, Student
 from vold.models.packing import completion_hidden, completion_targets, micro_batches, token_index
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import exact_divergence, mask_share, teacher_term
+from vold.objectives.distill import distill_term, exact_divergence, mask_share
 from vold.objectives.fused import BANNED, Head, TokenStats, head_loss, token_stats
 from vold.objectives.grpo import per_sequence, policy_loss, truncated_importance
 from vold.objectives.reduce import token_weights
@@ -150,15 +150,17 @@ class _Pass:
         self.teacher = None if teacher_states is None else objective.teacher
         self.weights = weights
         distill = self.config.distill
-        self.divergence = exact_divergence(distill.estimator, distill.top_k) if weights.distill > 0 else None
+        follows_teacher = weights.distill > 0 and distill.target == "teacher"
+        self.divergence = exact_divergence(distill.estimator, distill.top_k) if follows_teacher else None
         lengths, limit = torch.tensor(rollouts.lengths), self.config.max_new_tokens
         reduce, device, ranks = self.config.reduce, self.student.device, objective.optimizer.ranks
         all_lengths, own = ranks.gather(lengths), ranks.span(int(lengths.sum()))
         self.policy_weights = token_weights(all_lengths, reduce, limit=limit)[own].to(device)
         self.distill_weights = token_weights(all_lengths, distill.reduce or reduce, limit=limit)[own].to(device)
-        # Tokens that the teacher does not read stay in the denominator, as masked ones do. So the meaning of beta does
-        # not depend on the rest of the batch.
-        self.distill_weights *= rollouts.teacher_mask
+        if follows_teacher:
+            # Tokens that the teacher does not read stay in the denominator, as masked ones do. So the meaning of beta
+            # does not depend on the rest of the batch.
+            self.distill_weights *= rollouts.teacher_mask
         self.owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)
         self.chunks: list[_Chunk] = []
         self.trainer_mask = torch.ones(len(self.owner), dtype=torch.bool, device=device)
@@ -283,7 +285,7 @@ class _Pass:
         if self.weights.policy > 0:
             loss = self.weights.policy * policy * self.policy_weights[index]
         if self.weights.distill > 0:
-            distill = teacher_term(batch, config.distill.estimator, config.distill.mask)
+            distill = distill_term(batch, config.distill)
             loss = loss + self.weights.distill * distill * self.distill_weights[index]
         terms = {"policy": policy, "distill": distill, "clipped": clipped}
         self.chunks.append(_Chunk(index, stats, {name: values.detach() for name, values in terms.items()}))

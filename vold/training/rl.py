@@ -84,7 +84,7 @@ def train_rl(
 ) -> None:
     """Train ``student`` on ``prompts`` and write the checkpoint to ``run/out``. Resumes an interrupted run.
 
-    teacher: may be None when ``distill.weight`` is 0; no KL to it is measured then. validation: prompts that are
+    teacher: may be None if the loss has no teacher term; no KL to it is measured then. validation: prompts that are
     answered every ``validate_every`` steps and never trained on.
 
     Raises ValueError for prompts, images or models that do not fit the settings, and RewardError when the reward
@@ -92,13 +92,14 @@ def train_rl(
     """
     if (run / "out").exists():
         return
-    if teacher is None and config.distill.active:
+    if teacher is None and config.distill.needs_teacher:
         raise ValueError(
             "distill.weight is above 0, but there is no teacher; name a checkpoint under `teacher`, or set "
             "distill.weight to 0"
         )
     training_prompts = read_prompts(prompts)
     validation_prompts = [] if validation is None else read_prompts(validation)
+    teacher = teacher if config.distill.uses_teacher else None
     _check(training_prompts, config, teacher is not None)
     _check(validation_prompts, config, has_teacher=False)
     self_test()
@@ -134,7 +135,7 @@ def _check(prompts: Sequence[Prompt], config: RLConfig, has_teacher: bool) -> No
             f"{len(unanswered)} of {len(prompts)} prompts have no reference answer to reward (the first is "
             f"{unanswered[0]!r}); add the answers, or remove these prompts from the data"
         )
-    if has_teacher and (config.distill.active or config.distill.monitor_every > 0):
+    if has_teacher:
         check_images(prompts, config.distill.images, "distill.images")
 
 
@@ -205,7 +206,7 @@ class RLStage:
         """The teacher's hidden states [T, H] if its term is on or this step measures the KL, otherwise None."""
         distill = self.config.distill
         monitors = self._is_due(index, distill.monitor_every)
-        if self.teacher is None or not (weights.distill > 0 or monitors):
+        if self.teacher is None or not (monitors or (weights.distill > 0 and distill.target == "teacher")):
             return None
         with watch.part("teacher"):
             return self.teacher.score(rollouts.texts, [sequence.completion_ids for sequence in rollouts.sequences])

@@ -182,6 +182,13 @@ def test_grpo_needs_its_teacher_only_to_measure_the_kl(world):
     assert "teacher" not in plan.stages[stage_of(plan, "teacher+grpo", "rl")].spec.locations
 
 
+def test_only_the_placebo_of_the_teacher_term_needs_no_teacher(world):
+    for target, needed in (("teacher", True), ("placebo", False)):
+        settings = [parse_setting("rl.distill.monitor_every=0"), parse_setting(f"rl.distill.target={target}")]
+        plan = make_plan(*world, only=["teacher+grpo_opd"], seeds=[1], overrides=settings)
+        assert ("teacher" in plan.stages[stage_of(plan, "teacher+grpo_opd", "rl")].spec.locations) == needed
+
+
 def test_a_percentage_scales_the_number_of_the_profile(world):
     rewrite(world[0], "teacher: {}", "teacher: {sft.steps: 25%}")
     plan = make_plan(*world, only=["teacher+grpo", "mismatch+grpo"], seeds=[1])

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from perf.estimators import DISTANCES, TARGETS, TOLERANCE, LogitPair, exact_gradient, variance_table
-from vold.config import Estimator, Mask, RLConfig
+from vold.config import DistillConfig, Estimator, Mask, RLConfig
 from vold.objectives.batch import TokenBatch
-from vold.objectives.distill import FOLLOWS, SAMPLED, teacher_term
+from vold.objectives.distill import FOLLOWS, SAMPLED, distill_term, placebo_term, teacher_term
 
 
 def batch(rewards: list[float], *, teacher: list[float] | None = None) -> TokenBatch:
@@ -110,6 +110,40 @@ def test_a_correction_weighs_only_estimates_from_the_sampled_token() -> None:
     for estimator in TARGETS:
         expected = teacher_term(plain, estimator, "all") * (weights if estimator in SAMPLED else 1)
         torch.testing.assert_close(teacher_term(corrected, estimator, "all"), expected)
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.1, 1.0])
+def test_the_placebo_lowers_the_probability_of_drawing_an_unlikely_token(probability: float) -> None:
+    """Its expected gradient, summed over a vocabulary, is that of the mass of these tokens, whose set is fixed."""
+    for seed in range(5):
+        logits = LogitPair.at_distance(1.0, seed).student.requires_grad_()
+        logprobs = logits.log_softmax(0)
+        ones = torch.ones_like(logprobs)
+        losses = placebo_term(TokenBatch(logprobs, logprobs.detach(), ones, ones), probability, "all")
+        expected = torch.autograd.grad((logprobs.detach().exp() * losses).sum(), logits, retain_graph=True)[0]
+        unlikely = logits.detach().softmax(0) < probability
+        assert unlikely.any() and (probability == 1 or not unlikely.all())
+        mass = torch.autograd.grad(logits.softmax(0)[unlikely].sum(), logits, retain_graph=True)[0]
+        torch.testing.assert_close(expected, mass, rtol=1e-9, atol=1e-12)
+        # Token by token it is the gradient of the log-probability, and nothing for a likely token.
+        token = int(logits.argmin())
+        single = torch.autograd.grad(losses[token], logits, retain_graph=True)[0]
+        torch.testing.assert_close(single, torch.eye(len(logits)).double()[token] - logits.detach().softmax(0))
+        if probability < 1:
+            assert not torch.autograd.grad(losses[int(logits.argmax())], logits)[0].any()
+
+
+def test_the_placebo_weighs_by_ratio_mask_and_correction_and_needs_no_teacher() -> None:
+    old = torch.tensor([0.05, 0.05, 0.5, 0.05]).log()
+    logprobs = (old + math.log(0.5)).requires_grad_()  # half as likely as before the first update
+    rewards, weights = torch.tensor([0.0, 1.0, 0.0, 0.25]), torch.tensor([2.0, 2.0, 2.0, 1.0])
+    tokens = TokenBatch(logprobs, old, torch.zeros(4), rewards, correction=weights)
+    config = DistillConfig(weight=1, target="placebo", mask="wrong")
+    losses = distill_term(tokens, config)
+    torch.testing.assert_close(losses.detach(), torch.tensor([0.5 * 2, 0, 0, 0.5 * 0.75]))
+    torch.testing.assert_close(torch.autograd.grad(losses.sum(), logprobs)[0], losses.detach())
+    assert config.active and not config.needs_teacher and config.uses_teacher
+    assert not config.model_copy(update={"monitor_every": 0}).uses_teacher
 
 
 def test_a_term_without_its_teacher_is_refused() -> None:

@@ -336,6 +336,13 @@ def test_a_healthy_run_has_none_of_the_seeded_faults(world: World) -> None:
     assert findings_of(world) == []
 
 
+def test_the_placebo_needs_no_teacher(world: World) -> None:
+    world.alone = True
+    assert "settings.no_teacher" in {finding.id for finding in findings_of(world)}
+    world.settings["distill"].update(target="placebo")
+    assert "settings.no_teacher" not in {finding.id for finding in findings_of(world)}
+
+
 def test_an_image_counts_as_many_tokens_as_the_student_encodes(world: World, student: Student) -> None:
     pictured(world, text="?", caption="a red shape")
     encoded = student.encode(chat("?", [world.root / "shape.png"]), [world.root / "shape.png"])

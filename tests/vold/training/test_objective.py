@@ -95,6 +95,10 @@ def plain_loss(
         exact = {"reverse_kl": kl, "forward_kl": (theirs.exp() * (theirs - full)).sum(-1)}
         name = config.distill.estimator
         kl = estimated[name] * correction if name in estimated else exact[name]
+        if config.distill.target == "placebo":
+            unlikely = logprobs.detach().exp() / ratio < config.distill.placebo_probability
+            assert len(rows) != 2 or unlikely.any() > unlikely.all(), "some of the longest, not all"
+            kl = unlikely * ratio * (logprobs - logprobs.detach()).exp() * correction
         policy = policy * correction
         mask = {"wrong": 1 - reward, "correct": reward, "all": 1.0}[config.distill.mask]
         weight = 0 if len(rows) in unread else config.distill.weight
@@ -123,6 +127,12 @@ CASES: list[dict[str, object]] = [
     {"algorithm": "gspo", "engine_correction": "sequence", "distill": {"weight": 0.1, "estimator": "k3_forward"}},
     {"algorithm": "cispo", "updates_per_batch": 2, "engine_correction": "sequence", "engine_correction_cap": 3.0},
     {"engine_correction": "token", "engine_correction_cap": 1.2, "distill": {"weight": 0.1}},
+    {"distill": {"weight": 0.5, "target": "placebo", "placebo_probability": 0.002}},
+    {
+        "updates_per_batch": 2,
+        "engine_correction": "token",
+        "distill": {"weight": 0.5, "target": "placebo", "placebo_probability": 0.002},
+    },
     {"algorithm": "dapo", "engine_correction": "token", "distill": {"weight": 0.1, "estimator": "reverse_kl"}},
 ]
 

@@ -212,6 +212,21 @@ def test_a_run_in_two_parts_is_distillation_and_then_grpo_from_its_weights(
     assert weights[0] == weights[1]
 
 
+def test_the_placebo_needs_no_teacher_and_makes_unlikely_tokens_rarer(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path
+) -> None:
+    placebo = {"target": "placebo", "placebo_probability": 0.01, "weight": 1.0, "mask": "all"}
+    cfg = config(steps=8, reward_weight=0, distill=placebo, optimizer={"learning_rate": 1e-2})
+    rows = train(cfg, student_path, None, prompts, tmp_path / "alone")
+    assert all(row["kl_sampled"] is None for row in rows)
+    # In the first update of a batch, the loss is the share of tokens that were unlikely.
+    assert 0.2 < rows[0]["loss_distill"] < 1 and rows[-1]["loss_distill"] < 0.5 * rows[0]["loss_distill"]
+    watched = train(cfg, student_path, teacher_path, prompts, tmp_path / "watched")
+    assert [row["kl_sampled"] is None for row in watched] == [False, *[True] * 6, False]
+    weights = [(tmp_path / name / "out/model.safetensors").read_bytes() for name in ("alone", "watched")]
+    assert weights[0] == weights[1]
+
+
 def test_groups_are_replaced_only_in_steps_with_the_policy_term(
     student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
