@@ -161,8 +161,9 @@ class DistillConfig(Strict):
     monitor_every: int = Field(
         default=10,
         ge=0,
-        description="Steps between measurements of the KL to the teacher while the term has no weight. 0: never, and "
-        "a run without the term then loads no teacher.",
+        description="Steps between measurements of the KL to the teacher on all rollouts. In the steps between, the "
+        "teacher reads only the rollouts that get its term. 0: never, and a run without the term then loads no "
+        "teacher.",
     )
     images: ImagePolicy = Field(
         default="refuse",

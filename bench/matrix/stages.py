@@ -62,7 +62,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "traces": Kind(1, "vold.config:TracesConfig", "bench.matrix.stages:run_traces", ("writer",), True),
     "sft": Kind(1, "vold.config:SFTConfig", "bench.matrix.stages:run_sft", ("traces",)),
-    "rl": Kind(1, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), True),
+    "rl": Kind(2, "vold.config:RLConfig", "bench.matrix.stages:run_rl", ("teacher",), True),
     "eval": Kind(2, "bench.evaluation.config:EvalConfig", "bench.matrix.stages:run_eval", (), True),
 }
 

@@ -51,8 +51,8 @@ METRICS: tuple[Metric, ...] = (
            "metric includes the replaced groups"),
     Metric("validation_reward", "0 to 1", "mean reward of greedy completions of the validation prompts, before the "
            "update"),
-    Metric("loss_policy", "", "policy term, before its weight"),
-    Metric("loss_distill", "", "teacher term, before its weight"),
+    Metric("loss_policy", "", "policy term, before its weight; 0 without a weight"),
+    Metric("loss_distill", "", "teacher term or its placebo, before its weight; 0 without a weight"),
     Metric("reward_weight", "", "weight of the policy term in this step"),
     Metric("distill_weight", "", "weight of the teacher term in this step"),
     Metric("gradient_norm_policy", "", "norm of the gradient of the policy term alone, times its weight, before "
@@ -75,7 +75,7 @@ METRICS: tuple[Metric, ...] = (
            "update per batch"),
     Metric("ratio_q95", "", "95 % quantile of the same ratio"),
     Metric("mismatch_q01", "", "1 % quantile of p_trainer / p_engine, both with the weights that sampled, over the "
-           "tokens that the trainer read (not groups without signal if the engine measured their entropy)"),
+           "tokens that the trainer read (not rollouts without gradient if the engine measured their entropy)"),
     Metric("mismatch_q99", "", "99 % quantile of the same ratio"),
     Metric("mismatch_outside_share", "share", "tokens where that ratio is outside {} to {}".format(*MISMATCH_BAND)),
     Metric("completion_tokens", "tokens", "mean length of a completion"),
@@ -194,7 +194,11 @@ def rollout_totals(rollouts: "Rollouts", first: "Update", last: "Update", max_ne
 def _teacher_ratios(
     rollouts: "Rollouts", update: "Update", lengths: Tensor, max_new_tokens: int
 ) -> dict[str, tuple[float, float]]:
-    """Sums and counts of the KL, overall and by reward and position, and of the teacher's negative log-probability."""
+    """Sums and counts of the KL, overall and by reward and position, and of the teacher's negative log-probability.
+
+    If the teacher read only the rollouts that a mask lets through, there is only the KL on wrong or on right rollouts:
+    a mean over all rollouts is not known then.
+    """
     starts = [start for start in KL_POSITIONS if start < max_new_tokens]
     names = ["kl_sampled", "kl_exact", "kl_wrong", "kl_right", *(f"kl_from_{s}" for s in starts), "teacher_nll"]
     ratios: dict[str, tuple[float, float]] = dict.fromkeys(names, (0.0, 0.0))
@@ -205,6 +209,10 @@ def _teacher_ratios(
     sampled = stats.logprobs - stats.teacher_logprobs
     kl = sampled if stats.kl is None else stats.kl
     right = (rollouts.rewards >= 0.5).repeat_interleave(lengths)
+    if rollouts.teacher_reads == "wrong":
+        return ratios | {"kl_wrong": _sum_and_count(kl[usable & ~right])}
+    if rollouts.teacher_reads == "correct":
+        return ratios | {"kl_right": _sum_and_count(kl[usable & right])}
     position = torch.arange(len(right), device=lengths.device)
     position -= (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     bucket = torch.bucketize(position, torch.tensor(starts, device=lengths.device), right=True) - 1
@@ -220,7 +228,7 @@ def _teacher_ratios(
 def _first_kl(rollouts: "Rollouts", first: "Update") -> tuple[float, float]:
     """Sum and count of the KL before the first update on the batch, under the weights that sampled."""
     stats = first.stats
-    if stats.teacher_logprobs is None:
+    if stats.teacher_logprobs is None or rollouts.teacher_reads != "all":
         return 0.0, 0.0
     kl = stats.logprobs - stats.teacher_logprobs if stats.kl is None else stats.kl
     return _sum_and_count(kl[_usable(rollouts, stats.teacher_logprobs)])

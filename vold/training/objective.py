@@ -169,8 +169,7 @@ class _Pass:
         # however, starts from the trainer's own log-probabilities.
         self.engine_statistics_suffice = (
             rollouts.engine_measured_entropy
-            and teacher_states is None
-            and weights.policy > 0
+            and (teacher_states is None or rollouts.teacher_reads != "all")
             and self.config.updates_per_batch == 1
         )
 
@@ -215,7 +214,11 @@ class _Pass:
         self.trainer_mask[index] = False
         zeros = torch.zeros(len(index), device=self.student.device)
         terms = {"policy": zeros, "distill": zeros, "clipped": zeros.bool()}
-        self.chunks.append(_Chunk(index, TokenStats(self.rollouts.logprobs[index], entropies[index]), terms))
+        # The teacher did not read these rollouts. The arrays of those that it read must have values for them, too.
+        teacher = None if self.teacher_states is None else zeros
+        divergence = None if self.divergence is None else zeros
+        stats = TokenStats(self.rollouts.logprobs[index], entropies[index], teacher, teacher, divergence)
+        self.chunks.append(_Chunk(index, stats, terms))
 
     def update(self) -> Update:
         """The results of all micro-batches, in the order of the rollouts."""
@@ -224,7 +227,7 @@ class _Pass:
             float(weights.dot(terms[name].double()))
             for name, weights in (("policy", self.policy_weights), ("distill", self.distill_weights))
         )
-        loss = self.weights.distill * distill + (self.weights.policy * policy if self.weights.policy else 0)
+        loss = self.weights.policy * policy + self.weights.distill * distill
         return Update(loss, policy, distill, stats, terms["clipped"], self.trainer_mask)
 
     def _sequence_values(
@@ -274,15 +277,16 @@ class _Pass:
     def _loss(self, batch: TokenBatch, stats: TokenStats, index: Tensor) -> Tensor:
         """Each token's share of the loss [n]; keeps the terms that it is made of for ``update``."""
         config = self.config
-        policy, clipped = policy_loss(
-            batch,
-            ratio=config.ratio,
-            surrogate=config.surrogate,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-        )
-        loss = distill = torch.zeros_like(batch.logprobs)
+        loss = policy = distill = torch.zeros_like(batch.logprobs)
+        clipped = torch.zeros_like(loss, dtype=torch.bool)
         if self.weights.policy > 0:
+            policy, clipped = policy_loss(
+                batch,
+                ratio=config.ratio,
+                surrogate=config.surrogate,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+            )
             loss = self.weights.policy * policy * self.policy_weights[index]
         if self.weights.distill > 0:
             distill = distill_term(batch, config.distill)

@@ -23,7 +23,7 @@ settings of the same loss (``vold.config.ALGORITHMS``).
 1. Hand the student's present weights to the rollout engine and prove that it uses them (only vLLM needs this).
 2. Draw prompts, sample a group of completions for each, and compute their rewards and advantages. On some steps, also
    answer the validation prompts.
-3. Let the teacher read the completions, if its term is on or its KL is measured in this step.
+3. Let the teacher read the completions that get its term, or all of them if the KL is measured in this step.
 4. Accumulate the gradients of reward_weight * policy term + distill.weight * teacher term, micro-batch by micro-batch,
    and update the student with AdamW. A step with a value that is not finite is skipped. On some steps, measure first
    the gradient norm of each term alone.
@@ -38,6 +38,7 @@ prompts, and the gradients are summed.
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -169,7 +170,7 @@ class RLStage:
             self.optimizer.restart()
         with precision(self.execution, self.student.device), self.optimizer.whole_weights():
             rollouts, validation_reward = self._rollouts(index, weights, watch)
-            teacher_states = self._teacher_states(index, weights, rollouts, watch)
+            rollouts, teacher_states = self._read_by_teacher(index, weights, rollouts, watch)
         rate = learning_rate(self.config.optimizer, index - part.start, len(part))
         first, skipped = None, False
         for _ in range(1, self.config.updates_per_batch):
@@ -182,9 +183,8 @@ class RLStage:
         metrics |= {"reward_weight": weights.policy, "distill_weight": weights.distill}
         metrics |= _norm_metrics(weights, norm, norms)
         metrics |= {"validation_reward": validation_reward}
-        counts = torch.tensor([sum(rollouts.lengths) + rollouts.discarded_tokens, sum(map(len, rollouts.sequences))])
-        sampled, total = self.ranks.sum(counts).tolist()
-        tokens = {"rollout": sampled, "teacher": total, "train": total * self.config.updates_per_batch}
+        sampled, read, total = self.ranks.sum(_token_counts(rollouts)).tolist()
+        tokens = {"rollout": sampled, "teacher": read, "train": total * self.config.updates_per_batch}
         return StepResult(metrics, tokens)
 
     def _rollouts(self, index: int, weights: TermWeights, watch: Stopwatch) -> tuple[Rollouts, float | None]:
@@ -202,14 +202,21 @@ class RLStage:
         self.engine.sleep()
         return rollouts, validation_reward
 
-    def _teacher_states(self, index: int, weights: TermWeights, rollouts: Rollouts, watch: Stopwatch) -> Tensor | None:
-        """The teacher's hidden states [T, H] if its term is on or this step measures the KL, otherwise None."""
+    def _read_by_teacher(
+        self, index: int, weights: TermWeights, rollouts: Rollouts, watch: Stopwatch
+    ) -> tuple[Rollouts, Tensor | None]:
+        """The rollouts with what the teacher reads of them, and its hidden states [T, H]; None if it reads nothing.
+
+        It reads all rollouts if this step measures the KL, and otherwise those that get the teacher term.
+        """
         distill = self.config.distill
         monitors = self._is_due(index, distill.monitor_every)
         if self.teacher is None or not (monitors or (weights.distill > 0 and distill.target == "teacher")):
-            return None
+            return rollouts, None
+        rollouts = replace(rollouts, teacher_reads="all" if monitors else distill.mask)
+        completions = [sequence.completion_ids for sequence in rollouts.sequences]
         with watch.part("teacher"):
-            return self.teacher.score(rollouts.texts, [sequence.completion_ids for sequence in rollouts.sequences])
+            return rollouts, self.teacher.score(rollouts.teacher_texts, completions)
 
     def _is_due(self, index: int, every: int) -> bool:
         """Whether the step ``index`` takes a measurement that is due ``every`` steps and in the last one. 0: never."""
@@ -257,6 +264,14 @@ class RLStage:
             totals = totals.reduced(self.ranks.sum, self.ranks.gather)
             norm, skipped = self.optimizer.step(guarded_loss(totals.sums["loss"], totals), rate)
         return first or update, totals, norm, skipped
+
+
+def _token_counts(rollouts: Rollouts) -> Tensor:
+    """Tokens [3] that were sampled, that the teacher read and that a pass of training has."""
+    lengths = [len(sequence) for sequence in rollouts.sequences]
+    texts = zip(lengths, rollouts.teacher_texts, strict=True)
+    read = sum(length for length, text in texts if text is not None)
+    return torch.tensor([sum(rollouts.lengths) + rollouts.discarded_tokens, read, sum(lengths)])
 
 
 def _norm_metrics(weights: TermWeights, norm: float, alone: Mapping[str, float]) -> Metrics:

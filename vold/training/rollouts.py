@@ -8,13 +8,14 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from vold.config import RLConfig
+from vold.config import Mask, RLConfig
 from vold.data.images import text_for_teacher
 from vold.data.prompts import Prompt
 from vold.data.samplers import draw
 from vold.distributed import ALONE, Ranks
 from vold.models import EncodedPrompt, Student
 from vold.models.packing import TokenSequence
+from vold.objectives.distill import mask_share
 from vold.objectives.grpo import group_advantages
 from vold.rewards import rewards
 from vold.rollout.base import Completion, RolloutEngine, RolloutRequest, Sampling
@@ -26,7 +27,8 @@ from vold.training.journal import Stopwatch
 class Rollouts:
     """N = prompts * group_size completions with T tokens in all. The completions of a group follow each other.
 
-    texts: each prompt as the teacher reads it; None where it reads nothing, because of images that it cannot see.
+    texts: each prompt as the teacher reads it; None where it has images that the teacher cannot see.
+    teacher_reads: which of the other rollouts the teacher reads: all, or those that this mask lets through.
     logprobs: [T], under the policy that sampled. entropies: [T], of that policy in nats; None where the engine does
     not measure them. rewards, advantages: [N]. truncated: number of completions that hit the length limit.
     refills: number of prompts that were tried in place of others whose rewards were all equal.
@@ -43,6 +45,7 @@ class Rollouts:
     refills: int = 0
     discarded_tokens: int = 0
     entropies: Tensor | None = None
+    teacher_reads: Mask = "all"
 
     @property
     def lengths(self) -> list[int]:
@@ -55,9 +58,15 @@ class Rollouts:
         return self.entropies is not None
 
     @property
+    def teacher_texts(self) -> list[str | None]:
+        """The prompts [N] of the rollouts that the teacher reads; None for the others."""
+        shares = mask_share(self.rewards, self.teacher_reads).tolist()
+        return [None if share == 0 else text for text, share in zip(self.texts, shares, strict=True)]
+
+    @property
     def teacher_mask(self) -> Tensor:
         """Whether the teacher reads the rollout of each token: [T] bool."""
-        mask = torch.tensor([text is not None for text in self.texts])
+        mask = torch.tensor([text is not None for text in self.teacher_texts])
         return mask.repeat_interleave(torch.tensor(self.lengths)).to(self.rewards.device)
 
     @property

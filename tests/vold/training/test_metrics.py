@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vold.config import Mask
 from vold.models.packing import TokenSequence
 from vold.objectives.fused import TokenStats
 from vold.training.health import ALARMS
@@ -93,6 +94,19 @@ def test_the_kl_covers_only_the_tokens_that_the_teacher_read() -> None:
     assert row["kl_sampled"] == pytest.approx(float((update.stats.logprobs - teacher)[read].mean()))
     assert row["teacher_perplexity"] == pytest.approx(math.exp(-float(teacher[read].mean())))
     assert row["kl_wrong"] is None and row["unread_share"] == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize(("mask", "name", "reward"), [("wrong", "kl_wrong", 0.0), ("correct", "kl_right", 1.0)])
+def test_the_kl_is_logged_only_on_rollouts_of_which_the_teacher_read_all(mask: Mask, name: str, reward: float) -> None:
+    rollouts, update = batch()
+    row = measured(replace(rollouts, teacher_reads=mask), update)
+    kl = update.stats.kl
+    assert kl is not None
+    read = torch.tensor([r == reward for r, length in zip(REWARDS, LENGTHS, strict=True) for _ in range(length)])
+    assert row[name] == pytest.approx(float(kl[read].mean()))
+    others = {other for other in row if "kl" in other or "teacher_perplexity" in other} - {name}
+    assert len(others) > 8 and {row[other] for other in others} == {None}
+    assert row["unread_share"] == 0, "which is about images"
 
 
 def test_the_mismatch_is_between_trainer_and_engine_and_the_ratio_between_updates() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vold.config import DistillConfig, RLConfig
+from vold.config import DistillConfig, Mask, RLConfig
 from vold.execution import Execution
 from vold.models import LanguageModel, Student, freeze, load_student
 from vold.models.packing import TokenSequence
@@ -215,6 +215,36 @@ def test_rollouts_that_the_teacher_does_not_read_have_no_teacher_term_and_stay_i
         for name, parameter in fresh.model.named_parameters():
             if parameter.grad is not None:
                 torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "reverse_kl"])
+@pytest.mark.parametrize("mask", ["wrong", "correct"])
+def test_nothing_changes_if_the_teacher_reads_only_the_rollouts_that_get_its_term(
+    mask: Mask, estimator: str, fresh: Student, teacher: LanguageModel
+) -> None:
+    config = RLConfig.model_validate({"distill": {"weight": 0.5, "mask": mask, "estimator": estimator}})
+    entropies = torch.full((sum(map(len, COMPLETIONS)),), 9.0)
+    # The last group has no signal for the policy term. Half of it gets no teacher term either.
+    silent = replace(rollouts(fresh), advantages=torch.tensor([*ADVANTAGES[:3], 0.0, 0.0, 0.0]), entropies=entropies)
+    updates, gradients = [], []
+    for reads in ("all", mask):
+        batch = replace(silent, teacher_reads=reads)
+        states = Teacher(teacher, 30).score(batch.teacher_texts, [s.completion_ids for s in batch.sequences])
+        fresh.model.zero_grad(set_to_none=True)
+        objective = Objective(fresh, teacher, config, Execution(micro_batch_tokens=40))
+        updates.append(objective.backward(batch, states, term_weights(config, 0)))
+        gradients.append({n: p.grad.clone() for n, p in fresh.model.named_parameters() if p.grad is not None})
+    whole, part = updates
+    assert whole.trainer_mask.all() and not part.trainer_mask.all()
+    assert part.loss == pytest.approx(whole.loss, rel=1e-5) and part.distill == pytest.approx(whole.distill, rel=1e-5)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+    share = [1 - reward if mask == "wrong" else reward for reward in REWARDS]
+    read = torch.tensor([s > 0 for s, c in zip(share, COMPLETIONS, strict=True) for _ in c])
+    assert part.stats.kl is not None and whole.stats.kl is not None
+    torch.testing.assert_close(part.stats.kl[read], whole.stats.kl[read], rtol=1e-4, atol=1e-5)
+    unread = ~part.trainer_mask
+    assert (part.stats.entropy[unread] == 9).all() and part.stats.logprobs[unread].equal(silent.logprobs[unread])
 
 
 def test_token_statistics_come_back_in_the_order_of_the_rollouts(fresh: Student, teacher: LanguageModel) -> None:

@@ -81,7 +81,8 @@ def test_distillation_alone_brings_the_student_close_to_the_teacher(
 
 
 def test_every_step_reports_every_metric(student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path) -> None:
-    rows = train(config(distill={"weight": 0.1}), student_path, teacher_path, prompts, tmp_path / "run")
+    cfg = config(distill={"weight": 0.1, "monitor_every": 1})
+    rows = train(cfg, student_path, teacher_path, prompts, tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[0].keys() == NAMES - BEYOND_THE_LIMIT
     assert rows[0]["start_kl"] == rows[0]["kl_exact"]
@@ -104,6 +105,34 @@ def test_the_kl_is_measured_only_on_monitor_steps_when_the_term_is_off(
     cfg = config(steps=6, distill={"weight": 0, "monitor_every": 3})
     rows = train(cfg, student_path, teacher_path, prompts, tmp_path / "run")
     assert [row["kl_exact"] is not None for row in rows] == [True, False, False, True, False, True]
+
+
+def test_between_measurements_the_teacher_reads_only_what_gets_its_term(
+    student_path: Path, teacher_path: Path, prompts: Path, tmp_path: Path, easy_reward: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    read: list[int] = []
+    score = Teacher.score
+
+    def counted(self: Teacher, texts: Sequence[str | None], completions: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        read.append(sum(text is not None for text in texts))
+        return score(self, texts, completions)
+
+    monkeypatch.setattr(Teacher, "score", counted)
+    every, some = (
+        train(
+            config(steps=4, distill={"weight": 0.1, "monitor_every": n}), student_path, teacher_path, prompts,
+            tmp_path / str(n),
+        )
+        for n in (1, 3)
+    )  # fmt: skip
+    wrong = [round(16 * (1 - row["reward_mean"])) for row in some]
+    assert read == [16] * 4 + [16, wrong[1], wrong[2], 16] and 0 < wrong[1] < 16
+    for index, (one, two) in enumerate(zip(every, some, strict=True)):
+        assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=1e-4)
+        assert one["kl_wrong"] == pytest.approx(two["kl_wrong"], rel=1e-4)
+        for name in ("kl_exact", "kl_sampled", "kl_right", "kl_from_0", "teacher_perplexity"):
+            assert two[name] == (pytest.approx(one[name], rel=1e-4) if index in (0, 3) else None)
 
 
 def test_measuring_the_kl_does_not_change_the_training(
