@@ -286,7 +286,7 @@ class RLConfig(PolicyConfig):
     schedule: Schedule = Field(
         default="joint",
         description="joint: both terms in every step. distill_then_reward: the teacher term alone, and after distill_"
-        "share of the steps the policy term alone. Each part then starts AdamW and the learning-rate schedule anew.",
+        "share of the steps the policy term alone. Each part starts with a new AdamW and a new warm-up.",
     )
     distill_share: float = Field(
         default=0.5, gt=0, lt=1, description="Share of the steps in the first part of schedule distill_then_reward."
