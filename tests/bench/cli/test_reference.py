@@ -32,7 +32,7 @@ def test_every_setting_is_listed_once_with_a_description() -> None:
 def test_a_prefix_limits_the_list_and_an_unknown_one_is_refused() -> None:
     result = CliRunner().invoke(app, ["settings", "rl.distill", "--json"], catch_exceptions=False)
     rows = json.loads(result.stdout)["settings"]
-    assert {row["name"].rpartition(".")[0] for row in rows} == {"rl.distill"}
+    assert len(rows) > 10 and all(row["name"].startswith("rl.distill") for row in rows)
     assert {row["name"]: row["default"] for row in rows}["rl.distill.weight"] == 0.0
     failed = CliRunner().invoke(app, ["settings", "rl.distil.weight"])
     assert isinstance(failed.exception, ConfigurationError) and "rl.distill.weight" in str(failed.exception)
