@@ -5,7 +5,16 @@ It is the default of every matrix. Everything in it is synthetic and is labelled
 
 from pathlib import Path
 
-CHECKPOINTS = ("student_a", "student_b", "teacher", "teacher_other", "teacher_far")
+CHECKPOINTS = (
+    "student_a",
+    "student_b",
+    "student_c",
+    "teacher",
+    "teacher_mirror",
+    "teacher_weak",
+    "teacher_list",
+    "teacher_tape",
+)
 
 
 def checkpoint_path(name: str) -> Path:

@@ -1,8 +1,10 @@
 """The pretraining curriculum of the small world: what its models learn before any experiment.
 
-A teacher sees complete traces in its own notation. The base student learns to transcribe an image and to do single
-steps: the first step in either notation, drills of unconnected operations, one-operation problems, and the letter of
-an answer. For problems of two or more operations it sees the answer only, never the reasoning.
+A teacher sees complete traces in its own notation. The base student learns to transcribe an image and to do steps:
+the first step or the first two of a trace, drills of unconnected operations, one-operation problems, and the letter of
+an answer. All lessons come in the notations ``ledger`` and ``mirror`` with equal shares, so exchanging the marks of the
+two leaves the curriculum as it is. Openings of traces have verbs of their own and end before a third step. Under
+``solve``, the student sees only the answer of a problem of two or more operations, never the reasoning.
 """
 
 from collections.abc import Sequence
@@ -10,33 +12,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.smallworld.notation import Notation, boxed, first_step, trace
+from bench.smallworld.notation import MARKS, MirroredNotation, Notation, boxed, opening, trace
 from bench.smallworld.problems import (
     FACTORS,
     MAX_OPERATIONS,
     MIN_OPERATIONS,
     Family,
     Form,
+    Rule,
     WorldProblem,
     apply,
     draw_problem,
 )
 
 DRILLS = 6
-# The base student sees one step of each notation. ``list`` has the steps of ``ledger``.
-NOTATIONS: tuple[Notation, ...] = ("ledger", "tape")
+NOTATIONS: tuple[MirroredNotation, ...] = ("ledger", "mirror")
+OPENINGS = {"first": 1, "second": 2}
+"""The skills of beginning a trace, with the number of their steps."""
 Mix = Sequence[tuple[str, float]]
 
 TEACHER_MIX: Mix = (("solve", 0.7), ("single", 0.3))
 STUDENT_TEXT_MIX: Mix = (
-    ("drill", 0.25),
-    ("read", 0.2),
-    ("first", 0.3),
-    ("single", 0.12),
+    ("drill", 0.2),
+    ("read", 0.18),
+    ("first", 0.22),
+    ("second", 0.2),
+    ("single", 0.1),
     ("pick", 0.03),
-    ("guess", 0.1),
+    ("guess", 0.07),
 )
-STUDENT_IMAGE_MIX: Mix = (("read", 0.35), ("first", 0.3), ("single", 0.2), ("guess", 0.15))
+STUDENT_IMAGE_MIX: Mix = (("read", 0.3), ("first", 0.2), ("second", 0.2), ("single", 0.17), ("guess", 0.13))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,57 +65,68 @@ def _problem(rng: np.random.Generator, operations: int | None = None) -> WorldPr
             return problem
 
 
-def _drill(rng: np.random.Generator) -> WorldLesson:
+def _drill(rng: np.random.Generator, mark: str) -> WorldLesson:
     sums = []
     for _ in range(DRILLS):
         op = "+-*"[int(rng.integers(3))]
         left, right = int(rng.integers(10)), int(rng.choice(FACTORS) if op == "*" else rng.integers(10))
         sums.append((f"{left}{op}{right}", apply(left, op, right)))
-    prompt = ",".join(text for text, _ in sums)
-    return WorldLesson("drill", f"[{prompt}]drill", ",".join(f"{text}={value}" for text, value in sums))
+    prompt = mark.join(text for text, _ in sums)
+    return WorldLesson("drill", f"[{prompt}]drill", mark.join(f"{text}={value}" for text, value in sums))
 
 
-def lesson(rng: np.random.Generator, skill: str, notations: Sequence[Notation], image: bool) -> WorldLesson:
-    """One lesson of a skill. Raises KeyError for an unknown skill."""
+def _pick(rng: np.random.Generator) -> WorldLesson:
+    problem, value = _problem(rng, 1), int(rng.integers(10))
+    options = problem.symbols.partition("?")[2]
+    page = f"?{options}" if options else ""
+    return WorldLesson("pick", f"[{value}{page}]pick{problem.tail}", boxed(problem.name_of(value)))
+
+
+def teacher_lesson(rng: np.random.Generator, skill: str, notation: Notation, rule: Rule) -> WorldLesson:
+    """A lesson of a teacher that computes by ``rule``: a trace of a problem, with one operation for ``single``."""
+    problem = _problem(rng, 1 if skill == "single" else None)
+    return WorldLesson(skill, problem.text(), trace(problem, notation, rule))
+
+
+def student_lesson(rng: np.random.Generator, skill: str, image: bool) -> WorldLesson:
+    """A lesson of the base student. Raises KeyError for an unknown skill."""
+    notation = NOTATIONS[int(rng.integers(len(NOTATIONS)))]
     if skill == "drill":
-        return _drill(rng)
-    notation = notations[int(rng.integers(len(notations)))]
-    problem = _problem(rng, 1 if skill in ("single", "pick") else None)
-    verb = "solve"
+        return _drill(rng, MARKS[notation].step)
+    if skill == "pick":
+        return _pick(rng)
+    problem = _problem(rng, 1 if skill == "single" else None)
+    name, verb = skill, "solve"
     match skill:
-        case "solve":
-            completion = trace(problem, notation)
         case "single":
-            direct = len(notations) > 1 and rng.random() < 0.5
-            completion = boxed(problem.answer) if direct else trace(problem, notation)
+            completion = boxed(problem.answer) if rng.random() < 0.5 else trace(problem, notation)
         case "guess":
             completion = boxed(problem.answer)
         case "read":
             verb, completion = "read", problem.symbols
-        case "first":
-            if notation == "tape":
-                verb, completion = "hop", first_step(problem, "tape")
-            else:
-                verb, completion = "first", first_step(problem, "ledger")
-        case "pick":
-            value = int(rng.integers(10))
-            letter = problem.letter(value) if problem.form == "choice" else str(value)
-            options = problem.symbols.partition("?")[2]
-            page = f"?{options}" if options else ""
-            return WorldLesson("pick", f"[{value}{page}]pick{problem.tail}", boxed(letter))
+        case "first" | "second":
+            name, verb = f"{skill}-{notation}", f"{skill}{MARKS[notation].restated}"
+            completion = opening(problem, notation, OPENINGS[skill])
         case _:
             raise KeyError(skill)
-    name = f"{skill}-{notation}" if skill == "first" else skill
     if image:
         return WorldLesson(name, f"{verb}{problem.tail}", completion, problem)
     return WorldLesson(name, problem.text(verb), completion)
 
 
-def lessons(
-    rng: np.random.Generator, mix: Mix, count: int, notations: Sequence[Notation], image: bool = False
-) -> list[WorldLesson]:
-    """``count`` lessons drawn from a mix of skills."""
+def draw_skills(rng: np.random.Generator, mix: Mix, count: int) -> list[str]:
+    """``count`` skills drawn from a mix."""
     names = [name for name, _ in mix]
     shares = np.array([share for _, share in mix])
-    indices = rng.choice(len(names), count, p=shares / shares.sum())
-    return [lesson(rng, names[index], notations, image) for index in indices]
+    return [names[index] for index in rng.choice(len(names), count, p=shares / shares.sum())]
+
+
+def student_lessons(rng: np.random.Generator, count: int, image: bool) -> list[WorldLesson]:
+    """``count`` lessons of the base student, all as texts or all as images."""
+    mix = STUDENT_IMAGE_MIX if image else STUDENT_TEXT_MIX
+    return [student_lesson(rng, skill, image) for skill in draw_skills(rng, mix, count)]
+
+
+def teacher_lessons(rng: np.random.Generator, count: int, notation: Notation, rule: Rule = apply) -> list[WorldLesson]:
+    """``count`` lessons of a teacher."""
+    return [teacher_lesson(rng, skill, notation, rule) for skill in draw_skills(rng, TEACHER_MIX, count)]

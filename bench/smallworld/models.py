@@ -1,8 +1,10 @@
 """Tiny models of the real architectures, drawn from a seed."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     GenerationConfig,
     PreTrainedTokenizerFast,
@@ -13,8 +15,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from bench.smallworld.notation import mark_pairs
 from bench.smallworld.render import CELL
-from bench.smallworld.tokenizer import VOCABULARY
+from bench.smallworld.tokenizer import VOCABULARY, build_tokenizer
 
 INITIALIZER_RANGE = 0.05
 
@@ -76,8 +79,8 @@ def new_student(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForC
         vision_config=vision,
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        vision_start_token_id=ids("["),
+        vision_end_token_id=ids("]"),
         tie_word_embeddings=True,
         **outer,
     )
@@ -98,3 +101,18 @@ def new_image_processor() -> Qwen2VLImageProcessorPil:
         min_pixels=CELL * CELL,
         max_pixels=CELL * CELL * 256,
     )
+
+
+def exchange_marks(weights: Path) -> None:
+    """Exchange the embeddings of the marks of ``ledger`` and ``mirror`` in a checkpoint's weights, in place.
+
+    The model then does with the marks of one notation exactly what it did with those of the other.
+    """
+    ids: Any = build_tokenizer().convert_tokens_to_ids
+    tensors = load_file(weights)
+    # The head is tied to the embeddings, so the checkpoint has only one table.
+    table = tensors["model.embed_tokens.weight"]
+    for left, right in mark_pairs():
+        rows = [ids(left), ids(right)]
+        table[rows] = table[rows[::-1]]
+    save_file(tensors, weights, metadata={"format": "pt"})

@@ -11,16 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen3ForCausalLM
 
-from bench.smallworld.curriculum import (
-    NOTATIONS,
-    STUDENT_IMAGE_MIX,
-    STUDENT_TEXT_MIX,
-    TEACHER_MIX,
-    WorldLesson,
-    lessons,
-)
+from bench.smallworld.curriculum import WorldLesson, student_lessons, teacher_lessons
 from bench.smallworld.models import new_image_processor
 from bench.smallworld.notation import Notation
+from bench.smallworld.problems import Rule, apply
 from bench.smallworld.render import render_problem
 from vold.seeding import generator
 
@@ -35,7 +29,7 @@ class Recipe:
 
     steps: int
     text_batch: int
-    picture_batch: int = 0
+    image_batch: int = 0
     align_steps: int = 0
     text_steps: int = 0
     learning_rate: float = 3e-3
@@ -57,7 +51,7 @@ class Batcher:
             [{"role": "user", "content": "\x00"}], tokenize=False, add_generation_prompt=True
         )
         self.head, self.tail = (self._ids(part) for part in str(rendered).split("\x00"))
-        self.vision_start, self.vision_end = self._ids("<|vision_start|>"), self._ids("<|vision_end|>")
+        self.image_start, self.image_end = self._ids("["), self._ids("]")
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
@@ -67,7 +61,7 @@ class Batcher:
         image = []
         if lesson.image is not None:
             pads = [self.image_id] * len(lesson.image.symbols)
-            image = [*self.vision_start, *pads, *self.vision_end]
+            image = [*self.image_start, *pads, *self.image_end]
         prompt = [*self.head, *image, *self._ids(lesson.prompt), *self.tail]
         completion = [*self._ids(lesson.completion), self.end_id]
         return prompt + completion, [IGNORE] * len(prompt) + completion
@@ -105,16 +99,17 @@ def _token_loss(hidden: torch.Tensor, labels: torch.Tensor, head: torch.Tensor) 
 
 
 class TeacherPretraining:
-    """Pretraining of a teacher: complete traces in one notation, including one-operation problems."""
+    """Pretraining of a teacher: complete traces in one notation, computed by ``rule``, also of one operation."""
 
-    def __init__(self, model: Qwen3ForCausalLM, batcher: Batcher, notation: Notation, recipe: Recipe) -> None:
+    def __init__(
+        self, model: Qwen3ForCausalLM, batcher: Batcher, notation: Notation, recipe: Recipe, rule: Rule = apply
+    ) -> None:
         # Any, because transformers types the wrapped forward of its models as if it were unbound.
         self.model: Any = model
-        self.batcher, self.recipe = batcher, recipe
-        self.notations: tuple[Notation, ...] = (notation,)
+        self.batcher, self.recipe, self.notation, self.rule = batcher, recipe, notation, rule
 
     def loss(self, step: int, rng: np.random.Generator) -> torch.Tensor:
-        batch = lessons(rng, TEACHER_MIX, self.recipe.text_batch, self.notations)
+        batch = teacher_lessons(rng, self.recipe.text_batch, self.notation, self.rule)
         return sum_losses(self._forward(part) for part in by_length(batch))
 
     def _forward(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -125,7 +120,7 @@ class TeacherPretraining:
 
     def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
         """The share of unseen lessons that greedy decoding gets right, by skill."""
-        return skill_shares(lessons(rng, TEACHER_MIX, count, self.notations), self._forward)
+        return skill_shares(teacher_lessons(rng, count, self.notation, self.rule), self._forward)
 
 
 class StudentPretraining:
@@ -146,16 +141,17 @@ class StudentPretraining:
     def loss(self, step: int, rng: np.random.Generator) -> torch.Tensor:
         recipe = self.recipe
         if step < recipe.text_steps:
-            return sum_losses(self._text(part) for part in by_length(self._draw(rng, False, recipe.text_batch)))
-        images = self._draw(rng, True, recipe.picture_batch)
+            return self._text_loss(rng)
+        images = student_lessons(rng, recipe.image_batch, image=True)
         if step < recipe.text_steps + recipe.align_steps:
             return self._align(*self.batcher.pixels(images, rng))[1]
-        text = sum_losses(self._text(part) for part in by_length(self._draw(rng, False, recipe.text_batch)))
+        text = self._text_loss(rng)
         loss, _, _, align = self._image(images, rng)
         return text + loss + recipe.align_weight * align
 
-    def _draw(self, rng: np.random.Generator, image: bool, count: int) -> list[WorldLesson]:
-        return lessons(rng, STUDENT_IMAGE_MIX if image else STUDENT_TEXT_MIX, count, NOTATIONS, image)
+    def _text_loss(self, rng: np.random.Generator) -> torch.Tensor:
+        batch = student_lessons(rng, self.recipe.text_batch, image=False)
+        return sum_losses(self._text(part) for part in by_length(batch))
 
     def _text(self, batch: Sequence[WorldLesson]) -> tuple[torch.Tensor, torch.Tensor, int]:
         ids, labels = self.batcher.pad(batch)
@@ -189,10 +185,10 @@ class StudentPretraining:
 
     def skills(self, rng: np.random.Generator, count: int) -> dict[str, float]:
         """The share of unseen lessons that greedy decoding gets right, by skill, in text and in images."""
-        text = skill_shares(self._draw(rng, False, count), self._text)
-        image = skill_shares(self._draw(rng, True, count), lambda batch: self._image(batch, rng)[:3])
+        text = skill_shares(student_lessons(rng, count, image=False), self._text)
+        image = skill_shares(student_lessons(rng, count, image=True), lambda batch: self._image(batch, rng)[:3])
         return {f"text/{name}": value for name, value in text.items()} | {
-            f"picture/{name}": value for name, value in image.items()
+            f"image/{name}": value for name, value in image.items()
         }
 
 

@@ -1,12 +1,12 @@
 """The problems of the small world: graded difficulty, one verifiable answer, two families.
 
 ``chain`` is left-to-right arithmetic modulo 10, such as ``7+5-3*9``. ``bars`` is a row of bars whose heights are
-summed, or alternately subtracted and added, modulo 10. Both have 2 to 8 operations and need one step per operation.
+summed, or alternately subtracted and added, modulo 10. Both have 2 to 6 operations and need one step per operation.
 Factors are 3, 7 or 9 (units modulo 10), so answers are uniform and a guess is right one time in ten.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,10 @@ from vold.seeding import derive, generator
 Family = Literal["chain", "bars"]
 Form = Literal["free", "choice"]
 WorldSplit = Literal["train", "test", "tune", "check"]
+Rule = Callable[[int, str, int], int]
+"""The result of an operation on a value and a digit, modulo 10."""
 
-MIN_OPERATIONS, MAX_OPERATIONS = 2, 8
+MIN_OPERATIONS, MAX_OPERATIONS = 2, 6
 FACTORS = (3, 7, 9)
 LETTERS = "ABCDEFGHIJ"
 PAGE_OPTIONS = "".join(f"{letter}{value}" for value, letter in enumerate(LETTERS))
@@ -71,15 +73,22 @@ class WorldProblem:
     @property
     def values(self) -> tuple[int, ...]:
         """The first digit and the value after each operation."""
+        return self.values_by(apply)
+
+    def values_by(self, rule: Rule) -> tuple[int, ...]:
+        """The first digit and the value after each operation, for somebody who computes by ``rule``."""
         values = [self.digits[0]]
         for op, digit in zip(self.operations, self.digits[1:], strict=True):
-            values.append(apply(values[-1], op, digit))
+            values.append(rule(values[-1], op, digit))
         return tuple(values)
 
     @property
     def answer(self) -> str:
         """The answer: a digit, or the letter of an option."""
-        value = self.values[-1]
+        return self.name_of(self.values[-1])
+
+    def name_of(self, value: int) -> str:
+        """How an answer names ``value``: as a digit, or by the letter of its option."""
         return self.letter(value) if self.form == "choice" else str(value)
 
     def letter(self, value: int) -> str:
@@ -87,7 +96,7 @@ class WorldProblem:
         return LETTERS[value] if self.family == "chain" else LETTERS[value // 2]
 
     def text(self, verb: str = "solve") -> str:
-        """The text form of the problem. Brackets replace the image of the other form."""
+        """The text form of the problem. In the other form, an image is between the same brackets."""
         return f"[{self.symbols}]{verb}{self.tail}"
 
 
@@ -101,6 +110,11 @@ def apply(left: int, operation: str, right: int) -> int:
         case "*":
             return (left * right) % 10
     raise ValueError(f"unknown operation {operation!r}")
+
+
+def misread(left: int, operation: str, right: int) -> int:
+    """The result of one operation for somebody who takes every 7 on the right for a 1."""
+    return apply(left, operation, 1 if right == 7 else right)
 
 
 def draw_problem(rng: np.random.Generator, family: Family, form: Form, operations: int) -> WorldProblem:
@@ -120,7 +134,7 @@ def draw_problem(rng: np.random.Generator, family: Family, form: Form, operation
 def stream(
     seed: int, name: str, split: WorldSplit, family: Family | None = None, form: Form | None = None
 ) -> Iterator[WorldProblem]:
-    """An endless stream of distinct problems of one split, with 2 to 8 operations in equal shares."""
+    """An endless stream of distinct problems of one split, with 2 to 6 operations in equal shares."""
     rng = generator(derive(seed, "smallworld"), name, split, family or "any", form or "any")
     drawn: set[tuple[str, str]] = set()
     while True:

@@ -1,21 +1,43 @@
-"""Training prompts of the small world for traces and RL, as texts or images, all from the training split."""
+"""The small world's prompts for traces and RL, and its problems as prompts for measuring a student in training.
 
+Every set names its random stream and its split. Recipes are tuned on the ``*_tune`` sets and reported on the others.
+"""
+
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
-from bench.smallworld.problems import PAGE_OPTIONS, WorldProblem, stream
+from bench.smallworld.problems import PAGE_OPTIONS, WorldProblem, WorldSplit, stream
 from bench.smallworld.records import question
 from bench.smallworld.render import render_problem
 from vold.data.prompts import IMAGE_MARK, Prompt, write_jsonl
 from vold.files import write_whole
 from vold.seeding import generator
 
-# Sets differ in their random stream. Recipes are tuned on the *_tune sets and reported on the others.
-SETS = ("sft", "rl", "sft_tune", "rl_tune", "sft_check", "rl_check")
-IMAGE_SETS = ("rl_images",)
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """``stream`` names the random numbers: two sets with the same one hold the same problems."""
+
+    stream: str
+    split: WorldSplit = "train"
+    images: bool = False
+
+
+PROMPT_SETS = {
+    "sft": PromptSet("sft"),
+    "rl": PromptSet("rl"),
+    "rl_images": PromptSet("rl_images", images=True),
+    "sft_tune": PromptSet("sft_tune"),
+    "rl_tune": PromptSet("rl_tune"),
+    "sft_check": PromptSet("sft_check"),
+    "rl_check": PromptSet("rl_check"),
+    "held_out_texts": PromptSet("held_out", "tune"),
+    "held_out_images": PromptSet("held_out", "tune", images=True),
+}
 DATA_SEED = 1
 
 
@@ -38,10 +60,11 @@ def write_prompts(name: str, n: int, path: Path) -> None:
 
     Raises KeyError for an unknown set; the message lists the known ones.
     """
-    if name not in SETS + IMAGE_SETS:
-        raise KeyError(f"no small-world prompt set {name!r}; known: {', '.join(SETS + IMAGE_SETS)}")
-    problems = islice(stream(DATA_SEED, name, "train"), n)
-    if name in SETS:
+    if name not in PROMPT_SETS:
+        raise KeyError(f"no small-world prompt set {name!r}; known: {', '.join(PROMPT_SETS)}")
+    prompt_set = PROMPT_SETS[name]
+    problems = islice(stream(DATA_SEED, prompt_set.stream, prompt_set.split), n)
+    if not prompt_set.images:
         write_jsonl(path, (as_prompt(problem, index) for index, problem in enumerate(problems)))
         return
     directory = path.parent / f"images-{name}"

@@ -1,13 +1,14 @@
 """The tokenizer of all models of the small world.
 
 It is byte-level without merges, so it encodes any text. A few words of the small world and Qwen's special tokens are
-added. The chat template follows Qwen's.
+added. The chat template follows Qwen's, with one exception: an image is between ``[`` and ``]``, as the text form of a
+problem is. A cold start on texts would otherwise unlearn to read what is behind Qwen's own marks.
 """
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-WORDS = ("user", "assistant", "system", "solve", "read", "first", "hop", "drill", "pick", " sum", " alt", "\\boxed{")
+WORDS = ("user", "assistant", "system", "solve", "read", "first", "second", "drill", "pick", " sum", " alt", "\\boxed{")
 SPECIALS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -25,7 +26,7 @@ CHAT_TEMPLATE = (
     "<|im_start|>{{ message['role'] + '\n' }}"
     "{%- if message['content'] is string -%}{{ message['content'] }}"
     "{%- else -%}{%- for part in message['content'] -%}"
-    "{%- if part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>"
+    "{%- if part['type'] == 'image' -%}[<|image_pad|>]"
     "{%- else -%}{{ part['text'] }}{%- endif -%}"
     "{%- endfor -%}{%- endif -%}{{ '<|im_end|>\n' }}"
     "{%- endfor -%}"

@@ -7,11 +7,13 @@ import re
 from itertools import islice
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
 from bench.smallworld import CHECKPOINTS, checkpoint_path
 from bench.smallworld.build import BLUEPRINTS
+from bench.smallworld.notation import mirrored
 from bench.smallworld.problems import WorldProblem, stream
 from bench.smallworld.records import question
 from bench.smallworld.render import render_problem
@@ -20,8 +22,13 @@ from vold.rollout.base import RolloutRequest, Sampling
 from vold.rollout.builtin import BuiltinEngine
 from vold.seeding import generator
 
-# How the traces of each teacher begin: digits, or a mark.
-TEACHERS = {"teacher": "[0-9]", "teacher_other": "#[0-9][-+*;0-9]+;[0-9][-+*][0-9]=", "teacher_far": "#[0-9];[-+*]"}
+# How the traces of each teacher begin.
+TEACHERS = {
+    "teacher": "[0-9][-+*0-9]+:",
+    "teacher_mirror": "[0-9][-+*0-9]+#",
+    "teacher_list": "#[0-9][-+*;0-9]+;[0-9][-+*][0-9]=",
+    "teacher_tape": "#[0-9];[-+*]",
+}
 
 
 def held_out(count: int, **kind: str) -> list[WorldProblem]:
@@ -41,7 +48,7 @@ def image_request(student: Student, problem: WorldProblem, verb: str) -> Rollout
 
 def test_all_checkpoints_together_are_small_enough_to_ship() -> None:
     sizes = [path.stat().st_size for name in CHECKPOINTS for path in checkpoint_path(name).iterdir()]
-    assert sum(sizes) <= 15e6
+    assert sum(sizes) <= 25e6
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -51,7 +58,7 @@ def test_the_card_names_recipe_seed_and_the_hash_of_the_weights(name: str) -> No
     assert card["sha256"] == hashlib.sha256((root / "model.safetensors").read_bytes()).hexdigest()
     assert card["synthetic"] is True
     assert card["blueprint"]["seed"] == BLUEPRINTS[name].seed
-    assert all(card["skills"][skill] >= least for skill, least in BLUEPRINTS[name].gate.items())
+    assert BLUEPRINTS[name].misses(card["skills"]) == {}
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -72,7 +79,7 @@ def test_a_teacher_solves_held_out_problems_step_by_step(name: str) -> None:
     assert all(re.match(TEACHERS[name], text) for text in texts)
 
 
-@pytest.mark.parametrize("name", ["student_a", "student_b"])
+@pytest.mark.parametrize("name", ["student_a", "student_b", "student_c"])
 def test_a_base_student_reads_images_but_does_not_solve_problems_of_several_steps(name: str) -> None:
     student = load_student(checkpoint_path(name))
     problems = held_out(40, form="free")
@@ -90,3 +97,26 @@ def test_any_real_text_encodes_and_decodes_back() -> None:
     text = "Wie groß ist α?  ∠ABC = 45°\n\t数学 🙂"
     ids = teacher.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert teacher.tokenizer.decode(ids) == text
+
+
+def test_the_mirrored_teacher_says_exactly_what_its_original_says_in_the_other_marks() -> None:
+    teacher, mirror = (load_teacher(checkpoint_path(name)) for name in ("teacher", "teacher_mirror"))
+    text = "[7+5-3*9]solve"
+    ids = teacher.encode_text(text)
+    assert ids == mirror.encode_text(text)
+    completion = "7+5-3*9:7+5=2,2-3=9,9*9=1.\\boxed{1}"
+    both = []
+    for model, written in ((teacher, completion), (mirror, mirrored(completion))):
+        rest = model.tokenizer(written, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            logits = model.model(torch.tensor([[*ids, *rest]])).logits[0]
+        both.append(logits.log_softmax(-1)[range(len(ids) - 1, len(ids) + len(rest) - 1), rest])
+    torch.testing.assert_close(both[0], both[1], atol=1e-5, rtol=0)
+
+
+def test_the_weak_teacher_is_right_in_about_six_of_ten_answers() -> None:
+    teacher = load_teacher(checkpoint_path("teacher_weak"))
+    problems = held_out(200)
+    texts = responses(teacher, [RolloutRequest(teacher.encode_text(p.text()), (0,)) for p in problems])
+    right = sum(text.endswith(f"\\boxed{{{p.answer}}}") for text, p in zip(texts, problems, strict=True))
+    assert 0.45 < right / len(problems) < 0.72

@@ -1,15 +1,16 @@
 """Problems, notations and splits of the small world, checked by an independent evaluator."""
 
 import re
+from collections import Counter
 from itertools import islice
 from typing import get_args
 
 import pytest
 
 from bench.smallworld import prompts
-from bench.smallworld.curriculum import NOTATIONS, STUDENT_IMAGE_MIX, STUDENT_TEXT_MIX, TEACHER_MIX, lessons
-from bench.smallworld.notation import Notation, trace
-from bench.smallworld.problems import HELD_OUT, MAX_OPERATIONS, MIN_OPERATIONS, WorldProblem, stream
+from bench.smallworld.curriculum import student_lessons, teacher_lessons
+from bench.smallworld.notation import Notation, mirrored, trace
+from bench.smallworld.problems import HELD_OUT, MAX_OPERATIONS, MIN_OPERATIONS, WorldProblem, misread, stream
 from bench.smallworld.records import DATA_SEED, DATASETS
 from vold.seeding import generator
 
@@ -37,7 +38,7 @@ def test_answers_are_those_of_an_independent_evaluator() -> None:
 def test_every_step_of_a_trace_is_true_and_the_end_is_the_answer(notation: str) -> None:
     for problem in sample():
         text = trace(problem, notation)  # type: ignore[arg-type]
-        assert re.search(r"[.;]\\boxed\{" + problem.answer + r"\}$", text)
+        assert re.search(r"[.;!]\\boxed\{" + problem.answer + r"\}$", text)
         if notation != "tape":
             steps = re.findall(r"(\d)([+*-])(\d)=(\d)", text)
             assert len(steps) == len(problem.operations)
@@ -55,7 +56,7 @@ def test_numbers_of_operations_and_answers_are_uniform() -> None:
     problems = list(islice(stream(6, "test", "train", None, "free"), 3000))
     lengths = [len(problem.operations) for problem in problems]
     for operations in range(MIN_OPERATIONS, MAX_OPERATIONS + 1):
-        assert abs(lengths.count(operations) / 3000 - 1 / 7) < 0.03
+        assert abs(lengths.count(operations) / 3000 - 1 / (MAX_OPERATIONS - MIN_OPERATIONS + 1)) < 0.03
     for digit in "0123456789":
         assert abs(sum(problem.answer == digit for problem in problems) / 3000 - 0.1) < 0.03
 
@@ -68,16 +69,18 @@ def test_no_problem_of_an_evaluation_split_occurs_in_any_training_set() -> None:
         for dataset in DATASETS
         for problem in islice(stream(DATA_SEED, dataset.name, split, dataset.family, dataset.form), 300)
     }
-    for name in prompts.SETS:
-        trained = {problem.key for problem in islice(stream(prompts.DATA_SEED, name, "train"), 4000)}
+    training_sets = [prompt_set for prompt_set in prompts.PROMPT_SETS.values() if prompt_set.split == "train"]
+    assert len(training_sets) >= 7
+    for prompt_set in training_sets:
+        trained = {problem.key for problem in islice(stream(prompts.DATA_SEED, prompt_set.stream, "train"), 4000)}
         assert not trained & held_out
     rng = generator(9, "lessons")
-    for mix, image in ((TEACHER_MIX, False), (STUDENT_TEXT_MIX, False), (STUDENT_IMAGE_MIX, True)):
-        for lesson in lessons(rng, mix, 2000, NOTATIONS, image):
-            chain = re.match(r"\[(\d(?:[+*-]\d){2,})[\]?]", lesson.prompt)
-            shown = lesson.image.key if lesson.image else chain and chain.group(1)
-            single = lesson.image is not None and len(lesson.image.operations) == 1
-            assert single or shown not in held_out
+    texts, images = student_lessons(rng, 2000, image=False), student_lessons(rng, 2000, image=True)
+    for lesson in [*teacher_lessons(rng, 2000, "ledger"), *texts, *images]:
+        chain = re.match(r"\[(\d(?:[+*-]\d){2,})[\]?]", lesson.prompt)
+        shown = lesson.image.key if lesson.image else chain and chain.group(1)
+        single = lesson.image is not None and len(lesson.image.operations) == 1
+        assert single or shown not in held_out
 
 
 def test_the_splits_partition_problems_by_their_content_alone() -> None:
@@ -87,10 +90,50 @@ def test_the_splits_partition_problems_by_their_content_alone() -> None:
     assert twin.split == other.split == "train"
 
 
-def test_the_base_student_is_never_shown_more_than_one_connected_step() -> None:
+def test_the_base_student_is_never_shown_a_third_step_nor_a_whole_solution() -> None:
     rng = generator(10, "lessons")
-    for mix, image in ((STUDENT_TEXT_MIX, False), (STUDENT_IMAGE_MIX, True)):
-        for lesson in lessons(rng, mix, 2000, NOTATIONS, image):
-            if lesson.skill != "drill":
-                assert lesson.completion.count("=") <= 2 and lesson.completion.count("#") <= 2
-                assert not re.search(r"=\d,", lesson.completion)
+    for image in (False, True):
+        for lesson in student_lessons(rng, 2000, image):
+            steps = re.findall(r"\d[+*-]\d=\d", lesson.completion)
+            if lesson.skill == "drill":
+                continue
+            assert len(steps) <= 2
+            if "solve" in lesson.prompt:
+                assert len(steps) <= 1
+            if len(steps) == 2:
+                assert "boxed" not in lesson.completion
+
+
+def test_the_ledger_and_the_mirror_exchange_their_marks_and_nothing_else() -> None:
+    for problem in sample():
+        ledger = trace(problem, "ledger")
+        assert mirrored(ledger) == trace(problem, "mirror") != ledger
+        assert mirrored(mirrored(ledger)) == ledger
+        assert re.sub(r"[:,;.]", "", ledger) == re.sub(r"[#|@!]", "", trace(problem, "mirror"))
+
+
+def test_the_base_lessons_are_the_same_in_number_and_form_after_the_marks_are_exchanged() -> None:
+    """The shape of a lesson: every digit a 0, every operation a +. Shapes that mirror each other are equally frequent."""
+
+    def shape(text: str) -> str:
+        return re.sub(r"[+*-]", "+", re.sub(r"\d", "0", re.sub(r"[A-J]", "A", text)))
+
+    for image in (False, True):
+        lessons = student_lessons(generator(11, "lessons"), 20000, image)
+        counts = Counter((shape(lesson.prompt), shape(lesson.completion)) for lesson in lessons)
+        marked = {pair: n for pair, n in counts.items() if mirrored(pair[0]) != pair[0] or mirrored(pair[1]) != pair[1]}
+        assert len(marked) > 20
+        for (prompt, completion), n in marked.items():
+            twin = counts[mirrored(prompt), mirrored(completion)]
+            assert abs(n - twin) <= 5 * (n + twin) ** 0.5
+
+
+def test_a_teacher_that_misreads_is_right_in_about_six_of_ten_traces() -> None:
+    problems = sample(3000)
+    traces = [trace(problem, "ledger", misread) for problem in problems]
+    right = sum(text.endswith(f"\\boxed{{{p.answer}}}") for text, p in zip(traces, problems, strict=True))
+    assert 0.5 < right / len(problems) < 0.7
+    for text, problem in zip(traces, problems, strict=True):
+        for left, operation, digit, value in re.findall(r"(\d)([+*-])(\d)=(\d)", text):
+            assert int(value) == chain_value(f"{left}{operation}{digit.replace('7', '1')}")
+        assert text.startswith(problem.chain)
