@@ -19,7 +19,7 @@ from bench.smallworld.problems import HELD_OUT, PAGE_OPTIONS, Family, Form, Worl
 from bench.smallworld.render import CELL, render_problem
 from vold.seeding import generator
 
-GENERATOR = "smallworld-1"
+GENERATOR = "smallworld-2"
 DATA_SEED = 2
 WorldRows = Sequence[tuple[str, str, WorldProblem]]
 

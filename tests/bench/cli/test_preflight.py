@@ -77,7 +77,7 @@ def test_a_matrix_is_checked_with_every_pair_it_trains(tmp_path: Path, monkeypat
     data = json.loads(text)
     assert code == 0
     pairs = {(Path(run["student"]).name, Path(run["teacher"]).name) for run in data["runs"] if run["kind"] == "rl"}
-    students, teachers = ("student_a", "student_b"), ("teacher", "teacher_other")
+    students, teachers = ("student_a", "student_b"), ("teacher", "teacher_mirror")
     assert pairs == {(student, teacher) for student in students for teacher in teachers}
     assert "traces" in data["unchecked"]["data"]
 

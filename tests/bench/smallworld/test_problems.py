@@ -113,9 +113,8 @@ def test_the_ledger_and_the_mirror_exchange_their_marks_and_nothing_else() -> No
 
 
 def test_the_base_lessons_are_the_same_in_number_and_form_after_the_marks_are_exchanged() -> None:
-    """The shape of a lesson: every digit a 0, every operation a +. Shapes that mirror each other are equally frequent."""
-
     def shape(text: str) -> str:
+        """The text with every digit a 0, every operation a + and every letter an A."""
         return re.sub(r"[+*-]", "+", re.sub(r"\d", "0", re.sub(r"[A-J]", "A", text)))
 
     for image in (False, True):
