@@ -36,8 +36,7 @@ STUDENT_GATE: Gate = {
     "text/drill": (0.97, 1.0),
     "text/pick": (0.9, 1.0),
     "image/read": (0.97, 1.0),
-    **{f"{form}/first-{notation}": (0.95, 1.0) for form in _FORMS for notation in _MIRRORED},
-    **{f"{form}/second-{notation}": (0.95, 1.0) for form in _FORMS for notation in _MIRRORED},
+    **{f"{form}/{opening}": (0.95, 1.0) for form in _FORMS for opening in ("first", "second")},
     **{f"cold-start/{notation}/{form}": (0.40, 0.75) for form in _FORMS for notation in _MIRRORED},
     **{f"cold-start/{notation}/gap": (-0.05, 0.05) for notation in _MIRRORED},
 }
@@ -83,7 +82,7 @@ def recipe_of(blueprint: Blueprint) -> "Recipe":
     from bench.smallworld.pretrain import Recipe
 
     if blueprint.notation is None:
-        return Recipe(steps=1500, text_batch=64, image_batch=32, text_steps=1050, align_steps=120)
+        return Recipe(steps=1450, text_batch=64, image_batch=32, text_steps=1000, align_steps=120)
     return Recipe(steps=600, text_batch=64)
 
 

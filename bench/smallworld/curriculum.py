@@ -2,9 +2,10 @@
 
 A teacher sees complete traces in its own notation. The base student learns to transcribe an image and to do steps:
 the first step or the first two of a trace, drills of unconnected operations, one-operation problems, and the letter of
-an answer. All lessons come in the notations ``ledger`` and ``mirror`` with equal shares, so exchanging the marks of the
-two leaves the curriculum as it is. Openings of traces have verbs of their own and end before a third step. Under
-``solve``, the student sees only the answer of a problem of two or more operations, never the reasoning.
+an answer. Every lesson draws its marks from those of both mirrored notations, in any role, so exchanging the marks of
+the two leaves the curriculum as it is. Openings of traces have verbs of their own, which name the marks to use, and end
+before a third step. Under ``solve``, the student sees only the answer of a problem of two or more operations, never the
+reasoning.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.smallworld.notation import MARKS, MirroredNotation, Notation, boxed, opening, trace
+from bench.smallworld.notation import Notation, boxed, marked_trace, opening, random_marks, trace
 from bench.smallworld.problems import (
     FACTORS,
     MAX_OPERATIONS,
@@ -26,7 +27,6 @@ from bench.smallworld.problems import (
 )
 
 DRILLS = 6
-NOTATIONS: tuple[MirroredNotation, ...] = ("ledger", "mirror")
 OPENINGS = {"first": 1, "second": 2}
 """The skills of beginning a trace, with the number of their steps."""
 Mix = Sequence[tuple[str, float]]
@@ -90,28 +90,28 @@ def teacher_lesson(rng: np.random.Generator, skill: str, notation: Notation, rul
 
 def student_lesson(rng: np.random.Generator, skill: str, image: bool) -> WorldLesson:
     """A lesson of the base student. Raises KeyError for an unknown skill."""
-    notation = NOTATIONS[int(rng.integers(len(NOTATIONS)))]
+    marks = random_marks(rng)
     if skill == "drill":
-        return _drill(rng, MARKS[notation].step)
+        return _drill(rng, marks.step)
     if skill == "pick":
         return _pick(rng)
     problem = _problem(rng, 1 if skill == "single" else None)
-    name, verb = skill, "solve"
+    verb = "solve"
     match skill:
         case "single":
-            completion = boxed(problem.answer) if rng.random() < 0.5 else trace(problem, notation)
+            completion = boxed(problem.answer) if rng.random() < 0.5 else marked_trace(problem, marks)
         case "guess":
             completion = boxed(problem.answer)
         case "read":
             verb, completion = "read", problem.symbols
         case "first" | "second":
-            name, verb = f"{skill}-{notation}", f"{skill}{MARKS[notation].restated}"
-            completion = opening(problem, notation, OPENINGS[skill])
+            verb = f"{skill}{marks.restated}{marks.step}"
+            completion = opening(problem, marks, OPENINGS[skill])
         case _:
             raise KeyError(skill)
     if image:
-        return WorldLesson(name, f"{verb}{problem.tail}", completion, problem)
-    return WorldLesson(name, problem.text(verb), completion)
+        return WorldLesson(skill, f"{verb}{problem.tail}", completion, problem)
+    return WorldLesson(skill, problem.text(verb), completion)
 
 
 def draw_skills(rng: np.random.Generator, mix: Mix, count: int) -> list[str]:

@@ -8,11 +8,14 @@ They differ in how a trace is written, not in what is computed:
 - ``list`` does the same steps with one mark in three roles: ``#7+5-3;7+5=2;2-3=9;\\boxed{9}``.
 - ``tape`` alternates reading and stepping: ``#7;+5#2;-3#9.\\boxed{9}``.
 
-The base students practise ``ledger`` and ``mirror`` equally, and never see ``list`` or ``tape``.
+The base students practise steps with any of the marks of ``ledger`` and ``mirror`` in any role. So no notation of this
+form is closer to them than another.
 """
 
 from dataclasses import astuple, dataclass
 from typing import Literal
+
+import numpy as np
 
 from bench.smallworld.problems import Rule, WorldProblem, apply
 
@@ -22,7 +25,7 @@ MirroredNotation = Literal["ledger", "mirror"]
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The marks of a trace: after the restated problem, between two steps, before the letter, and at the end."""
+    """The marks of a trace: after the restated problem, between two steps, before the letter of a choice, at the end."""
 
     restated: str
     step: str
@@ -31,6 +34,11 @@ class Marks:
 
 
 MARKS: dict[MirroredNotation, Marks] = {"ledger": Marks(":", ",", ";", "."), "mirror": Marks("#", "|", "@", "!")}
+
+
+def random_marks(rng: np.random.Generator) -> Marks:
+    """Different marks for the four roles, drawn from those of both notations."""
+    return Marks(*rng.permutation([mark for pair in mark_pairs() for mark in pair])[:4].tolist())
 
 
 def boxed(answer: str) -> str:
@@ -58,26 +66,29 @@ def _tape_steps(problem: WorldProblem, values: tuple[int, ...]) -> list[str]:
     return [f"{operation}{digit}#{value}" for operation, digit, value in steps]
 
 
-def trace(problem: WorldProblem, notation: Notation, rule: Rule = apply) -> str:
-    """The complete reasoning of somebody who computes by ``rule``: one step per operation, then the boxed answer."""
+def marked_trace(problem: WorldProblem, marks: Marks, rule: Rule = apply) -> str:
+    """The complete reasoning of somebody who computes by ``rule``: restatement, steps, then the boxed answer."""
     values = problem.values_by(rule)
     answer = problem.name_of(values[-1])
-    choice = problem.form == "choice"
+    choice = f"{marks.letter}{values[-1]}={answer}" if problem.form == "choice" else ""
+    steps = marks.step.join(_equations(problem, values))
+    return f"{problem.chain}{marks.restated}{steps}{choice}{marks.end}{boxed(answer)}"
+
+
+def trace(problem: WorldProblem, notation: Notation, rule: Rule = apply) -> str:
+    """The complete reasoning in a notation."""
+    values = problem.values_by(rule)
+    answer = problem.name_of(values[-1])
+    choice = f";@{answer}" if problem.form == "choice" else ""
     match notation:
         case "list":
-            body = f"#{problem.chain};" + ";".join(_equations(problem, values))
-            last = f";@{answer};" if choice else ";"
+            return f"#{problem.chain};{';'.join(_equations(problem, values))}{choice};{boxed(answer)}"
         case "tape":
-            body = f"#{problem.digits[0]};" + ";".join(_tape_steps(problem, values))
-            last = f";@{answer}." if choice else "."
+            return f"#{problem.digits[0]};{';'.join(_tape_steps(problem, values))}{choice}.{boxed(answer)}"
         case _:
-            marks = MARKS[notation]
-            body = f"{problem.chain}{marks.restated}" + marks.step.join(_equations(problem, values))
-            last = f"{marks.letter}{values[-1]}={answer}{marks.end}" if choice else marks.end
-    return f"{body}{last}{boxed(answer)}"
+            return marked_trace(problem, MARKS[notation], rule)
 
 
-def opening(problem: WorldProblem, notation: MirroredNotation, steps: int) -> str:
+def opening(problem: WorldProblem, marks: Marks, steps: int) -> str:
     """The beginning of a trace up to its step number ``steps``, from 1: a skill of the base student."""
-    marks = MARKS[notation]
     return f"{problem.chain}{marks.restated}" + marks.step.join(_equations(problem, problem.values)[:steps])

@@ -9,7 +9,7 @@ import pytest
 
 from bench.smallworld import prompts
 from bench.smallworld.curriculum import student_lessons, teacher_lessons
-from bench.smallworld.notation import Notation, mirrored, trace
+from bench.smallworld.notation import Notation, mark_pairs, mirrored, trace
 from bench.smallworld.problems import HELD_OUT, MAX_OPERATIONS, MIN_OPERATIONS, WorldProblem, misread, stream
 from bench.smallworld.records import DATA_SEED, DATASETS
 from vold.seeding import generator
@@ -112,19 +112,34 @@ def test_the_ledger_and_the_mirror_exchange_their_marks_and_nothing_else() -> No
         assert re.sub(r"[:,;.]", "", ledger) == re.sub(r"[#|@!]", "", trace(problem, "mirror"))
 
 
-def test_the_base_lessons_are_the_same_in_number_and_form_after_the_marks_are_exchanged() -> None:
-    def shape(text: str) -> str:
-        """The text with every digit a 0, every operation a + and every letter an A."""
-        return re.sub(r"[+*-]", "+", re.sub(r"\d", "0", re.sub(r"[A-J]", "A", text)))
-
+def test_base_lessons_use_every_mark_equally_often_in_every_role() -> None:
+    marks = [mark for pair in mark_pairs() for mark in pair]
     for image in (False, True):
         lessons = student_lessons(generator(11, "lessons"), 20000, image)
-        counts = Counter((shape(lesson.prompt), shape(lesson.completion)) for lesson in lessons)
-        marked = {pair: n for pair, n in counts.items() if mirrored(pair[0]) != pair[0] or mirrored(pair[1]) != pair[1]}
-        assert len(marked) > 20
-        for (prompt, completion), n in marked.items():
-            twin = counts[mirrored(prompt), mirrored(completion)]
-            assert abs(n - twin) <= 5 * (n + twin) ** 0.5
+        for skill, pattern in (
+            ("first", r"[0-9+*-]+(\D)\d[+*-]\d=\d$"),
+            ("second", r"[0-9+*-]+\D\d[+*-]\d=\d(\D)\d[+*-]\d=\d$"),
+            ("single", r"\d[+*-]\d\D\d[+*-]\d=\d(?:\D\d=[A-J])?(\D)\\boxed"),
+        ):
+            used = Counter(
+                match[1]
+                for lesson in lessons
+                if lesson.skill == skill and (match := re.match(pattern, lesson.completion))
+            )
+            mean = used.total() / len(marks)
+            assert mean > 50
+            assert set(used) == set(marks)
+            assert all(abs(used[mark] - mean) < 5 * mean**0.5 for mark in marks)
+
+
+def test_an_opening_uses_the_marks_that_its_prompt_names() -> None:
+    for lesson in student_lessons(generator(12, "lessons"), 3000, image=False):
+        if lesson.skill in ("first", "second"):
+            named = re.search(r"(?:first|second)(\D)(\D)", lesson.prompt)
+            assert named is not None
+            restated, _, rest = lesson.completion.partition(named[1])
+            assert re.fullmatch(r"[0-9+*-]+", restated)
+            assert len(rest.split(named[2])) == {"first": 1, "second": 2}[lesson.skill]
 
 
 def test_a_teacher_that_misreads_is_right_in_about_six_of_ten_traces() -> None:
