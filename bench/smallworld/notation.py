@@ -25,7 +25,7 @@ MirroredNotation = Literal["ledger", "mirror"]
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The marks of a trace: after the restated problem, between two steps, before the letter of a choice, at the end."""
+    """The marks of a trace: after the restated problem, between two steps, before the letter, and at the end."""
 
     restated: str
     step: str
