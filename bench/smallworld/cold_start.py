@@ -11,9 +11,10 @@ from statistics import fmean
 
 from bench.smallworld.notation import MirroredNotation
 from bench.smallworld.prompts import write_prompts
-from vold.config import Execution, OptimizerConfig, SFTConfig, TracesConfig
+from vold.config import OptimizerConfig, SFTConfig, TracesConfig
 from vold.data.prompts import Prompt
 from vold.data.reading import read_prompts
+from vold.execution import Execution
 from vold.models import load_student
 from vold.rewards import rewards
 from vold.rollout.base import RolloutRequest, Sampling
