@@ -11,7 +11,6 @@ CHECKPOINTS = (
     "student_c",
     "teacher",
     "teacher_mirror",
-    "teacher_weak",
     "teacher_list",
     "teacher_tape",
 )

@@ -71,7 +71,6 @@ BLUEPRINTS: dict[str, Blueprint] = {
     "student_c": Blueprint(3),
     "teacher": Blueprint(1, "ledger"),
     "teacher_mirror": Blueprint(1, "mirror", mirror_of="teacher"),
-    "teacher_weak": Blueprint(4, "ledger", misreads=True),
     "teacher_list": Blueprint(3, "list"),
     "teacher_tape": Blueprint(2, "tape"),
 }
