@@ -271,7 +271,7 @@ def test_the_papers_profile_plans_the_real_models_and_reads_nothing(tmp_path):
     from bench.store import Store
 
     root = Path(__file__).resolve().parents[3]
-    plan = make_plan(root / "ablations" / "cold_start.yaml", Store(tmp_path), profile="paper")
+    plan = make_plan(root / "ablations" / "teacher_mismatch.yaml", Store(tmp_path), profile="paper")
     locations = {place for stage in plan.stages.values() for place in stage.spec.locations.values()}
     for model in ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-R1"):
         assert f"hub:{model}@main" in locations
