@@ -102,6 +102,6 @@ def test_the_quick_start_names_the_stages_of_its_own_matrix(tmp_path: Path) -> N
     words = ["run-matrix", str(tmp_path / "first.yaml"), "--plan", "--json", "--store", str(tmp_path / "store")]
     stages = set(json.loads(CliRunner().invoke(main.app, words).stdout)["stages"])
     named = set(re.findall(r"\b(?:traces|sft|rl|eval)-[0-9a-f]{12}\b", text_of(page)))
-    own_evaluation = {"eval-b34f89b9ced9"}  # step 2 evaluates a copied checkpoint outside of the matrix
+    own_evaluation = {"eval-3ae4e9cd95ca"}  # step 2 evaluates a copied checkpoint outside of the matrix
     assert named - own_evaluation <= stages
     assert len(named & stages) >= 4
