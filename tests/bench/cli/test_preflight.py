@@ -72,12 +72,12 @@ def test_a_model_that_is_not_there_is_a_finding_among_others(rl: Path) -> None:
 @pytest.mark.slow
 def test_a_matrix_is_checked_with_every_pair_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.matrix.run.STORE", tmp_path)
-    matrix = REPOSITORY / "ablations" / "cold_start.yaml"
+    matrix = REPOSITORY / "ablations" / "teacher_mismatch.yaml"
     code, text = preflight(str(matrix), "--json")
     data = json.loads(text)
     assert code == 0
     pairs = {(Path(run["student"]).name, Path(run["teacher"]).name) for run in data["runs"] if run["kind"] == "rl"}
-    students, teachers = ("student_a", "student_b"), ("teacher", "teacher_mirror")
+    students, teachers = ("student_a", "student_b", "student_c"), ("teacher", "teacher_mirror")
     assert pairs == {(student, teacher) for student in students for teacher in teachers}
     assert "traces" in data["unchecked"]["data"]
 
@@ -87,7 +87,7 @@ def test_a_matrix_error_names_the_profiles_line(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("bench.matrix.run.STORE", tmp_path)
     profile = tmp_path / "long.yaml"
     small = (REPOSITORY / "ablations" / "profiles" / "small.yaml").read_text()
-    profile.write_text(small.replace("    max_new_tokens: 96", "    max_new_tokens: 5000"))
+    profile.write_text(small.replace("    max_new_tokens: 64", "    max_new_tokens: 5000"))
     code, text = preflight(str(REPOSITORY / "ablations" / "cold_start.yaml"), "--profile", str(profile), "--json")
     found = [finding for finding in json.loads(text)["findings"] if finding["id"] == "lengths.context"]
     line = profile.read_text().splitlines().index("    max_new_tokens: 5000") + 1
