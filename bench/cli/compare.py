@@ -116,5 +116,4 @@ def _differences(comparison: "ResultComparison") -> Table:
 
 
 def _count(d: "Difference") -> str:
-    missing = d.missing_test + d.missing_against
-    return f"{d.n}, {missing} in one alone" if missing else str(d.n)
+    return f"{d.n}, {d.missing} in one alone" if d.missing else str(d.n)

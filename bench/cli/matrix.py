@@ -179,6 +179,7 @@ def _show_failures(result: "MatrixRun", store: "Store", console: Console) -> Non
 def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
     """Print arms, stages, cost and its source, the longest path, and inputs that are not on this machine."""
     from bench.matrix.costs import estimate
+    from bench.report.sides import comparison
 
     cost = estimate(plan, store)
     chain = _longest(plan, cost)
@@ -206,7 +207,7 @@ def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
         console.print(f"missing input: {note}", markup=False, highlight=False, soft_wrap=True)
     for contrast in plan.spec.analysis.contrasts:
         console.print(
-            f"contrast {contrast.id}: {contrast.test} over {contrast.against}, "
+            f"contrast {contrast.id}: {comparison(contrast, plan.spec.arms).pair}, "
             f"relevant from {100 * contrast.min_effect:g} points",
             highlight=False,
         )

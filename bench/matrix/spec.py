@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bench.benchmarks.registry import BENCHMARKS, pooled
 from bench.bundled import ABLATIONS
@@ -52,8 +52,27 @@ class Primary(Strict):
     aggregate: Literal["macro", "micro"] = "macro"
 
 
+class Side(Strict):
+    """One side of a contrast: an arm, or with ``over`` the gain of that arm over another.
+
+    A matrix file writes an arm as its name, and a gain as ``{arm: NAME, over: NAME}``.
+    """
+
+    arm: str
+    over: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"arm": value}
+        if not isinstance(value, dict) or value.keys() == {"arm"}:
+            raise ValueError("expected the name of an arm, or the gain of an arm as {arm: NAME, over: NAME}")
+        return value
+
+
 class Contrast(Strict):
-    """A pre-registered comparison of two arms.
+    """A pre-registered comparison of two arms, or of the gains of two arms over two others.
 
     min_effect: the smallest difference that matters, as a share (0.02: two points).
     claim: what the paper says about the comparison.
@@ -61,8 +80,8 @@ class Contrast(Strict):
     """
 
     id: str
-    test: str
-    against: str
+    test: Side
+    against: Side
     min_effect: Points = 0.0
     claim: str = ""
     expect: Literal["better", "worse", "not_better", "not_worse"] = "better"
@@ -319,13 +338,34 @@ def _check_arms(source: YamlFile, file: _File, arms: list[Arm]) -> None:
                 raise ConfigurationError(f"{override.where}: arm {arm.name!r} sets {key!r} but skips {kind!r}")
     for index, contrast in enumerate(file.analysis.contrasts):
         loc = ("analysis", "contrasts", index)
-        for side in ("test", "against"):
-            name = getattr(contrast, side)
-            if name not in names:
-                source.fail((*loc, side), f"unknown arm {name!r}; {nearest(name, names)}")
+        _check_contrast(source, contrast, names, loc)
         if [c.id for c in file.analysis.contrasts].count(contrast.id) > 1:
             source.fail((*loc, "id"), f"there are two contrasts with the id {contrast.id!r}")
     for index, name in enumerate(file.analysis.primary.over):
         if name not in BENCHMARKS:
             loc = ("analysis", "primary", "over", index)
             source.fail(loc, f"unknown benchmark {name!r}; {nearest(name, BENCHMARKS)}")
+
+
+def _check_contrast(source: YamlFile, contrast: Contrast, names: list[str], loc: tuple[str | int, ...]) -> None:
+    """Refuse unknown arms, an arm next to a gain, and arms that cancel."""
+    for key, side in (("test", contrast.test), ("against", contrast.against)):
+        for part, name in (("arm", side.arm), ("over", side.over)):
+            if name is not None and name not in names:
+                source.fail((*loc, key, part), f"unknown arm {name!r}; {nearest(name, names)}")
+        if side.over == side.arm:
+            source.fail((*loc, key), f"the gain of {side.arm!r} over itself is 0; name two arms")
+    test, against = contrast.test, contrast.against
+    if (test.over is None) != (against.over is None):
+        source.fail((*loc, "against"), "one side is an arm and the other a gain; both must be arms, or both gains")
+    wrong = None
+    if test == against:
+        wrong = "both sides are the same, so their difference is 0"
+    elif test.over is not None and test.arm == against.arm:
+        wrong = f"{test.arm!r} is on both sides and cancels; register test: {against.over}, against: {test.over}"
+    elif test.over is not None and test.over == against.over:
+        wrong = f"{test.over!r} is on both sides and cancels; register test: {test.arm}, against: {against.arm}"
+    elif test.over == against.arm and test.arm == against.over:
+        wrong = f"this is twice a single contrast; register test: {test.arm}, against: {against.arm}"
+    if wrong:
+        source.fail((*loc, "against"), wrong)

@@ -9,6 +9,7 @@ from bench.records import Frame
 from bench.report.contrasts import ContrastResult, difference_of
 from bench.report.model import Expect, Spec, Table, TableColumn
 from bench.report.numbers import NONE, decimal, interval, p_value, points
+from bench.report.sides import Comparison, side_in_words
 from bench.stats.corrections import CORRECTIONS
 from bench.stats.decisions import ContrastVerdict
 from bench.stats.estimates import Difference
@@ -83,18 +84,27 @@ def claims_table(
 
     rows: the verdicts of each measure. A claim about another measure is not tested.
     """
-    registered: dict[_Comparison, ContrastResult] = {(c.test, c.against, "accuracy"): c for c in contrasts}
+    registered: dict[_Comparison, ContrastResult] = {
+        (c.comparison.test, c.comparison.against, "accuracy"): c for c in contrasts
+    }
     names = {arm.name for arm in spec.arms}
     stated = paper.get("claims", [])
     claims: list[PaperClaim] = [claim for claim in stated if {claim["test"], claim["against"]} <= names]
     if len(claims) < len(stated):
         caption += f" {len(stated) - len(claims)} further claims concern arms that this matrix does not have."
     compared = {_comparison(claim) for claim in claims}
-    claims += [
-        PaperClaim(statement=c.claim, test=c.test, against=c.against, expect=c.expect, remark=NONE)
+    stated_here = [
+        PaperClaim(
+            statement=c.claim,
+            test=side_in_words(c.test),
+            against=side_in_words(c.against),
+            expect=c.expect,
+            remark=NONE,
+        )
         for c in spec.analysis.contrasts
-        if c.claim and (c.test, c.against, "accuracy") not in compared
+        if c.claim
     ]
+    claims += [claim for claim in stated_here if _comparison(claim) not in compared]
     exploratory = _exploratory(claims, registered, spec, rows)
     return Table("claims", caption, COLUMNS, tuple(_row(claim, registered, exploratory, paper) for claim in claims))
 
@@ -112,12 +122,12 @@ def _exploratory(
     differences: dict[_Comparison, Difference] = {}
     for test, against, measure in map(_comparison, claims):
         if (test, against, measure) not in registered and measure in rows:
-            difference = difference_of(rows[measure], test, against, spec)
+            difference = difference_of(rows[measure], (test, against), spec)
             if difference is not None:
                 differences[test, against, measure] = difference
     adjusted = CORRECTIONS[spec.analysis.correction].function([d.p for d in differences.values()])
     return {
-        (test, against, measure): ContrastResult("", test, against, DEFAULT_MARGIN, difference, p)
+        (test, against, measure): ContrastResult("", Comparison(test, against), DEFAULT_MARGIN, difference, p)
         for ((test, against, measure), difference), p in zip(differences.items(), adjusted, strict=True)
     }
 
@@ -132,14 +142,17 @@ def _row(
     row = {
         "claim": claim["statement"],
         "paper": paper_figures(claim, paper),
-        "arms": f"{claim['test']} over {claim['against']}",
+        "arms": Comparison(claim["test"], claim["against"]).pair,
         "ours": NONE,
         "p": NONE,
         "registered": NONE,
         "status": "not tested",
     }
     result = registered.get(comparison) or exploratory.get(comparison)
-    if result is None or result.difference is None:
+    if result is None:
+        return row
+    row["arms"] = result.comparison.pair
+    if result.difference is None:
         return row
     d = result.difference
     margin = result.margin or DEFAULT_MARGIN

@@ -8,6 +8,7 @@ import pandas as pd
 from bench.records import Frame
 from bench.report.model import INTERVAL, Contrast, Spec, Statement, Table, TableColumn, Tone
 from bench.report.numbers import NONE, interval, interval_cells, p_value, percent, points
+from bench.report.sides import Comparison, arms_of, comparison
 from bench.stats.corrections import CORRECTIONS, Correction
 from bench.stats.decisions import ContrastVerdict, contrast_verdict
 from bench.stats.estimates import Difference, paired_difference
@@ -53,19 +54,20 @@ class ContrastResult:
     """A contrast with its result.
 
     difference: None where the arms have no responses in common.
+    absent: the arms without a response.
     families, secondary: the difference on each benchmark and on each secondary measure; they are not corrected.
     students: the difference for each student, where there are several.
     """
 
     id: str
-    test: str
-    against: str
+    comparison: Comparison
     margin: float
     difference: Difference | None
     adjusted_p: float = 1.0
     families: dict[str, Difference] = field(default_factory=dict)
     secondary: dict[str, Difference] = field(default_factory=dict)
     students: dict[str, Difference] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> ContrastVerdict:
@@ -78,13 +80,15 @@ class ContrastResult:
         return self.difference is not None and self.margin > 0 and self.difference.within(self.margin)
 
 
-def difference_of(verdicts: Frame, test: str, against: str, spec: Spec) -> Difference | None:
-    """The paired difference of two arms over the primary benchmarks, or None without responses in common."""
+def difference_of(verdicts: Frame, arms: Sequence[str], spec: Spec) -> Difference | None:
+    """The paired difference over the primary benchmarks, or None without responses in common.
+
+    arms: test and against, and for a difference of gains also the arms that they are over.
+    """
+    test, against, *over = (verdicts[verdicts["arm"] == arm] for arm in arms)
     try:
         return paired_difference(
-            verdicts[verdicts["arm"] == test],
-            verdicts[verdicts["arm"] == against],
-            spec.analysis.primary.aggregate,
+            test, against, spec.analysis.primary.aggregate, over=(over[0], over[1]) if over else None
         )
     except ValueError as error:
         if isinstance(error, pd.errors.MergeError):  # a response occurs twice
@@ -99,42 +103,43 @@ def contrast_results(spec: Spec, verdicts: Frame, secondary: Mapping[str, Frame]
     """
     families = {str(family): rows for family, rows in verdicts.groupby("family", sort=True, observed=True)}
     students = {str(student): rows for student, rows in verdicts.groupby("student", sort=True, observed=True)}
-    differences = [difference_of(verdicts, c.test, c.against, spec) for c in spec.analysis.contrasts]
+    present = set(verdicts["arm"])
+    differences = [difference_of(verdicts, arms_of(c), spec) for c in spec.analysis.contrasts]
     p_values = [difference.p for difference in differences if difference is not None]
     adjusted = iter(CORRECTIONS[spec.analysis.correction].function(p_values))
     return [
         ContrastResult(
             id=contrast.id,
-            test=contrast.test,
-            against=contrast.against,
+            comparison=comparison(contrast, spec.arms),
             margin=contrast.min_effect,
             difference=difference,
             adjusted_p=next(adjusted) if difference is not None else 1.0,
             families=_differences(contrast, families, spec),
             secondary=_differences(contrast, secondary, spec),
             students=_differences(contrast, students, spec) if len(students) > 1 else {},
+            absent=tuple(arm for arm in dict.fromkeys(arms_of(contrast)) if arm not in present),
         )
         for contrast, difference in zip(spec.analysis.contrasts, differences, strict=True)
     ]
 
 
 def _differences(contrast: Contrast, parts: Mapping[str, Frame], spec: Spec) -> dict[str, Difference]:
-    differences = {name: difference_of(rows, contrast.test, contrast.against, spec) for name, rows in parts.items()}
+    differences = {name: difference_of(rows, arms_of(contrast), spec) for name, rows in parts.items()}
     return {name: difference for name, difference in differences.items() if difference is not None}
 
 
 def verdict_sentence(result: ContrastResult, correction: Correction) -> Statement:
     """The verdict of a contrast as one sentence that needs no context."""
-    pair = f"{result.test} over {result.against}"
     tone = TONES[result.verdict]
     d = result.difference
     if d is None:
-        text = f"{pair}: no responses in common, so nothing can be said"
+        lack = f"no responses of {', '.join(result.absent)}" if result.absent else "no responses in common"
+        text = f"{result.comparison.pair}: {lack}, so nothing can be said"
         return Statement(result.id, text, "not resolved", tone)
     bounds = interval(d.low, d.high, signed=True)
     p = p_value(result.adjusted_p)
     equals = "" if p.startswith("<") else "= "
-    text = f"{pair}: {points(d.value)} points, 95 % interval {bounds}, {correction.header} {equals}{p}"
+    text = f"{result.comparison.result(d.value)}, 95 % interval {bounds}, {correction.header} {equals}{p}"
     if result.verdict == "not resolved":
         text += f"; such a comparison finds effects of {points(d.mde, signed=False)} points or more (80 % power)"
     if result.equivalent:
@@ -167,8 +172,8 @@ def student_table(results: Sequence[ContrastResult], caption: str) -> Table:
     rows = [
         {
             "id": c.id,
-            "test": c.test,
-            "against": c.against,
+            "test": c.comparison.test,
+            "against": c.comparison.against,
             "student": student,
             "difference": points(d.value),
             **interval_cells(d.low, d.high, points),
@@ -185,7 +190,7 @@ def _row(
     c: ContrastResult, correction: Correction, scope: str, d: Difference | None, adjusted: str, verdict: str
 ) -> dict[str, str]:
     row = {column.key: NONE for column in contrast_columns(correction)}
-    row |= {"id": c.id, "test": c.test, "against": c.against, "scope": scope, "verdict": verdict}
+    row |= {"id": c.id, "test": c.comparison.test, "against": c.comparison.against, "scope": scope, "verdict": verdict}
     row["margin"] = percent(c.margin) if c.margin else NONE
     if d is None:
         return row
@@ -196,7 +201,7 @@ def _row(
         f"p_{correction.name}": adjusted,
         "mde": points(d.mde, signed=False),
         "n": str(d.n),
-        "missing": str(d.missing_test + d.missing_against),
+        "missing": str(d.missing),
         "runs": str(d.runs),
         "method": d.method,
     }

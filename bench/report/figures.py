@@ -78,7 +78,7 @@ def forest_figure(contrasts: Sequence[ContrastResult], caption: str) -> Figure |
         names, positions, y = [], [], 0.0
         for c in shown:
             top = y
-            names.append(f"{c.id}: {axis_label(c.test, 24)} − {axis_label(c.against, 24)}")
+            names.append(f"{c.id}: {c.comparison.label()}")
             positions.append(y)
             _pooled(axes, c, y)
             parts = [
@@ -104,7 +104,7 @@ def forest_figure(contrasts: Sequence[ContrastResult], caption: str) -> Figure |
         axes.set_xlabel("difference, points")
         svg = as_svg(figure)
     alt = "Paired differences in points: " + "; ".join(
-        f"{c.id} {c.test} over {c.against} {points(d.value)} [{points(d.low)}, {points(d.high)}], {c.verdict}"
+        f"{c.id} {c.comparison.pair} {points(d.value)} [{points(d.low)}, {points(d.high)}], {c.verdict}"
         for c in shown
         if (d := c.difference) is not None
     )

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from bench.records import Frame
@@ -79,6 +78,8 @@ def to_cells(scores: Frame) -> Cells:
 
     Raises ValueError for a table without rows and for a score that is not finite.
     """
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]  # slow, and planning needs only the types
+
     if scores.empty:
         raise ValueError("no responses to average; check that the evaluation stages of these arms have finished")
     if not np.isfinite(scores["score"].to_numpy(float)).all():
@@ -107,20 +108,30 @@ def to_cells(scores: Frame) -> Cells:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The samples that two arms share, and how many samples of one arm the other lacks."""
+    """The samples that several arms share, with a column ``score``.
+
+    missing: number of samples that some of the arms have and others lack.
+    """
 
     common: Frame
-    missing_test: int
-    missing_against: int
+    missing: int
 
 
-def pair(test: Frame, against: Frame) -> Pairing:
-    """Join two arms on benchmark, id, student, seed and sample; ``common["score"]`` is test minus against."""
-    columns = [*SAMPLE_KEY, "cluster", "correct"]
-    joined: Frame = test[columns].merge(
-        against[columns], on=SAMPLE_KEY, how="outer", suffixes=("", "_against"), indicator=True, validate="one_to_one"
-    )
-    where = joined["_merge"]
-    common = joined[where == "both"].copy()
-    common["score"] = common["correct"].astype(float) - common["correct_against"].astype(float)
-    return Pairing(common, int((where == "right_only").sum()), int((where == "left_only").sum()))
+def pair(test: Frame, against: Frame, over: tuple[Frame, Frame] | None = None) -> Pairing:
+    """Join arms on benchmark, id, student, seed and sample.
+
+    The score is test minus against. With ``over`` it is a difference of gains: that of test over the first of these
+    arms, minus that of against over the second.
+    """
+    signed = [(1, test), (-1, against)]
+    if over is not None:
+        signed += [(-1, over[0]), (1, over[1])]
+    joined: Frame = test[[*SAMPLE_KEY, "cluster"]]
+    for number, (_, arm) in enumerate(signed):
+        scores = arm[[*SAMPLE_KEY, "correct"]].rename(columns={"correct": number})
+        joined = joined.merge(scores, on=SAMPLE_KEY, how="outer", validate="one_to_one")
+    columns = list(range(len(signed)))
+    complete = joined[columns].notna().all(axis=1)
+    common = joined[complete].copy()
+    common["score"] = sum(sign * common[number].astype(float) for number, (sign, _) in enumerate(signed))
+    return Pairing(common, int((~complete).sum()))

@@ -35,13 +35,13 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Test minus against, on the responses that both arms have.
+    """Test minus against, on the responses that all arms have. Each side is an arm, or the gain of one over another.
 
     low, high: bounds of the 95 % interval.
     inner: bounds of the 90 % interval, which two one-sided tests use.
     p: two-sided p-value of the test that ``method`` names.
     mde: the smallest true difference that a 5 % test finds with 80 % power.
-    missing_test: responses that only the arm ``against`` has. ``missing_against`` is the reverse.
+    missing: responses that some of the arms have and others lack.
     """
 
     value: float
@@ -54,8 +54,7 @@ class Difference:
     items: int
     students: int
     runs: int
-    missing_test: int
-    missing_against: int
+    missing: int
     method: str
     spread: Spread
 
@@ -101,40 +100,45 @@ def _effective_items(cells: Cells, value: float, spread: Spread, aggregate: Aggr
     return max(effective, cells.items) if independent else effective
 
 
-def paired_difference(test: Frame, against: Frame, aggregate: Aggregate = "macro") -> Difference:
+def paired_difference(
+    test: Frame, against: Frame, aggregate: Aggregate = "macro", over: tuple[Frame, Frame] | None = None
+) -> Difference:
     """The paired difference of two arms on the same items, students, seeds and samples.
+
+    over: with these arms, the difference of two gains instead: that of ``test`` over the first of them, minus that of
+        ``against`` over the second.
 
     The p-value inverts the two-way interval. One run on one benchmark with independent items, each right or wrong,
     gets McNemar's exact test instead.
 
     Raises ValueError when the arms share no response, and when a response occurs twice in one arm.
     """
-    pairing = pair(test, against)
+    pairing = pair(test, against, over)
     if pairing.common.empty:
         raise ValueError(
-            "the two arms have no problem and run in common; evaluate both on the same problems, students and seeds"
+            "the arms have no problem and run in common; evaluate both on the same problems, students and seeds"
         )
     cells = to_cells(pairing.common)
     value, spread = mean_and_spread(cells, aggregate)
     reach, inner = spread.reach(0.5 + LEVEL / 2), spread.reach(0.95)
-    if cells.plain and np.isin(cells.score, (-1.0, 0.0, 1.0)).all():
+    largest = 1.0 if over is None else 2.0
+    if over is None and cells.plain and np.isin(cells.score, (-1.0, 0.0, 1.0)).all():
         p, method = mcnemar(cells.score), "exact McNemar"
     else:
         p = spread.p_value(value)
         method = _method(cells, spread)
     return Difference(
         value=value,
-        low=max(value - reach, -1.0),
-        high=min(value + reach, 1.0),
-        inner=(max(value - inner, -1.0), min(value + inner, 1.0)),
+        low=max(value - reach, -largest),
+        high=min(value + reach, largest),
+        inner=(max(value - inner, -largest), min(value + inner, largest)),
         p=p,
-        mde=min(reach + spread.reach(POWER), 1.0),
+        mde=min(reach + spread.reach(POWER), largest),
         n=cells.samples,
         items=cells.items,
         students=cells.students,
         runs=cells.runs,
-        missing_test=pairing.missing_test,
-        missing_against=pairing.missing_against,
+        missing=pairing.missing,
         method=method,
         spread=spread,
     )

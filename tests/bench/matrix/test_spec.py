@@ -32,7 +32,7 @@ def test_cold_start_has_twelve_arms_and_the_contrasts_of_the_question():
         *(f"mismatch+{objective}" for objective in ("sft_only", "grpo", "grpo_opd_paper", "grpo_opd")),
     }
     assert set(spec.excluded) == {"none+sft_only", "none+opd", "none+grpo_opd_paper", "mismatch+opd"}
-    contrasts = {(c.test, c.against) for c in spec.analysis.contrasts}
+    contrasts = {(c.test.arm, c.against.arm) for c in spec.analysis.contrasts}
     assert contrasts >= {
         ("teacher+grpo", "teacher+sft_only"),
         ("teacher+grpo_opd", "teacher+grpo"),
@@ -102,6 +102,62 @@ def test_a_second_evaluation_has_strict_settings_and_one_default(tmp_path):
         assert (found and (found.samples, found.temperature)) == sampled
     for text, words in (("{temperature: 0}", "greater than 0"), ("{sample: 2}", "did you mean 'samples'?")):
         assert words in refusal(tmp_path, MATRIX.replace("analysis:\n", f"analysis:\n  sampled: {text}\n"))
+
+
+GAINS = """\
+    - id: match
+      test: {arm: teacher+grpo_opd, over: teacher+grpo}
+      against: {arm: mismatch+grpo_opd, over: mismatch+grpo}
+      min_effect: 2.0pp
+"""
+
+
+def test_a_contrast_can_be_a_difference_of_gains(tmp_path):
+    (tmp_path / "m.yaml").write_text(MATRIX + GAINS)
+    plain, gains = load_spec(tmp_path / "m.yaml").analysis.contrasts
+    assert (plain.test.arm, plain.test.over) == ("teacher+grpo_opd", None)
+    assert (gains.test.arm, gains.test.over) == ("teacher+grpo_opd", "teacher+grpo")
+    assert (gains.against.arm, gains.against.over) == ("mismatch+grpo_opd", "mismatch+grpo")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "words"),
+    [
+        ("{arm: mismatch+grpo_opd, over: mismatch+grpo}", "mismatch+grpo", "against", "an arm and the other a gain"),
+        ("over: teacher+grpo}", "over: teacher+gpro}", "over", "unknown arm 'teacher+gpro'; did you mean"),
+        ("over: teacher+grpo}", "ovre: teacher+grpo}", "ovre", "unknown key 'ovre'; did you mean 'over'?"),
+        (", over: teacher+grpo}", "}", "test", "the gain of an arm as {arm: NAME, over: NAME}"),
+        ("{arm: teacher+grpo_opd, over: teacher+grpo}", "[base]", "test", "the gain of an arm as {arm: NAME, over"),
+        ("over: teacher+grpo}", "over: teacher+grpo_opd}", "test", "'teacher+grpo_opd' over itself is 0"),
+        ("over: mismatch+grpo}", "over: teacher+grpo}", "against",
+         "'teacher+grpo' is on both sides and cancels; register test: teacher+grpo_opd, against: mismatch+grpo_opd"),
+        ("{arm: mismatch+grpo_opd,", "{arm: teacher+grpo_opd,", "against",
+         "'teacher+grpo_opd' is on both sides and cancels; register test: mismatch+grpo, against: teacher+grpo"),
+        ("{arm: mismatch+grpo_opd, over: mismatch+grpo}", "{arm: teacher+grpo, over: teacher+grpo_opd}", "against",
+         "twice a single contrast; register test: teacher+grpo_opd, against: teacher+grpo"),
+        ("{arm: mismatch+grpo_opd, over: mismatch+grpo}", "{arm: teacher+grpo_opd, over: teacher+grpo}", "against",
+         "both sides are the same"),
+    ],
+)  # fmt: skip
+def test_a_difference_of_gains_that_says_nothing_is_refused_at_its_position(tmp_path, old, new, at, words):
+    assert GAINS.count(old) == 1
+    gains = GAINS.replace(old, new)
+    message = refusal(tmp_path, MATRIX + gains)
+    number = next(n for n, line in enumerate(gains.splitlines()) if at in line)
+    line, column = len(MATRIX.splitlines()) + number + 1, gains.splitlines()[number].index(at) + 1
+    assert message.startswith(f"m.yaml:{line}:{column}: ") and words in message, message
+
+
+def test_an_arm_compared_with_itself_is_refused(tmp_path):
+    message = refusal(tmp_path, MATRIX.replace("against: teacher+grpo,", "against: teacher+grpo_opd,"))
+    assert "both sides are the same, so their difference is 0" in message
+
+
+def test_an_arm_may_be_the_end_of_one_gain_and_the_start_of_another(tmp_path):
+    """Two steps in a row: does the second step gain more than the first?"""
+    text = GAINS.replace("{arm: mismatch+grpo_opd, over: mismatch+grpo}", "{arm: teacher+grpo, over: teacher+sft_only}")
+    (tmp_path / "m.yaml").write_text(MATRIX + text)
+    assert load_spec(tmp_path / "m.yaml").analysis.contrasts[1].against.arm == "teacher+grpo"
 
 
 def test_audits_are_relative_to_the_matrix_file_and_a_missing_one_is_reported_before_anything_runs(tmp_path):

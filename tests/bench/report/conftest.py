@@ -31,13 +31,24 @@ class Arm:
 
 
 @dataclass
+class Side:
+    arm: str
+    over: str | None = None
+
+
+@dataclass
 class Contrast:
+    """A contrast of two sides, which are given as names of arms or as sides."""
+
     id: str
-    test: str
-    against: str
+    test: Any
+    against: Any
     min_effect: float = 0.02
     claim: str = ""
     expect: Any = "better"
+
+    def __post_init__(self) -> None:
+        self.test, self.against = (Side(s) if isinstance(s, str) else s for s in (self.test, self.against))
 
 
 @dataclass
@@ -259,6 +270,12 @@ def two_students() -> tuple[Spec, Results]:
     contrasts = (
         Contrast("G1", "teacher+opd", "teacher+grpo"),
         Contrast("G2", "mismatch+opd", "mismatch+grpo"),
+        Contrast(
+            "match",
+            Side("teacher+opd", "teacher+grpo"),
+            Side("mismatch+opd", "mismatch+grpo"),
+            claim="The teacher's cold start lets OPD gain more",
+        ),
     )
     spec = Spec(arms, Analysis(contrasts), axes=axes)
     settings: dict[Any, Any] = {(name, "rl"): {"distill": {"weight": 0.1 * ("opd" in name)}} for name in gains}
@@ -274,8 +291,8 @@ def renamed() -> Callable[[tuple[Spec, Results], str, str], tuple[Spec, Results]
         for arm in spec.arms:
             arm.name = new if arm.name == old else arm.name
         for contrast in spec.analysis.contrasts:
-            contrast.test = new if contrast.test == old else contrast.test
-            contrast.against = new if contrast.against == old else contrast.against
+            for side in (contrast.test, contrast.against):
+                side.arm = new if side.arm == old else side.arm
         for table in (results.verdicts, results.sampled, results.curves, results.stages):
             if table.empty:
                 continue

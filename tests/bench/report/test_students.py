@@ -31,7 +31,7 @@ def test_each_student_has_a_row_of_its_own(two_students, without_figures):
     spec, results = two_students
     content = analyse(spec, results, {})
     rows = {(row["id"], row["student"]): row for row in content.tables["contrasts_students"].rows}
-    assert set(rows) == {(c, s) for c in ("G1", "G2") for s in ("student_a", "student_b")}
+    assert set(rows) == {(c, s) for c in ("G1", "G2", "match") for s in ("student_a", "student_b")}
     expected = means(results, ["student"])
     for student in ("student_a", "student_b"):
         gain = expected["teacher+opd", student] - expected["teacher+grpo", student]
@@ -75,4 +75,4 @@ def test_with_one_student_there_is_no_table_of_students(cold_start, without_figu
 def test_the_forest_has_a_line_for_each_student(two_students):
     spec, results = two_students
     svg = analyse(spec, results, {}).figures["forest"].svg
-    assert svg.count(b"<!-- student_a -->") == svg.count(b"<!-- student_b -->") == 2
+    assert svg.count(b"<!-- student_a -->") == svg.count(b"<!-- student_b -->") == 3

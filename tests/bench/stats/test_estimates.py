@@ -83,8 +83,28 @@ def test_difference_of_one_seed_uses_the_exact_mcnemar_test():
 def test_missing_responses_are_counted_and_neither_wrong_nor_silently_dropped():
     first, second = arm([1, 1, 0, 0, 1]), arm([1, 0, 0, 0, 1]).iloc[:4]
     got = paired_difference(first, second)
-    assert (got.n, got.missing_test, got.missing_against) == (4, 0, 1)
+    assert (got.n, got.missing) == (4, 1)
     assert got.value == pytest.approx(0.25)
+
+
+def test_a_difference_of_gains_is_the_t_test_of_signed_scores():
+    """Several seeds and items without seed effect: scipy's t test of the mean signed score of each run."""
+    rng = np.random.default_rng(6)
+    answers = {name: rng.random((4, 3000)) < p for name, p in zip("abcd", (0.8, 0.5, 0.6, 0.5), strict=True)}
+    frames = {name: pd.concat([arm(row, seed=s) for s, row in enumerate(rows)]) for name, rows in answers.items()}
+    got = paired_difference(frames["a"], frames["c"], over=(frames["b"], frames["d"]))
+    signed = answers["a"] * 1.0 - answers["b"] - answers["c"] + answers["d"]
+    assert got.value == pytest.approx(signed.mean())
+    assert got.spread.seed == pytest.approx(signed.mean(1).var(ddof=1) / 4)
+    assert (got.n, got.missing, got.runs) == (12000, 0, 4)
+    assert got.low < 0.2 < got.high and got.p < 0.01
+
+
+def test_a_difference_of_gains_reaches_further_than_one():
+    ones, zeros = arm([1] * 9 + [0]), arm([0] * 9 + [1])
+    got = paired_difference(ones, zeros, over=(zeros, ones))
+    assert got.value == pytest.approx(1.6) and 1.6 < got.high <= 2
+    assert got.method.startswith("item-cluster t")
 
 
 def test_equal_answers_have_no_difference_and_no_verdict():
