@@ -26,6 +26,8 @@ matrix:
     - {name: cold_start, skip: [rl]}
 analysis:
   sampled: {samples: 3}
+  contrasts:
+    - {id: I1, test: cold_start, against: base}
 """
 PROFILE = """\
 schema: vold-bench/profile@1
@@ -82,6 +84,13 @@ def test_a_matrix_that_was_run_can_be_opened_again_without_running_anything(
     losses = again.curves[again.curves["metric"] == "loss"]
     assert losses["step"].tolist() == [1, 2] and set(losses["arm"]) == {"cold_start"}
     assert again.report(tmp_path / "page").is_file()
+
+    (contrast,) = again.contrasts().to_dict("records")
+    means = again.accuracy().query("dataset != 'smallworld-read'").groupby("arm")["accuracy"].mean()
+    assert (contrast["id"], contrast["test"], contrast["against"]) == ("I1", "cold_start", "base")
+    assert contrast["difference"] == pytest.approx(means["cold_start"] - means["base"])
+    assert (contrast["students"], contrast["runs"]) == (1, 1) and contrast["low"] <= contrast["difference"]
+    assert again.contrasts(by_student=True).empty, "with one student there is nothing to tell apart"
 
     empty = vold_bench.open_matrix(file, profile=profile, settings=SETTINGS, store=tmp_path / "empty")
     assert empty.accuracy().empty and list(empty.accuracy()) == list(again.accuracy()) and len(empty.missing) == 6

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bench.review.comparison import ResultComparison
     from bench.review.results import EvaluationResult
     from bench.scoring.scorer import Scores
+    from bench.stats.estimates import Difference
 
 __all__ = [
     "Evaluation",
@@ -120,6 +121,31 @@ class Matrix:
         counts = {name: (name.removesuffix("s"), "nunique") for name in ("students", "seeds")}
         groups = rows.groupby(keys, sort=False)
         return groups.agg(n=("correct", "size"), **counts, accuracy=("correct", "mean")).reset_index()
+
+    def contrasts(self, *, by_student: bool = False) -> "pd.DataFrame":
+        """The registered contrasts: id, test, against, students, runs, difference, low, high (95 %), p, p_corrected,
+        mde and verdict. Differences are shares from -1 to 1, of gains from -2 to 2.
+
+        by_student: a row for each student instead, without the corrected columns and the verdict.
+        A contrast without responses has no difference. Raises ConfigurationError where no evaluation is finished.
+        """
+        import pandas as pd
+
+        from bench.report.contrasts import contrast_results
+        from bench.report.tables import primary_rows
+
+        spec = self._plan.spec
+        rows = []
+        for c in contrast_results(spec, primary_rows(spec, self._results), {}):
+            sides = {"id": c.id, "test": c.comparison.test, "against": c.comparison.against}
+            if by_student:
+                rows += [{**sides, "student": name, **_interval(d)} for name, d in c.students.items()]
+            elif c.difference is None:
+                rows.append({**sides, "students": 0, "runs": 0, "verdict": c.verdict})
+            else:
+                corrected = {"p_corrected": c.adjusted_p, "mde": c.mde, "verdict": c.verdict}
+                rows.append({**sides, "students": c.difference.students, **_interval(c.difference), **corrected})
+        return pd.DataFrame(rows)
 
     def report(self, directory: PathLike) -> Path:
         """Write the report (page, Markdown, JSON, CSV, figures) into ``directory`` and return the page's path."""
@@ -336,6 +362,11 @@ def _find(name: PathLike, store: PathLike | None) -> "EvaluationResult":
 
 def _evaluation(result: "EvaluationResult") -> Evaluation:
     return Evaluation(result.id, result.path, result)
+
+
+def _interval(difference: "Difference") -> dict[str, float]:
+    d = difference
+    return {"runs": d.runs, "difference": d.value, "low": d.low, "high": d.high, "p": d.p}
 
 
 def _store(root: PathLike | None) -> Store:

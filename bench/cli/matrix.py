@@ -1,7 +1,7 @@
 """``vold-bench run-matrix`` and ``vold-bench report``: plan, run and report a matrix file."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,13 @@ from rich.text import Text
 from bench.cli.json_output import print_json
 from bench.cli.options import Json, ProfileOption, ReportOption, StoreOption, open_store, split_commas
 from bench.errors import ConfigurationError, ErrorClass, ExitCode
+from bench.report.numbers import points
 from bench.terminal import clock, printable
 
 if TYPE_CHECKING:
     from bench.matrix.costs import CostEstimate
     from bench.matrix.plan import Plan
+    from bench.matrix.power import PlannedContrast
     from bench.matrix.run import MatrixRun
     from bench.store import Store
 
@@ -179,7 +181,6 @@ def _show_failures(result: "MatrixRun", store: "Store", console: Console) -> Non
 def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
     """Print arms, stages, cost and its source, the longest path, and inputs that are not on this machine."""
     from bench.matrix.costs import estimate
-    from bench.report.sides import comparison
 
     cost = estimate(plan, store)
     chain = _longest(plan, cost)
@@ -205,12 +206,8 @@ def _show_plan(plan: "Plan", store: "Store", as_json: bool) -> None:
         console.print(f"estimate of {', '.join(kinds)}: {source}", highlight=False)
     for note in plan.absent:
         console.print(f"missing input: {note}", markup=False, highlight=False, soft_wrap=True)
-    for contrast in plan.spec.analysis.contrasts:
-        console.print(
-            f"contrast {contrast.id}: {comparison(contrast, plan.spec.arms).pair}, "
-            f"relevant from {100 * contrast.min_effect:g} points",
-            highlight=False,
-        )
+    for line in _contrast_lines(plan):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _inputs_table(plan: "Plan") -> Table:
@@ -255,6 +252,38 @@ def _stages_table(plan: "Plan", store: "Store", cost: "CostEstimate") -> Table:
     return table
 
 
+def _contrast_lines(plan: "Plan") -> Iterator[str]:
+    """What each contrast compares, what it finds with the planned runs, and how many seeds it would need."""
+    from bench.matrix.power import planned_contrasts
+
+    contrasts = planned_contrasts(plan)
+    for c in contrasts:
+        yield f"contrast {c.id}: {c.comparison}, relevant from {100 * c.min_effect:g} points"
+        if not c.seeds:
+            yield "  an arm of this contrast is not part of this plan"
+        elif c.sd is not None:
+            yield f"  {_power_words(c)}"
+    if contrasts and all(c.sd is None for c in contrasts):
+        yield "what the contrasts find is not known: analysis.planned_sd is not in the matrix file"
+    elif contrasts:
+        yield (
+            f"each with 80 % power at the level {contrasts[0].level:.2g}, which the correction demands of the first of "
+            f"{len(contrasts)} contrasts"
+        )
+
+
+def _power_words(contrast: "PlannedContrast") -> str:
+    c = contrast
+    spread = f"{c.runs} runs ({c.students} x {c.seeds} seeds), {c.df} degrees of freedom, sd {100 * (c.sd or 0):g}"
+    found = "one seed per student shows no spread" if c.seeds == 1 else "finds no effect"
+    if c.mde is not None:
+        found = f"finds {points(c.mde, signed=False)} points or more"
+    if not c.effect:
+        return f"{spread}: {found}"
+    needed = f"takes {c.seeds_needed} seeds per student" if c.seeds_needed else "takes more problems, not more seeds"
+    return f"{spread}: {found}; {100 * c.effect:g} points {needed}"
+
+
 def _settled(plan: "Plan", store: "Store", stages: Sequence[str]) -> int:
     return sum(store.settled(plan.stages[name].spec) for name in stages)
 
@@ -281,6 +310,8 @@ def _by_source(cost: "CostEstimate") -> dict[str, list[str]]:
 
 
 def _plan_data(plan: "Plan", cost: "CostEstimate", chain: list[str]) -> dict[str, object]:
+    from bench.matrix.power import planned_contrasts
+
     settings = plan.profile.settings
     return {
         "matrix": plan.spec.name,
@@ -310,5 +341,6 @@ def _plan_data(plan: "Plan", cost: "CostEstimate", chain: list[str]) -> dict[str
         },
         "cost": {"unit": cost.unit, "seconds": math.fsum(cost.seconds.values()), "sources": dict(cost.sources)},
         "longest_path": chain,
+        "contrasts": [{**asdict(c), "runs": c.runs, "df": c.df} for c in planned_contrasts(plan)],
         "absent": plan.absent,
     }

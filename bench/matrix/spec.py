@@ -75,6 +75,9 @@ class Contrast(Strict):
     """A pre-registered comparison of two arms, or of the gains of two arms over two others.
 
     min_effect: the smallest difference that matters, as a share (0.02: two points).
+    expected_effect: the difference that tuning leads to expect; the number of seeds is planned for it, or otherwise for
+    min_effect.
+    planned_sd, planned_item_error: as in ``Analysis``, for this contrast alone.
     claim: what the paper says about the comparison.
     expect: the direction of the claim.
     """
@@ -83,6 +86,9 @@ class Contrast(Strict):
     test: Side
     against: Side
     min_effect: Points = 0.0
+    expected_effect: Points | None = None
+    planned_sd: Points | None = None
+    planned_item_error: Points | None = None
     claim: str = ""
     expect: Literal["better", "worse", "not_better", "not_worse"] = "better"
 
@@ -102,6 +108,16 @@ class Analysis(Strict):
     sampled: Sampled | None = None
     contrasts: tuple[Contrast, ...] = ()
     correction: CorrectionName = "holm"
+    planned_sd: Points | None = Field(
+        default=None,
+        description="Standard deviation of a paired difference over the seeds of one student, from tuning runs. "
+        "`--plan` then says which differences the contrasts find.",
+    )
+    planned_item_error: Points = Field(
+        default=0.0,
+        description="Standard error of a paired difference that the choice of problems leaves, however many seeds are "
+        "run.",
+    )
     clean_of: tuple[str, ...] = Field(
         default=(),
         description="Results of `data audit`, as paths relative to the matrix file. The report then also shows scores "

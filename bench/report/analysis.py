@@ -30,7 +30,11 @@ METHODS = (
     "difference between students does not widen an interval, and a verdict holds for these students.",
     "Contrasts were written into the matrix file beforehand; {correction}. A verdict is better or worse when the "
     "corrected p is below 0.05, otherwise not resolved. Two arms are called equivalent when the 90 % interval is "
-    "within the margin. MDE is the smallest true difference that such a comparison finds in 80 % of repetitions.",
+    "within the margin.",
+    "MDE is the smallest true difference that such a comparison finds in 80 % of repetitions. It is given at the level "
+    "that the correction demands in its strictest step, and at 5 % for single benchmarks. Seeds needed: with so many "
+    "seeds per student, an open contrast would find the registered effect (the expected effect, otherwise the margin) "
+    "in 80 % of repetitions, if the spread stays as measured.",
     "A paper's claim counts as reproduced or contradicted only by such a verdict. A claim of no gain is reproduced "
     "when the arm is worse, or when the 90 % interval excludes gains as large as the margin. The margin is 2.0 points "
     "where the matrix file names none.",

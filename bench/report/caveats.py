@@ -1,7 +1,6 @@
 """The caveats of a report: what a reader must know before trusting it, written from the results."""
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
 from typing import Any
 
 from bench.records import Frame
@@ -10,7 +9,6 @@ from bench.report.model import Results, Spec
 from bench.report.numbers import percent, points
 from bench.report.tables import ArmAccuracies, PlannedRuns
 from bench.stats.corrections import CORRECTIONS, UNCORRECTED
-from bench.stats.decisions import seeds_needed
 
 HIGH_RATE = 0.05
 FEW_CLUSTERS = 10
@@ -31,7 +29,6 @@ def list_caveats(
         *_coverage(spec, results, rows, accuracies, runs),
         *_students(runs, contrasts),
         *_repeated(results),
-        *_power(contrasts),
         *_states(rows),
         _exploratory(spec),
         *_baselines(results),
@@ -133,21 +130,6 @@ def _baselines(results: Results) -> Iterator[str]:
         yield f"Evaluated blind, with the images left out: {', '.join(blind)}."
     else:
         yield "No blind (no image) baseline was run."
-
-
-def _power(contrasts: Sequence[ContrastResult]) -> Iterator[str]:
-    for c in contrasts:
-        d = c.difference
-        if d is None or not c.margin or d.mde <= c.margin or c.verdict != "not resolved":
-            continue
-        text = (
-            f"{c.id} was meant to find effects of {points(c.margin, signed=False)} points, but finds only effects of "
-            f"{points(d.mde, signed=False)} points or more with 80 % power"
-        )
-        if d.spread.seed_df > 0:
-            needed = seeds_needed(c.margin, sqrt(d.spread.seed * d.runs), sqrt(d.spread.item))
-            text += f"; it would need about {needed} seeds" if needed else "; more seeds alone are not enough"
-        yield text + "."
 
 
 def _states(rows: Frame) -> Iterator[str]:

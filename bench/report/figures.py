@@ -117,7 +117,7 @@ def _pooled(axes: "Axes", c: ContrastResult, y: float) -> None:
     axes.plot([100 * d.low, 100 * d.high], [y, y], color=TONE_COLOURS[tone], lw=2.6, solid_capstyle="butt")
     axes.plot(100 * d.value, y, TONE_MARKERS[tone], color=TONE_COLOURS[tone], ms=8, zorder=3)
     for side in (-1, 1):
-        axes.plot(side * 100 * d.mde, y, "|", color=INK, ms=11, mew=1.1)
+        axes.plot(side * 100 * c.mde, y, "|", color=INK, ms=11, mew=1.1)
 
 
 def family_figure(accuracies: ArmAccuracies, caption: str) -> Figure:

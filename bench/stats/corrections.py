@@ -14,12 +14,15 @@ class Correction:
     name: its name in a matrix file.
     header: its name in tables and sentences, in front of a corrected p-value.
     function: returns the corrected p-values in the order of the p-values that it is given.
+    strictest: from the number of contrasts, the factor on the level at which the smallest p-value is tested. The power
+        of a contrast is given at this level, because it cannot be known beforehand which contrast comes first.
     sentence: says in the methods of a report what was done.
     """
 
     name: str
     header: str
     function: Callable[[Sequence[float]], list[float]]
+    strictest: Callable[[int], float]
     sentence: str
 
 
@@ -38,6 +41,10 @@ def unchanged(p_values: Sequence[float]) -> list[float]:
     return list(p_values)
 
 
-HOLM = Correction("holm", "Holm p", holm, "their p-values are corrected for their number by Holm's method")
-UNCORRECTED = Correction("none", "uncorrected p", unchanged, "their p-values are not corrected for their number")
+HOLM = Correction(
+    "holm", "Holm p", holm, lambda count: 1 / count, "their p-values are corrected for their number by Holm's method"
+)
+UNCORRECTED = Correction(
+    "none", "uncorrected p", unchanged, lambda _: 1.0, "their p-values are not corrected for their number"
+)
 CORRECTIONS = {correction.name: correction for correction in (HOLM, UNCORRECTED)}

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+import numpy as np
 from scipy import optimize, stats
+
+from bench.stats.cells import FloatArray
 
 
 def normal_quantile(probability: float) -> float:
@@ -20,9 +23,14 @@ def t_quantile(probability: float, df: int) -> float:
     return float(stats.t.ppf(probability, df)) if df > 0 else inf
 
 
-def noncentral_t_tail(value: float, df: int, noncentrality: float) -> float:
-    """The probability that a noncentral t variable exceeds ``value``."""
-    return float(stats.nct.sf(value, df, noncentrality))
+def normal_tail(values: FloatArray) -> FloatArray:
+    """The probabilities that a standard normal variable exceeds each of ``values``."""
+    return np.asarray(stats.norm.sf(values), np.float64)
+
+
+def chi_square_quantiles(probabilities: FloatArray, df: int) -> FloatArray:
+    """The quantiles of the chi-square distribution."""
+    return np.asarray(stats.chi2.ppf(probabilities, df), np.float64)
 
 
 def sign_test(gained: int, lost: int) -> float:

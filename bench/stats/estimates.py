@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
 from bench.records import Frame
 from bench.stats.cells import Aggregate, Cells, FloatArray, pair, to_cells
 from bench.stats.distributions import normal_quantile, sign_test, wilson_interval
+from bench.stats.power import POWER, detectable_effect
 from bench.stats.variance import Spread, mean_and_spread
 
 LEVEL = 0.95
-POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Difference:
     low, high: bounds of the 95 % interval.
     inner: bounds of the 90 % interval, which two one-sided tests use.
     p: two-sided p-value of the test that ``method`` names.
-    mde: the smallest true difference that a 5 % test finds with 80 % power.
+    mde: the smallest true difference that an uncorrected 5 % test finds with 80 % power.
     missing: responses that some of the arms have and others lack.
     """
 
@@ -57,6 +58,11 @@ class Difference:
     missing: int
     method: str
     spread: Spread
+
+    @property
+    def run_sd(self) -> float:
+        """The standard deviation over the runs of one student; 0 with one seed per student."""
+        return sqrt(self.spread.seed * self.runs)
 
     def within(self, margin: float) -> bool:
         """Whether the arms are equivalent: two one-sided 5 % tests against ±``margin`` (Schuirmann 1987)."""
@@ -133,7 +139,7 @@ def paired_difference(
         high=min(value + reach, largest),
         inner=(max(value - inner, -largest), min(value + inner, largest)),
         p=p,
-        mde=min(reach + spread.reach(POWER), largest),
+        mde=min(detectable_effect(spread), largest),
         n=cells.samples,
         items=cells.items,
         students=cells.students,

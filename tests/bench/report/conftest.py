@@ -46,6 +46,7 @@ class Contrast:
     min_effect: float = 0.02
     claim: str = ""
     expect: Any = "better"
+    expected_effect: float | None = None
 
     def __post_init__(self) -> None:
         self.test, self.against = (Side(s) if isinstance(s, str) else s for s in (self.test, self.against))

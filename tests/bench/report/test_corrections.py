@@ -28,7 +28,9 @@ def matrix_file(path: Path, correction: str) -> Path:
 
 
 def test_a_correction_takes_one_row_and_one_function(cold_start, without_figures, tmp_path, monkeypatch):
-    row = Correction("bh", "BH p", benjamini_hochberg, "their false discovery rate is controlled")
+    row = Correction(
+        "bh", "BH p", benjamini_hochberg, lambda count: 1 / count, "their false discovery rate is controlled"
+    )
     monkeypatch.setitem(CORRECTIONS, row.name, row)
     spec, results = cold_start
     spec.analysis.correction = load_spec(matrix_file(tmp_path / "matrix.yaml", "bh")).analysis.correction
