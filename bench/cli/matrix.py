@@ -262,26 +262,23 @@ def _contrast_lines(plan: "Plan") -> Iterator[str]:
         if not c.seeds:
             yield "  an arm of this contrast is not part of this plan"
         elif c.sd is not None:
-            yield f"  {_power_words(c)}"
+            yield f"  {_power_words(c, c.sd)}"
     if contrasts and all(c.sd is None for c in contrasts):
         yield "what the contrasts find is not known: analysis.planned_sd is not in the matrix file"
     elif contrasts:
-        yield (
-            f"each with 80 % power at the level {contrasts[0].level:.2g}, which the correction demands of the first of "
-            f"{len(contrasts)} contrasts"
-        )
+        step = f"the strictest step of the correction {plan.spec.analysis.correction}"
+        yield f"each with 80 % power at the level {contrasts[0].level:.2g}, {step}"
 
 
-def _power_words(contrast: "PlannedContrast") -> str:
-    c = contrast
-    spread = f"{c.runs} runs ({c.students} x {c.seeds} seeds), {c.df} degrees of freedom, sd {100 * (c.sd or 0):g}"
-    found = "one seed per student shows no spread" if c.seeds == 1 else "finds no effect"
+def _power_words(c: "PlannedContrast", sd: float) -> str:
+    design = f"{c.runs} runs (students x seeds: {c.students} x {c.seeds}), df {c.df}, sd {100 * sd:g}"
+    found = "no spread over seeds is measured, so nothing is found"
     if c.mde is not None:
         found = f"finds {points(c.mde, signed=False)} points or more"
     if not c.effect:
-        return f"{spread}: {found}"
-    needed = f"takes {c.seeds_needed} seeds per student" if c.seeds_needed else "takes more problems, not more seeds"
-    return f"{spread}: {found}; {100 * c.effect:g} points {needed}"
+        return f"{design}: {found}"
+    needed = f"{c.seeds_needed} seeds per student" if c.seeds_needed else "more problems, not more seeds alone"
+    return f"{design}: {found}; finding {100 * c.effect:g} points takes {needed}"
 
 
 def _settled(plan: "Plan", store: "Store", stages: Sequence[str]) -> int:

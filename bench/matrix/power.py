@@ -6,8 +6,7 @@ from math import isfinite
 from bench.matrix.plan import Plan
 from bench.matrix.spec import Analysis, Contrast
 from bench.report.sides import arms_of, comparison
-from bench.stats.corrections import CORRECTIONS
-from bench.stats.decisions import ALPHA
+from bench.stats.corrections import ALPHA, CORRECTIONS
 
 
 @dataclass(frozen=True, slots=True)

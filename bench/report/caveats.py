@@ -109,6 +109,9 @@ def _students(runs: PlannedRuns, contrasts: Sequence[ContrastResult]) -> Iterato
         "other seeds and other problems, not other students."
     )
     for c in contrasts:
+        if c.difference is not None and c.difference.students < len(runs.students):
+            have = ", ".join(c.students) or "one student"
+            yield f"{c.id}: only {have} of {len(runs.students)} base students has responses of all arms."
         if len(c.students) > 1 and max(d.low for d in c.students.values()) > min(d.high for d in c.students.values()):
             found = ", ".join(f"{name} {points(d.value)}" for name, d in c.students.items())
             yield f"{c.id}: the students disagree ({found} points; their 95 % intervals do not overlap)."

@@ -10,8 +10,8 @@ from bench.records import Frame
 from bench.report.model import INTERVAL, Contrast, Spec, Statement, Table, TableColumn, Tone
 from bench.report.numbers import NONE, interval, interval_cells, p_value, percent, points
 from bench.report.sides import Comparison, arms_of, comparison
-from bench.stats.corrections import CORRECTIONS, Correction
-from bench.stats.decisions import ALPHA, ContrastVerdict, contrast_verdict
+from bench.stats.corrections import ALPHA, CORRECTIONS, Correction
+from bench.stats.decisions import ContrastVerdict, contrast_verdict
 from bench.stats.estimates import Difference, paired_difference
 from bench.stats.power import detectable_effect, seeds_needed
 

@@ -6,6 +6,9 @@ To add a correction, write its function and add one row to ``CORRECTIONS``.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+ALPHA = 0.05
+"""The level of the corrected tests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Correction:

@@ -3,10 +3,10 @@
 from math import ceil
 from typing import Literal
 
+from bench.stats.corrections import ALPHA
 from bench.stats.distributions import normal_quantile
 
 ContrastVerdict = Literal["better", "worse", "not resolved"]
-ALPHA = 0.05
 
 
 def contrast_verdict(difference: float, adjusted_p: float, alpha: float = ALPHA) -> ContrastVerdict:

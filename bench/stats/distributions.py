@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from bench.stats.cells import FloatArray
 
@@ -25,12 +25,12 @@ def t_quantile(probability: float, df: int) -> float:
 
 def normal_tail(values: FloatArray) -> FloatArray:
     """The probabilities that a standard normal variable exceeds each of ``values``."""
-    return np.asarray(stats.norm.sf(values), np.float64)
+    return np.asarray(special.ndtr(-values), np.float64)
 
 
 def chi_square_quantiles(probabilities: FloatArray, df: int) -> FloatArray:
     """The quantiles of the chi-square distribution."""
-    return np.asarray(stats.chi2.ppf(probabilities, df), np.float64)
+    return 2 * np.asarray(special.gammaincinv(df / 2, probabilities), np.float64)
 
 
 def sign_test(gained: int, lost: int) -> float:

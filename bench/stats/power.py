@@ -16,7 +16,7 @@ from math import inf, sqrt
 import numpy as np
 
 from bench.stats.cells import FloatArray
-from bench.stats.decisions import ALPHA
+from bench.stats.corrections import ALPHA
 from bench.stats.distributions import chi_square_quantiles, normal_tail, root_between, t_quantile
 from bench.stats.variance import Spread
 

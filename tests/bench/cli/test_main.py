@@ -21,7 +21,7 @@ from bench.cli import main
 from bench.errors import EXIT_CODES, ConfigurationError
 from bench.smallworld import checkpoint_path
 from bench.smallworld.sources import dataset_path
-from tests.helpers.fake_matrix import make_world
+from tests.helpers.fake_matrix import MATRIX, make_world
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "ruamel.yaml")
@@ -237,6 +237,22 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(tmp_path):
     assert not list(store.glob("*-*")) and not (store / ".work").exists()
     text = command("run-matrix", str(matrix), "--plan", "--store", str(store)).stdout
     assert "teacher+grpo_opd" in text and "35 of 35 stages" in text and "a guess" in text
+    assert "contrast H1: teacher+grpo_opd over teacher+grpo, relevant from 2 points" in text
+    assert "analysis.planned_sd is not in the matrix file" in text and plan["contrasts"][0]["mde"] is None
+
+
+def test_a_plan_says_what_its_contrasts_find_and_how_many_seeds_they_need(tmp_path):
+    matrix = make_world(tmp_path / "a", MATRIX.replace("analysis:\n", "analysis:\n  planned_sd: 4pp\n"))
+    words = ("run-matrix", str(matrix), "--plan", "--store", str(tmp_path / "store"))
+    (contrast,) = json.loads(command(*words, "--json").stdout)["contrasts"]
+    assert (contrast["runs"], contrast["students"], contrast["df"], contrast["sd"]) == (2, 1, 1, 0.04)
+    text = command(*words).stdout
+    assert (
+        f"  2 runs (students x seeds: 1 x 2), df 1, sd 4: finds {100 * contrast['mde']:.1f} points or more; "
+        f"finding 2 points takes {contrast['seeds_needed']} seeds per student" in text
+    )
+    assert "each with 80 % power at the level 0.05, the strictest step of the correction holm" in text
+    assert "an arm of this contrast is not part of this plan" in command(*words, "--only", "base").stdout
 
 
 def test_planning_imports_neither_torch_nor_pandas(tmp_path):
