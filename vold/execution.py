@@ -224,7 +224,7 @@ class Execution(Strict):
         description="Optimizer steps between saved training states. An interrupted run resumes from the last one.",
     )
     gradient_norms_every: int = Field(
-        default=10,
+        default=20,
         ge=0,
         description="Steps between measurements of the gradient norm of each RL term alone, if both terms have a "
         "weight. One takes up to two more passes of training, and none changes the update. 0: never.",
